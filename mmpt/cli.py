@@ -1,0 +1,136 @@
+"""The command line: compose with Hydra, check, then run. Nothing heavy is imported before the check has passed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt.config.check import check, find_problems, plain
+from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.errors import ConfigError, MmptError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments after the program's name; those of this process where None.
+
+    Returns:
+        The exit code: 0 done, 1 at least one trial of a multirun failed, 2 an error the user can act on,
+        130 interrupted.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except MmptError as error:
+        _report(error)
+        return error.exit_code
+
+
+def _dispatch(argv: list[str]) -> int:
+    line = read_command_line(argv, CONF)
+    if line.problems:
+        raise ConfigError([*line.problems, *_other_problems(line)])
+    failures: list[MmptError] = []
+    try:
+        _hydra_main(line, lambda config: _job(config, line.multirun, failures))
+        if line.shows_config:  # a dry run: what is shown is also checked
+            check(_compose(line))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(describe(error)) from error
+    if failures and not line.multirun:
+        raise failures[0]
+    if failures:
+        print(f"error: {len(failures)} trial(s) of the sweep failed; each is told above", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
+    entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    with _arguments([*line.flags, *line.overrides]):
+        try:
+            entry()
+        except SystemExit as stop:  # after --help and its kin
+            if stop.code not in (None, 0):
+                raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
+
+
+def _job(composed: DictConfig, multirun: bool, failures: list[MmptError]) -> Any:
+    """One run, or one trial of a sweep; a failed trial is told at once and the others go on."""
+    hydra_config = HydraConfig.get()
+    if multirun:
+        words = " ".join(word.lstrip("+") for word in hydra_config.overrides.task)
+        print(f"trial {hydra_config.job.num}: {words}", flush=True)
+    try:
+        return _run(composed)
+    except MmptError as error:
+        if hydra_config.runtime.choices.get("hydra/launcher") != "basic":
+            raise  # in another process the list of failures is a copy
+        failures.append(error)
+        if multirun:
+            _report(error)
+        return None
+
+
+def _run(composed: DictConfig) -> dict[str, Any]:
+    config = check(composed)
+    from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
+
+    return run_experiment(config, plain(config))
+
+
+def _other_problems(line: CommandLine) -> list[str]:
+    """What else is wrong besides the command line's own problems, so that all are reported together."""
+    if line.multirun:
+        return []
+    try:
+        found = find_problems(_compose(line))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError):
+        return []  # the problems already known keep it from composing
+    return [problem for key, problem in found if key.split(".")[0] not in line.bad_groups]
+
+
+def _compose(line: CommandLine) -> DictConfig:
+    return compose(line.overrides, CONF, line.config_dir)
+
+
+@contextmanager
+def _arguments(argv: list[str]) -> Iterator[None]:
+    """Give Hydra its arguments, and let it raise its errors instead of printing them and exiting."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _report(error: MmptError) -> None:
+    if os.environ.get("MMPT_TRACEBACK") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for text in lines:
+        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)

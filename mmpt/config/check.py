@@ -1,0 +1,145 @@
+"""From a composed configuration to a typed :class:`Config`, or to every problem at once. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt.config.rules import check_rules
+from mmpt.config.schema import Config, MethodConfig, ModelConfig
+from mmpt.config.trainer_fields import check_trainer
+from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.errors import ConfigError, nearest
+from mmpt.methods.options import OPTIONS
+
+
+def check(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """Type-check a configuration and its combinations.
+
+    Args:
+        composed: What Hydra composed, or the same as plain data. ``method`` is flat: its name, its options and ``lr``.
+
+    Returns:
+        The configuration, with every option that was left out filled in.
+
+    Raises:
+        ConfigError: With all problems, one line each.
+    """
+    config, problems = _examine(composed)
+    if config is None or problems:
+        raise ConfigError([text for _, text in problems])
+    return config
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Write a configuration as plain data that :func:`check` turns into the same configuration.
+
+    Args:
+        config: A checked configuration.
+
+    Returns:
+        Data for YAML or JSON, with every default filled in; ``method`` is flat.
+    """
+    values = dataclasses.asdict(config)
+    method = values["method"]
+    values["method"] = {"name": method["name"], **method["options"], "lr": method["lr"]}
+    return values
+
+
+def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the problems of a configuration as (dotted key, line)."""
+    return _examine(composed)[1]
+
+
+def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, list[tuple[str, str]]]:
+    problems = Problems()
+    try:
+        values: Any = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "")
+        problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
+        return None, problems.found
+    hints = fields_of(Config)
+    parts: dict[str, Any] = {}
+    for name in values:
+        if name not in hints:
+            problems.add(str(name), unknown(str(name), str(name), hints))
+    for item in dataclasses.fields(Config):
+        if item.name in values:
+            parts[item.name] = _part(item.name, hints[item.name], values[item.name], problems)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            problems.add(item.name, f"{item.name} is missing; add {item.name}=... (see python train.py --help)")
+    sound = {name: part for name, part in parts.items() if part is not INVALID}
+    check_rules(sound, problems)
+    return (None, problems.found) if problems.found else (Config(**sound), [])
+
+
+def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
+    if name == "method":
+        return _method(value, problems)
+    if name == "trainer" and isinstance(value, dict):
+        check_trainer(value, problems)
+        return value
+    part = build(hint, value, name, problems)
+    return _local_model(part, problems) if isinstance(part, ModelConfig) else part
+
+
+def _method(value: Any, problems: Problems) -> Any:
+    """Split the flat group into options and learning rates, and check both by the method's own declaration."""
+    if not isinstance(value, Mapping) or value.get("name") not in OPTIONS:
+        name = value.get("name") if isinstance(value, Mapping) else value
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{nearest(name, OPTIONS)}"
+        problems.add("method.name", text)
+        return INVALID
+    kind = OPTIONS[value["name"]]
+    flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
+    for key in [key for key in flat if key not in fields_of(kind)]:
+        problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))
+        del flat[key]
+    before = len(problems.found)
+    options = build(kind, flat, "method", problems)
+    rates = build(dict[str, float], value.get("lr", {}), "method.lr", problems)
+    if len(problems.found) > before:
+        return INVALID
+    for text in options.problems():
+        problems.add("method", text)
+    _check_rates(value["name"], rates, options.groups(), kind.GROUPS, problems)
+    return MethodConfig(value["name"], {name: getattr(options, name) for name in fields_of(kind)}, rates)
+
+
+def _check_rates(
+    method: str, rates: dict[str, float], present: tuple[str, ...], known: tuple[str, ...], problems: Problems
+) -> None:
+    for group in present:
+        if group not in rates:
+            problems.add(
+                f"method.lr.{group}", f"method.lr.{group} is missing: method={method} trains {', '.join(present)}"
+            )
+    for group, rate in rates.items():
+        key = f"method.lr.{group}"
+        if group not in known:
+            problems.add(
+                key, f"unknown key {key}; groups of method={method}: {', '.join(known)}{nearest(group, known)}"
+            )
+        elif not 0 < rate < float("inf"):
+            problems.add(key, f"{key}={rate:g} must be a positive number")
+
+
+def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
+    """Let ``model.path=DIR`` mean that directory whatever model group it is added to, and check that it is there."""
+    if model.path is None:
+        if model.source in ("hub", "path"):
+            what = "a directory" if model.source == "path" else "a name on the hub or a directory"
+            problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
+        return model
+    if Path(model.path).expanduser().is_dir():
+        revision = None if model.source == "hub" else model.revision
+        return dataclasses.replace(model, source="path", path=str(Path(model.path).expanduser()), revision=revision)
+    if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
+    return model

@@ -1,0 +1,62 @@
+"""When two runs are the same: a hash of everything in the configuration that can change the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from mmpt.config.schema import Config
+
+FORMAT = 1  # raise it when the same configuration comes to mean another computation
+_NOT_OF_THE_RESULT = {"run", "logger", "experiment"}  # a preset's values count, its name doesn't
+_DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "dataloader_prefetch_factor",
+    "dataloader_in_order",
+    "dataloader_multiprocessing_context",
+    "hub_always_push",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
+    "hub_token",
+    "include_num_input_tokens_seen",
+    "log_level",
+    "log_level_replica",
+    "log_on_each_node",
+    "logging_first_step",
+    "logging_nan_inf_filter",
+    "logging_steps",
+    "logging_strategy",
+    "push_to_hub",
+    "save_on_each_node",
+    "save_only_model",
+    "save_total_limit",
+    "skip_memory_metrics",
+    "trackio_bucket_id",
+    "trackio_space_id",
+    "trackio_static_space_id",
+}
+
+
+def run_fingerprint(config: Config) -> str:
+    """Identify a run by what decides its result: not by where it is stored, logged or shown.
+
+    Args:
+        config: A checked configuration; its defaults are filled in, so spelling one out changes nothing.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    values: dict[str, Any] = {
+        name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_THE_RESULT
+    }
+    values["trainer"] = {name: value for name, value in config.trainer.items() if name not in _DISPLAY}
+    text = json.dumps(
+        {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+    )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,184 @@
+"""Values and combinations that are well typed and yet impossible: one small function a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.bundled.tasks import NAMES
+from mmpt.config.schema import (
+    DataConfig,
+    EvaluationConfig,
+    LoggerConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SchedulerConfig,
+    TaskConfig,
+)
+from mmpt.config.trainer_fields import enum_values
+from mmpt.config.walk import Problems
+from mmpt.data.tasks import Task
+from mmpt.errors import ConfigError, nearest
+
+SPLITS = ("train", "validation", "test")
+
+
+def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
+    """Check each group by itself, then the groups against each other.
+
+    Args:
+        parts: Group name -> its dataclass (``trainer``: a dict), only of groups without a wrong type.
+        problems: Where findings go.
+    """
+    for name, rule in _RULES.items():
+        if name in parts:
+            rule(parts[name], problems)
+    if "task" in parts and "evaluation" in parts:
+        _task_with_evaluation(parts["task"], parts["evaluation"], problems)
+    if "task" in parts and "data" in parts:
+        _task_with_data(parts["task"], parts["data"], problems)
+    if "evaluation" in parts and "trainer" in parts:
+        _evaluation_with_trainer(parts["evaluation"], parts["trainer"], problems)
+
+
+def _at_least(problems: Problems, group: str, config: Any, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            problems.add(f"{group}.{name}", f"{group}.{name}={value} is too small; it must be at least {least}")
+
+
+def _between(problems: Problems, key: str, value: float) -> None:
+    if not 0 < value < 1:
+        problems.add(key, f"{key}={value:g} must lie between 0 and 1, both excluded")
+
+
+def _one_of(problems: Problems, key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        problems.add(key, f"{key}={value} isn't allowed; choose from: {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def _task(task: TaskConfig, problems: Problems) -> None:
+    try:
+        Task(task)  # the template, the labels and the metric are checked where they are used
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("task", text)
+    for key, files in (("task.files", task.files), ("task.hub.files", task.hub.files if task.hub is not None else {})):
+        for split in files:
+            _one_of(problems, f"{key}.{split}", split, SPLITS)
+
+
+def _model(model: ModelConfig, problems: Problems) -> None:
+    if model.source == "random" and not model.config:
+        problems.add("model.config", "model.source=random needs model.config, the shape of the network")
+    if model.revision is not None and model.source != "hub":
+        text = (
+            f"model.revision={model.revision} has no meaning with model.source={model.source}; set model.revision=null"
+        )
+        problems.add("model.revision", text)
+
+
+def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
+    if optimizer.weight_decay < 0:
+        problems.add(
+            "optimizer.weight_decay", f"optimizer.weight_decay={optimizer.weight_decay:g} must not be negative"
+        )
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        problems.add("optimizer.betas", f"optimizer.betas={optimizer.betas} must be two numbers from 0 to below 1")
+    for name in ("eps", "clip_threshold"):
+        if getattr(optimizer, name) <= 0:
+            problems.add(f"optimizer.{name}", f"optimizer.{name}={getattr(optimizer, name):g} must be positive")
+
+
+def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
+    _one_of(problems, "scheduler.name", scheduler.name, enum_values("SchedulerType"))
+    if not scheduler.warmup >= 0 or (scheduler.warmup >= 1 and scheduler.warmup != int(scheduler.warmup)):
+        problems.add(
+            "scheduler.warmup",
+            f"scheduler.warmup={scheduler.warmup:g} must be a share of all steps below 1, or a whole number of steps",
+        )
+
+
+def _data(data: DataConfig, problems: Problems) -> None:
+    _at_least(problems, "data", data, 1, "max_length", "limit_train", "limit_validation", "limit_test")
+    _between(problems, "data.validation_fraction", data.validation_fraction)
+    if data.name == "local" and data.dir is None:
+        problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
+    elif data.dir is not None and data.name != "local":
+        problems.add("data.dir", f"data.dir={data.dir} has no meaning with data={data.name}; add data=local")
+    elif data.dir is not None and not Path(data.dir).expanduser().is_dir():
+        parent = Path(data.dir).expanduser().parent
+        beside = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+        problems.add("data.dir", f"data.dir={data.dir} is no directory{nearest(Path(data.dir).name, beside)}")
+
+
+def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
+    _at_least(problems, "evaluation", evaluation, 1, "patience", "max_new_tokens", "batch_size")
+    _at_least(problems, "evaluation", evaluation, 0, "bootstrap")
+    _between(problems, "evaluation.confidence", evaluation.confidence)
+    if not evaluation.decoding or len(set(evaluation.decoding)) != len(evaluation.decoding):
+        problems.add(
+            "evaluation.decoding",
+            f"evaluation.decoding={evaluation.decoding} must name ranking, generation or both, once each",
+        )
+
+
+def _logger(logger: LoggerConfig, problems: Problems) -> None:
+    if not logger.project.strip():
+        problems.add("logger.project", "logger.project is empty; give a name, for example mmpt")
+
+
+def _run(run: RunConfig, problems: Problems) -> None:
+    for name in ("dir", "root"):
+        value = getattr(run, name)
+        if value is not None and not value.strip():
+            problems.add(f"run.{name}", f"run.{name} is empty; give a folder" + (" or null" if name == "dir" else ""))
+
+
+def _seed(seed: int, problems: Problems) -> None:
+    if not 0 <= seed < 2**32:
+        problems.add("seed", f"seed={seed} must lie between 0 and {2**32 - 1}")
+
+
+def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, problems: Problems) -> None:
+    if not task.labels and "ranking" in evaluation.decoding:
+        problems.add(
+            "evaluation.decoding",
+            f"task={task.name} has free text, so there are no labels to rank; set evaluation.decoding=[generation]",
+        )
+
+
+def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
+    if data.name == "bundled" and task.name not in NAMES:
+        there = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
+        problems.add("data.name", f"{there}; for the official or your own data use data=local data.dir=DIR")
+    if data.name == "hub" and task.hub is None:
+        problems.add(
+            "data.name", f"task={task.name} has no task.hub, so data=hub can't load it; use data=local data.dir=DIR"
+        )
+    if data.name == "local" and not task.files:
+        problems.add("task.files", f"task={task.name} has no task.files, so data=local can't find its files")
+
+
+def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: Mapping[str, Any], problems: Problems) -> None:
+    if evaluation.patience is not None and trainer.get("eval_strategy") == "no":
+        problems.add(
+            "evaluation.patience",
+            f"evaluation.patience={evaluation.patience} counts evaluations, but trainer.eval_strategy=no makes none",
+        )
+
+
+_RULES: dict[str, Any] = {
+    "task": _task,
+    "model": _model,
+    "optimizer": _optimizer,
+    "scheduler": _scheduler,
+    "data": _data,
+    "evaluation": _evaluation,
+    "logger": _logger,
+    "run": _run,
+    "seed": _seed,
+}

@@ -1,0 +1,150 @@
+"""The typed configuration: one frozen dataclass a group. Imports nothing heavy.
+
+``mmpt.config.check`` turns a composed Hydra config into a :class:`Config` or reports every problem at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """Where a task lies on the hub: one parquet file a split, at a pinned revision."""
+
+    repo: str
+    revision: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A text task as data (conf/task/NAME.yaml)."""
+
+    name: str
+    template: str  # 'rte sentence1: {premise} sentence2: {hypothesis}'
+    label_field: str = "label"
+    # label word -> the raw values that mean it; empty: free text (the label field holds the target text)
+    labels: dict[str, list[Any]] = field(default_factory=dict)
+    metric: str = "accuracy"  # accuracy | accuracy_f1 | f1a_em | exact_match
+    group_field: str | None = None  # rows with one value are one question (MultiRC)
+    unroll: str | None = None  # 'multirc': nested official layout, one row an answer
+    directory: str | None = None  # name of the folder in the official layout ('RTE')
+    files: dict[str, str] = field(default_factory=dict)  # split -> file name below data.dir
+    hub: HubConfig | None = None
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A method by name, its options (checked by the method's own ``Options``), and learning rates by group."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    lr: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen backbone."""
+
+    name: str
+    source: Literal["bundled", "hub", "path", "random"] = "bundled"
+    path: str | None = None  # local directory, or hub id where source is hub
+    revision: str | None = None
+    architecture: str = "t5"  # model_type that the checkpoint must state
+    config: dict[str, Any] = field(default_factory=dict)  # shape of a random backbone
+    dropout: Literal["none", "backbone"] = "none"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # auto: cross attention without keys and values of the source where that takes fewer operations (mmpt.models.absorb)
+    cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; learning rates belong to the method's groups."""
+
+    name: Literal["adafactor", "adamw"]
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # adamw
+    eps: float = 1e-8  # adamw
+    clip_threshold: float = 1.0  # adafactor
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """The learning-rate schedule, by transformers' own names."""
+
+    name: str = "linear"
+    warmup: float = 0.06  # below 1: share of all steps; from 1 on: steps
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where examples come from and how they are cut."""
+
+    name: Literal["bundled", "local", "hub"]
+    dir: str | None = None
+    max_length: int = 256
+    # How validation and test come about. 'held_out': validation is cut from train, the official validation split is
+    # the test set (published). 'official': files train, validation and test as they are.
+    split: Literal["held_out", "official"] = "held_out"
+    validation_fraction: float = 0.1
+    validation_pick: Literal["last", "random"] = "last"  # last: per label, the last part of the file (published)
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    limit_test: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a run is judged, and by what one criterion its best checkpoint is chosen."""
+
+    decoding: list[Literal["ranking", "generation"]] = field(default_factory=lambda: ["ranking"])
+    best_by: Literal["score", "loss"] = "score"  # of the validation split
+    patience: int | None = None  # evaluations without a better value until training stops
+    max_new_tokens: int = 10
+    bootstrap: int = 1000
+    confidence: float = 0.95
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where metrics go besides the run directory."""
+
+    name: Literal["wandb", "none"]
+    project: str = "mmpt"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run directory lies."""
+
+    dir: str | None = None
+    root: str = "runs"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, resolved."""
+
+    task: TaskConfig
+    method: MethodConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    data: DataConfig
+    evaluation: EvaluationConfig
+    logger: LoggerConfig
+    run: RunConfig
+    trainer: dict[str, Any] = field(default_factory=dict)  # fields of transformers.TrainingArguments
+    cache: Literal["auto", "ram", "off"] = "auto"  # of the frozen encoder's output
+    seed: int = 1
+    experiment: str | None = None

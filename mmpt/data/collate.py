@@ -1,0 +1,149 @@
+"""From examples to token ids to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmpt.data.tasks import Example, Task
+from mmpt.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # the label value cross-entropy skips
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a split.
+
+    Attributes:
+        features: One dict an example: ``input_ids`` and, where labelled, ``labels``.
+        truncated: How many examples had a source or a target longer than the limit.
+    """
+
+    features: list[dict[str, Any]]
+    truncated: int
+
+
+def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Tokenise sources and targets.
+
+    Args:
+        examples: N examples.
+        task: Their task.
+        tokenizer: The backbone's tokenizer.
+        max_length: Most tokens of a source, and of a target, including the end token.
+
+    Raises:
+        DataError: A label tokenises to nothing, or like another one.
+    """
+    if not task.free_text:
+        label_ids(task, tokenizer)
+    sources, truncated = _source_ids([example.source for example in examples], tokenizer, max_length)
+    targets: dict[str, list[int]] = {}
+    features: list[dict[str, Any]] = []
+    for number, (example, ids) in enumerate(zip(examples, sources, strict=True)):
+        feature: dict[str, Any] = {"input_ids": ids}
+        if example.target is not None:
+            if example.target not in targets:
+                targets[example.target] = _target_ids(example.target, tokenizer)
+            labels = targets[example.target]
+            if len(labels) > max_length:
+                truncated.add(number)
+                labels = [*labels[: max_length - 1], labels[-1]]  # keeps the end token
+            feature["labels"] = list(labels)
+        features.append(feature)
+    return Encoded(features, len(truncated))
+
+
+def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of every label word, with the end token.
+
+    Args:
+        task: A task with labels.
+        tokenizer: The backbone's tokenizer.
+
+    Returns:
+        One list a word, in the order of ``task.words``.
+
+    Raises:
+        DataError: A word tokenises to nothing or to unknown tokens alone, or two words to the same ids.
+    """
+    found: dict[tuple[int, ...], str] = {}
+    for word in task.words:
+        content = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+        if all(token == tokenizer.unk_token_id for token in content):
+            what = "unknown tokens alone" if content else "nothing"
+            raise DataError(
+                f'task "{task.name}": the tokenizer makes {what} of the label "{word}"; choose another word'
+            )
+        ids = tuple(_target_ids(word, tokenizer))
+        if ids in found:
+            raise DataError(
+                f'task "{task.name}": the labels "{found[ids]}" and "{word}" have the same token ids {list(ids)}; '
+                "choose words this tokenizer tells apart"
+            )
+        found[ids] = word
+    return [list(ids) for ids in found]
+
+
+def _source_ids(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[list[int]], set[int]]:
+    """Ids of every text, and the numbers of those that were cut."""
+    if not texts:
+        return [], set()
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+    truncated = {number for number, found in enumerate(ids) if len(found) > max_length}
+    for number in truncated:  # again, so that the tokenizer keeps its special tokens as it wants them
+        ids[number] = tokenizer(texts[number], truncation=True, max_length=max_length, verbose=False)["input_ids"]
+    return ids, truncated
+
+
+def _target_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids: list[int] = list(tokenizer(text_target=text, verbose=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads features to a batch.
+
+    Attributes:
+        pad_token_id: What fills ``input_ids``.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad at the right to the longest of the batch.
+
+        Args:
+            features: B features as of :func:`encode`; ``labels`` and ``index`` are kept where the first has them.
+
+        Returns:
+            int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B, U) padded by -100,
+            ``index`` (B,).
+        """
+        inputs = [feature["input_ids"] for feature in features]
+        batch = {
+            "input_ids": _padded(inputs, self.pad_token_id),
+            "attention_mask": _padded([[1] * len(ids) for ids in inputs], 0),
+        }
+        if "labels" in features[0]:
+            batch["labels"] = _padded([feature["labels"] for feature in features], IGNORED)
+        if "index" in features[0]:
+            batch["index"] = torch.tensor([int(feature["index"]) for feature in features], dtype=torch.int64)
+        return batch
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """(B, longest) int64."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)

@@ -1,0 +1,59 @@
+"""Errors a user can act on: each is one clear line (what, where, what is allowed, how to fix)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class MmptError(Exception):
+    """Base of every error the command line shows as one line, without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(MmptError):
+    """The configuration is wrong; ``problems`` holds every finding, one line each."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        """Keep the findings apart, and join them for display.
+
+        Args:
+            problems: One finding, or several that are reported together.
+        """
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(MmptError):
+    """A data file, a field, a label or a split is missing or wrong."""
+
+
+class ModelError(MmptError):
+    """A backbone can't be loaded, isn't what was stated, or can't be injected."""
+
+
+class AdapterError(MmptError):
+    """A saved adapter is missing, corrupt, or belongs to another backbone or method."""
+
+
+class RunError(MmptError):
+    """A run directory can't be used: wrong owner, no permission, disk full, in use."""
+
+
+class TrainingError(MmptError):
+    """Training can't go on, for example because the loss is not a number."""
+
+
+def nearest(word: object, choices: Iterable[str]) -> str:
+    """Say which choice was probably meant.
+
+    Args:
+        word: What the user typed.
+        choices: The valid spellings.
+
+    Returns:
+        ``', did you mean "x"?'`` or the empty string where nothing is near.
+    """
+    found = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
+    return f', did you mean "{found[0]}"?' if found else ""

@@ -1,0 +1,107 @@
+"""What a method is: parameters in named groups, and what it adds to a forward pass.
+
+The trainer knows no method by name, and a method knows nothing of tasks. Letters: B batch, T source tokens, d model
+width, L layers, H heads, k head width, P prefix or prompt tokens, R routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.methods.options import MethodOptions
+from mmpt.models.inject import KeyValue, SiteShape
+
+
+@dataclass(frozen=True)
+class BackboneShape:
+    """What a method must know of a backbone: model width d, and the attention of each site."""
+
+    width: int
+    sites: Mapping[str, SiteShape]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a method adds to one forward pass."""
+
+    prefixes: Mapping[str, KeyValue] = field(default_factory=dict)  # by site
+    prompt: Tensor | None = None  # (B or 1, P, d), before the encoder's input embeddings
+    route_probs: Tensor | None = None  # (B, R), for the logs
+
+
+class Recorder(Protocol):
+    """Runs the frozen backbone on sampled vocabulary, for ``init=vocab``."""
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """Word embeddings (P, d) of token ids (P,)."""
+
+    def keys_values(self, ids: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Keys and values of token ids (P,) at every site, each (L, H, P, k)."""
+
+    def sample(self, count: int) -> Tensor:
+        """Draw ids (P,) of ordinary vocabulary tokens."""
+
+
+class Method(nn.Module):
+    """Base of every method. Its parameters are all trainable, and each belongs to one group."""
+
+    def __init__(self, options: MethodOptions, shape: BackboneShape) -> None:
+        """Keep the options and the backbone's shape; subclasses create their parameters."""
+        super().__init__()
+        self.options: Any = options
+        self.shape = shape
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether :meth:`forward` needs the source's mean word embedding."""
+        return False
+
+    @property
+    def changes_encoder(self) -> str | None:
+        """The setting by which the encoder's output depends on trained parameters; None where it is a constant."""
+        return "method.sites has encoder" if "encoder" in getattr(self.options, "sites", ()) else None
+
+    def initialise(self, recorder: Recorder) -> None:
+        """Take starting values from the backbone, where the options ask for it."""
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Change the backbone itself, for methods that live inside it. The default changes nothing."""
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by learning-rate group: the group is the first part of a parameter's name."""
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}
+        for name, parameter in self.named_parameters():
+            groups[name.split(".")[0]].append(parameter)
+        return groups
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """Build what this batch gets.
+
+        Args:
+            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`); None where
+                ``reads_input`` is false.
+
+        Returns:
+            The contribution; an example's part depends on that example alone.
+        """
+        raise NotImplementedError
+
+    def mask_values(self) -> dict[str, Tensor]:
+        """Token × layer masks by site for the logs, each (R, S, L) in 0..1 after the sigmoid."""
+        return {}
+
+    def folded(self) -> tuple[MethodOptions, dict[str, Tensor]]:
+        """Options and tensors of the saved adapter; what only training needs is folded away."""
+        return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+
+def mean_embedding(embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean word embedding over unmasked tokens: (B, T, d) and (B, T) give (B, d), float32."""
+    mask = attention_mask.to(torch.float32)
+    total = torch.einsum("bt,btd->bd", mask, embeddings.to(torch.float32))
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1.0)

@@ -1,0 +1,56 @@
+"""From prefix parameters to keys and values, in the two layouts, and masks over them.
+
+A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
+(keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.models.paper`.
+
+Letters: B batch, P prefix tokens, L layers, H heads, k head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmpt.models import paper
+from mmpt.models.inject import KeyValue, SiteShape
+
+
+class Layout:
+    """How the slots of one site become its layers' keys and values."""
+
+    def __init__(self, name: str, shape: SiteShape) -> None:
+        """Work out the slots.
+
+        Args:
+            name: ``per_layer`` or ``paper``.
+            shape: The site's attention.
+        """
+        layers = shape.layers
+        self.shape = shape
+        self.positioned = name == "paper"
+        if self.positioned:
+            self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
+            self.columns = paper.mask_columns(layers)
+        else:
+            self.key_slots, self.value_slots = list(range(0, 2 * layers, 2)), list(range(1, 2 * layers, 2))
+            self.columns = [slot // 2 for slot in range(2 * layers)]
+
+    def slots(self, table: Tensor) -> Tensor:
+        """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
+        return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
+
+    def gate(self, slots: Tensor, mask: Tensor) -> Tensor:
+        """Multiply slots (…, P, 2L, H·k) by ``sigmoid(mask)``, mask (…, P, L); leading axes broadcast."""
+        return slots * torch.sigmoid(mask)[..., self.columns].unsqueeze(-1)
+
+    def keys_values(self, slots: Tensor) -> KeyValue:
+        """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k)."""
+        heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
+        key = heads[:, :, self.key_slots].permute(0, 2, 3, 1, 4)
+        value = heads[:, :, self.value_slots].permute(0, 2, 3, 1, 4)
+        return KeyValue(key, value, self.positioned)
+
+    def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
+        """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only."""
+        both = torch.stack([key, value], dim=1)  # (L, 2, H, P, k)
+        return both.permute(3, 0, 1, 2, 4).reshape(key.shape[2], -1).contiguous()

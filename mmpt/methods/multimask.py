@@ -1,0 +1,139 @@
+"""Multi-mask prefix tuning (Multi-mask Prefix Tuning, PACLIC 2024): one shared prefix, R masks over it, one router.
+
+For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at each site:
+
+- shared part E0 (S, 2L, H·k), route prompts E (R, v, 2L, H·k), own gates g(x) = the top-k of r(x), others zero;
+- ``share_type``: ``only`` e = E0; ``add`` e = E0 + Σ_r g_r·E_r; ``prepend`` e = [E0; Σ_r g_r·E_r]; ``none`` Σ alone;
+- ``mask=per_route``: M (R, P, L), blended m(x) = Σ_r r(x)_r·M_r, then e[p, l] is multiplied by sigmoid(m(x)[p, l]);
+- ``mask=single``: one mask (S, L) for the shared part, and one (v, L) a route for what is appended.
+
+The published setting is ``only`` with ``per_route``. The gates are an example's own: the published code's sum over the
+batch's selections is not reproduced (docs/fidelity.md).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
+from mmpt.methods.layout import Layout
+from mmpt.methods.options import MultiMask
+from mmpt.methods.prefix import new_mask
+from mmpt.methods.router import Router, route_gates
+from mmpt.models.inject import KeyValue
+
+
+class MultiMaskPrefixTuning(Method):
+    """A shared prefix seen through masks that a router blends per input."""
+
+    options: MultiMask
+    prefix: nn.ParameterDict  # shared part E0 by site, (S, 2L·H·k)
+    prompts: nn.ParameterDict  # route prompts E by site, (R·v, 2L·H·k)
+
+    def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
+        """Create prefix, route prompts, masks and router, as far as the options use them."""
+        super().__init__(options, shape)
+        self.layouts: dict[str, Layout] = {site: Layout(options.layout, shape.sites[site]) for site in options.sites}
+        groups = options.groups()
+        for group, tokens in (
+            ("prefix", options.num_virtual_tokens),
+            ("prompts", options.num_routes * options.num_route_tokens),
+        ):
+            if group in groups:
+                setattr(self, group, nn.ParameterDict({site: self._random(tokens, site) for site in options.sites}))
+        if "masks" in groups:
+            self.masks = nn.ParameterDict()
+            for site in options.sites:
+                self._add_masks(site)
+        if "router" in groups:
+            self.router = Router(shape.width, options)
+
+    def _random(self, tokens: int, site: str) -> nn.Parameter:
+        shape = self.layouts[site].shape
+        return nn.Parameter(self.options.init_std * torch.randn(tokens, 2 * shape.layers * shape.width))
+
+    def _add_masks(self, site: str) -> None:
+        options, layers = self.options, self.layouts[site].shape.layers
+        shared, routed = options.num_virtual_tokens, options.num_route_tokens
+        spread = (options.mask_init_mean, options.mask_init_std)
+        if options.mask == "per_route":
+            tokens = {"prepend": shared + routed, "none": routed}.get(options.share_type, shared)
+            self.masks[site] = new_mask(*spread, options.num_routes, tokens, layers)
+            return
+        if options.share_type != "none":
+            self.masks[site] = new_mask(*spread, shared, layers)
+        if options.share_type in ("prepend", "none"):
+            self.masks[f"{site}_routes"] = new_mask(*spread, options.num_routes, routed, layers)
+
+    @property
+    def reads_input(self) -> bool:
+        """See the base class."""
+        return self.options.has_router
+
+    def initialise(self, recorder: Recorder) -> None:
+        """See the base class: the shared prefix and the route prompts come from sampled vocabulary."""
+        if self.options.init != "vocab":
+            return
+        for group in ("prefix", "prompts"):
+            if group in self.options.groups():
+                table = getattr(self, group)
+                recorded = recorder.keys_values(recorder.sample(next(iter(table.values())).shape[0]))
+                for site, layout in self.layouts.items():
+                    table[site].data.copy_(layout.from_keys_values(*recorded[site]))
+
+    def _probs(self, mean: Tensor | None) -> Tensor:
+        """Route probabilities (B, R), or (1, R) uniform where no router exists."""
+        if not self.options.has_router:
+            routes = self.options.num_routes
+            return torch.full((1, routes), 1.0 / routes, device=next(self.parameters()).device)
+        if mean is None:
+            raise ValueError("multimask routes by the source's mean word embedding; give it")
+        return self.router(mean)
+
+    def _routed(self, site: str, gates: Tensor) -> Tensor:
+        """Σ_r g_r·E_r with the routes' own masks, (B, v, 2L, H·k)."""
+        layout = self.layouts[site]
+        table = layout.slots(self.prompts[site]).unflatten(0, (self.options.num_routes, -1))  # (R, v, 2L, H·k)
+        if self.options.mask == "single" and f"{site}_routes" in self.masks:
+            table = layout.gate(table, self.masks[f"{site}_routes"])
+        return torch.einsum("br,r...->b...", gates, table)
+
+    def _slots(self, site: str, probs: Tensor, gates: Tensor) -> Tensor:
+        """The masked prefix of each example, (B or 1, P, 2L, H·k)."""
+        options, layout = self.options, self.layouts[site]
+        single = options.mask == "single" and options.share_type != "none"
+        shared = None if options.share_type == "none" else layout.slots(self.prefix[site]).unsqueeze(0)
+        routed = None if options.share_type == "only" else self._routed(site, gates)
+        if shared is None or routed is None:
+            slots = routed if shared is None else shared
+            assert slots is not None
+        elif options.share_type == "add":
+            slots = shared + routed
+        else:
+            shared = layout.gate(shared, self.masks[site]) if single else shared
+            return self._blend(site, torch.cat([shared.expand(routed.shape[0], -1, -1, -1), routed], dim=1), probs)
+        return layout.gate(slots, self.masks[site]) if single else self._blend(site, slots, probs)
+
+    def _blend(self, site: str, slots: Tensor, probs: Tensor) -> Tensor:
+        """Mask slots by the blend of the routes' masks (before the sigmoid), where there is one a route."""
+        if self.options.mask != "per_route":
+            return slots
+        blended = torch.einsum("br,rpl->bpl", probs, self.masks[site])
+        return self.layouts[site].gate(slots, blended)
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """See the base class."""
+        probs = self._probs(mean)
+        gates = route_gates(probs, self.options.top_k)
+        prefixes: dict[str, KeyValue] = {
+            site: layout.keys_values(self._slots(site, probs, gates)) for site, layout in self.layouts.items()
+        }
+        return Contribution(prefixes, route_probs=probs if self.options.has_router else None)
+
+    def mask_values(self) -> dict[str, Tensor]:
+        """See the base class; one mask a route, or one in all."""
+        if self.options.mask == "none":
+            return {}
+        values = {name: torch.sigmoid(mask.detach()) for name, mask in self.masks.items()}
+        return {name: value if value.dim() == 3 else value.unsqueeze(0) for name, value in values.items()}

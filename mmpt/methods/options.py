@@ -1,0 +1,231 @@
+"""Every method's options as a frozen dataclass. No torch here, so that a typo is answered at once.
+
+``OPTIONS`` is the one table of method names: its keys are the YAML files of ``conf/method`` and the modules of
+``mmpt.methods``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Site = Literal["encoder", "decoder", "cross"]
+SITES: tuple[str, ...] = ("encoder", "decoder", "cross")
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What all methods share: the names of their parameter groups."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
+
+    def groups(self) -> tuple[str, ...]:
+        """Name the parameter groups that exist under these options; each needs a learning rate."""
+        return self.GROUPS
+
+    def problems(self) -> list[str]:
+        """Name every impossible value or combination, one line each, with the remedy."""
+        return []
+
+
+def _at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
+    return [
+        f"method.{name}={getattr(options, name)} is too small; it must be at least {least}"
+        for name in names
+        if getattr(options, name) < least
+    ]
+
+
+@dataclass(frozen=True)
+class RouterOptions(MethodOptions):
+    """A router over R routes, from the mean word embedding (MMPT section 3; SMoP section 3)."""
+
+    num_routes: int = 4
+    top_k: int = 1
+    perturb_router: bool = True
+    router_noise: float = 1.0
+    router_dropout: float = 0.2
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = _at_least(self, 1, "num_routes", "top_k") + _at_least(self, 0, "router_noise", "router_dropout")
+        if self.top_k > self.num_routes:
+            found.append(f"method.top_k={self.top_k} exceeds method.num_routes={self.num_routes}; choose at most that")
+        if self.router_dropout >= 1:
+            found.append(f"method.router_dropout={self.router_dropout} must lie below 1")
+        return found
+
+
+@dataclass(frozen=True)
+class PrefixShape(MethodOptions):
+    """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
+
+    num_virtual_tokens: int = 10
+    sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
+    layout: Literal["per_layer", "paper"] = "per_layer"
+    init: Literal["random", "vocab"] = "random"
+    init_std: float = 0.5
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        if not self.sites:
+            found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
+        if len(set(self.sites)) != len(self.sites):
+            found.append(f"method.sites={list(self.sites)} names a site twice")
+        if self.layout == "paper":
+            if list(self.sites) != ["decoder"]:
+                found.append(
+                    f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "
+                    "set method.sites=[decoder] or method.layout=per_layer"
+                )
+            if self.init != "random":
+                found.append("method.layout=paper starts from random values; set method.init=random")
+        return found
+
+
+@dataclass(frozen=True)
+class Prefix(PrefixShape):
+    """Options of ``method=prefix``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks")
+
+    reparametrization: Literal["none", "mlp"] = "none"
+    reparametrization_hidden: int = 512
+    mask: Literal["none", "single"] = "none"
+    mask_init_mean: float = 2.5
+    mask_init_std: float = 0.5
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prefix", "masks") if self.mask == "single" else ("prefix",)
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = (
+            super().problems() + _at_least(self, 1, "reparametrization_hidden") + _at_least(self, 0, "mask_init_std")
+        )
+        if self.layout == "paper" and self.reparametrization != "none":
+            found.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
+        if self.reparametrization == "mlp" and self.init == "vocab":
+            found.append(
+                "method.init=vocab sets the prefix itself; set method.reparametrization=none or method.init=random"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class MultiMask(PrefixShape, RouterOptions):
+    """Options of ``method=multimask``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router")
+
+    share_type: Literal["only", "add", "prepend", "none"] = "only"
+    num_route_tokens: int = 1
+    mask: Literal["per_route", "single", "none"] = "per_route"
+    mask_init_mean: float = 2.5
+    mask_init_std: float = 0.5
+
+    @property
+    def has_router(self) -> bool:
+        """Whether there is a router: where it can change the result, and always in the published layout."""
+        effect = self.num_routes > 1 and (self.mask == "per_route" or self.share_type != "only")
+        return effect or self.layout == "paper"
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        present = {
+            "prefix": self.share_type != "none",
+            "prompts": self.share_type != "only",
+            "masks": self.mask != "none",
+            "router": self.has_router,
+        }
+        return tuple(name for name in self.GROUPS if present[name])
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = [*PrefixShape.problems(self), *RouterOptions.problems(self)]
+        found += _at_least(self, 1, "num_route_tokens") + _at_least(self, 0, "mask_init_std")
+        if self.share_type == "add" and self.num_route_tokens != self.num_virtual_tokens:
+            found.append(
+                f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
+                f"{self.num_route_tokens} must equal method.num_virtual_tokens={self.num_virtual_tokens}"
+            )
+        if self.share_type == "only" and self.mask != "per_route" and self.layout == "per_layer":
+            found.append(
+                f"method.share_type=only with method.mask={self.mask} leaves the routes without effect; set "
+                f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class SMoP(RouterOptions):
+    """Options of ``method=smop``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "router")
+
+    num_virtual_tokens: int = 5
+    init: Literal["random", "vocab"] = "vocab"
+    init_std: float = 1.0
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prompts", "router") if self.num_routes > 1 else ("prompts",)
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        return super().problems() + _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+
+
+@dataclass(frozen=True)
+class Prompt(MethodOptions):
+    """Options of ``method=prompt``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts",)
+
+    num_virtual_tokens: int = 10
+    init: Literal["random", "vocab"] = "vocab"
+    init_std: float = 1.0
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        return _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+
+
+@dataclass(frozen=True)
+class LoRA(MethodOptions):
+    """Options of ``method=lora``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("lora",)
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: ["q", "v"])
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = _at_least(self, 1, "r") + _at_least(self, 0, "dropout")
+        if self.alpha <= 0:
+            found.append(f"method.alpha={self.alpha} must be positive")
+        if not self.target_modules:
+            found.append("method.target_modules=[] names no module; for T5 use [q,v]")
+        return found
+
+
+@dataclass(frozen=True)
+class Full(MethodOptions):
+    """Options of ``method=full``: none, every weight of the backbone is trained."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("backbone",)
+
+
+OPTIONS: dict[str, type[MethodOptions]] = {
+    "multimask": MultiMask,
+    "prefix": Prefix,
+    "smop": SMoP,
+    "prompt": Prompt,
+    "lora": LoRA,
+    "full": Full,
+}

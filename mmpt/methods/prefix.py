@@ -1,0 +1,108 @@
+"""Prefix tuning (Li & Liang 2021; in every layer as in P-tuning v2), with an optional adaptive mask.
+
+Per site, P (S, 2L, H·k): S extra keys and values in each layer that every query may attend to.
+
+- ``reparametrization=mlp``: P = W2·tanh(W1·e) with e (S, d); only P is saved with the adapter.
+- ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]), M (S, L), N(2.5, 0.5) at the start.
+- ``init=vocab``: the backbone's own keys and values of sampled vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
+from mmpt.methods.layout import Layout
+from mmpt.methods.options import Prefix
+from mmpt.models.inject import KeyValue
+
+
+class Reparametrization(nn.Module):
+    """A prefix as the output of an MLP over a small embedding (Li & Liang 2021, section 4.3)."""
+
+    def __init__(self, tokens: int, width: int, hidden: int, out: int) -> None:
+        """Create e (tokens, width), W1 (width → hidden) and W2 (hidden → out)."""
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(tokens, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, out))
+
+    def forward(self) -> Tensor:
+        """The prefix (tokens, out)."""
+        return self.mlp(self.embedding)
+
+
+def new_mask(mean: float, std: float, *size: int) -> nn.Parameter:
+    """A mask before its sigmoid, N(mean, std)."""
+    return nn.Parameter(mean + std * torch.randn(*size))
+
+
+class PrefixTuning(Method):
+    """One deep prefix for all inputs."""
+
+    options: Prefix
+
+    def __init__(self, options: Prefix, shape: BackboneShape) -> None:
+        """Create the prefix, and the mask where asked, for every chosen site."""
+        super().__init__(options, shape)
+        tokens = options.num_virtual_tokens
+        self.layouts: dict[str, Layout] = {site: Layout(options.layout, shape.sites[site]) for site in options.sites}
+        sizes = {site: 2 * layout.shape.layers * layout.shape.width for site, layout in self.layouts.items()}
+        self.prefix: nn.ParameterDict | nn.ModuleDict
+        if options.reparametrization == "mlp":
+            hidden = options.reparametrization_hidden
+            self.prefix = nn.ModuleDict(
+                {site: Reparametrization(tokens, shape.width, hidden, size) for site, size in sizes.items()}
+            )
+        else:
+            self.prefix = nn.ParameterDict(
+                {site: nn.Parameter(options.init_std * torch.randn(tokens, size)) for site, size in sizes.items()}
+            )
+        if options.mask == "single":
+            self.masks = nn.ParameterDict(
+                {
+                    site: new_mask(options.mask_init_mean, options.mask_init_std, tokens, layout.shape.layers)
+                    for site, layout in self.layouts.items()
+                }
+            )
+
+    def _table(self, site: str) -> Tensor:
+        entry: Any = self.prefix[site]
+        table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
+        return table
+
+    def initialise(self, recorder: Recorder) -> None:
+        """See the base class."""
+        if self.options.init == "vocab":
+            recorded = recorder.keys_values(recorder.sample(self.options.num_virtual_tokens))
+            table: Any = self.prefix
+            for site, layout in self.layouts.items():
+                table[site].data.copy_(layout.from_keys_values(*recorded[site]))
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """See the base class."""
+        prefixes: dict[str, KeyValue] = {}
+        for site, layout in self.layouts.items():
+            slots = layout.slots(self._table(site))  # (S, 2L, H·k)
+            if self.options.mask == "single":
+                slots = layout.gate(slots, self.masks[site])
+            prefixes[site] = layout.keys_values(slots.unsqueeze(0))
+        return Contribution(prefixes)
+
+    def mask_values(self) -> dict[str, Tensor]:
+        """See the base class; R is 1."""
+        if self.options.mask == "none":
+            return {}
+        return {site: torch.sigmoid(mask.detach()).unsqueeze(0) for site, mask in self.masks.items()}
+
+    def folded(self) -> tuple[Prefix, dict[str, Tensor]]:
+        """See the base class: the reparametrisation's output is saved, not its weights."""
+        _, state = super().folded()
+        if self.options.reparametrization == "mlp":
+            state = {name: tensor for name, tensor in state.items() if not name.startswith("prefix.")}
+            with torch.no_grad():
+                state |= {f"prefix.{site}": self._table(site) for site in self.layouts}
+        return replace(self.options, reparametrization="none"), state

@@ -1,0 +1,40 @@
+"""Routers: from an example's mean word embedding to a distribution over R routes (MMPT section 3; SMoP section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.methods.options import RouterOptions
+
+
+class Router(nn.Module):
+    """``r(x) = softmax(noise(W·m(x)))`` with W (R, d), without bias, orthogonal at the start.
+
+    While training, ``noise`` scales every logit by ``1 + σ·ε``, ε ~ N(0, 1), the scale detached
+    (``perturb_router``), or else drops logits out. There is no noise in evaluation.
+    """
+
+    def __init__(self, width: int, options: RouterOptions) -> None:
+        """Create W for a model of the given width d."""
+        super().__init__()
+        self.options = options
+        self.weight = nn.Parameter(torch.empty(options.num_routes, width))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, mean: Tensor) -> Tensor:
+        """Route probabilities (B, R) of mean word embeddings (B, d)."""
+        logits = mean.to(self.weight.dtype) @ self.weight.T
+        if self.training and self.options.perturb_router:
+            noise = 1.0 + self.options.router_noise * torch.randn_like(logits)
+            # the forward value is z·noise, the gradient that of z alone
+            logits = logits + (logits * (noise - 1.0)).detach()
+        elif self.training:
+            logits = nn.functional.dropout(logits, self.options.router_dropout)
+        return torch.softmax(logits, dim=-1)
+
+
+def route_gates(probs: Tensor, top_k: int) -> Tensor:
+    """Route probabilities (B, R) with all but an example's own top-k set to zero; gates aren't renormalised."""
+    gates, chosen = probs.topk(top_k, dim=-1)
+    return torch.zeros_like(probs).scatter(-1, chosen, gates)

@@ -1,0 +1,1 @@
+"""Frozen backbones, and how a method's prefix gets into their attention."""

@@ -1,0 +1,124 @@
+"""Absorbed cross attention: the encoder's output is never projected to keys and values.
+
+A decoder of a classification task has few queries (U about 4) and many source tokens (T about 100). Projecting the
+source costs 4·T·d·H·k operations in every layer. Folding the projections into the query side instead,
+
+    scores_h = (q_h·W_K,h)·Xᵀ,    context_h = (softmax(scores_h)·X)·W_V,hᵀ,
+
+is the same function with 4·U·d·H·k + 4·U·H·T·d operations. Exact up to rounding; gradients flow as before.
+
+Letters: B batch, U queries, T source tokens, d model width, H heads, k head width, P prefix tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmpt.errors import ModelError
+from mmpt.models.inject import LayerPrefix, prefix_for
+
+
+def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bool:
+    """Whether absorbing takes fewer operations than projecting, from the shapes U, T, d, H, k."""
+    inner = heads * head_dim
+    projected = tokens * width * inner + queries * tokens * inner
+    absorbed = queries * width * inner + queries * heads * tokens * width
+    return absorbed < projected
+
+
+def install(modules: Sequence[nn.Module], wish: str) -> None:
+    """Let cross-attention modules absorb.
+
+    Args:
+        modules: T5's ``EncDecAttention`` modules.
+        wish: ``auto`` (where it pays), ``absorbed`` (but for generation with a key cache), ``projected``.
+
+    Raises:
+        ModelError: ``absorbed`` is asked of another architecture's attention.
+    """
+    if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
+        if wish == "absorbed":
+            raise ModelError(
+                f"model.cross_attention=absorbed: {type(modules[0]).__name__} isn't T5's attention (t5 and mt5); set "
+                "model.cross_attention=auto"
+            )
+        return
+    for module in modules:
+        module.__dict__.pop("forward", None)  # what an earlier call put there
+        if wish != "projected":
+            # on the instance: the class, and every other model of it, stays as it is
+            object.__setattr__(module, "forward", partial(_forward, module, module.forward, wish == "absorbed"))
+
+
+def _forward(
+    module: Any,
+    original: Any,
+    always: bool,
+    hidden_states: Tensor,
+    mask: Tensor | None = None,
+    key_value_states: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    past_key_values: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Cross attention of T5: absorbed where that is right and pays, else the model's own."""
+    plain = type(module.k) is nn.Linear and type(module.v) is nn.Linear  # an adapter may have wrapped them
+    if key_value_states is not None and past_key_values is None and plain and not kwargs.get("output_attentions"):
+        queries, (tokens, width) = hidden_states.shape[1], key_value_states.shape[1:]
+        if always or pays(queries, tokens, width, module.n_heads, module.key_value_proj_dim):
+            return attend(module, hidden_states, key_value_states, mask), position_bias, None
+    return original(
+        hidden_states,
+        mask=mask,
+        key_value_states=key_value_states,
+        position_bias=position_bias,
+        past_key_values=past_key_values,
+        **kwargs,
+    )
+
+
+def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """Cross attention with the module's weights and prefix.
+
+    Args:
+        module: Has ``q``, ``k``, ``v``, ``o``, ``n_heads``, ``key_value_proj_dim``, ``dropout``; scores aren't scaled.
+        hidden: Decoder states (B, U, d).
+        states: Encoder output X (B, T, d).
+        mask: (B, 1, U or 1, T), True where a token may be attended, or a float to be added; None: all.
+
+    Returns:
+        (B, U, d).
+    """
+    batch, queries, _ = hidden.shape
+    heads, tokens, width = module.n_heads, states.shape[1], states.shape[2]
+    query = module.q(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, U, k)
+    fold_key, fold_value = (weight.weight.unflatten(0, (heads, -1)) for weight in (module.k, module.v))  # (H, k, d)
+    folded = _per_head(query, fold_key).reshape(batch, heads * queries, width)
+    scores = (folded @ states.transpose(1, 2)).view(batch, heads, queries, tokens)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    prefix: LayerPrefix | None = prefix_for(module, batch, query.dtype)
+    if prefix is not None:  # (B, H, U, P) in front
+        scores = torch.cat([query @ prefix.key.transpose(2, 3), scores], dim=-1)
+    probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
+    length = scores.shape[-1] - tokens
+    seen = probs[..., length:].reshape(batch, heads * queries, tokens)
+    context = _per_head((seen @ states).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
+    if prefix is not None:
+        context = context + probs[..., :length] @ prefix.value
+    output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
+    return output
+
+
+def _per_head(rows: Tensor, weights: Tensor) -> Tensor:
+    """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m); broadcasting would copy weights B times."""
+    batch, heads, queries, _ = rows.shape
+    product = rows.transpose(0, 1).reshape(heads, batch * queries, -1) @ weights
+    return product.view(heads, batch, queries, -1).transpose(0, 1)

@@ -1,0 +1,141 @@
+"""Saved adapters: ``adapter.safetensors`` has the method's tensors, ``adapter.json`` all that is needed to use it.
+
+An adapter may come from elsewhere, so both files are untrusted input: nothing in them is executed, and every value is
+checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from mmpt.errors import AdapterError
+from mmpt.methods.base import Method
+from mmpt.training.files import write_bytes, write_json
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A method's saved tensors, and what they belong to."""
+
+    method: str
+    options: dict[str, Any]
+    state: dict[str, Tensor]
+    description: dict[str, Any]  # all of adapter.json
+
+
+def save_adapter(directory: Path, name: str, method: Method, description: Mapping[str, Any]) -> int:
+    """Write an adapter; the JSON comes last, so that a directory with it is complete.
+
+    Args:
+        directory: Created where missing.
+        name: The method's name.
+        method: The trained method.
+        description: What else a user of the adapter must know: backbone, task, evaluation.
+
+    Returns:
+        Bytes of the weights file.
+
+    Raises:
+        RunError: The files can't be written.
+    """
+    options, state = method.folded()
+    blob = _serialised(state)
+    write_bytes(directory / WEIGHTS, blob)
+    content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
+    write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
+    return len(blob)
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """Read and check an adapter.
+
+    Args:
+        directory: What :func:`save_adapter` wrote, or a run directory that holds it in ``adapter/``.
+
+    Raises:
+        AdapterError: Missing, corrupt, of a newer format, or not of the described method.
+    """
+    place = directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
+    if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
+        raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
+    try:
+        content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        name, options = content["method"]["name"], dict(content["method"]["options"])
+        version, digest = int(content["format"]), str(content["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{place / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
+    if version > FORMAT:
+        raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
+    try:
+        blob = (place / WEIGHTS).read_bytes()
+        state = load_bytes(blob)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise AdapterError(f"{place / WEIGHTS} is no readable safetensors file ({error})") from error
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise AdapterError(f"{place / WEIGHTS} is damaged: its checksum isn't that of {DESCRIPTION}; copy it again")
+    return Adapter(str(name), options, state, content)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into a method's parameters.
+
+    Args:
+        module: The method.
+        state: Tensors by parameter name.
+        where: How to call the source in an error.
+
+    Raises:
+        AdapterError: Names or shapes differ.
+    """
+    parameters = dict(module.named_parameters())
+    if wrong := sorted(set(parameters) ^ set(state)):
+        raise AdapterError(
+            f"{where}: parameter {wrong[0]} is only on one side; it belongs to another method or options"
+        )
+    for name, parameter in parameters.items():
+        if parameter.shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, the method has {tuple(parameter.shape)}"
+            raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> None:
+    """Write a method's parameters as they are trained (checkpoints: nothing is folded away).
+
+    Raises:
+        RunError: The file can't be written.
+    """
+    write_bytes(directory / filename, _serialised(dict(module.named_parameters())))
+
+
+def _serialised(state: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save_bytes({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_state` wrote.
+
+    Raises:
+        AdapterError: The file is missing or damaged.
+    """
+    try:
+        return load_bytes(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise AdapterError(f"{path} is missing or damaged ({error})") from error

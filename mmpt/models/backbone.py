@@ -1,0 +1,165 @@
+"""Load a frozen backbone and its tokenizer: bundled, from a directory, from the hub, or random."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM as AutoModel
+from transformers.utils import logging as transformers_logging
+
+from mmpt.config.schema import ModelConfig
+from mmpt.errors import ModelError
+from mmpt.models.inject import refuse_uninjectable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+SMALL = 5_000_000  # parameters; t5-small has 60 million
+_THREADS = torch.get_num_threads()  # what torch chose for this machine
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen model in evaluation mode, its tokenizer, and a fingerprint of its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    origin: str  # where it came from, in words
+    cross_attention: str = "auto"
+
+
+def load_backbone(config: ModelConfig, *, seed: int = 0) -> Backbone:
+    """Load what ``config`` names, frozen, with attention that can carry prefixes.
+
+    Args:
+        config: Source, path, stated architecture, dtype and attention.
+        seed: For the weights of a random backbone.
+
+    Returns:
+        The backbone; no parameter requires gradient.
+
+    Raises:
+        ModelError: Nothing there, other architecture than stated, no safetensors, can't be injected, or no hub.
+    """
+    place, origin = _place(config)
+    transformers_logging.disable_progress_bar()
+    try:
+        stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(config, place, error) from error
+    if stated.model_type != config.architecture:
+        raise ModelError(
+            f"model={config.name}: {place} holds a {stated.model_type!r} model, but model.architecture="
+            f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture"
+        )
+    refuse_uninjectable(stated.model_type)
+    model = _random(config, seed) if config.source == "random" else _pretrained(config, place)
+    tokenizer = _tokenizer(config, place)
+    rows = word_embeddings(model).num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(f"model={config.name}: the tokenizer has {len(tokenizer)} pieces, the embeddings {rows} rows")
+    model.requires_grad_(False)
+    model.eval()
+    use_threads(model)
+    return Backbone(model, tokenizer, weights_fingerprint(model), origin, config.cross_attention)
+
+
+def _place(config: ModelConfig) -> tuple[str, str]:
+    """The directory or hub id to read from, and how to call it."""
+    from mmpt.bundled import MODEL_DIR
+
+    if config.source in ("bundled", "random"):
+        word = "bundled toy backbone" if config.source == "bundled" else "random weights (scores mean nothing)"
+        return str(MODEL_DIR), word
+    if config.path is None:
+        raise ModelError(f"model={config.name} needs model.path=DIR")
+    if config.source == "hub":
+        return config.path, f"hub {config.path}"
+    path = Path(config.path).expanduser()
+    if not (path / "config.json").is_file():
+        found = "is no directory" if not path.is_dir() else "has no config.json"
+        raise ModelError(f"model.path={config.path} {found}; give a directory written by save_pretrained")
+    return str(path), f"directory {config.path}"
+
+
+def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:
+    if config.source == "hub":
+        return ModelError(
+            f"model={config.name}: {place} can't be had from the hub ({type(error).__name__}); without a hub, "
+            "model=bundled, model=t5_small_random and model.path=DIR work"
+        )
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"model={config.name}: {place} can't be read: {first}")
+
+
+def _pretrained(config: ModelConfig, place: str) -> PreTrainedModel:
+    dtype = getattr(torch, config.dtype)
+    options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype}
+    try:
+        model, report = AutoModel.from_pretrained(
+            place,
+            revision=config.revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # safetensors and torch raise types of their own for damaged files
+        raise _unreadable(config, place, error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"model={config.name}: {place} lacks {len(missing)} weights, the first is {missing[0]}")
+    return model
+
+
+def _random(config: ModelConfig, seed: int) -> PreTrainedModel:
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    shape = AutoConfig.for_model(config.architecture, **config.config)
+    shape._attn_implementation = f"mmpt_{config.attention}"
+    try:
+        model = AutoModel.from_config(shape, attn_implementation=f"mmpt_{config.attention}")
+    finally:
+        torch.set_rng_state(generator_state)
+    return model.to(getattr(torch, config.dtype))
+
+
+def _tokenizer(config: ModelConfig, place: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        raise _unreadable(config, place, error) from error
+
+
+def use_threads(model: nn.Module) -> None:
+    """Give small models one CPU thread: their matrices are too small to share, and waiting threads cost most of a step.
+
+    ``OMP_NUM_THREADS`` in the environment is left as it is.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+        torch.set_num_threads(1 if small else _THREADS)
+
+
+def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
+    """The table of word embeddings (V, d) that the encoder reads."""
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    return table
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a model's parameters."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

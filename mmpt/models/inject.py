@@ -1,0 +1,209 @@
+"""Prefixes inside a frozen model's attention, through transformers' attention registry.
+
+No model code is subclassed or copied: a registered attention function puts each module's own prefix in front of its
+keys and values, and calls the model's original implementation.
+
+Letters: B batch, H heads, k head width, L layers, P prefix tokens, Q queries, N keys (without prefix).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from mmpt.errors import ModelError
+from mmpt.models import paper
+
+INJECTABLE: tuple[str, ...] = ("t5", "mt5", "umt5")
+_SLOT = "_mmpt_prefix"  # where an attention module carries its prefix during a forward pass
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """The attention of one site: layers L, key/value heads H, head width k."""
+
+    layers: int
+    heads: int
+    head_dim: int
+
+    @property
+    def width(self) -> int:
+        """Width H·k of one key or value."""
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """A site's prefix: ``key`` and ``value``, each (B or 1, L, H, P, k).
+
+    ``positioned`` prefixes take positions 0..P-1 of the sequence (layout ``paper``); others have no position.
+    """
+
+    key: Tensor
+    value: Tensor
+    positioned: bool = False
+
+    def layer(self, index: int) -> LayerPrefix:
+        """The prefix of one layer."""
+        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned)
+
+
+@dataclass(frozen=True)
+class LayerPrefix:
+    """One layer's prefix: ``key`` and ``value``, each (B or 1, H, P, k)."""
+
+    key: Tensor
+    value: Tensor
+    positioned: bool
+
+
+def _for_batch(prefix: Tensor, batch: int) -> Tensor:
+    """Repeat a prefix (B or 1, H, P, k) for ``batch`` rows; a multiple of B has an example's rows together (beams)."""
+    have = prefix.shape[0]
+    if have == batch:
+        return prefix
+    if have == 1:
+        return prefix.expand(batch, -1, -1, -1)
+    if batch % have:
+        raise ValueError(f"a prefix for {have} examples can't serve a batch of {batch}")
+    return prefix.repeat_interleave(batch // have, dim=0)
+
+
+def prefix_for(module: nn.Module, batch: int, dtype: torch.dtype) -> LayerPrefix | None:
+    """The prefix that a module carries now, for ``batch`` rows, each part (B, H, P, k); None without one."""
+    prefix: LayerPrefix | None = getattr(module, _SLOT, None)
+    if prefix is None:
+        return None
+    key, value = (_for_batch(part, batch).to(dtype) for part in (prefix.key, prefix.value))
+    return LayerPrefix(key, value, prefix.positioned)
+
+
+def _extend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Put the module's prefix before key and value (B, H, N, k); widen mask and position bias (…, Q, N) to match."""
+    prefix = prefix_for(module, key.shape[0], key.dtype)
+    if prefix is None:
+        return key, value, mask, bias
+    length, past = prefix.key.shape[2], key.shape[2] - query.shape[2]
+    key, value = torch.cat([prefix.key, key], dim=2), torch.cat([prefix.value, value], dim=2)
+    if mask is not None:  # bool: True may be attended; float: 0 is added
+        mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    if bias is not None and prefix.positioned:
+        before = paper.prefix_bias(module, queries=query.shape[2], past=past, length=length)
+        bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
+    elif bias is not None:
+        bias = F.pad(bias, (length, 0))
+    return key, value, mask, bias
+
+
+def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callable[..., Any]:
+    """An attention function that puts the module's prefix in front, and goes on with the original for that module."""
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        key, value, attention_mask, position_bias = _extend(module, query, key, value, attention_mask, position_bias)
+        return original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+
+    return attend
+
+
+def _eager(module: nn.Module) -> Callable[..., Any]:
+    """The eager attention of the module's own architecture."""
+    function: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
+    return function
+
+
+def _explicit(mask_function: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """A mask function that never leaves causality to sdpa's flag.
+
+    Without a mask, sdpa aligns causality at the upper left and cuts the keys to the number of queries, which is wrong
+    as soon as a prefix stands before them.
+    """
+
+    def build(*args: Any, **kwargs: Any) -> Tensor | None:
+        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+    return build
+
+
+AttentionInterface.register("mmpt_sdpa", _with_prefix(lambda _: sdpa_attention_forward))
+AttentionInterface.register("mmpt_eager", _with_prefix(_eager))
+AttentionMaskInterface.register("mmpt_sdpa", _explicit(sdpa_mask))
+AttentionMaskInterface.register("mmpt_eager", _explicit(eager_mask))
+
+
+class Injection:
+    """The attention modules of one backbone by site, and the prefix they carry."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Find the sites.
+
+        Args:
+            model: A backbone loaded with ``attn_implementation="mmpt_sdpa"`` or ``"mmpt_eager"``.
+
+        Raises:
+            ModelError: The architecture can't be injected, or the model was loaded with other attention.
+        """
+        refuse_uninjectable(model.config.model_type)
+        if not str(model.config._attn_implementation).startswith("mmpt_"):
+            raise ModelError(
+                f"the backbone runs {model.config._attn_implementation!r} attention, not mmpt_sdpa or mmpt_eager"
+            )
+        stacks: Any = model
+        self.modules: dict[str, list[nn.Module]] = {
+            "encoder": [block.layer[0].SelfAttention for block in stacks.encoder.block],
+            "decoder": [block.layer[0].SelfAttention for block in stacks.decoder.block],
+            "cross": [block.layer[1].EncDecAttention for block in stacks.decoder.block],
+        }
+        paper.remember_bias(self.modules["decoder"])
+        config = model.config
+        self.shapes = {
+            site: SiteShape(len(modules), config.num_heads, config.d_kv) for site, modules in self.modules.items()
+        }
+
+    def set(self, prefixes: Mapping[str, KeyValue]) -> None:
+        """Give every site its prefix for the coming forward passes; sites not named carry none."""
+        for site, modules in self.modules.items():
+            prefix = prefixes.get(site)
+            for index, module in enumerate(modules):
+                # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
+                object.__setattr__(module, _SLOT, None if prefix is None else prefix.layer(index))
+
+    @contextmanager
+    def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:
+        """Carry ``prefixes`` within the block, and none after it."""
+        self.set(prefixes)
+        try:
+            yield
+        finally:
+            self.set({})
+
+
+def refuse_uninjectable(model_type: str) -> None:
+    """Refuse an architecture by name.
+
+    Raises:
+        ModelError: ``model_type`` isn't one that the injection was tested with.
+    """
+    if model_type not in INJECTABLE:
+        raise ModelError(
+            f"the attention of {model_type!r} models can't be injected; architectures that can: {', '.join(INJECTABLE)}"
+        )

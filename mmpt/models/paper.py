@@ -1,0 +1,63 @@
+"""The published layout, alone: where the published code puts its prefix, and which mask column it takes.
+
+The published code hands T5 a flat prefix that is doubled and split by four, of which T5 reads the first two parts per
+layer (docs/fidelity.md). So decoder layer l has K from slot 4l mod 2L and V from slot (4l+1) mod 2L, slot j is masked
+by column j mod L, and the prefix takes positions 0..P-1: T5's relative position bias applies to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_BIAS = "_mmpt_bias_owner"
+
+
+def key_slots(layers: int) -> list[int]:
+    """The slot of each layer's keys."""
+    return [4 * layer % (2 * layers) for layer in range(layers)]
+
+
+def value_slots(layers: int) -> list[int]:
+    """The slot of each layer's values."""
+    return [(4 * layer + 1) % (2 * layers) for layer in range(layers)]
+
+
+def mask_columns(layers: int) -> list[int]:
+    """The mask column of each of the 2L slots."""
+    return [slot % layers for slot in range(2 * layers)]
+
+
+def remember_bias(modules: Sequence[nn.Module]) -> None:
+    """Tell every decoder self-attention which module owns the relative position bias (itself, or the first layer)."""
+    for module in modules:
+        owner = module if getattr(module, "has_relative_attention_bias", False) else modules[0]
+        object.__setattr__(module, _BIAS, owner)  # a plain reference: the owner must not become a submodule
+
+
+def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> Tensor:
+    """Position bias of a prefix at positions 0..P-1, where the text starts at position P.
+
+    Args:
+        module: A decoder self-attention that :func:`remember_bias` has seen.
+        queries: Number of queries Q.
+        past: Tokens generated before the first query.
+        length: Prefix tokens P.
+
+    Returns:
+        (1, H, Q, P), float.
+    """
+    owner = getattr(module, _BIAS)
+    table = owner.relative_attention_bias
+    device = table.weight.device
+    position = torch.arange(queries, device=device)[:, None] + (past + length)  # (Q, 1)
+    relative = torch.arange(length, device=device)[None, :] - position  # (Q, P), all negative
+    bucket = owner._relative_position_bucket(
+        relative,
+        bidirectional=False,
+        num_buckets=owner.relative_attention_num_buckets,
+        max_distance=owner.relative_attention_max_distance,
+    )
+    return table(bucket).permute(2, 0, 1).unsqueeze(0)

@@ -1,0 +1,1 @@
+"""Running an experiment: training, evaluation, the run directory, and what is shown and logged meanwhile."""

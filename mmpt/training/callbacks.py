@@ -1,0 +1,70 @@
+"""What a run records while it trains: metrics, learning rates by group, routes, masks, step times, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+if TYPE_CHECKING:
+    from mmpt.training.console import Progress
+    from mmpt.training.loggers import Logger
+    from mmpt.training.record import RunRecord
+
+
+class Journal(TrainerCallback):
+    """Writes what the trainer logs to metrics.jsonl, the logger and the console, and times steps."""
+
+    def __init__(self, record: RunRecord, logger: Logger) -> None:
+        """Keep where to write."""
+        self.record, self.logger = record, logger
+        self.progress: Progress | None = None
+        self.step_seconds: list[float] = []
+        self._began: float | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write values of a step to metrics.jsonl and the logger."""
+        self.record.log(step, values)
+        self.logger.log(step, values)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock of one optimizer step."""
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop the clock, and show progress."""
+        if self._began is not None:
+            self.step_seconds.append(time.perf_counter() - self._began)
+        if self.progress is not None:
+            self.progress.update(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        optimizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take over the trainer's own log lines, with the learning rate of every group."""
+        if not logs or "loss" not in logs:
+            return
+        values = {"train/loss": logs["loss"], "train/epoch": state.epoch or 0.0}
+        if "grad_norm" in logs:
+            values["train/grad_norm"] = logs["grad_norm"]
+        for group in optimizer.param_groups if optimizer is not None else []:
+            values[f"lr/{group['name']}"] = group["lr"]
+        self.write(state.global_step, values)
+        if self.progress is not None:
+            self.progress.update(state.global_step, loss=logs["loss"])
+
+    def median_step_ms(self) -> float | None:
+        """Median milliseconds of a step; the first, which warms up, is left out where there are others."""
+        seconds = self.step_seconds[1:] or self.step_seconds
+        return 1000 * median(seconds) if seconds else None

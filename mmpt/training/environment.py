@@ -1,0 +1,83 @@
+"""Where a run takes place: machine, versions, commit. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "mmpt",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "numpy",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Describe where a run takes place.
+
+    Returns:
+        ``python``, ``platform``, ``cpu`` (model), ``cores``, ``threads`` (None where torch is not loaded), ``gpus``
+        (names), ``versions`` (package to version), ``git`` (``commit`` and ``dirty`` of a checkout of mmpt, or None).
+    """
+    torch = sys.modules.get("torch")
+    gpus: list[str] = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": None if torch is None else torch.get_num_threads(),
+        "gpus": gpus,
+        "versions": _versions(),
+        "git": _git(),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    match = re.search(r"^model name\s*:\s*(.+)$", path.read_text(encoding="utf-8"), re.M) if path.exists() else None
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+@functools.cache
+def _git() -> dict[str, Any] | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed, or inside somebody else's repository
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):  # no git on this machine: the versions have to do
+        return None

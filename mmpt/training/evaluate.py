@@ -1,0 +1,211 @@
+"""Evaluation: rank the task's label words (default), or generate text and compare it (the published way).
+
+Letters: N examples, C label words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmpt.config.schema import EvaluationConfig
+from mmpt.data.collate import Collator, encode, label_ids
+from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
+from mmpt.data.tasks import Example, Task
+from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.cache import Activations, compute
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A tokenised split: N examples, their features, how many were cut, and the encoder's outputs where cached."""
+
+    examples: tuple[Example, ...]
+    features: list[dict[str, Any]]
+    truncated: int
+    activations: Activations | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each source."""
+        return [len(feature["input_ids"]) for feature in self.features]
+
+
+@dataclass(frozen=True)
+class CachingCollator:
+    """Pads features to a batch, and adds the cached activations of their rows where there are any."""
+
+    collate: Collator
+    activations: Activations | None
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Batch tensors of :class:`Collator`; with a cache also ``states`` (B, T, d) and ``means`` (B, d)."""
+        batch = self.collate(features)
+        rows = batch.pop("index").tolist()
+        if self.activations is None:
+            return batch
+        return {**batch, **self.activations.batch(rows, batch["input_ids"].shape[1])}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a split.
+
+    Attributes:
+        texts: N label words or generated texts.
+        probabilities: (N, C), softmax over the label words' log-likelihoods; None for generation.
+        loss: Token-mean cross-entropy of the targets; None without targets.
+        route_probs: (N, R); None for methods without a router.
+    """
+
+    texts: list[str]
+    probabilities: Tensor | None
+    loss: float | None
+    route_probs: Tensor | None
+
+
+class Evaluator:
+    """Predicts and scores one task with one tokenizer. Batches are cut by length, in the same way every time."""
+
+    def __init__(
+        self, task: Task, tokenizer: PreTrainedTokenizerBase, config: EvaluationConfig, max_length: int, seed: int
+    ) -> None:
+        """Tokenise the label words.
+
+        Args:
+            task: The task.
+            tokenizer: The backbone's tokenizer.
+            config: Decoding, batch size, bootstrap.
+            max_length: Most tokens of a source.
+            seed: Of the bootstrap.
+
+        Raises:
+            DataError: A label word can't be told from another, or tokenises to nothing.
+        """
+        self.task, self.tokenizer, self.config = task, tokenizer, config
+        self.max_length, self.seed = max_length, seed
+        self.candidates = [] if task.free_text else label_ids(task, tokenizer)
+        pad = tokenizer.pad_token_id
+        self.collate = Collator(0 if pad is None else int(pad))
+
+    def prepare(self, examples: Sequence[Example]) -> Prepared:
+        """Tokenise a split."""
+        encoded = encode(examples, self.task, self.tokenizer, self.max_length)
+        features = [{**feature, "index": row} for row, feature in enumerate(encoded.features)]
+        return Prepared(tuple(examples), features, encoded.truncated)
+
+    def cache(self, model: AdaptedModel, split: Prepared) -> Prepared:
+        """The split with its encoder outputs, computed in the batches of :meth:`predict`, so that bits agree."""
+        device = next(model.parameters()).device
+        model.backbone.eval()
+        return replace(split, activations=compute(model, split.lengths, self._batches(split, device)))
+
+    def _batches(self, split: Prepared, device: torch.device) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        order = sorted(range(len(split.features)), key=lambda row: len(split.features[row]["input_ids"]))
+        for start in range(0, len(order), self.config.batch_size):
+            rows = order[start : start + self.config.batch_size]
+            batch = CachingCollator(self.collate, split.activations)([split.features[row] for row in rows])
+            yield rows, {name: value.to(device) for name, value in batch.items()}
+
+    @torch.no_grad()
+    def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:
+        """Predict a split in evaluation mode.
+
+        Args:
+            model: The model; its mode is restored.
+            split: What :meth:`prepare` gave.
+            decoding: ``ranking`` or ``generation``.
+        """
+        training, device = model.training, next(model.parameters()).device
+        model.eval()
+        count = len(split.features)
+        texts = [""] * count
+        probabilities = torch.zeros(count, len(self.candidates)) if decoding == "ranking" else None
+        routes: list[Tensor] = [torch.empty(0)] * count
+        total, tokens = 0.0, 0
+        for rows, batch in self._batches(split, device):
+            encoded = model.start(batch)
+            if probabilities is not None:
+                likelihoods = model.rank(encoded, self.candidates).cpu()
+                probabilities[rows] = torch.softmax(likelihoods, dim=-1)
+                found = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
+            else:
+                found = self._generate(model, encoded)
+            for row, text in zip(rows, found, strict=True):
+                texts[row] = text
+            if "labels" in batch:
+                logits, labels = model.decode(encoded, batch["labels"]), batch["labels"]
+                total += F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum").item()
+                tokens += int((labels != -100).sum())
+            if encoded.contribution.route_probs is not None:
+                for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):
+                    routes[row] = probs
+        model.train(training)
+        model.injection.set({})
+        routed = torch.stack(routes) if routes and routes[0].numel() else None
+        return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
+
+    def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
+        ids = model.generate(encoded, max_new_tokens=self.config.max_new_tokens, do_sample=False, num_beams=1)
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:
+        """Metrics with the primary one's bootstrap interval, as result.json has them."""
+        found = interval(
+            self.task,
+            split.examples,
+            predictions.texts,
+            resamples=self.config.bootstrap,
+            confidence=self.config.confidence,
+            seed=self.seed,
+        )
+        values: dict[str, Any] = dict(score(self.task, split.examples, predictions.texts))
+        return {**values, "interval": None if found is None else list(found), "decoding": decoding}
+
+    def baselines(self, train: Prepared, test: Prepared) -> dict[str, dict[str, float] | None]:
+        """Majority baseline on the test split, and the chance level."""
+        constant = majority(self.task, train.examples, test.examples)
+        level = chance(self.task)
+        return {
+            "majority": dict(score(self.task, test.examples, constant)),
+            "chance": None if level is None else {self.task.primary: level},
+        }
+
+    def rows(self, split: Prepared, predictions: Predictions) -> list[dict[str, Any]]:
+        """One plain mapping an example, as predictions.jsonl has them."""
+        result = []
+        for index, (example, text) in enumerate(zip(split.examples, predictions.texts, strict=True)):
+            row: dict[str, Any] = {"id": example.id, "source": example.source, "prediction": text}
+            if example.target is not None:
+                row |= {"target": example.target, "correct": self._right(example, text)}
+            if predictions.probabilities is not None:
+                values = predictions.probabilities[index].tolist()
+                row["probabilities"] = dict(zip(self.task.words, values, strict=True))
+            result.append(row)
+        return result
+
+    def _right(self, example: Example, text: str) -> bool:
+        if self.task.free_text:
+            return normalise(text) == normalise(example.target or "")
+        return bool(label_indices(self.task, [text])[0] == example.label)
+
+
+def route_statistics(predictions: Predictions) -> dict[str, float]:
+    """Share of examples whose likeliest route is r, mean probability of r, and mean entropy in nats."""
+    probs = predictions.route_probs
+    if probs is None:
+        return {}
+    chosen = torch.bincount(probs.argmax(dim=-1), minlength=probs.shape[1]).float() / len(probs)
+    mean = probs.mean(dim=0)
+    entropy = -(probs * probs.clamp_min(1e-12).log()).sum(dim=-1).mean()
+    values = {f"routes/load_{route}": float(share) for route, share in enumerate(chosen)}
+    values |= {f"routes/mean_{route}": float(share) for route, share in enumerate(mean)}
+    return {**values, "routes/entropy": float(entropy)}

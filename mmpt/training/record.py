@@ -1,0 +1,310 @@
+"""The run directory: what one run writes, when it counts as done, and who may write to it.
+
+docs/run_directory.md describes every file. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mmpt.errors import RunError
+from mmpt.training.environment import environment
+from mmpt.training.files import dumps, read_json, read_jsonl, write_json, write_text, writing
+
+State = Literal["new", "done", "resume"]
+
+# All that a run may write. `overwrite` deletes these and nothing else.
+FILES = (
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "result.json",
+    "predictions.jsonl",
+    "predictions_validation.jsonl",
+    "status.json",  # last: until then the directory is still known as a run's
+)
+FOLDERS = ("adapter", "checkpoints", "wandb")
+LOCK = ".lock"
+LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
+
+
+class RunRecord:
+    """One run directory, locked while this process may write to it.
+
+    The directory is a run's from the moment it holds ``status.json``, and a run is done once that file says so.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str, lock: int) -> None:
+        """Hold an already locked directory; use :meth:`open`.
+
+        Args:
+            directory: The run directory, absolute.
+            fingerprint: What the run's result depends on, as a hash of its configuration.
+            lock: File descriptor that holds the lock.
+        """
+        self.directory = directory
+        self.fingerprint = fingerprint
+        self._lock: int | None = lock
+        self._state: State = "new"
+        self._started = time.time()
+
+    @classmethod
+    def open(cls, directory: Path, *, resolved: dict[str, Any], fingerprint: str, overwrite: bool = False) -> RunRecord:
+        """Create the run directory, or take up the one that is there.
+
+        Args:
+            directory: Where the run lies; created with its parents where missing.
+            resolved: The whole configuration, plain values only; written to ``config.yaml``.
+            fingerprint: ``mmpt.config.fingerprint.run_fingerprint`` of the configuration.
+            overwrite: Delete what an earlier run left in the directory, and start anew.
+
+        Returns:
+            The record. Its ``state`` says whether there is nothing yet, a finished result, or a run to go on with.
+
+        Raises:
+            RunError: The directory is another run's or no run's, is in use, can't be written, or is damaged.
+        """
+        directory = directory.expanduser().absolute()
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            found = {entry.name for entry in directory.iterdir() if not LEFTOVER.fullmatch(entry.name)}
+        if found and "status.json" not in found:
+            raise RunError(
+                f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
+                "name an empty or new directory with run.dir=DIR"
+            )
+        record = cls(directory, fingerprint, _take_lock(directory))
+        try:
+            record._begin(resolved, overwrite)
+        except BaseException:
+            record.close()
+            raise
+        return record
+
+    def _begin(self, resolved: dict[str, Any], overwrite: bool) -> None:
+        """Settle the state under the lock, and write what a run writes first."""
+        if overwrite:
+            self._clear()
+        self._state = self._find_state()
+        if self._state == "done":
+            self.close()
+            return
+        self._write_status("running")  # first: from now on the directory is known as a run's
+        write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        write_json(self.directory / "environment.json", environment())
+        if self._state == "resume":
+            self.truncate_metrics(sys.maxsize)  # a line cut short by a crash
+
+    def _find_state(self) -> State:
+        if not (self.directory / "status.json").exists():
+            return "new"
+        status = read_json(self.directory / "status.json")
+        found = status.get("config_fingerprint")
+        if found != self.fingerprint:
+            raise RunError(
+                f"run directory {self.directory} belongs to another configuration (fingerprint {str(found)[:12]}, "
+                f"this one has {self.fingerprint[:12]}; compare its config.yaml); name another run.dir, or "
+                "run.overwrite=true to delete the old run"
+            )
+        if status.get("status") != "done":
+            return "resume"
+        self.result()
+        return "done"
+
+    def _clear(self) -> None:
+        with writing(self.directory):
+            for name in FOLDERS:
+                if (self.directory / name).exists():
+                    shutil.rmtree(self.directory / name)
+            for name in FILES:
+                (self.directory / name).unlink(missing_ok=True)
+
+    @property
+    def state(self) -> State:
+        """What was found on opening: ``new``, ``done`` (nothing to do), or ``resume``."""
+        return self._state
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Where the trained adapter goes."""
+        return self.directory / "adapter"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where training state goes until the run is done."""
+        return self.directory / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line, in order of steps."""
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def result_path(self) -> Path:
+        """The run's result; there only once the run is done."""
+        return self.directory / "result.json"
+
+    def log(self, step: int, values: Mapping[str, float | int | str]) -> None:
+        """Append a line to ``metrics.jsonl``.
+
+        Args:
+            step: Optimizer steps so far.
+            values: Any names; a number that is not finite is written as null.
+
+        Raises:
+            RunError: The line can't be written.
+        """
+        line = dumps({"step": step, "time": round(time.time(), 3), **values})
+        with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the metrics beyond a step, before training goes on from there, and any line that was cut short.
+
+        Args:
+            step: The last step to keep.
+
+        Raises:
+            RunError: The file can't be written.
+        """
+        if self.metrics_path.exists():
+            kept = [line for line in read_jsonl(self.metrics_path) if line["step"] <= step]
+            write_text(self.metrics_path, "".join(dumps(line) + "\n" for line in kept))
+
+    def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Write one JSON object an example.
+
+        Args:
+            split: ``test`` goes to ``predictions.jsonl``, ``validation`` to ``predictions_validation.jsonl``.
+            rows: One mapping an example, plain values only.
+
+        Returns:
+            The file.
+
+        Raises:
+            RunError: The file can't be written.
+        """
+        path = self.directory / ("predictions.jsonl" if split == "test" else f"predictions_{split}.jsonl")
+        write_text(path, "".join(dumps(row) + "\n" for row in rows))
+        return path
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result and mark the run done; the lock is given back.
+
+        Args:
+            result: All that ``result.schema.json`` asks for. ``status``, ``config_fingerprint`` and ``versions`` are
+                filled in.
+
+        Returns:
+            The result as written.
+
+        Raises:
+            RunError: The result does not fit the schema (all findings in one line), or can't be written.
+        """
+        complete = {
+            **result,
+            "status": "done",
+            "config_fingerprint": self.fingerprint,
+            "versions": environment()["versions"],
+        }
+        complete = json.loads(dumps(complete))
+        problems = schema_problems(complete)
+        if problems:
+            raise RunError(f"result of {self.directory} does not fit result.schema.json: {'; '.join(problems)}")
+        write_json(self.result_path, complete)
+        self._write_status("done")
+        self.close()
+        return complete
+
+    def fail(self, error: BaseException) -> None:
+        """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
+        trace = "".join(traceback.format_exception(error))
+        with contextlib.suppress(RunError):
+            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+        self.close()
+
+    def interrupt(self) -> None:
+        """Note that the user stopped the run; the lock is given back. Never raises."""
+        with contextlib.suppress(RunError):
+            self._write_status("interrupted")
+        self.close()
+
+    def result(self) -> dict[str, Any]:
+        """Read the result of a run that is done.
+
+        Returns:
+            What ``finish`` wrote.
+
+        Raises:
+            RunError: ``result.json`` is missing or damaged.
+        """
+        return read_json(self.result_path)
+
+    def close(self) -> None:
+        """Give the lock back; the files stay. Safe to call twice."""
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing alone would leave it with forked data workers
+            os.close(self._lock)
+            self._lock = None
+
+    def _write_status(self, status: str, **more: Any) -> None:
+        now = time.time()
+        content = {"status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
+        content |= {"host": platform.node(), "started": _utc(self._started), "updated": _utc(now), **more}
+        write_json(self.directory / "status.json", content)
+
+
+def schema_problems(result: Mapping[str, Any]) -> list[str]:
+    """Compare a result with ``result.schema.json``.
+
+    Args:
+        result: Plain JSON values.
+
+    Returns:
+        One line a finding, each with the place; empty where the result is right.
+    """
+    from jsonschema import Draft202012Validator
+
+    text = resources.files("mmpt.training").joinpath("result.schema.json").read_text(encoding="utf-8")
+    errors = Draft202012Validator(json.loads(text)).iter_errors(result)
+    return [f"{'.'.join(map(str, error.absolute_path)) or 'result'}: {error.message}" for error in errors]
+
+
+def _take_lock(directory: Path) -> int:
+    """Lock the directory for this process; the system gives the lock back even if the process is killed."""
+    path = directory / LOCK
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise RunError(
+                f"run directory {directory} is in use by pid {owner}; wait for it, or name another run.dir"
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    return descriptor
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,292 @@
+"""One run: data, backbone and method joined, trained, evaluated, saved, and told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from mmpt.config.fingerprint import run_fingerprint
+from mmpt.config.schema import Config
+from mmpt.data.sources import Splits, load_splits
+from mmpt.data.tasks import Task
+from mmpt.errors import ConfigError
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import save_adapter
+from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.cache import SHARE, free_bytes, needed_bytes
+from mmpt.training.callbacks import Journal
+from mmpt.training.console import Console
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.loggers import Logger, make_logger
+from mmpt.training.record import RunRecord
+from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
+
+
+def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
+
+    Args:
+        config: The checked configuration.
+        resolved: The same as plain values, written to the run directory and to the logger.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
+    """
+    began = time.perf_counter()
+    transformers_logging.set_verbosity_error()
+    task = Task(config.task)
+    splits = load_splits(task, config.data, config.seed)
+    fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
+    directory = run_directory(config, fingerprint)
+    console = Console(directory.expanduser().absolute())
+    console.first_line(
+        task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
+    )
+    if finished(directory, fingerprint) and not config.run.overwrite:
+        record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
+        console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
+        result = record.result()
+        console.final_table(result)
+        return result
+    backbone = load_backbone(config.model)  # before the run directory is touched
+    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
+    logger = make_logger(config.logger, console.note)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began)
+    try:
+        result = record.finish(run.carry_out())
+    except KeyboardInterrupt:
+        record.interrupt()
+        logger.finish("interrupted")
+        console.note(f"interrupted; the same command goes on from the last checkpoint; run directory: {directory}")
+        raise
+    except BaseException as error:
+        record.fail(error)
+        logger.finish("failed")
+        raise
+    logger.finish("done")
+    console.final_table(result)
+    return result
+
+
+def run_directory(config: Config, fingerprint: str) -> Path:
+    """``run.dir``, or a name below ``run.root`` that says what runs and differs for every configuration."""
+    if config.run.dir is not None:
+        return Path(config.run.dir)
+    words = [config.task.name, config.method.name, config.model.name, f"s{config.seed}", fingerprint[:8]]
+    return Path(config.run.root) / re.sub(r"[^\w.-]+", "_", "-".join(words))
+
+
+def finished(directory: Path, fingerprint: str) -> bool:
+    """Whether the directory holds this very run, done."""
+    try:
+        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        return bool(status["status"] == "done" and status["config_fingerprint"] == fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass
+class _Run:
+    """The parts of one run under way."""
+
+    config: Config
+    resolved: dict[str, Any]
+    splits: Splits
+    backbone: Backbone
+    evaluator: Evaluator
+    record: RunRecord
+    logger: Logger
+    console: Console
+    began: float
+
+    def carry_out(self) -> dict[str, Any]:
+        """Train and evaluate; returns the result without what the record fills in."""
+        config = self.config
+        arguments = training_arguments(config, self.record.checkpoints_dir)
+        train, validation, test = (
+            self.evaluator.prepare(split) for split in (self.splits.train, self.splits.validation, self.splits.test)
+        )
+        warnings = self._warnings(train, validation, test)
+        set_seed(config.seed)
+        dropout = config.model.dropout == "backbone"
+        model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        train, validation, test = self._cache(model, arguments, train, validation, test)
+        self._start_logger()
+        journal = Journal(self.record, self.logger)
+        trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
+        train_seconds = self._train(trainer, journal)
+        scores = self._evaluate(trainer.adapted, validation, test)
+        scores |= self.evaluator.baselines(train, test)
+        size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
+        self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
+        steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
+        seconds = sum(journal.step_seconds)
+        return {
+            **self._identity(train, validation, test),
+            "scores": scores,
+            "parameters": self._parameters(model, size),
+            "timing": {
+                "step_ms_median": journal.median_step_ms(),
+                "train_s": train_seconds,
+                "total_s": time.perf_counter() - self.began,
+                "examples_per_s": examples_a_step(arguments) * len(journal.step_seconds) / seconds if seconds else None,
+            },
+            "memory": {"peak_bytes": peak_memory()},
+            "steps": steps,
+            "epochs": round(epoch, 4),
+            "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
+            "warnings": warnings,
+        }
+
+    def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
+        """Run the encoder once over all splits where it is a constant, and say so, or say what prevents it."""
+        wish = self.config.cache
+        reason = "cache=off" if wish == "off" else model.prevents_cache
+        needed = needed_bytes(model, sum(sum(split.lengths) for split in splits))
+        seen = arguments.max_steps * examples_a_step(arguments)
+        if reason is None and wish == "auto" and 0 < seen < len(splits[0].examples):
+            reason = "trainer.max_steps ends before every example is seen"
+        if reason is None and wish == "auto" and needed > SHARE * free_bytes(arguments.device):
+            reason = f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists"
+        if reason is not None:
+            if wish == "ram":
+                raise ConfigError(f"cache=ram can't be had: {reason}; set cache=auto or change that setting")
+            self.console.note(f"encoder: runs in every step ({reason})")
+            return list(splits)
+        model.to(arguments.device)
+        began = time.perf_counter()
+        cached = [self.evaluator.cache(model, split) for split in splits]
+        seconds = time.perf_counter() - began
+        self.console.note(f"encoder: ran once, {needed / 1e6:.1f} MB cached in memory in {seconds:.1f} s")
+        return cached
+
+    def _start_logger(self) -> None:
+        config = self.config
+        group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
+        tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
+        self.logger.start(
+            name=f"{group}-s{config.seed}",
+            group=group,
+            config=self.resolved,
+            directory=self.record.directory,
+            tags=tags,
+        )
+
+    def _warnings(self, *splits: Prepared) -> list[str]:
+        warnings = list(self.splits.notes)
+        cut = sum(split.truncated for split in splits)
+        if cut:
+            total = sum(len(split.examples) for split in splits)
+            limit = self.config.data.max_length
+            warnings.append(f"{cut} of {total} texts were cut at data.max_length={limit}")
+        if self.config.model.source == "random":
+            warnings.append("the backbone has random weights: scores mean nothing")
+        for text in warnings:
+            self.console.warn(text)
+        return warnings
+
+    def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
+        """Train, from the last checkpoint where there is one; returns seconds."""
+        checkpoint = last_checkpoint(self.record.checkpoints_dir) if self.record.state == "resume" else None
+        done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        if self.record.state == "resume":
+            self.record.truncate_metrics(done if checkpoint is not None else -1)
+            self.console.note(f"going on with an interrupted run, from step {done}")
+        began = time.perf_counter()
+        with self.console.progress(total_steps(trainer), done) as journal.progress:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        journal.progress = None
+        return time.perf_counter() - began
+
+    def _evaluate(self, model: AdaptedModel, validation: Prepared, test: Prepared) -> dict[str, Any]:
+        """Score both splits by every decoding, and write predictions by the first."""
+        scores: dict[str, Any] = {}
+        for number, decoding in enumerate(self.config.evaluation.decoding):
+            for name, split in (("validation", validation), ("test", test)):
+                predictions = self.evaluator.predict(model, split, decoding)
+                scores[name if number == 0 else f"{name}_{decoding}"] = self.evaluator.scores(
+                    split, predictions, decoding
+                )
+                if number == 0:
+                    self._write_predictions(name, split, predictions)
+        return scores
+
+    def _write_predictions(self, name: str, split: Prepared, predictions: Predictions) -> None:
+        rows = self.evaluator.rows(split, predictions)
+        self.record.write_predictions(name, rows)
+        if name == "test":
+            columns = ["id", "source", "target", "prediction", "correct"]
+            self.logger.table("predictions", columns, [[row.get(key) for key in columns] for row in rows[:1000]])
+
+    def _identity(self, train: Prepared, validation: Prepared, test: Prepared) -> dict[str, Any]:
+        config = self.config
+        return {
+            "task": config.task.name,
+            "method": config.method.name,
+            "model": config.model.name,
+            "data": {
+                "name": config.data.name,
+                "bundled": self.splits.bundled,
+                "origin": self.splits.origin,
+                "train": len(train.examples),
+                "validation": len(validation.examples),
+                "test": len(test.examples),
+                "truncated": train.truncated + validation.truncated + test.truncated,
+            },
+            "seed": config.seed,
+            "metric": self.evaluator.task.primary,
+            "data_fingerprint": self.splits.fingerprint,
+            "backbone_fingerprint": self.backbone.fingerprint,
+        }
+
+    def _parameters(self, model: AdaptedModel, size: int) -> dict[str, Any]:
+        groups = {name: sum(p.numel() for p in found) for name, found in model.method.parameter_groups().items()}
+        total = sum(p.numel() for p in model.parameters())
+        return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
+
+    def _description(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "backbone": {**asdict(config.model), "fingerprint": self.backbone.fingerprint},
+            "task": asdict(config.task),
+            "evaluation": asdict(config.evaluation),
+            "max_length": config.data.max_length,
+            "seed": config.seed,
+        }
+
+
+def examples_a_step(arguments: TrainingArguments) -> int:
+    """Examples of one optimizer step, over all devices."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def total_steps(trainer: PrefixTrainer) -> int:
+    """Optimizer steps of the whole training."""
+    arguments = trainer.args
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    batches = len(trainer.get_train_dataloader())
+    return int(-(-batches // arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
+
+
+def peak_memory() -> int:
+    """Peak bytes: of the GPU's allocator where there is one, else of this process so far."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,229 @@
+"""The one trainer: HF's loop, a learning rate a group, label ranking as evaluation, adapters as checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+
+from mmpt.config.schema import Config
+from mmpt.errors import AdapterError, ConfigError, RunError, TrainingError
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import load_state, read_state, save_state
+from mmpt.training.callbacks import Journal
+from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
+from mmpt.training.optim import build_optimizer
+
+WEIGHTS = "method.safetensors"
+
+
+def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
+    """HF's arguments for a run: the user's ``trainer.*``, and what the other groups decide.
+
+    Raises:
+        ConfigError: HF refuses a value, or the device can't do what is asked.
+    """
+    chosen = dict(config.trainer)
+    if chosen.get("gradient_checkpointing") or chosen.get("activation_checkpointing"):
+        raise ConfigError("trainer.gradient_checkpointing isn't supported for frozen backbones; leave it out")
+    strategy = chosen.setdefault("eval_strategy", "epoch")
+    selects = strategy != "no"
+    if selects:
+        chosen |= {"save_strategy": strategy, "save_steps": chosen.get("eval_steps") or chosen.get("save_steps", 500)}
+    chosen.setdefault("save_total_limit", 2)
+    chosen.setdefault("dataloader_pin_memory", False)  # batches are small, and cached ones are on the device already
+    by_score = config.evaluation.best_by == "score"
+    try:
+        return TrainingArguments(
+            **chosen,
+            output_dir=str(checkpoints),
+            seed=config.seed,
+            report_to="none",
+            learning_rate=max(config.method.lr.values()),
+            lr_scheduler_type=config.scheduler.name,
+            warmup_steps=config.scheduler.warmup,
+            per_device_eval_batch_size=config.evaluation.batch_size,
+            load_best_model_at_end=selects,
+            metric_for_best_model=("eval_score" if by_score else "eval_loss") if selects else None,
+            greater_is_better=by_score if selects else None,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+
+
+class PrefixTrainer(Trainer):
+    """Trains a method on a frozen backbone."""
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        config: Config,
+        arguments: TrainingArguments,
+        evaluator: Evaluator,
+        train: Prepared,
+        validation: Prepared,
+        journal: Journal,
+    ) -> None:
+        """Join model, data and records.
+
+        Args:
+            model: The backbone with its method.
+            config: The run's configuration.
+            arguments: From :func:`training_arguments`.
+            evaluator: Scores the validation split.
+            train: The training split.
+            validation: The validation split.
+            journal: Takes what is logged.
+        """
+        callbacks: list[Any] = [journal]
+        if config.evaluation.patience is not None and arguments.load_best_model_at_end:
+            callbacks.append(EarlyStoppingCallback(config.evaluation.patience))
+        super().__init__(
+            model=model,
+            args=arguments,
+            data_collator=CachingCollator(evaluator.collate, train.activations),
+            train_dataset=train.features,
+            eval_dataset=validation.features,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
+        self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
+        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
+
+    @property
+    def adapted(self) -> AdaptedModel:
+        """The model without what accelerate put around it."""
+        model = self.accelerator.unwrap_model(self.model)
+        assert isinstance(model, AdaptedModel)
+        return model
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One group of parameters a learning rate."""
+        if self.optimizer is None:
+            groups = self.adapted.method.parameter_groups()
+            self.optimizer = build_optimizer(self.config.optimizer, groups, self.config.method.lr)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Cross-entropy, averaged over the target tokens of the whole optimizer step."""
+        output = model(**inputs)
+        if num_items_in_batch is None:
+            loss = output.loss
+        else:
+            labels = inputs["labels"]
+            total = F.cross_entropy(output.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+            loss = total / num_items_in_batch
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes
+        return (loss, output) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            TrainingError: The loss is not a finite number.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"loss is {loss.item()} at step {self.state.global_step + 1}; {self._culprits()}; the last "
+                "evaluation's checkpoint is kept; lower method.lr of that group, or set trainer.max_grad_norm"
+            )
+        return loss
+
+    def _culprits(self) -> str:
+        """Which groups hold values, or else gradients, that aren't finite."""
+        groups = self.adapted.method.parameter_groups()
+        broken = [name for name, found in groups.items() if not all(torch.isfinite(p).all() for p in found)]
+        if broken:
+            return f"parameters that aren't finite are in group {', '.join(broken)}"
+        broken = [
+            name
+            for name, found in groups.items()
+            if not all(p.grad is None or torch.isfinite(p.grad).all() for p in found)
+        ]
+        return f"gradients that aren't finite are in group {', '.join(broken) or '(none)'}"
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the validation split by the first decoding of ``evaluation.decoding``."""
+        decoding = self.config.evaluation.decoding[0]
+        predictions = self.evaluator.predict(self.adapted, self.validation, decoding)
+        scores = self.evaluator.scores(self.validation, predictions, decoding)
+        primary = self.evaluator.task.primary
+        loss = float("nan") if predictions.loss is None else predictions.loss
+        metrics = {"eval_score": float(scores[primary]), "eval_loss": loss}
+        named = {f"validation/{name}": value for name, value in scores.items() if isinstance(value, float)}
+        step = self.state.global_step
+        self.journal.write(step, {"validation/loss": loss, **named, **route_statistics(predictions)})
+        for name, values in self.adapted.method.mask_values().items():
+            self.journal.logger.heatmap(f"masks/{name}", values.cpu().numpy(), step)
+        if self.journal.progress is not None:
+            self.journal.progress.update(step, score=metrics["eval_score"])
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+        """Write the method's parameters, never the backbone, and no pickled arguments."""
+        if self.args.should_save:
+            save_state(Path(output_dir or str(self.args.output_dir)), self.adapted.method, WEIGHTS)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, RunError) as error:
+            where = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(where, ignore_errors=True)
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(
+                f"checkpoint {where} can't be written ({reason}); the previous checkpoint is kept; free space there, "
+                "and give the same command again to go on"
+            ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        path = Path(resume_from_checkpoint) / WEIGHTS
+        load_state(self.adapted.method, read_state(path), str(path))
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The newest complete checkpoint; what a killed process left half written is deleted.
+
+    Args:
+        directory: The run's checkpoints.
+
+    Returns:
+        A checkpoint directory, or None where there is none.
+    """
+    if not directory.is_dir():
+        return None
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    while found:
+        newest = found.pop()
+        try:
+            json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))  # written last
+            read_state(newest / WEIGHTS)
+        except (OSError, ValueError, AdapterError):
+            shutil.rmtree(newest)
+            continue
+        return newest
+    return None

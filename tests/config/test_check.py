@@ -1,0 +1,167 @@
+"""Every mistake is one line that says what, where, what is allowed and what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli import CONF
+from mmpt.config.check import check
+from mmpt.config.compose import compose
+from mmpt.config.schema import Config
+from mmpt.config.trainer_fields import training_arguments
+from mmpt.errors import ConfigError
+
+WRONG = [  # words of the command line, and what the one line must hold
+    (["metod=smop"], ["unknown key metod;", 'did you mean "method"?']),
+    (["method.num_virtul_tokens=3"], ["unknown key method.num_virtul_tokens;", 'did you mean "num_virtual_tokens"?']),
+    (["method=smop", "method.share_type=add"], ["unknown key method.share_type;", "allowed: lr, num_routes"]),
+    (["task.hub.revison=x"], ["unknown key task.hub.revison;", 'did you mean "revision"?']),
+    (["trainer.max_stps=3"], ["unknown key trainer.max_stps;", 'did you mean "max_steps"?']),
+    (["trainer.max_steps=ten"], ['trainer.max_steps must be an integer; got "ten"']),
+    (["trainer.max_steps=0"], ["trainer.max_steps=0 must be at least 1"]),
+    (["trainer.max_steps=null"], ["trainer.max_steps must be an integer; got null"]),
+    (["trainer.fp16=1"], ["trainer.fp16 must be true or false; got 1"]),
+    (["trainer.bf16=true", "trainer.fp16=true"], ["exclude each other"]),
+    (["trainer.eval_strategy=epochs"], ["choose from: no, steps, epoch", 'did you mean "epoch"?']),
+    (["trainer.per_device_train_batch_size=0"], ["trainer.per_device_train_batch_size=0", "at least 1"]),
+    (["trainer.num_train_epochs=0"], ["trainer.num_train_epochs=0 must be positive"]),
+    (["trainer.save_strategy=best"], ["trainer.save_strategy=best", "trainer.eval_strategy=epoch"]),
+    (["trainer.gradient_checkpointing=true"], ["trainer.gradient_checkpointing=true isn't supported"]),
+    (["trainer.eval_strategy=steps", "trainer.eval_steps=null"], ["needs trainer.eval_steps"]),
+    (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),
+    (["trainer.learning_rate=1"], ["trainer.learning_rate can't be set", "method.lr"]),
+    (["trainer.seed=1"], ["trainer.seed can't be set", "set seed"]),
+    (["method=multmask"], ["method=multmask isn't there", "choose from: full, lora", 'did you mean "multimask"?']),
+    (["task=null"], ["task=null isn't there"]),
+    (["experiment=paper/rt"], ['did you mean "paper/rte"?']),
+    (["experiment/paper=rte"], ["write experiment=paper/rte"]),
+    (["rte"], ["'rte' isn't KEY=VALUE", "did you mean task=rte?"]),
+    (["run.dir=a=b"], ["in quotes: 'run.dir=\"a=b\"'"]),
+    (["seed=1,2"], ["seed=1,2 names several values", "-m"]),
+    (["method.num_virtual_tokens=3.5"], ["method.num_virtual_tokens must be an integer; got 3.5"]),
+    (["method.num_virtual_tokens=true"], ["method.num_virtual_tokens must be an integer; got true"]),
+    (["method.perturb_router=1"], ["method.perturb_router must be true or false; got 1"]),
+    (["method.num_virtual_tokens=0"], ["method.num_virtual_tokens=0"]),
+    (["method.top_k=9"], ["method.top_k=9", "method.num_routes=4"]),
+    (["method.layout=paper"], ["method.layout=paper", "method.sites=[decoder]"]),
+    (["method.share_type=ad"], ["choose from: only, add, prepend, none", 'did you mean "add"?']),
+    (["method.sites=[decodr]"], ["method.sites[0]", 'did you mean "decoder"?']),
+    (["method.lr.maks=1"], ["unknown key method.lr.maks", 'did you mean "masks"?']),
+    (["~method.lr.masks"], ["method.lr.masks is missing"]),
+    (["method.lr.masks=0"], ["method.lr.masks=0 must be a positive number"]),
+    (["method.name=foo"], ['method.name="foo" is unknown; allowed: multimask']),
+    (["~method"], ["method is missing"]),
+    (["seed=-1"], ["seed=-1"]),
+    (["seed=one"], ['seed must be an integer; got "one"']),
+    (["model.revision=123"], ["model.revision must be text; got 123; write it in quotes"]),
+    (["model.revision=abc"], ["model.revision=abc has no meaning with model.source=bundled"]),
+    (["model=local"], ["model.source=path needs model.path"]),
+    (["model=t5_base", "model.path=./nowhere"], ["model.path=./nowhere is no directory"]),
+    (["model.path=nowhere"], ["model.path=nowhere is no directory"]),
+    (["model.source=random"], ["model.source=random needs model.config"]),
+    (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1 must not be negative"]),
+    (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9] must be two numbers"]),
+    (["optimizer.eps=0"], ["optimizer.eps=0 must be positive"]),
+    (["scheduler.name=linar"], ["scheduler.name=linar", 'did you mean "linear"?']),
+    (["scheduler.warmup=1.5"], ["scheduler.warmup=1.5"]),
+    (["data=local"], ["data=local needs data.dir"]),
+    (["data=local", "data.dir=/no/where"], ["data.dir=/no/where is no directory"]),
+    (["data.dir=."], ["data.dir=. has no meaning with data=bundled; add data=local"]),
+    (["data.max_length=0"], ["data.max_length=0 is too small"]),
+    (["data.validation_fraction=1"], ["data.validation_fraction=1 must lie between 0 and 1"]),
+    (["data.limit_train=0"], ["data.limit_train=0 is too small"]),
+    (["task=wsc"], ["data=bundled has no miniature of task=wsc"]),
+    (["data=hub", "task.hub=null"], ["task=rte has no task.hub"]),
+    (["task.files.tran=x"], ["task.files.tran=tran", 'did you mean "train"?']),
+    (["task.template=hello"], ["task.template='hello'"]),
+    (["task.metric=acuracy"], ['did you mean "accuracy"?']),
+    (["task.labels.not_entailment=[entailment]"], ["task.labels", "'entailment'"]),
+    (["evaluation.decoding=[]"], ["evaluation.decoding=[] must name"]),
+    (["evaluation.confidence=1"], ["evaluation.confidence=1 must lie between"]),
+    (["evaluation.bootstrap=-1"], ["evaluation.bootstrap=-1 is too small"]),
+    (["evaluation.max_new_tokens=0"], ["evaluation.max_new_tokens=0"]),
+    (["evaluation.patience=2", "trainer.eval_strategy=no"], ["evaluation.patience=2", "trainer.eval_strategy=no"]),
+    (["logger.tags=[1]"], ["logger.tags[0] must be text"]),
+    (["logger=wandb", "logger.mode=of"], ["choose from: auto, online, offline"]),
+    (["run.dir=''"], ["run.dir is empty"]),
+    (["run=5"], ["run must be a mapping with the keys dir, root, overwrite; got 5"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), WRONG, ids=lambda value: " ".join(value) if value else None)
+def test_one_line_says_it(words: list[str], parts: list[str], problems_of: Callable[..., list[str]]) -> None:
+    problems = problems_of(*words)
+    assert len(problems) == 1, problems
+    assert "\n" not in problems[0]
+    for part in parts:
+        assert part in problems[0]
+
+
+def test_all_problems_are_reported_together() -> None:
+    words = ["++trainer.max_stps=3", "++seed=x", "++evaluation.confidence=2", "++data.name=local", "++method.top_k=9"]
+    with pytest.raises(ConfigError) as raised:
+        check(compose(words, CONF))
+    assert len(raised.value.problems) == len(words)
+
+
+def test_free_text_has_nothing_to_rank(tmp_path: Path) -> None:
+    values = compose(["data=local", f"data.dir={tmp_path}"], CONF)
+    values.task.labels = {}
+    values.task.metric = "exact_match"
+    with pytest.raises(ConfigError, match=r"evaluation\.decoding=\[generation\]"):
+        check(values)
+    values.evaluation.decoding = ["generation"]
+    assert check(values).task.labels == {}
+
+
+def test_a_field_of_another_group_that_is_wrong_brings_no_false_findings(problems_of: Callable[..., list[str]]) -> None:
+    problems = problems_of("model=t5_base", "model.source=locl")
+    assert problems == ['model.source="locl" isn\'t allowed; choose from: bundled, hub, path, random']
+
+
+@pytest.mark.parametrize("model", ["bundled", "t5_base", "t5_small_random"])
+def test_a_directory_given_as_model_path_is_taken(model: str, tmp_path: Path, config_of: Callable[..., Config]) -> None:
+    chosen = config_of(f"model={model}", f"model.path={tmp_path}").model
+    assert (chosen.source, chosen.path, chosen.revision) == ("path", str(tmp_path), None)
+
+
+def test_options_left_out_are_filled_in() -> None:
+    config = check(compose(["~method.top_k", "~evaluation.bootstrap"], CONF))
+    assert (config.method.options["top_k"], config.evaluation.bootstrap) == (1, 1000)
+
+
+def test_numbers_become_the_type_that_is_stated(config_of: Callable[..., Config]) -> None:
+    rate = config_of("method.lr.prefix=1").method.lr["prefix"]
+    assert isinstance(rate, float)
+
+
+def test_seed_zero_is_a_seed(config_of: Callable[..., Config]) -> None:
+    assert config_of("seed=0").seed == 0
+
+
+def test_trainer_fields_are_those_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    import dataclasses
+
+    stated = {item.name for item in dataclasses.fields(transformers.TrainingArguments) if item.init}
+    assert {name for name in training_arguments() if name in stated} == set(training_arguments())
+    assert stated - set(training_arguments()) == set()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "trainer.max_steps=20",
+        "trainer.num_train_epochs=2.5",
+        "trainer.tf32=null",
+        "trainer.gradient_checkpointing_kwargs={use_reentrant: false}",
+        "trainer.logging_steps=0.5",
+        "trainer.neftune_noise_alpha=5",
+        "trainer.gradient_checkpointing=false",
+    ],
+)
+def test_trainer_accepts(word: str, problems_of: Callable[..., list[str]]) -> None:
+    assert problems_of(word) == []

@@ -1,0 +1,60 @@
+"""The fingerprint moves with what decides a result, and with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mmpt.config.check import check, plain
+from mmpt.config.fingerprint import run_fingerprint
+from mmpt.config.schema import Config
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=2",
+        "task=cb",
+        "method.lr.masks=0.1",
+        "method.num_virtual_tokens=11",
+        "model.dropout=backbone",
+        "optimizer=adamw",
+        "scheduler.warmup=0.1",
+        "data.limit_train=5",
+        "evaluation.best_by=loss",
+        "trainer.max_steps=5",
+        "trainer.label_smoothing_factor=0.1",
+    ],
+)
+def test_moves(word: str, config_of: Callable[..., Config]) -> None:
+    assert run_fingerprint(config_of(word)) != run_fingerprint(config_of())
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "run.dir=elsewhere",
+        "run.overwrite=true",
+        "logger=none",
+        "trainer.logging_steps=3",
+        "trainer.dataloader_num_workers=1",
+    ],
+)
+def test_stays(word: str, config_of: Callable[..., Config]) -> None:
+    assert run_fingerprint(config_of(word)) == run_fingerprint(config_of())
+
+
+def test_is_the_same_after_saving(config_of: Callable[..., Config]) -> None:
+    config = config_of("experiment=paper/rte")
+    assert run_fingerprint(check(plain(config))) == run_fingerprint(config)
+
+
+def test_spelling_a_default_out_changes_nothing(config_of: Callable[..., Config]) -> None:
+    assert run_fingerprint(config_of("method.top_k=1", "seed=1")) == run_fingerprint(config_of())
+
+
+def test_a_preset_counts_by_its_values(config_of: Callable[..., Config]) -> None:
+    values = plain(config_of("experiment=smoke"))
+    values["experiment"] = None
+    assert run_fingerprint(check(values)) == run_fingerprint(config_of("experiment=smoke"))

@@ -1,0 +1,49 @@
+"""What every test may rely on: one torch thread, no network, and the shared data where they exist."""
+
+from __future__ import annotations
+
+import os
+
+# Before any library reads them. Programs that tests start inherit these.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    WANDB_MODE="disabled",
+    WANDB_ERROR_REPORTING="false",
+    MPLBACKEND="Agg",
+)
+for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_RUN_ID", "MMPT_TRACEBACK", "HYDRA_FULL_ERROR"):
+    os.environ.pop(name, None)
+
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def superglue() -> Path:
+    """Real SuperGLUE data in the official layout; they are not part of the repository."""
+    folder = ROOT.parent / "shared" / "data" / "superglue"
+    if not folder.is_dir():
+        pytest.skip(f"no SuperGLUE data at {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests share few cores; a test that doesn't import torch doesn't pay for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

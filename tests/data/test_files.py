@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmpt.data.files import read_rows
+from mmpt.errors import DataError
+
+ROWS = [{"text": "Grüße, \u2028 “x”\u0085", "label": "a"}, {"text": 'say "hi",\nthen', "label": "b"}]
+
+
+def _write(tmp_path: Path, name: str, content: str | bytes) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _rows(path: Path) -> list[dict[str, object]]:
+    return [row for _, row in read_rows(path, path.name)]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_jsonl_with_mark_and_either_line_end(tmp_path: Path, bom: bytes, end: str) -> None:
+    text = end.join(json.dumps(row, ensure_ascii=False) for row in ROWS) + end + end
+    assert _rows(_write(tmp_path, "a.jsonl", bom + text.encode())) == ROWS
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_csv_quotes_mark_and_windows_ends(tmp_path: Path, bom: bytes, name: str, mark: str) -> None:
+    text = f'text{mark}label\r\nGrüße{mark}a\r\n"say ""hi"",\r\nthen"{mark}b\r\n'
+    found = list(read_rows(_write(tmp_path, name, bom + text.encode()), name))
+    assert found == [
+        (f"{name}:2", {"text": "Grüße", "label": "a"}),
+        (f"{name}:3", {"text": 'say "hi",\r\nthen', "label": "b"}),
+    ]
+
+
+def test_json_array_and_lines_called_json(tmp_path: Path) -> None:
+    assert _rows(_write(tmp_path, "a.json", json.dumps(ROWS, indent=1))) == ROWS
+    assert _rows(_write(tmp_path, "b.json", "".join(json.dumps(row) + "\n" for row in ROWS))) == ROWS
+
+
+def test_parquet_keeps_types_and_nesting(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": True, "idx": {"n": 1}}, {"text": "b", "label": None, "idx": {"n": 2}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert _rows(tmp_path / "a.parquet") == rows
+
+
+def test_huge_texts_pass(tmp_path: Path) -> None:
+    big = "word " * 500_000
+    assert _rows(_write(tmp_path, "a.csv", f"text,label\n{big},a\n"))[0]["text"] == big
+    assert _rows(_write(tmp_path, "a.jsonl", json.dumps({"text": big}) + "\n"))[0]["text"] == big
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"x": 1}\n{"x": \n', r"^a.jsonl:2: not JSON"),
+        ("a.jsonl", '{"x": 1}\n\n[1]\n', r"^a.jsonl:3: a JSON array, expected an object"),
+        ("a.jsonl", '"x"\n', r"^a.jsonl:1: a JSON string"),
+        ("a.jsonl", "[" * 200_000, r"^a.jsonl:1: not JSON"),
+        ("a.jsonl", b'{"x": 1}\n{"x": "\xff"}\n', r"^a.jsonl:2: not UTF-8"),
+        ("a.jsonl", '{"x": 1}\n'.encode("utf-16"), r"^a.jsonl: is UTF-16"),
+        ("a.jsonl", "", r"^a.jsonl: no rows"),
+        ("a.jsonl", "\n \n", r"^a.jsonl: no rows"),
+        ("a.json", '[{"x": 1},\n{]', r"^a.json:2: not JSON"),
+        ("a.json", "[1]", r"^a.json row 1: a JSON number"),
+        ("a.csv", "x,y\n", r"^a.csv: no rows .*header"),
+        ("a.csv", "x,y,x\n1,2,3\n", r"^a.csv:1: column names occur twice: 'x'"),
+        ("a.csv", "x,y\n1,2\n3\n", r"^a.csv:3: 1 columns, the header has 2: x, y"),
+        ("a.csv", "x,y\n1,2,3\n", r"^a.csv:2: 3 columns"),
+        ("a.csv", 'x,y\n"a\nb",2\n"c" d,2\n', r"^a.csv:4: .*literal quote"),
+        ("a.csv", 'x,y\n1,"never closed\n', r"^a.csv:2: unexpected end"),
+        ("a.parquet", "no parquet", r"^a.parquet: not readable as parquet"),
+        ("a.xlsx", "x", r'^a.xlsx: unknown format "\.xlsx"; allowed: \.jsonl'),
+    ],
+)
+def test_malformed_files_name_file_and_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    path = _write(tmp_path, name, content)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_rows(path, name))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_lists_what_is_there(tmp_path: Path) -> None:
+    _write(tmp_path, "b.jsonl", "{}")
+    with pytest.raises(DataError, match=r"a.jsonl: no such file; .* has: b.jsonl$"):
+        list(read_rows(tmp_path / "a.jsonl", "a.jsonl"))
+    (tmp_path / "c.csv").mkdir()
+    with pytest.raises(DataError, match="can't be read: Is a directory"):
+        list(read_rows(tmp_path / "c.csv", "c.csv"))
+
+
+def test_streams_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    line = json.dumps({"x": "ü"}, ensure_ascii=False)
+    assert list(read_rows(io.StringIO("\ufeff" + line), "-")) == [("-:1", {"x": "ü"})]
+    latin = io.TextIOWrapper(io.BytesIO(f"\ufeff{line}\n".encode()), encoding="latin-1")
+    assert list(read_rows(latin, "<stdin>")) == [("<stdin>:1", {"x": "ü"})]
+    assert list(read_rows(io.StringIO("x\nü\n"), "in.csv")) == [("in.csv:2", {"x": "ü"})]
+    with pytest.raises(DataError, match="<stdin>: no rows"):
+        list(read_rows(io.StringIO(""), "<stdin>"))
+
+
+def test_rows_come_before_a_later_line_is_read(tmp_path: Path) -> None:
+    rows = read_rows(_write(tmp_path, "a.jsonl", '{"x": 1}\nbroken\n'), "a.jsonl")
+    assert next(rows) == ("a.jsonl:1", {"x": 1})
+    with pytest.raises(DataError, match=r"a\.jsonl:2"):
+        next(rows)

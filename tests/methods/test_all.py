@@ -1,0 +1,184 @@
+"""What holds for every method, at every site: a matrix over tiny random backbones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpt.errors import ConfigError
+from mmpt.methods import CLASSES
+from mmpt.methods.options import OPTIONS, SITES
+from mmpt.models.adapted import AdaptedModel
+from tests.tiny import adapted, batch
+
+ALL = list(SITES)
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"prefix-{site}": ("prefix", {"sites": [site]}) for site in SITES},
+    **{f"multimask-{site}": ("multimask", {"sites": [site]}) for site in SITES},
+    "prefix-all-mask": ("prefix", {"sites": ALL, "mask": "single"}),
+    "prefix-mlp": ("prefix", {"sites": ALL, "reparametrization": "mlp", "reparametrization_hidden": 16}),
+    "prefix-vocab": ("prefix", {"sites": ALL, "init": "vocab"}),
+    "multimask-all": ("multimask", {"sites": ALL, "num_routes": 3}),
+    "multimask-one-route": ("multimask", {"num_routes": 1}),
+    "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
+    "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
+    "multimask-prepend-single": ("multimask", {"share_type": "prepend", "mask": "single", "top_k": 4}),
+    "multimask-prepend-nomask": ("multimask", {"share_type": "prepend", "mask": "none", "top_k": 4}),
+    "multimask-none": ("multimask", {"share_type": "none", "top_k": 4, "init": "vocab"}),
+    "multimask-none-single": ("multimask", {"share_type": "none", "mask": "single", "top_k": 4}),
+    "smop": ("smop", {"top_k": 4}),
+    "smop-one-route": ("smop", {"num_routes": 1}),
+    "prompt": ("prompt", {}),
+    "lora": ("lora", {}),
+    "full": ("full", {}),
+}
+ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multimask-prepend-single")
+
+
+def case(name: str, **more: Any) -> AdaptedModel:
+    method, options = CASES[name]
+    return adapted(method, {**options, **more})
+
+
+def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(ids, mask, labels).logits
+
+
+def test_every_method_has_options_class_module_and_yaml() -> None:
+    root = Path(__file__).parents[2]
+    names = set(OPTIONS)
+    assert names == set(CLASSES) == {path.stem for path in (root / "conf" / "method").glob("*.yaml")}
+    assert all((root / "mmpt" / "methods" / f"{name}.py").is_file() for name in names)
+    assert {method for method, _ in CASES.values()} == names
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_parameter_is_in_a_group_and_gets_gradient(name: str) -> None:
+    model = case(name).train()
+    groups = model.method.parameter_groups()
+    grouped = [parameter for found in groups.values() for parameter in found]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(groups.values()), groups.keys()
+    assert {id(p) for p in grouped} == {id(p) for p in trainable}
+    assert set(groups) == set(model.method.options.groups())
+    if name == "lora":  # B starts at zero, so A has no gradient in the very first step
+        with torch.no_grad():
+            for key, parameter in model.method.named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_(std=0.1)
+    model(*batch()).loss.backward()
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
+            if name not in ("full", "lora", "prefix-mlp"):  # no row, layer or slot of ours is dead
+                flat = parameter.grad.flatten(end_dim=-2) if parameter.dim() > 1 else parameter.grad.unsqueeze(0)
+                assert (flat.abs().amax(dim=-1) > 0).all(), key
+                assert (flat.abs().amax(dim=0) > 0).all(), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_only_declared_parameters_move(name: str) -> None:
+    model = case(name).train()
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    declared = {id(parameter) for found in model.method.parameter_groups().values() for parameter in found}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(*batch()).loss.backward()
+    optimizer.step()
+    for key, parameter in model.named_parameters():
+        if id(parameter) not in declared:
+            assert torch.equal(parameter, before[key]), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_example_does_not_depend_on_its_batch(name: str) -> None:
+    model = case(name).eval()
+    ids, mask, labels = batch()
+    together = logits(model, ids, mask, labels)
+    for row in range(len(ids)):
+        length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
+        alone = logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels[row : row + 1, :target])
+        assert torch.allclose(alone[0], together[row, :target], atol=1e-5)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    assert torch.allclose(logits(model, ids[order], mask[order], labels[order]), together[order], atol=1e-5)
+    wide_ids, wide_mask = (torch.nn.functional.pad(tensor, (0, 6)) for tensor in (ids, mask))
+    assert torch.allclose(logits(model, wide_ids, wide_mask, labels), together, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_generation_with_cache_equals_generation_without(name: str) -> None:
+    model = case(name).eval()
+    ids, mask, _ = batch()
+    encoded = model.encode(ids, mask)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    cached, plain = (model.generate(encoded, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(cached, plain)
+    beams = model.generate(encoded, num_beams=3, **options)
+    alone = model.generate(model.encode(ids[2:3], mask[2:3]), num_beams=3, **options)
+    length = min(beams.shape[1], alone.shape[1])
+    assert torch.equal(beams[2, :length], alone[0, :length]), "beams of one example take another's prefix"
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0] != "full"])
+def test_the_method_changes_the_logits(name: str) -> None:
+    model = case(name).eval()
+    changed = logits(model, *batch())
+    if name == "lora":
+        with torch.no_grad():
+            next(p for key, p in model.method.named_parameters() if "lora_B" in key).normal_()
+        assert not torch.allclose(logits(model, *batch()), changed, atol=1e-4)
+        return
+    ids, mask, labels = batch()
+    model.injection.set({})
+    with torch.no_grad():
+        plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+    assert not torch.allclose(plain[0], changed[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_routes_differ_between_examples_and_noise_is_for_training_only(name: str) -> None:
+    model = case(name).eval()
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        first, second = (model(ids, mask, labels).route_probs for _ in range(2))
+    assert first is not None and second is not None
+    assert torch.equal(first, second)
+    assert torch.allclose(first.sum(dim=-1), torch.ones(len(ids)), atol=1e-6)
+    assert (first[0] - first[1]).abs().max() > 1e-4
+    model.train()
+    with torch.no_grad():
+        noisy = model(ids, mask, labels).route_probs
+    assert noisy is not None and not torch.allclose(noisy, first, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["multimask-cross", "multimask-prepend-single", "prefix-all-mask", "smop"])
+def test_initialisation_follows_the_seed(name: str) -> None:
+    first, second = (dict(case(name).method.named_parameters()) for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "word"),
+    [
+        ("multimask", {"num_virtual_tokens": 0}, "num_virtual_tokens=0"),
+        ("prefix", {"num_virtual_tokens": 0}, "num_virtual_tokens=0"),
+        ("smop", {"num_virtual_tokens": -1}, "num_virtual_tokens=-1"),
+        ("multimask", {"num_routes": 0}, "num_routes=0"),
+        ("multimask", {"top_k": 5}, "top_k=5"),
+        ("multimask", {"mask": "single"}, "leaves the routes without effect"),
+        ("multimask", {"share_type": "add"}, "num_route_tokens=1"),
+        ("prefix", {"layout": "paper"}, "method.sites=[decoder]"),
+        ("prefix", {"sites": []}, "names no site"),
+        ("prefix", {"sites": ["cross", "cross"]}, "twice"),
+        ("prefix", {"tokens": 3}, "tokens"),
+        ("multimusk", {}, 'did you mean "multimask"'),
+    ],
+)
+def test_impossible_options_are_refused_by_name(method: str, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        adapted(method, options)
+    assert word in str(caught.value)

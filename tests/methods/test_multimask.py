@@ -1,0 +1,117 @@
+"""Multi-mask prefix tuning against its own limits and formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmpt.methods.base import mean_embedding
+from mmpt.methods.options import RouterOptions
+from mmpt.methods.router import Router, route_gates
+from tests.tiny import adapted, batch
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "paper"])
+def test_open_masks_make_it_prefix_tuning(layout: str) -> None:
+    options = {"layout": layout, "sites": ["decoder"], "num_virtual_tokens": 4}
+    many, one = adapted("multimask", options).eval(), adapted("prefix", options).eval()
+    with torch.no_grad():
+        many.method.masks["decoder"].fill_(100.0)
+        one.method.prefix["decoder"].copy_(many.method.prefix["decoder"])
+        assert torch.allclose(many(*batch()).logits, one(*batch()).logits, atol=1e-6)
+
+
+def test_closed_masks_are_not_without_effect() -> None:
+    """A zeroed prefix still takes attention mass: sigmoid(-inf) isn't the absence of a prefix."""
+    model = adapted("multimask").eval()
+    with torch.no_grad():
+        for mask in model.method.masks.values():
+            mask.fill_(-100.0)
+        closed = model(*batch()).logits
+        ids, mask, labels = batch()
+        model.injection.set({})
+        plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+    assert not torch.allclose(closed[0], plain[0], atol=1e-3)
+
+
+def test_equal_masks_make_the_router_irrelevant() -> None:
+    model = adapted("multimask").eval()
+    with torch.no_grad():
+        for mask in model.method.masks.values():
+            mask.copy_(mask[:1].expand_as(mask))
+        before = model(*batch()).logits
+        model.method.router.weight.normal_()
+        assert torch.allclose(model(*batch()).logits, before, atol=1e-6)
+
+
+def test_one_route_has_no_router_and_equals_prefix_with_one_mask() -> None:
+    many, one = adapted("multimask", {"num_routes": 1}).eval(), adapted("prefix", {"mask": "single"}).eval()
+    assert not [name for name, _ in many.method.named_parameters() if "router" in name]
+    with torch.no_grad():
+        for site in ("decoder", "cross"):
+            one.method.prefix[site].copy_(many.method.prefix[site])
+            one.method.masks[site].copy_(many.method.masks[site][0])
+        assert torch.allclose(many(*batch()).logits, one(*batch()).logits, atol=1e-6)
+
+
+def test_a_mask_entry_acts_on_its_own_token_and_layer_only() -> None:
+    model = adapted("multimask", {"num_virtual_tokens": 4}).eval()
+    ids, mask, _ = batch()
+    with torch.no_grad():
+        before = model.encode(ids, mask).contribution.prefixes["decoder"]
+        model.method.masks["decoder"][:, 2, 1] -= 3.0
+        after = model.encode(ids, mask).contribution.prefixes["decoder"]
+    for old, new in ((before.key, after.key), (before.value, after.value)):
+        changed = (old != new).any(dim=-1).any(dim=2).any(dim=0)  # (L, P)
+        assert changed.nonzero().tolist() == [[1, 2]]
+
+
+def test_masks_are_blended_before_the_sigmoid() -> None:
+    model = adapted("multimask", {"sites": ["cross"]}).eval()
+    ids, mask, _ = batch()
+    with torch.no_grad():
+        probs = model.encode(ids, mask).contribution.route_probs
+        assert probs is not None
+        blended = torch.sigmoid(torch.einsum("br,rsl->bsl", probs, model.method.masks["cross"]))
+        slots = model.method.prefix["cross"].view(10, 3, 2, 3, 8)  # S, L, key/value, H, k
+        expected = torch.einsum("bsl,slhk->blhsk", blended, slots[:, :, 0])
+        assert torch.allclose(model.encode(ids, mask).contribution.prefixes["cross"].key, expected, atol=1e-6)
+
+
+def test_router_noise_scales_the_logits_and_leaves_the_gradient_alone() -> None:
+    torch.manual_seed(0)
+    router = Router(6, RouterOptions(num_routes=3)).train()
+    mean = torch.randn(4, 6)
+    clean = (mean @ router.weight.T).detach()
+    torch.manual_seed(5)
+    noise = 1.0 + torch.randn_like(clean)
+    torch.manual_seed(5)
+    probs = router(mean)
+    assert torch.allclose(probs, torch.softmax(clean * noise, dim=-1), atol=1e-6)
+    upstream = torch.randn_like(probs)
+    probs.backward(upstream)
+    leaf = (clean * noise).requires_grad_()
+    torch.softmax(leaf, dim=-1).backward(upstream)
+    assert torch.allclose(router.weight.grad, leaf.grad.T @ mean, atol=1e-6)  # dz'/dz = 1
+    assert torch.allclose(router.weight @ router.weight.T, torch.eye(3), atol=1e-5), "not orthogonal"
+
+
+def test_router_dropout_takes_the_place_of_noise() -> None:
+    torch.manual_seed(0)
+    options = RouterOptions(perturb_router=False, router_dropout=0.5)
+    router, mean = Router(8, options), torch.randn(64, 8)
+    logits = mean @ router.weight.T
+    torch.manual_seed(3)
+    dropped = nn.functional.dropout(logits, 0.5)
+    torch.manual_seed(3)
+    assert torch.allclose(router(mean), torch.softmax(dropped, dim=-1), atol=1e-6)
+
+
+def test_gates_and_means() -> None:
+    probs = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
+    assert torch.equal(route_gates(probs, 1), torch.tensor([[0.0, 0.6, 0.0], [0.5, 0.0, 0.0]]))
+    assert torch.equal(route_gates(probs, 2), torch.tensor([[0.0, 0.6, 0.3], [0.5, 0.0, 0.3]]))
+    embeddings = torch.arange(12.0).view(2, 3, 2)
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
+    assert torch.equal(mean_embedding(embeddings, mask), torch.tensor([[1.0, 2.0], [0.0, 0.0]]))

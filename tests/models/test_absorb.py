@@ -1,0 +1,97 @@
+"""Absorbed cross attention is the same function: logits, losses and gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt.errors import ModelError
+from mmpt.models.absorb import pays
+from mmpt.models.adapted import AdaptedModel
+from tests.methods.test_all import CASES
+from tests.tiny import backbone, batch
+
+SHAPES: list[dict[str, Any]] = [{}, {"d_kv": 5}, {"d_kv": 16}]  # H·k equal to, below and above d (t5-3b has it above)
+
+
+def both(name: str, attention: str = "sdpa", **shape: Any) -> tuple[AdaptedModel, AdaptedModel]:
+    models = []
+    for way in ("absorbed", "projected"):
+        built = replace(backbone(attention=attention, **shape), cross_attention=way)
+        torch.manual_seed(1)
+        models.append(AdaptedModel.build(built, *CASES[name]))
+    return models[0], models[1]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "lora"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_and_gradients_are_equal(name: str, shape: dict[str, Any]) -> None:
+    results = []
+    for model in both(name, **shape):
+        output = model.eval()(*batch())
+        assert output.loss is not None
+        output.loss.backward()
+        found = {key: p.grad for key, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+        results.append((output.logits, found))
+    (logits, grads), (wanted, wanted_grads) = results
+    assert torch.allclose(logits, wanted, atol=1e-5)
+    assert grads.keys() == wanted_grads.keys()
+    for key, grad in grads.items():
+        assert (grad - wanted_grads[key]).abs().max() <= 1e-5 * wanted_grads[key].abs().max().clamp(min=1e-3), key
+
+
+def test_it_is_used_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    absorbed, projected = both("prefix-cross")
+    projections = []
+    for model in (absorbed, projected):
+        count = [0]
+        for module in model.injection.modules["cross"]:
+            module.k.register_forward_hook(lambda *_, count=count: count.__setitem__(0, count[0] + 1))
+        with torch.no_grad():
+            model(*batch())
+        projections.append(count[0])
+    assert projections == [0, 3]
+
+
+def test_other_implementations_agree() -> None:
+    absorbed, projected = both("multimask-all", attention="eager")
+    with torch.no_grad():
+        assert torch.allclose(absorbed.eval()(*batch()).logits, projected.eval()(*batch()).logits, atol=1e-5)
+
+
+def test_layers_that_an_adapter_wraps_are_left_alone() -> None:
+    absorbed, projected = both("lora")
+    with torch.no_grad():
+        for model in (absorbed, projected):
+            torch.manual_seed(2)
+            for key, parameter in model.method.named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_()
+        assert torch.equal(absorbed(*batch()).logits, projected(*batch()).logits)
+
+
+def test_generation_and_ranking_agree() -> None:
+    ids, mask, _ = batch()
+    found = []
+    for model in both("multimask-all"):
+        encoded = model.eval().encode(ids, mask)
+        found.append(
+            (model.generate(encoded, max_new_tokens=5, do_sample=False), model.rank(encoded, [[5, 1], [6, 7, 1]]))
+        )
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_other_architectures_are_left_alone_or_refused_by_name() -> None:
+    built = backbone("umt5")
+    with pytest.raises(ModelError, match=r"UMT5Attention isn't T5's.*cross_attention=auto"):
+        AdaptedModel.build(replace(built, cross_attention="absorbed"), "prefix", {})
+
+
+def test_shapes_decide() -> None:
+    assert pays(queries=4, tokens=96, width=768, heads=12, head_dim=64)
+    assert not pays(queries=96, tokens=96, width=768, heads=12, head_dim=64)
+    assert not pays(queries=4, tokens=2, width=768, heads=12, head_dim=64)

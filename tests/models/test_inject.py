@@ -1,0 +1,143 @@
+"""Injection: a prefix is extra keys and values, in every attention implementation and architecture that we name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from mmpt.errors import ModelError
+from mmpt.methods.options import SITES
+from mmpt.models.inject import INJECTABLE, Injection, KeyValue
+from tests.tiny import adapted, backbone, batch
+
+ALL = list(SITES)
+
+
+def all_logits(attention: str = "sdpa", model_type: str = "t5") -> Tensor:
+    model = adapted("multimask", {"sites": ALL}, attention=attention, model_type=model_type).eval()
+    with torch.no_grad():
+        return model(*batch()).logits
+
+
+@pytest.mark.parametrize("model_type", INJECTABLE)
+def test_eager_and_sdpa_agree(model_type: str) -> None:
+    assert torch.allclose(all_logits("eager", model_type), all_logits("sdpa", model_type), atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", INJECTABLE)
+@pytest.mark.parametrize("site", SITES)
+def test_every_architecture_trains_at_every_site(model_type: str, site: str) -> None:
+    model = adapted("prefix", {"sites": [site]}, model_type=model_type).train()
+    model(*batch()).loss.backward()
+    grad = model.method.prefix[site].grad
+    assert grad is not None and (grad.abs().amax(dim=-1) > 0).all()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_prefix_equals_attention_over_longer_keys(site: str) -> None:
+    """One attention module by hand: softmax(q·[P_K; K] + [0; bias])·[P_V; V]."""
+    built = backbone()
+    injection = Injection(built.model)
+    module, shape = injection.modules[site][0], injection.shapes[site]
+    torch.manual_seed(3)
+    prefix = KeyValue(*(torch.randn(2, shape.layers, shape.heads, 4, shape.head_dim) for _ in range(2)))
+    hidden, states = torch.randn(2, 5, 24), torch.randn(2, 6, 24)
+    given = {"key_value_states": states} if site == "cross" else {}
+    mask = torch.ones(2, 1, 5, 6 if site == "cross" else 5, dtype=torch.bool)
+    if site == "decoder":
+        mask = mask.tril()
+    with torch.no_grad(), injection.active({site: prefix}):
+        found, bias, _ = module(hidden, mask=mask, **given)
+
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (shape.heads, -1)).transpose(1, 2)
+
+        source = states if site == "cross" else hidden
+        key = torch.cat([prefix.key[:, 0], heads(module.k(source))], dim=2)
+        value = torch.cat([prefix.value[:, 0], heads(module.v(source))], dim=2)
+        own = (bias + torch.zeros(mask.shape)).masked_fill(~mask, float("-inf"))
+        scores = heads(module.q(hidden)) @ key.transpose(2, 3) + torch.nn.functional.pad(own, (4, 0))
+        expected = module.o((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_without_a_prefix_the_backbone_is_untouched() -> None:
+    ids, mask, labels = batch()
+    built = backbone()
+    plain = AutoModelForSeq2SeqLM.from_config(built.model.config, attn_implementation="sdpa").eval()
+    plain.load_state_dict(built.model.state_dict())
+    given = {"input_ids": ids, "attention_mask": mask, "labels": labels.clamp(min=0)}
+    with torch.no_grad():
+        assert torch.allclose(built.model(**given).logits, plain(**given).logits, atol=1e-6)
+
+
+def test_a_prefix_does_not_outlive_its_block() -> None:
+    built = backbone()
+    injection = Injection(built.model)
+    ids, mask, labels = batch()
+    given = {"input_ids": ids, "attention_mask": mask, "labels": labels.clamp(min=0)}
+    shape = injection.shapes["cross"]
+    prefix = KeyValue(*(torch.randn(1, shape.layers, shape.heads, 2, shape.head_dim) for _ in range(2)))
+    with torch.no_grad():
+        before = built.model(**given).logits
+        with pytest.raises(RuntimeError), injection.active({"cross": prefix}):
+            assert not torch.allclose(built.model(**given).logits, before, atol=1e-3)
+            raise RuntimeError
+        assert torch.equal(built.model(**given).logits, before)
+
+
+def test_a_prefix_of_other_batch_size_is_refused() -> None:
+    built = backbone()
+    injection = Injection(built.model)
+    shape = injection.shapes["decoder"]
+    prefix = KeyValue(*(torch.randn(3, shape.layers, shape.heads, 2, shape.head_dim) for _ in range(2)))
+    ids, mask, labels = batch()
+    with pytest.raises(ValueError, match="3 examples"), injection.active({"decoder": prefix}):
+        built.model(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0))
+
+
+def test_a_static_cache_is_refused() -> None:
+    model = adapted("prefix").eval()
+    ids, mask, _ = batch()
+    with pytest.raises(ValueError, match="dynamic cache"):
+        model.generate(model.encode(ids, mask), max_new_tokens=2, cache_implementation="static")
+
+
+def test_other_architectures_are_refused_by_name() -> None:
+    config = AutoConfig.for_model("longt5", d_model=16, d_kv=4, num_heads=2, d_ff=16, num_layers=1, vocab_size=20)
+    with pytest.raises(ModelError, match=r"longt5.*t5, mt5, umt5"):
+        Injection(AutoModelForSeq2SeqLM.from_config(config))
+
+
+def test_other_attention_is_refused() -> None:
+    config = AutoConfig.for_model("t5", d_model=16, d_kv=4, num_heads=2, d_ff=16, num_layers=1, vocab_size=20)
+    with pytest.raises(ModelError, match="mmpt_sdpa"):
+        Injection(AutoModelForSeq2SeqLM.from_config(config, attn_implementation="sdpa"))
+
+
+def test_half_precision_runs() -> None:
+    built = backbone()
+    built.model.to(torch.bfloat16)
+    from mmpt.models.adapted import AdaptedModel
+
+    model = AdaptedModel.build(built, "multimask", {"sites": ALL}).train()
+    output = model(*batch())
+    assert output.loss is not None
+    output.loss.backward()
+    assert output.logits.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.method.parameters())
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_the_frozen_network_drops_out_only_where_asked(dropout: bool) -> None:
+    from mmpt.models.adapted import AdaptedModel
+
+    model = AdaptedModel.build(backbone(dropout_rate=0.5), "prefix", {}, dropout=dropout).train()
+    with torch.no_grad():
+        first, second = (model(*batch()).logits for _ in range(2))
+        assert torch.equal(first, second) is not dropout
+        model.eval()
+        first, second = (model(*batch()).logits for _ in range(2))
+        assert torch.equal(first, second)

@@ -1,0 +1,197 @@
+"""The command line as a user meets it: exit codes, one line a problem, sweeps, own configuration folders."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt.cli import CONF, main
+from mmpt.config.schema import Config
+from mmpt.errors import DataError
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory that isn't the repository, with a space in its name."""
+    folder = tmp_path / "current dir"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """What would have been trained: the place of the trainer is taken, seed 13 fails."""
+    seen: list[Config] = []
+
+    def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
+        assert resolved["task"]["name"] == config.task.name
+        if config.seed == 13:
+            raise DataError("train.jsonl:4 is broken")
+        seen.append(config)
+        return {}
+
+    module = types.ModuleType("mmpt.training.run")
+    module.run_experiment = run_experiment  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mmpt.training.run", module)
+    return seen
+
+
+def test_runs_what_was_asked(runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["task=cb", "method=smop", "trainer.max_steps=20", f"run.dir={elsewhere}/a b", "+seed=3"])
+    assert code == 0
+    (config,) = runs
+    assert (config.task.name, config.method.name, config.trainer["max_steps"]) == ("cb", "smop", 20)
+    assert (config.run.dir, config.seed) == (f"{elsewhere}/a b", 3)
+    assert list(elsewhere.iterdir()) == []  # the configuration library writes nothing
+    assert capsys.readouterr().err == ""
+
+
+def test_all_kinds_of_problems_are_told_at_once(runs: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["method=multmask", "method.num_virtul_tokens=3", "trainer.max_stps=3", "cb", "seed=x"]
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # what belongs to the unknown method can't be judged
+    assert all(line.startswith("error: ") for line in lines)
+    for part in ("multimask", "did you mean task=cb?", "max_steps", "seed must be an integer"):
+        assert any(part in line for line in lines)
+    assert runs == []
+
+
+def test_an_error_of_the_run_is_one_line(runs: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seed=13"]) == 2
+    assert capsys.readouterr().err == "error: train.jsonl:4 is broken\n"
+
+
+def test_interrupting_is_130(monkeypatch: pytest.MonkeyPatch, runs: list[Config]) -> None:
+    def stop(config: Config, resolved: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["mmpt.training.run"], "run_experiment", stop)
+    assert main([]) == 130
+
+
+def test_a_sweep_goes_on_after_a_failed_trial(runs: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "seed=1,13,2", "task=rte"]) == 1
+    assert [config.seed for config in runs] == [1, 2]
+    said = capsys.readouterr()
+    assert [line for line in said.out.splitlines() if line.startswith("trial")] == [
+        "trial 0: seed=1 task=rte",
+        "trial 1: seed=13 task=rte",
+        "trial 2: seed=2 task=rte",
+    ]
+    assert said.err.splitlines()[0] == "error: train.jsonl:4 is broken"
+    assert "1 trial(s)" in said.err
+
+
+def test_a_sweep_over_groups(runs: list[Config]) -> None:
+    assert main(["task=cb", "-m", "method=smop,prefix", "seed=1,2"]) == 0
+    assert [(config.method.name, config.seed) for config in runs] == [
+        ("smop", 1),
+        ("smop", 2),
+        ("prefix", 1),
+        ("prefix", 2),
+    ]
+
+
+def test_a_wrong_group_option_stops_a_sweep_before_it_starts(
+    runs: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", "method=prefix,smopp"]) == 2
+    assert 'did you mean "smop"?' in capsys.readouterr().err
+    assert runs == []
+
+
+def test_own_task_in_an_own_folder(runs: list[Config], elsewhere: Path) -> None:
+    (elsewhere / "task").mkdir()
+    text = (CONF / "task" / "rte.yaml").read_text(encoding="utf-8").replace("name: rte", "name: mine")
+    (elsewhere / "task" / "mine.yaml").write_text(text, encoding="utf-8")
+    assert main(["--config-dir", str(elsewhere), "task=mine", "data=local", f"data.dir={elsewhere}"]) == 0
+    assert runs[0].task.name == "mine"
+    assert main([f"--config-dir={elsewhere}", "task=mine", "data=local", "data.dir=."]) == 0
+
+
+def test_broken_yaml_is_named(runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "task").mkdir()
+    (elsewhere / "task" / "mine.yaml").write_text("name: [", encoding="utf-8")
+    assert main(["--config-dir", str(elsewhere), "task=mine"]) == 2
+    said = capsys.readouterr().err
+    assert "mine.yaml" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--task", "rte"], "written without dashes: task=rte"),
+        (["--config-dir", "nowhere"], "no such directory"),
+        (["--cfg", "jb"], "invalid choice: 'jb'"),
+        (["hydra/launcher=foo"], "hydra/launcher/foo"),
+        (["seed=${nope}"], "nope"),
+    ],
+)
+def test_flags_and_library_errors_are_one_line(
+    words: list[str], part: str, runs: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+
+
+def test_cfg_job_shows_and_checks(runs: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "job", "task=cb"]) == 0
+    assert "name: cb" in capsys.readouterr().out
+    assert main(["--cfg", "job", "trainer.max_stps=1"]) == 2
+    assert runs == []
+
+
+def test_help_names_every_group_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for part in ("task: boolq, cb", "method: full, lora, multimask", "trainer.max_steps=20", "--config-dir", "-m"):
+        assert part in said
+    assert max(map(len, said.splitlines())) <= 120
+
+
+def test_an_error_is_fast_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mmpt.cli import main; code = main(['metod=smop', 'trainer.max_stps=3']);"
+        "heavy = {'torch', 'transformers', 'datasets', 'wandb', 'numpy'} & set(sys.modules);"
+        "sys.exit(code if not heavy else str(heavy))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TRAIN.parent, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.slow
+def test_from_a_path_with_spaces(tmp_path: Path) -> None:
+    place = tmp_path / "a path"
+    shutil.copytree(
+        TRAIN.parent / "mmpt", place / "mmpt", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__")
+    )
+    shutil.copytree(CONF, place / "conf")
+    shutil.copy(TRAIN, place)
+    done = subprocess.run(
+        [sys.executable, str(place / "train.py"), "task=rte", "trainer.max_stps=2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown key trainer.max_stps;")

@@ -1,0 +1,44 @@
+"""The README's own-data example, run as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def test_own_data_from_nothing_to_a_score(tmp_path: Path) -> None:
+    (shell,), (python,) = blocks("bash"), blocks("python")
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/kinds/result.json").read_text())
+    assert result["data"]["bundled"] is False
+    assert result["scores"]["test"]["accuracy"] >= 0.75 > result["scores"]["majority"]["accuracy"]
+    predicted = json.loads(done.stdout.strip().splitlines()[-1])
+    assert predicted["prediction"] == "animal"
+    script = subprocess.run(
+        [sys.executable, "-c", python], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "'prediction': 'animal'" in script.stdout
+
+
+def test_the_table_is_what_the_committed_sweep_gives() -> None:
+    from mmpt.report import collect, table
+
+    results, unfinished = collect([ROOT / "sweeps" / "bundled.jsonl"])
+    assert not unfinished and len(results) == 54
+    assert table(results) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,130 @@
+"""The checkout as a whole: names that must agree, files that must not be there, documents that must be true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mmpt
+from mmpt.methods.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).exists()]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands(document: str) -> list[str]:
+    """Indented lines that start a program of ours; fenced blocks are run whole in test_readme.py."""
+    text = re.sub(r"```.*?```", "", read(document), flags=re.S)
+    lines = [line.strip().split("  #")[0].strip() for line in text.splitlines()]
+    return [line for line in lines if re.match(r"(python|make) ", line)]
+
+
+def test_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert mmpt.__version__ == version
+    assert yaml.safe_load(read("CITATION.cff"))["version"] == version
+    assert re.search(r"^## (\S+)", read("CHANGELOG.md"), re.M)[1] == version  # type: ignore[index]
+
+
+def test_every_method_has_options_file_and_yaml() -> None:
+    settings = {path.stem for path in (ROOT / "conf/method").glob("*.yaml")}
+    modules = {path.stem for path in (ROOT / "mmpt/methods").glob("*.py")}
+    assert settings == set(OPTIONS)
+    assert set(OPTIONS) <= modules
+
+
+def test_readme_names_the_options_of_each_group() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", read("README.md"), re.M)
+    assert len(rows) >= 6
+    for group, options in rows:
+        folder = ROOT / "conf" / group
+        found = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
+        assert set(options.strip().split(", ")) == {name for name in found if "_base" not in name or group == "model"}
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_in_documents_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    quoted = "\n".join(re.findall(r"`make [^`]*`|^    make .*", read(document), re.M))
+    named = set(re.findall(r"make ([a-z-]+)", quoted))
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize("command", [c for c in commands("README.md") if c.startswith("python train.py")])
+def test_readme_commands_compose(command: str, tmp_path: Path) -> None:
+    """Every training command of the README passes the check of settings; nothing is trained."""
+    command = command.replace("DIR", str(tmp_path)).replace("CHECKPOINT", str(tmp_path))
+    words = [word for word in shlex.split(command)[1:] if word != "-m"]
+    words = [word.split(",")[0] if "=" in word else word for word in words]
+    shown = [] if "--help" in words or "--cfg" in words else ["--cfg", "job"]
+    done = subprocess.run([sys.executable, *words, *shown], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            assert "://" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_make_help_lists_every_target() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.M)
+    assert targets is not None
+    assert re.findall(r"^make ([a-z-]+)", shown, re.M) == targets[1].split()
+
+
+def test_no_pickles_and_nothing_large() -> None:
+    for path in tracked():
+        assert path.suffix not in {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}, path
+        assert path.stat().st_size < 10_000_000, path
+
+
+def test_no_file_is_too_long() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in tracked()
+        if path.suffix == ".py" and (count := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long
+
+
+def test_constraints_fit_the_requirements() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pins = {Requirement(line).name: line for line in read("constraints.txt").splitlines() if not line.startswith("#")}
+    exact = {canonicalize_name(name): line.split("==")[1] for name, line in pins.items()}
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        requirement = Requirement(text)
+        assert exact[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_every_import_is_a_requirement() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    required = {re.split(r"[^\w-]", text)[0].lower().replace("-", "_") for text in project["dependencies"]}
+    modules = {"yaml": "pyyaml", "hydra": "hydra_core", "sklearn": "scikit_learn"}
+    for path in (ROOT / "mmpt").rglob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.M):
+            if name in sys.stdlib_module_names or name == "mmpt":
+                continue
+            assert modules.get(name, name) in required, f"{path.relative_to(ROOT)} imports {name}"

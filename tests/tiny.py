@@ -1,0 +1,71 @@
+"""Tiny random backbones: the real architectures at toy size, for tests of methods and models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import Backbone
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 96,
+    "d_model": 24,
+    "d_kv": 8,
+    "num_heads": 3,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_decoder_layers": 3,  # other than the encoder's, so that mixing them up fails
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+class Vocabulary:
+    """What a tokenizer must tell ``init=vocab``."""
+
+    all_special_ids = (0, 1, 2)
+
+    def __len__(self) -> int:
+        return int(SHAPE["vocab_size"])
+
+
+def backbone(model_type: str = "t5", attention: str = "sdpa", seed: int = 0, **shape: Any) -> Backbone:
+    """A frozen random backbone with larger weights than at initialisation, so that attention matters."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(model_type, **{**SHAPE, **shape})
+    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=f"mmpt_{attention}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "relative_attention_bias" in name:
+                parameter.copy_(torch.randn_like(parameter))
+            elif name.endswith((".q.weight", ".k.weight", ".v.weight", ".o.weight")):
+                parameter.copy_(0.2 * torch.randn_like(parameter))
+    model.requires_grad_(False).eval()
+    return Backbone(model, Vocabulary(), "tiny", "tiny random")  # type: ignore[arg-type]
+
+
+def adapted(method: str, options: dict[str, Any] | None = None, **where: Any) -> AdaptedModel:
+    """A method on a fresh tiny backbone."""
+    built = backbone(**where)
+    torch.manual_seed(1)
+    return AdaptedModel.build(built, method, options or {})
+
+
+def batch(examples: int = 5, longest: int = 9, target: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources (B, T), masks (B, T) and labels (B, U) of mixed lengths, with the end token 1."""
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(3, SHAPE["vocab_size"], (examples, longest), generator=generator)
+    mask = torch.ones_like(ids)
+    labels = torch.randint(3, SHAPE["vocab_size"], (examples, target), generator=generator)
+    labels[:, -1] = 1
+    for row in range(examples):
+        length = longest - row % 4
+        ids[row, length - 1], ids[row, length:], mask[row, length:] = 1, 0, 0
+        if row % 2:
+            labels[row, -2], labels[row, -1] = 1, -100
+    return ids, mask, labels

@@ -1,0 +1,340 @@
+"""Whole runs on the bundled backbone: real trainer, real files, real interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mmpt.cli import main
+from mmpt.training.record import schema_problems
+from tests.training.wandb_offline import history, records
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.limit_train=96", "data.limit_validation=24", "data.limit_test=40", "logger=none"]
+SHORT = [*SMALL, "trainer.num_train_epochs=2", "trainer.logging_steps=2"]
+
+
+def run(directory: Path, *overrides: str) -> dict[str, Any]:
+    """A run in this process that must succeed."""
+    assert main([f"run.dir='{directory}'", *SHORT, *overrides]) == 0
+    return json.loads((directory / "result.json").read_text(encoding="utf-8"))
+
+
+def command(directory: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), f"run.dir='{directory}'", *SMALL, *overrides]
+
+
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """All of a result but times and memory."""
+    return {key: value for key, value in result.items() if key not in ("timing", "memory")}
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished multimask run of two epochs, in a directory with a space and an umlaut."""
+    directory = tmp_path_factory.mktemp("runs") / "mein Läufchen"
+    run(directory)
+    return directory
+
+
+def test_a_run_directory_is_self_contained(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    assert not schema_problems(result)
+    assert (result["task"], result["method"], result["model"], result["seed"]) == ("rte", "multimask", "bundled", 1)
+    assert result["data"] | {"origin": ""} == {
+        "name": "bundled",
+        "bundled": True,
+        "origin": "",
+        "train": 96,
+        "validation": 24,
+        "test": 40,
+        "truncated": 0,
+    }
+    assert result["steps"] == 6 and result["epochs"] == 2
+    assert json.loads((finished / "status.json").read_text())["status"] == "done"
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 40
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in rows)
+    assert sum(row["correct"] for row in rows) / 40 == pytest.approx(result["scores"]["test"]["accuracy"])
+    low, high = result["scores"]["test"]["interval"]
+    assert low <= result["scores"]["test"]["accuracy"] <= high
+    state = load_file(finished / "adapter" / "adapter.safetensors")
+    assert sum(tensor.numel() for tensor in state.values()) == result["parameters"]["trainable"]
+    assert result["parameters"]["bytes"] == (finished / "adapter" / "adapter.safetensors").stat().st_size
+    stored = yaml.safe_load((finished / "config.yaml").read_text(encoding="utf-8"))
+    assert stored["method"]["num_virtual_tokens"] == 10
+
+
+def test_metrics_have_every_group_and_every_epoch(finished: Path) -> None:
+    lines = metrics(finished)
+    scored = [line for line in lines if "validation/accuracy" in line]
+    assert [line["step"] for line in scored] == [3, 6]
+    assert all(sum(line[f"routes/load_{r}"] for r in range(4)) == pytest.approx(1) for line in scored)
+    (last,) = run_lines = [line for line in lines if "train/loss" in line][-1:]
+    assert run_lines
+    assert {"lr/prefix", "lr/masks", "lr/router"} <= set(last)
+    assert last["lr/prefix"] == pytest.approx(100 * last["lr/router"])
+
+
+def test_checkpoints_hold_the_method_and_never_the_backbone(finished: Path) -> None:
+    (*_, newest) = sorted((finished / "checkpoints").iterdir())
+    assert not [path for path in newest.rglob("*") if path.name in ("model.safetensors", "training_args.bin")]
+    state = load_file(newest / "method.safetensors")
+    assert {name.split(".")[0] for name in state} == {"prefix", "masks", "router"}
+
+
+def test_the_same_command_shows_the_result_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    run(finished)
+    told = capsys.readouterr().out
+    assert "this run is done" in told
+    assert told.rstrip().splitlines()[-1].endswith(str(finished))
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+
+
+def test_the_same_seed_gives_the_same_figures(finished: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again")
+    assert figures(again) == figures(json.loads((finished / "result.json").read_text()))
+    assert metrics(tmp_path / "again") == metrics(finished)
+    other = run(tmp_path / "other", "seed=2")
+    assert metrics(tmp_path / "other") != metrics(finished)
+    assert other["data_fingerprint"] == again["data_fingerprint"]
+
+
+def test_another_configuration_does_not_touch_the_directory(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "result.json").read_bytes()
+    assert main([f"run.dir='{finished}'", *SHORT, "seed=7"]) == 2
+    assert "belongs to another configuration" in capsys.readouterr().err
+    assert (finished / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["prefix", "smop", "prompt", "lora", "full"])
+def test_every_method_runs_and_reloads(method: str, tmp_path: Path) -> None:
+    from mmpt import load
+
+    result = run(tmp_path / method, f"method={method}", "trainer.num_train_epochs=1", "task=cb")
+    rows = [json.loads(line) for line in (tmp_path / method / "predictions.jsonl").read_text().splitlines()]
+    from mmpt.bundled.tasks import records
+
+    wanted = {row["source"] for row in rows}
+    predictor = load(tmp_path / method)
+    found = [row for row in predictor.predict(records("cb")["test"]) if row["source"] in wanted]
+    assert len(found) == result["data"]["test"]
+    by_source = {row["source"]: row["prediction"] for row in rows}
+    assert all(row["prediction"] == by_source[row["source"]] for row in found)
+
+
+def test_both_decodings_are_reported_under_their_own_names(tmp_path: Path) -> None:
+    result = run(tmp_path / "both", "evaluation.decoding=[generation,ranking]", "evaluation.best_by=loss")
+    assert result["scores"]["test"]["decoding"] == "generation"
+    assert result["scores"]["test_ranking"]["decoding"] == "ranking"
+
+
+def test_early_stopping_and_the_best_checkpoint_follow_one_criterion(tmp_path: Path) -> None:
+    overrides = ["trainer.num_train_epochs=8", "evaluation.patience=2", "evaluation.best_by=loss"]
+    result = run(tmp_path / "early", *overrides, "method.lr.prefix=5.0", "method.lr.masks=5.0", "optimizer=adamw")
+    losses = {
+        line["step"]: line["validation/loss"] for line in metrics(tmp_path / "early") if "validation/loss" in line
+    }
+    assert result["best_step"] == min(losses, key=lambda step: losses[step])
+    best = json.loads((tmp_path / "early" / "result.json").read_text())["best_step"]
+    assert result["steps"] == best + 6 or result["steps"] == 24
+
+
+def test_accumulated_gradients_equal_one_large_batch(tmp_path: Path) -> None:
+    router = ["method.perturb_router=false", "method.router_dropout=0.0"]
+    fixed = ["trainer.max_steps=4", "trainer.logging_steps=1", *router]
+    run(tmp_path / "one", *fixed, "trainer.per_device_train_batch_size=32")
+    halves = ["trainer.per_device_train_batch_size=16", "trainer.gradient_accumulation_steps=2"]
+    run(tmp_path / "two", *fixed, *halves)
+    first, second = (
+        [line["train/loss"] for line in metrics(tmp_path / n) if "train/loss" in line] for n in ("one", "two")
+    )
+    assert len(first) == 4
+    assert first == pytest.approx(second, abs=1e-4)
+
+
+def test_any_training_argument_is_settable(tmp_path: Path) -> None:
+    result = run(tmp_path / "steps", "trainer.max_steps=5", "trainer.eval_strategy=steps", "trainer.eval_steps=2")
+    assert result["steps"] == 5
+    assert [line["step"] for line in metrics(tmp_path / "steps") if "validation/loss" in line] == [2, 4, 5]
+
+
+@pytest.mark.parametrize("moment", ["before a checkpoint", "after a checkpoint"])
+def test_a_killed_run_resumes_to_the_same_result(moment: str, tmp_path: Path) -> None:
+    overrides = ["trainer.num_train_epochs=5", "trainer.logging_steps=1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([f"run.dir='{whole}'", *SMALL, *overrides]) == 0
+    process = subprocess.Popen(command(killed, *overrides), stdout=subprocess.DEVNULL)
+    sign = killed / ("metrics.jsonl" if moment.startswith("before") else "checkpoints/checkpoint-6/trainer_state.json")
+    deadline = time.monotonic() + 120
+    while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "result.json").exists(), "the run was over before it could be killed"
+    assert main([f"run.dir='{killed}'", *SMALL, *overrides]) == 0
+    assert metrics(killed) == metrics(whole)
+    for name in ("adapter/adapter.safetensors", "predictions.jsonl", "predictions_validation.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert figures(json.loads((killed / "result.json").read_text())) == figures(
+        json.loads((whole / "result.json").read_text())
+    )
+
+
+def test_ctrl_c_is_noted_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    def heed() -> None:  # a test run in the background inherits that it ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    line = command(tmp_path / "r", "trainer.num_train_epochs=200")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("r/checkpoints/*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in told
+    assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "interrupted"
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    from mmpt.training.trainer import last_checkpoint
+
+    run(tmp_path / "r")
+    checkpoints = tmp_path / "r" / "checkpoints"
+    good = last_checkpoint(checkpoints)
+    assert good is not None and good.name == "checkpoint-6"
+    for name, spoil in (("checkpoint-7", "trainer_state.json"), ("checkpoint-8", "method.safetensors")):
+        (checkpoints / name).mkdir()
+        for file in ("trainer_state.json", "method.safetensors"):
+            (checkpoints / name / file).write_bytes((good / file).read_bytes())
+        (checkpoints / name / spoil).write_bytes((good / spoil).read_bytes()[:50])
+    assert last_checkpoint(checkpoints) == good
+    assert not (checkpoints / "checkpoint-8").exists()
+
+
+def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["optimizer=adamw", "method.lr.masks=1e30", "trainer.max_grad_norm=0.0", "trainer.num_train_epochs=4"]
+    assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides, "method.lr.prefix=1e30"]) == 2
+    told = capsys.readouterr().err
+    assert re.search(
+        r"error: loss is nan at step \d+; parameters that aren't finite are in group .*(prefix|masks)", told
+    )
+    assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A file-size limit stands for the full disk: it cuts the second, larger write of the run short."""
+    directory = tmp_path / "r"
+    first = subprocess.Popen(command(directory, "trainer.num_train_epochs=300"), stdout=subprocess.DEVNULL)
+    while not list(directory.glob("checkpoints/*/trainer_state.json")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    done = subprocess.run(
+        command(directory, "trainer.num_train_epochs=300"),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "can't be written" in done.stderr and "previous checkpoint is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    from mmpt.training.trainer import last_checkpoint
+
+    assert last_checkpoint(directory / "checkpoints") is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        (["data=local", "data.dir=/no/such/folder"], "/no/such/folder"),
+        (["model.path=/no/such/model"], "/no/such/model"),
+        (["model=t5_base"], "can't be had from the hub"),
+        (["data=hub"], "data=local data.dir=DIR work offline"),
+        (["trainer.num_train_epochs=0"], "num_train_epochs"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(
+    overrides: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and told[0].startswith("error: ") and word in told[0]
+    assert not (tmp_path / "r").exists()
+
+
+def test_overwriting_begins_only_once_the_new_run_can(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "result.json").read_bytes()
+    assert main([f"run.dir='{finished}'", *SHORT, "run.overwrite=true", "model=t5_base"]) == 2
+    assert "hub" in capsys.readouterr().err
+    assert (finished / "result.json").read_bytes() == before
+
+
+def test_no_permission_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([f"run.dir='{tmp_path / 'file' / 'r'}'", *SMALL]) == 2
+    assert "can't write" in capsys.readouterr().err
+
+
+def test_a_second_process_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    first = subprocess.Popen(command(tmp_path / "r", "trainer.num_train_epochs=300"), stdout=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "r" / "metrics.jsonl").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = subprocess.run(
+            command(tmp_path / "r", "trainer.num_train_epochs=300"), capture_output=True, text=True, timeout=120
+        )
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 2
+    assert f"is in use by pid {first.pid}" in second.stderr
+
+
+def test_real_rte_on_the_bundled_backbone(superglue: Path, tmp_path: Path) -> None:
+    result = run(
+        tmp_path / "rte", "data=local", f"data.dir='{superglue}'", "data.limit_train=64", "trainer.max_steps=2"
+    )
+    assert result["data"]["bundled"] is False
+    assert result["data"]["test"] == 40
+
+
+def test_wandb_offline_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main([f"run.dir='{tmp_path / 'r'}'", *SHORT, "logger=wandb", "logger.mode=offline"]) == 0
+    keys = {key for row in history(tmp_path / "r") for key in row}
+    kinds = {record.WhichOneof("record_type") for record in records(tmp_path / "r")}
+    assert {"train/loss", "validation/accuracy", "lr/masks", "routes/entropy"} <= keys
+    assert any(key.startswith("masks/") for key in keys), keys
+    assert "artifact" in kinds
+
+
+def test_sources_of_threads_do_not_change_with_a_run() -> None:
+    assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])

@@ -1,0 +1,52 @@
+"""Read an offline W&B run back from its file."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def records(directory: Path) -> list[Any]:
+    """Read a finished offline run back; W&B's own process closes the file a moment after the run has finished."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = list(parse_records(directory))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"W&B has not written the end of the run in {directory}")
+
+
+def parse_records(directory: Path) -> Iterator[Any]:
+    """Read what is there: framed records behind a header of 7 bytes, in blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
+    content, place, parts = path.read_bytes(), 7, []
+    while place < len(content):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        if place + 7 > len(content):
+            return
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        if place + 7 + length > len(content):
+            return
+        parts.append(content[place + 7 : place + 7 + length])
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(b"".join(parts))
+            parts = []
+
+
+def history(directory: Path) -> list[dict[str, Any]]:
+    rows = [record.history for record in records(directory) if record.WhichOneof("record_type") == "history"]
+    return [
+        {".".join([item.key] if item.key else item.nested_key): json.loads(item.value_json) for item in row.item}
+        for row in rows
+    ]
