@@ -191,8 +191,10 @@ class PrefixTrainer(Trainer):
             where = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             shutil.rmtree(where, ignore_errors=True)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            kept = last_checkpoint(where.parent)
             raise RunError(
-                f"checkpoint {where} can't be written ({reason}); the previous checkpoint is kept; free space there, "
+                f"checkpoint {where} can't be written ({reason}); "
+                f"{'no earlier one exists' if kept is None else f'{kept.name} is kept'}; free space there, "
                 "and give the same command again to go on"
             ) from error
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from mmpt.cli import main
 from mmpt.training.record import schema_problems
+from mmpt.training.trainer import last_checkpoint
 from tests.training.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +181,7 @@ def test_any_training_argument_is_settable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["before a checkpoint", "after a checkpoint"])
 def test_a_killed_run_resumes_to_the_same_result(moment: str, tmp_path: Path) -> None:
-    overrides = ["trainer.num_train_epochs=5", "trainer.logging_steps=1"]
+    overrides = ["trainer.num_train_epochs=20", "trainer.logging_steps=1"]  # long enough to be hit in the middle
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main([f"run.dir='{whole}'", *SMALL, *overrides]) == 0
     process = subprocess.Popen(command(killed, *overrides), stdout=subprocess.DEVNULL)
@@ -217,8 +218,6 @@ def test_ctrl_c_is_noted_and_the_run_goes_on_later(tmp_path: Path) -> None:
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    from mmpt.training.trainer import last_checkpoint
-
     run(tmp_path / "r")
     checkpoints = tmp_path / "r" / "checkpoints"
     good = last_checkpoint(checkpoints)
@@ -246,7 +245,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """A file-size limit stands for the full disk: it cuts the second, larger write of the run short."""
     directory = tmp_path / "r"
     first = subprocess.Popen(command(directory, "trainer.num_train_epochs=300"), stdout=subprocess.DEVNULL)
-    while not list(directory.glob("checkpoints/*/trainer_state.json")):
+    while not any(is_complete(path) for path in directory.glob("checkpoints/*/trainer_state.json")):
         assert first.poll() is None
         time.sleep(0.01)
     first.kill()
@@ -263,11 +262,19 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 2
-    assert "can't be written" in done.stderr and "previous checkpoint is kept" in done.stderr
+    kept = last_checkpoint(directory / "checkpoints")
+    assert kept is not None
+    assert "can't be written" in done.stderr and f"{kept.name} is kept" in done.stderr
     assert "Traceback" not in done.stderr
-    from mmpt.training.trainer import last_checkpoint
 
-    assert last_checkpoint(directory / "checkpoints") is not None
+
+def is_complete(state: Path) -> bool:
+    """Whether a live process has written a checkpoint's last file to its end."""
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
