@@ -43,12 +43,22 @@ class Layout:
         """Multiply slots (…, P, 2L, H·k) by ``sigmoid(mask)``, mask (…, P, L); leading axes broadcast."""
         return slots * torch.sigmoid(mask)[..., self.columns].unsqueeze(-1)
 
-    def keys_values(self, slots: Tensor) -> KeyValue:
-        """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k)."""
+    def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
+        """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).
+
+        Args:
+            slots: The prefix.
+            mask: (B or 1, P, L); keys and values are to be multiplied by its sigmoid.
+        """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
-        key = heads[:, :, self.key_slots].permute(0, 2, 3, 1, 4)
-        value = heads[:, :, self.value_slots].permute(0, 2, 3, 1, 4)
-        return KeyValue(key, value, self.positioned)
+        key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
+        if mask is None:
+            return KeyValue(key, value, self.positioned)
+        gate = torch.sigmoid(mask).transpose(1, 2)  # (B, L, P)
+        key_gate, value_gate = (
+            gate[:, [self.columns[slot] for slot in chosen]] for chosen in (self.key_slots, self.value_slots)
+        )
+        return KeyValue(key, value, self.positioned, key_gate, value_gate)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
         """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only."""

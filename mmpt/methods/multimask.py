@@ -99,36 +99,33 @@ class MultiMaskPrefixTuning(Method):
             table = layout.gate(table, self.masks[f"{site}_routes"])
         return torch.einsum("br,r...->b...", gates, table)
 
-    def _slots(self, site: str, probs: Tensor, gates: Tensor) -> Tensor:
-        """The masked prefix of each example, (B or 1, P, 2L, H·k)."""
+    def _slots(self, site: str, gates: Tensor) -> Tensor:
+        """The prefix of each example, (B or 1, P, 2L, H·k), under its own mask where ``mask=single``."""
         options, layout = self.options, self.layouts[site]
         single = options.mask == "single" and options.share_type != "none"
-        shared = None if options.share_type == "none" else layout.slots(self.prefix[site]).unsqueeze(0)
-        routed = None if options.share_type == "only" else self._routed(site, gates)
-        if shared is None or routed is None:
-            slots = routed if shared is None else shared
-            assert slots is not None
-        elif options.share_type == "add":
-            slots = shared + routed
-        else:
-            shared = layout.gate(shared, self.masks[site]) if single else shared
-            return self._blend(site, torch.cat([shared.expand(routed.shape[0], -1, -1, -1), routed], dim=1), probs)
-        return layout.gate(slots, self.masks[site]) if single else self._blend(site, slots, probs)
+        if options.share_type == "none":
+            return self._routed(site, gates)
+        shared = layout.slots(self.prefix[site]).unsqueeze(0)
+        if options.share_type == "add":
+            shared = shared + self._routed(site, gates)
+        if single:
+            shared = layout.gate(shared, self.masks[site])
+        if options.share_type == "prepend":
+            routed = self._routed(site, gates)
+            shared = torch.cat([shared.expand(routed.shape[0], -1, -1, -1), routed], dim=1)
+        return shared
 
-    def _blend(self, site: str, slots: Tensor, probs: Tensor) -> Tensor:
-        """Mask slots by the blend of the routes' masks (before the sigmoid), where there is one a route."""
-        if self.options.mask != "per_route":
-            return slots
-        blended = torch.einsum("br,rpl->bpl", probs, self.masks[site])
-        return self.layouts[site].gate(slots, blended)
+    def _prefix(self, site: str, probs: Tensor, gates: Tensor) -> KeyValue:
+        """One site's prefix, seen through the blend of the routes' masks (before the sigmoid) where each has one."""
+        slots = self._slots(site, gates)
+        blended = torch.einsum("br,rpl->bpl", probs, self.masks[site]) if self.options.mask == "per_route" else None
+        return self.layouts[site].keys_values(slots, blended)
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
         probs = self._probs(mean)
         gates = route_gates(probs, self.options.top_k)
-        prefixes: dict[str, KeyValue] = {
-            site: layout.keys_values(self._slots(site, probs, gates)) for site, layout in self.layouts.items()
-        }
+        prefixes = {site: self._prefix(site, probs, gates) for site in self.layouts}
         return Contribution(prefixes, route_probs=probs if self.options.has_router else None)
 
     def mask_values(self) -> dict[str, Tensor]:

@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.errors import ModelError
-from mmpt.models.inject import LayerPrefix, prefix_for
+from mmpt.models.inject import carried, for_batch
+
+ROWS = 8  # of a slice of the batch with a length of its own
+WORTH = 0.1  # share of the tokens that cutting the batch must spare
 
 
 def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bool:
@@ -97,24 +100,63 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
         (B, U, d).
     """
     batch, queries, _ = hidden.shape
-    heads, tokens, width = module.n_heads, states.shape[1], states.shape[2]
+    heads, width = module.n_heads, states.shape[2]
     query = module.q(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, U, k)
     fold_key, fold_value = (weight.weight.unflatten(0, (heads, -1)) for weight in (module.k, module.v))  # (H, k, d)
     folded = _per_head(query, fold_key).reshape(batch, heads * queries, width)
-    scores = (folded @ states.transpose(1, 2)).view(batch, heads, queries, tokens)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    prefix: LayerPrefix | None = prefix_for(module, batch, query.dtype)
-    if prefix is not None:  # (B, H, U, P) in front
-        scores = torch.cat([query @ prefix.key.transpose(2, 3), scores], dim=-1)
-    probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
-    length = scores.shape[-1] - tokens
-    seen = probs[..., length:].reshape(batch, heads * queries, tokens)
-    context = _per_head((seen @ states).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
+    prefix = carried(module)
+    before = None if prefix is None else _times(query, prefix.key.transpose(2, 3))  # (B, H, U, P)
+    if prefix is not None and before is not None and prefix.key_gate is not None:
+        before = before * for_batch(prefix.key_gate, batch)[:, None, None].to(before.dtype)
+    seen, weights = [], []
+    cut = _chunks(mask, *states.shape[:2])
+    sizes = [rows.stop - rows.start for rows, _ in cut]
+    parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
+    fronts = [None] * len(cut) if before is None else before.split(sizes)
+    for (rows, tokens), part, front in zip(cut, parts, fronts, strict=True):
+        source = states[rows, :tokens]
+        scores = (part @ source.transpose(1, 2)).unflatten(1, (heads, queries))  # (B', H, U, T')
+        if mask is not None:
+            allowed = mask[rows, ..., :tokens]
+            scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
+        if front is not None:
+            scores = torch.cat([front, scores], dim=-1)
+        probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
+        before_part, seen_part = probs.split([scores.shape[-1] - tokens, tokens], dim=-1)
+        weights.append(before_part)
+        seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
+    context = _per_head(torch.cat(seen).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
     if prefix is not None:
-        context = context + probs[..., :length] @ prefix.value
+        weight = torch.cat(weights)  # (B, H, U, P)
+        if prefix.value_gate is not None:
+            weight = weight * for_batch(prefix.value_gate, batch)[:, None, None].to(weight.dtype)
+        context = context + _times(weight, prefix.value)
     output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
     return output
+
+
+def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, int]]:
+    """Cut a batch so that few padded tokens are multiplied: slices of rows, and the tokens that any of them may see.
+
+    Batches come sorted by length, so a few slices leave little padding. On a GPU the batch stays whole: to read the
+    lengths would wait for the device.
+    """
+    whole = [(slice(0, batch), longest)]
+    if mask is None or mask.shape[0] != batch or batch < 2 * ROWS or mask.device.type != "cpu":
+        return whole
+    allowed = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).flatten(1, -2).any(dim=1)
+    lengths = longest - allowed.flip(-1).int().argmax(dim=-1)  # rows without any token count as whole
+    firsts = range(0, batch, ROWS)
+    cut = [(slice(at, min(at + ROWS, batch)), int(lengths[at : at + ROWS].max())) for at in firsts]
+    spared = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
+    return cut if spared > WORTH else whole
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """(B, H, U, n) times (B' or 1, H, n, m), as (B, H, U, m); B is B' or a multiple."""
+    if right.shape[0] == 1:
+        return _per_head(left, right[0].to(left.dtype))
+    return left @ for_batch(right, left.shape[0]).to(left.dtype)
 
 
 def _per_head(rows: Tensor, weights: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from mmpt.data.collate import IGNORED
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Method, mean_embedding
 from mmpt.models import absorb
 from mmpt.models.backbone import Backbone, word_embeddings
 from mmpt.models.inject import Injection
+from mmpt.models.loss import only_labelled, token_losses
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,22 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Output:
-    """Logits (B, U, V), token-mean cross-entropy () where labels were given, and route probabilities (B, R)."""
+    """What one teacher-forced pass gives.
 
-    logits: Tensor
-    loss: Tensor | None
+    Attributes:
+        losses: (n,), cross-entropy of every label token in nats; on a GPU with zeros for the padding between them.
+        tokens: How many label tokens there are, ().
+        route_probs: (B, R), or None.
+    """
+
+    losses: Tensor
+    tokens: Tensor
     route_probs: Tensor | None
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean over the batch's label tokens, ()."""
+        return self.losses.sum() / self.tokens
 
 
 class AdaptedModel(nn.Module):
@@ -122,7 +135,11 @@ class AdaptedModel(nn.Module):
         return "model.dropout=backbone" if self.dropout else self.method.changes_encoder
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """Logits (B', U, V) for labels (B', U), -100 for padding; B' is a multiple of B, an example's rows together."""
+        """Logits of the decoder's head for labels (B', U), -100 for padding.
+
+        B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
+        :func:`mmpt.models.loss.only_labelled`.
+        """
         times = labels.shape[0] // encoded.states.shape[0]
         states, mask = encoded.states, encoded.mask
         if times > 1:
@@ -143,6 +160,15 @@ class AdaptedModel(nn.Module):
             return self.resume(batch["states"], batch["attention_mask"], batch["means"])
         return self.encode(batch["input_ids"], batch["attention_mask"])
 
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
+        return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
+
+    def losses(self, encoded: Encoded, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (n,) of the label tokens of labels (B', U), and those tokens (n,), -100 among them on a GPU."""
+        with only_labelled(self.backbone, labels) as chosen:
+            return token_losses(self.decode(encoded, labels), chosen), chosen
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **cached: Tensor) -> Output:
         """Teacher-forced pass.
 
@@ -153,9 +179,8 @@ class AdaptedModel(nn.Module):
             cached: ``states`` (B, T, d) and ``means`` (B, d), or nothing.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **cached})
-        logits = self.decode(encoded, labels)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
-        return Output(logits, loss, encoded.contribution.route_probs)
+        losses, chosen = self.losses(encoded, labels)
+        return Output(losses, (chosen != IGNORED).sum(), encoded.contribution.route_probs)
 
     @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
@@ -169,11 +194,14 @@ class AdaptedModel(nn.Module):
             (B, C), float32, the sum over a candidate's tokens.
         """
         batch, longest = encoded.states.shape[0], max(map(len, candidates))
-        padded = [[*ids, *[-100] * (longest - len(ids))] for ids in candidates]
+        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
         labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        logits = self.decode(encoded, labels)
-        losses = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=-100, reduction="none")
-        return -losses.sum(dim=-1).view(batch, len(candidates))
+        losses, chosen = self.losses(encoded, labels)
+        sizes = torch.tensor([longest if labels.is_cuda else len(ids) for ids in candidates]).repeat(batch)
+        owners = torch.arange(len(labels)).repeat_interleave(sizes).to(losses.device)
+        assert len(owners) == len(chosen)
+        totals = losses.new_zeros(len(labels)).index_add_(0, owners, losses)
+        return -totals.view(batch, len(candidates))
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

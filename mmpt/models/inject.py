@@ -46,57 +46,78 @@ class SiteShape:
 class KeyValue:
     """A site's prefix: ``key`` and ``value``, each (B or 1, L, H, P, k).
 
+    ``key_gate`` and ``value_gate`` (B or 1, L, P) multiply them where given: a prefix that examples share and see
+    through masks of their own is never copied for every example.
+
     ``positioned`` prefixes take positions 0..P-1 of the sequence (layout ``paper``); others have no position.
     """
 
     key: Tensor
     value: Tensor
     positioned: bool = False
+    key_gate: Tensor | None = None
+    value_gate: Tensor | None = None
 
     def layer(self, index: int) -> LayerPrefix:
         """The prefix of one layer."""
-        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned)
+        gates = (None if gate is None else gate[:, index] for gate in (self.key_gate, self.value_gate))
+        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned, *gates)
+
+    def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
+        layers = [self.layer(index).expanded(batch, self.key.dtype) for index in range(self.key.shape[1])]
+        key, value = (torch.stack(parts, dim=1) for parts in zip(*layers, strict=True))
+        return key, value
 
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """One layer's prefix: ``key`` and ``value``, each (B or 1, H, P, k)."""
+    """One layer's prefix: ``key`` and ``value``, each (B or 1, H, P, k), and their gates (B or 1, P) or None."""
 
     key: Tensor
     value: Tensor
     positioned: bool
+    key_gate: Tensor | None
+    value_gate: Tensor | None
+
+    def expanded(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""
+        gated = (
+            part if gate is None else part * gate[:, None, :, None]
+            for part, gate in ((self.key, self.key_gate), (self.value, self.value_gate))
+        )
+        key, value = (for_batch(part, batch).to(dtype) for part in gated)
+        return key, value
 
 
-def _for_batch(prefix: Tensor, batch: int) -> Tensor:
-    """Repeat a prefix (B or 1, H, P, k) for ``batch`` rows; a multiple of B has an example's rows together (beams)."""
-    have = prefix.shape[0]
+def for_batch(part: Tensor, batch: int) -> Tensor:
+    """Repeat (B or 1, …) for ``batch`` rows; where that is a multiple of B, an example's rows lie together (beams)."""
+    have = part.shape[0]
     if have == batch:
-        return prefix
+        return part
     if have == 1:
-        return prefix.expand(batch, -1, -1, -1)
+        return part.expand(batch, *part.shape[1:])
     if batch % have:
         raise ValueError(f"a prefix for {have} examples can't serve a batch of {batch}")
-    return prefix.repeat_interleave(batch // have, dim=0)
+    return part.repeat_interleave(batch // have, dim=0)
 
 
-def prefix_for(module: nn.Module, batch: int, dtype: torch.dtype) -> LayerPrefix | None:
-    """The prefix that a module carries now, for ``batch`` rows, each part (B, H, P, k); None without one."""
+def carried(module: nn.Module) -> LayerPrefix | None:
+    """The prefix that an attention module carries in this pass; None without one."""
     prefix: LayerPrefix | None = getattr(module, _SLOT, None)
-    if prefix is None:
-        return None
-    key, value = (_for_batch(part, batch).to(dtype) for part in (prefix.key, prefix.value))
-    return LayerPrefix(key, value, prefix.positioned)
+    return prefix
 
 
 def _extend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Put the module's prefix before key and value (B, H, N, k); widen mask and position bias (…, Q, N) to match."""
-    prefix = prefix_for(module, key.shape[0], key.dtype)
+    prefix = carried(module)
     if prefix is None:
         return key, value, mask, bias
     length, past = prefix.key.shape[2], key.shape[2] - query.shape[2]
-    key, value = torch.cat([prefix.key, key], dim=2), torch.cat([prefix.value, value], dim=2)
+    front, front_value = prefix.expanded(key.shape[0], key.dtype)
+    key, value = torch.cat([front, key], dim=2), torch.cat([front_value, value], dim=2)
     if mask is not None:  # bool: True may be attended; float: 0 is added
         mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
     if bias is not None and prefix.positioned:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmpt.config.schema import EvaluationConfig
 from mmpt.data.collate import Collator, encode, label_ids
@@ -47,8 +46,11 @@ class CachingCollator:
     activations: Activations | None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Batch tensors of :class:`Collator`; with a cache also ``states`` (B, T, d) and ``means`` (B, d)."""
-        batch = self.collate(features)
+        """Batch tensors of :class:`Collator`, short sources first; with a cache also ``states`` and ``means``.
+
+        Sorted, because attention then skips most padding (:mod:`mmpt.models.absorb`).
+        """
+        batch = self.collate(sorted(features, key=lambda feature: len(feature["input_ids"])))
         rows = batch.pop("index").tolist()
         if self.activations is None:
             return batch
@@ -93,6 +95,7 @@ class Evaluator:
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.max_length, self.seed = max_length, seed
         self.candidates = [] if task.free_text else label_ids(task, tokenizer)
+        self.places = {tuple(ids): place for place, ids in enumerate(self.candidates)}
         pad = tokenizer.pad_token_id
         self.collate = Collator(0 if pad is None else int(pad))
 
@@ -133,18 +136,19 @@ class Evaluator:
         total, tokens = 0.0, 0
         for rows, batch in self._batches(split, device):
             encoded = model.start(batch)
+            losses = None  # of the targets, by example
             if probabilities is not None:
                 likelihoods = model.rank(encoded, self.candidates).cpu()
                 probabilities[rows] = torch.softmax(likelihoods, dim=-1)
                 found = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
+                losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
             else:
                 found = self._generate(model, encoded)
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
-                logits, labels = model.decode(encoded, batch["labels"]), batch["labels"]
-                total += F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum").item()
-                tokens += int((labels != -100).sum())
+                total += (model.losses(encoded, batch["labels"])[0] if losses is None else losses).sum().item()
+                tokens += sum(len(split.features[row]["labels"]) for row in rows)
             if encoded.contribution.route_probs is not None:
                 for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):
                     routes[row] = probs
@@ -152,6 +156,16 @@ class Evaluator:
         model.injection.set({})
         routed = torch.stack(routes) if routes and routes[0].numel() else None
         return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
+
+    def _ranked_losses(self, features: Sequence[dict[str, Any]], likelihoods: Tensor) -> Tensor | None:
+        """Minus the likelihood of each target, (B,), from those of all candidates (B, C).
+
+        None where a target is no candidate: there is none, or data.max_length cut it.
+        """
+        places = [self.places.get(tuple(feature.get("labels", ()))) for feature in features]
+        if None in places:
+            return None
+        return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
     def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
         ids = model.generate(encoded, max_new_tokens=self.config.max_new_tokens, do_sample=False, num_beams=1)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
 from mmpt.config.schema import Config
@@ -125,9 +124,7 @@ class PrefixTrainer(Trainer):
         if num_items_in_batch is None:
             loss = output.loss
         else:
-            labels = inputs["labels"]
-            total = F.cross_entropy(output.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-            loss = total / num_items_in_batch
+            loss = output.losses.sum() / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss

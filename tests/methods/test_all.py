@@ -46,7 +46,7 @@ def case(name: str, **more: Any) -> AdaptedModel:
 
 def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(ids, mask, labels).logits
+        return model.logits(ids, mask, labels)
 
 
 def test_every_method_has_options_class_module_and_yaml() -> None:

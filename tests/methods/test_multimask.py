@@ -19,7 +19,7 @@ def test_open_masks_make_it_prefix_tuning(layout: str) -> None:
     with torch.no_grad():
         many.method.masks["decoder"].fill_(100.0)
         one.method.prefix["decoder"].copy_(many.method.prefix["decoder"])
-        assert torch.allclose(many(*batch()).logits, one(*batch()).logits, atol=1e-6)
+        assert torch.allclose(many.logits(*batch()), one.logits(*batch()), atol=1e-6)
 
 
 def test_closed_masks_are_not_without_effect() -> None:
@@ -28,7 +28,7 @@ def test_closed_masks_are_not_without_effect() -> None:
     with torch.no_grad():
         for mask in model.method.masks.values():
             mask.fill_(-100.0)
-        closed = model(*batch()).logits
+        closed = model.logits(*batch())
         ids, mask, labels = batch()
         model.injection.set({})
         plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
@@ -40,9 +40,9 @@ def test_equal_masks_make_the_router_irrelevant() -> None:
     with torch.no_grad():
         for mask in model.method.masks.values():
             mask.copy_(mask[:1].expand_as(mask))
-        before = model(*batch()).logits
+        before = model.logits(*batch())
         model.method.router.weight.normal_()
-        assert torch.allclose(model(*batch()).logits, before, atol=1e-6)
+        assert torch.allclose(model.logits(*batch()), before, atol=1e-6)
 
 
 def test_one_route_has_no_router_and_equals_prefix_with_one_mask() -> None:
@@ -52,17 +52,17 @@ def test_one_route_has_no_router_and_equals_prefix_with_one_mask() -> None:
         for site in ("decoder", "cross"):
             one.method.prefix[site].copy_(many.method.prefix[site])
             one.method.masks[site].copy_(many.method.masks[site][0])
-        assert torch.allclose(many(*batch()).logits, one(*batch()).logits, atol=1e-6)
+        assert torch.allclose(many.logits(*batch()), one.logits(*batch()), atol=1e-6)
 
 
 def test_a_mask_entry_acts_on_its_own_token_and_layer_only() -> None:
     model = adapted("multimask", {"num_virtual_tokens": 4}).eval()
     ids, mask, _ = batch()
     with torch.no_grad():
-        before = model.encode(ids, mask).contribution.prefixes["decoder"]
+        before = model.encode(ids, mask).contribution.prefixes["decoder"].expanded(len(ids))
         model.method.masks["decoder"][:, 2, 1] -= 3.0
-        after = model.encode(ids, mask).contribution.prefixes["decoder"]
-    for old, new in ((before.key, after.key), (before.value, after.value)):
+        after = model.encode(ids, mask).contribution.prefixes["decoder"].expanded(len(ids))
+    for old, new in zip(before, after, strict=True):
         changed = (old != new).any(dim=-1).any(dim=2).any(dim=0)  # (L, P)
         assert changed.nonzero().tolist() == [[1, 2]]
 
@@ -76,7 +76,8 @@ def test_masks_are_blended_before_the_sigmoid() -> None:
         blended = torch.sigmoid(torch.einsum("br,rsl->bsl", probs, model.method.masks["cross"]))
         slots = model.method.prefix["cross"].view(10, 3, 2, 3, 8)  # S, L, key/value, H, k
         expected = torch.einsum("bsl,slhk->blhsk", blended, slots[:, :, 0])
-        assert torch.allclose(model.encode(ids, mask).contribution.prefixes["cross"].key, expected, atol=1e-6)
+        key, _ = model.encode(ids, mask).contribution.prefixes["cross"].expanded(len(ids))
+        assert torch.allclose(key, expected, atol=1e-6)
 
 
 def test_router_noise_scales_the_logits_and_leaves_the_gradient_alone() -> None:

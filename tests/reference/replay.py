@@ -118,16 +118,17 @@ def replay(meta: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor
     output = model(ids, mask, tensors["in.labels"])
     output.loss.backward()
     with torch.no_grad():
+        logits = model.logits(ids, mask, tensors["in.labels"])
         encoded = model.encode(ids, mask)
         contribution, length = encoded.contribution, meta["generate"]["max_new_tokens"]
         generated = model.generate(encoded, **meta["generate"])
     generated = torch.nn.functional.pad(generated, (0, 1 + length - generated.shape[1]))
-    result = {"out.loss": output.loss, "out.logits": output.logits, "out.generated": generated}
+    result = {"out.loss": output.loss, "out.logits": logits, "out.generated": generated}
     if contribution.prompt is not None:
         result["out.prefix"] = contribution.prompt.expand(ids.shape[0], -1, -1)
     else:
         prefix = contribution.prefixes["decoder"]
-        planes = torch.stack([prefix.key, prefix.value]).expand(-1, ids.shape[0], -1, -1, -1, -1)  # (2, B, L, H, P, k)
+        planes = torch.stack(prefix.expanded(ids.shape[0]))  # (2, B, L, H, P, k)
         result["out.prefix"] = planes.permute(2, 0, 1, 3, 4, 5)
     if contribution.route_probs is not None:
         result["out.router_probs"] = contribution.route_probs

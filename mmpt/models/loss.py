@@ -1,0 +1,86 @@
+"""Cross-entropy where labels are: logits of padding are never computed, and one table of logits is kept, not four.
+
+Letters: B batch, U target tokens, n target tokens with a label, V vocabulary, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+from mmpt.data.collate import IGNORED
+
+
+@contextmanager
+def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor]:
+    """Let the model's head see only the positions that have a label.
+
+    Args:
+        model: A model with output embeddings.
+        labels: (B, U), -100 for padding.
+
+    Yields:
+        The labels (n,) of the rows that the head computes, logits (n, V). On a GPU that is every row, padding
+        included: to count the labelled ones would wait for the device.
+    """
+    flat = labels.flatten()
+    head = model.get_output_embeddings()
+    assert head is not None
+    rows = None if labels.is_cuda else (flat != IGNORED).nonzero().squeeze(1)
+    if rows is not None and len(rows) == len(flat):
+        rows = None
+
+    def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0].flatten(0, 1)  # (B·U, d)
+        return (hidden if rows is None else hidden[rows], *args[1:])
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield flat if rows is None else flat[rows]
+    finally:
+        hook.remove()
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each token in nats, float32 (n,), zero where the label is -100.
+
+    The same values and gradients as ``torch.nn.functional.cross_entropy(..., reduction="none")``, once differentiable.
+
+    Args:
+        logits: (n, V), any float type.
+        labels: (n,), int64.
+    """
+    losses: Tensor = _TokenLosses.apply(logits, labels)
+    return losses
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Keeps the probabilities, and turns them into the gradient in place."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        values = logits.float()
+        chosen = labels.clamp(min=0).unsqueeze(1)  # (n, 1)
+        top, where = values.max(dim=-1, keepdim=True)
+        probs = torch.softmax(values, dim=-1)
+        # log Σ exp(z) = z_max - log p_max, and p_max is at least 1/V: no precision is lost where p of the label is tiny
+        losses = (top - probs.gather(1, where).log() - values.gather(1, chosen)).squeeze(1)
+        ctx.save_for_backward(probs, chosen, labels)
+        ctx.dtype = logits.dtype
+        return losses.masked_fill(labels == IGNORED, 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        probs, chosen, labels = ctx.saved_tensors
+        scale = gradient.masked_fill(labels == IGNORED, 0.0).unsqueeze(1)  # (n, 1)
+        # in place: a second pass over the same graph would find the gradient here, and autograd then refuses it
+        probs.mul_(scale)
+        probs.scatter_add_(1, chosen, -scale)
+        return probs.to(ctx.dtype), None
