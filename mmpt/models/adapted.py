@@ -21,7 +21,7 @@ from mmpt.methods.base import BackboneShape, Contribution, Method, mean_embeddin
 from mmpt.models import absorb
 from mmpt.models.backbone import Backbone, word_embeddings
 from mmpt.models.inject import Injection
-from mmpt.models.loss import only_labelled, token_losses
+from mmpt.models.loss import only_labelled, row_losses
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Output:
     """What one teacher-forced pass gives.
 
     Attributes:
-        losses: (n,), cross-entropy of every label token in nats; on a GPU with zeros for the padding between them.
-        tokens: How many label tokens there are, ().
+        losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
+        tokens: How many label tokens there are in the batch, ().
         route_probs: (B, R), or None.
     """
 
@@ -164,10 +164,10 @@ class AdaptedModel(nn.Module):
         """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
         return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
 
-    def losses(self, encoded: Encoded, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (n,) of the label tokens of labels (B', U), and those tokens (n,), -100 among them on a GPU."""
-        with only_labelled(self.backbone, labels) as chosen:
-            return token_losses(self.decode(encoded, labels), chosen), chosen
+    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Cross-entropy of the label tokens of each row of labels (B', U), summed, in nats: (B',), float32."""
+        with only_labelled(self.backbone, labels) as places:
+            return row_losses(self.decode(encoded, labels), labels, places)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **cached: Tensor) -> Output:
         """Teacher-forced pass.
@@ -179,8 +179,8 @@ class AdaptedModel(nn.Module):
             cached: ``states`` (B, T, d) and ``means`` (B, d), or nothing.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **cached})
-        losses, chosen = self.losses(encoded, labels)
-        return Output(losses, (chosen != IGNORED).sum(), encoded.contribution.route_probs)
+        losses = self.losses(encoded, labels)
+        return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
 
     @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
@@ -196,12 +196,7 @@ class AdaptedModel(nn.Module):
         batch, longest = encoded.states.shape[0], max(map(len, candidates))
         padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
         labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        losses, chosen = self.losses(encoded, labels)
-        sizes = torch.tensor([longest if labels.is_cuda else len(ids) for ids in candidates]).repeat(batch)
-        owners = torch.arange(len(labels)).repeat_interleave(sizes).to(losses.device)
-        assert len(owners) == len(chosen)
-        totals = losses.new_zeros(len(labels)).index_add_(0, owners, losses)
-        return -totals.view(batch, len(candidates))
+        return -self.losses(encoded, labels).view(batch, len(candidates))
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

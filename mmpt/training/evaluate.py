@@ -147,7 +147,7 @@ class Evaluator:
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
-                total += (model.losses(encoded, batch["labels"])[0] if losses is None else losses).sum().item()
+                total += (model.losses(encoded, batch["labels"]) if losses is None else losses).sum().item()
                 tokens += sum(len(split.features[row]["labels"]) for row in rows)
             if encoded.contribution.route_probs is not None:
                 for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
 from mmpt.config.schema import Config
+from mmpt.data.collate import IGNORED
 from mmpt.errors import AdapterError, ConfigError, RunError, TrainingError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state, read_state, save_state
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
+from mmpt.training.pack import Pass, seat, table
 
 WEIGHTS = "method.safetensors"
 
@@ -137,13 +139,30 @@ class PrefixTrainer(Trainer):
         Raises:
             TrainingError: The loss is not a finite number.
         """
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        place = seat()
+        if place is None or table(self.config) is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = place.training_pass(self._pass(inputs, num_items_in_batch))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"loss is {loss.item()} at step {self.state.global_step + 1}; {self._culprits()}; the last "
                 "evaluation's checkpoint is kept; lower method.lr of that group, or set trainer.max_grad_norm"
             )
         return loss
+
+    def _pass(self, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Pass:
+        """What this trial adds to the pack's next training pass."""
+        adapted = self.adapted.train()
+        batch = self._prepare_inputs(inputs)
+        with self.accelerator.autocast():
+            encoded = adapted.start(batch)
+        divisor: Tensor | float
+        if num_items_in_batch is None:
+            divisor = (batch["labels"] != IGNORED).sum() * self.current_gradient_accumulation_steps
+        else:
+            divisor = num_items_in_batch
+        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast)
 
     def _culprits(self) -> str:
         """Which groups hold values, or else gradients, that aren't finite."""
