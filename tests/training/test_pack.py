@@ -37,16 +37,16 @@ def status(directory: Path) -> str:
 def test_trials_of_a_pack_give_what_they_give_alone_and_fail_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    steps = ["trainer.max_steps=50", "trainer.logging_steps=1"]
-    sweep = [*SMALL, *steps, "method.num_virtual_tokens=10,5", "method.lr.masks=0.05,1e38"]
-    assert main([*PACK, *sweep, f"run.root={tmp_path / 'pack'}", "seed=3"]) == 1
+    # Rates at which rounding doesn't grow: at the default ones a run on two threads leaves that on one by 1e-4 as well.
+    steps = ["trainer.max_steps=50", "trainer.logging_steps=1", "trainer.eval_strategy=no", "seed=3"]
+    steps += ["cache=ram", "method.lr.prefix=0.01", "method.num_virtual_tokens=10,5"]
+    sweep = [*SMALL, *steps, "method.lr.masks=0.01,1e38"]
+    assert main([*PACK, *sweep, f"run.root={tmp_path / 'pack'}"]) == 1
     shown = capsys.readouterr()
     assert "[0] mmpt: rte with multimask" in shown.out and shown.err.count("error: loss is nan") == 2
     together = runs(tmp_path / "pack")
     assert sorted(map(status, together)) == ["done", "done", "failed", "failed"]
-    assert (
-        main(["-m", *SMALL, *steps, "method.num_virtual_tokens=10,5", f"run.root={tmp_path / 'alone'}", "seed=3"]) == 0
-    )
+    assert main(["-m", *SMALL, *steps, "method.lr.masks=0.01", f"run.root={tmp_path / 'alone'}"]) == 0
     for directory in runs(tmp_path / "alone"):
         found, wanted = losses(tmp_path / "pack" / directory.name), losses(directory)
         assert len(wanted) == 50 and found == pytest.approx(wanted, abs=1e-4)
