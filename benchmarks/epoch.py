@@ -1,9 +1,9 @@
 """One epoch with its evaluation, ours against peft's: ``python -m benchmarks.epoch``.
 
 The size and lengths of RTE (train 2,241, validation 249; synthetic words), random weights of t5-small's shape, batch
-32. Ours is ``train.py`` itself with its run directory, checkpoints and journal; peft's is benchmarks/peft_trial.py. Both
-run in this process in turns. Our first epoch is shown apart: it includes start and the one pass of the encoder over all
-splits, which no later epoch, trial or seed repeats.
+32. Ours is ``train.py`` itself with its run directory, checkpoints and journal; peft's is benchmarks/peft_trial.py.
+Both run in this process in turns. Our first epoch is shown apart: it includes start and the one pass of the encoder
+over all splits, which no later epoch, trial or seed repeats.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The main figures in under three minutes: ``make bench-quick``. Few rounds; the last line is one JSON object.
 
 Each value is peft's median over ours: the training step at RTE's lengths for t5-base's and t5-small's shape, an epoch
-with evaluation for t5-small's (a part of the examples; a later epoch, and apart from it the first one with the encoder's
-pass), and the peak memory of a step's process for t5-base's.
+with evaluation for t5-small's (a part of the examples; a later epoch, and apart from it the first one with the
+encoder's pass), and the peak memory of a step's process for t5-base's.
 """
 
 from __future__ import annotations

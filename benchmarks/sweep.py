@@ -1,9 +1,9 @@
 """A sweep of 24 trials, ours against 24 runs with peft one after another: ``python -m benchmarks.sweep``.
 
-The size and lengths of RTE (synthetic words), random weights of t5-small's shape. Ours is one command, ``train.py -m``
-over learning rates and seeds, from nothing: start, weights, the one pass of the encoder, 24 trainings with evaluation and
-run directories. With peft every trial is a process of its own (benchmarks/peft_trial.py), as a shell loop would start it.
-Those 24 processes do the same work: a few of them are timed, and their median counts 24 times.
+The size and lengths of RTE (synthetic words), random weights of t5-small's shape. Ours is one command, ``train.py
+-m`` over learning rates and seeds, from nothing: start, weights, the one pass of the encoder, 24 trainings with
+evaluation and run directories. With peft every trial is a process of its own (benchmarks/peft_trial.py), as a shell
+loop would start it. Those 24 processes do the same work: a few of them are timed, and their median counts 24 times.
 """
 
 from __future__ import annotations

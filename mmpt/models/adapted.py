@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED
@@ -105,8 +105,10 @@ class AdaptedModel(nn.Module):
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
-        super().train(mode)
-        self.backbone.train(mode and self.dropout)
+        drops = mode and self.dropout
+        if (self.training, self.method.training, self.backbone.training) != (mode, mode, drops):  # a walk each step
+            super().train(mode)
+            self.backbone.train(drops)
         return self
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
@@ -202,19 +204,34 @@ class AdaptedModel(nn.Module):
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generate as the backbone does, (B, U) with the start token; ``options`` go to its own ``generate``.
 
+        ``cache_implementation="static"`` keeps the decoder's keys and values in tensors of a fixed size, which
+        compiled decoders need; it takes ``max_new_tokens``.
+
         Raises:
-            ValueError: A static cache was asked for: its empty places can't be told from keys.
+            ValueError: A static cache is asked of layout ``paper``, whose positions count the tokens there are, or
+                without ``max_new_tokens``; or another cache is.
         """
-        if options.get("cache_implementation") is not None:
-            raise ValueError("generation with prefixes needs the default dynamic cache; leave cache_implementation out")
+        wish = options.pop("cache_implementation", None)
+        if wish not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
         if options.get("use_cache", True):
-            # a cache that grows by itself: generate's own has as many layers as the encoder, whatever the decoder has
-            options["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            options["past_key_values"] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
         self.injection.set(encoded.contribution.prefixes)
         states = BaseModelOutput(last_hidden_state=encoded.states)
         model: Any = self.backbone
         ids: Tensor = model.generate(encoder_outputs=states, attention_mask=encoded.mask, **options)
         return ids
+
+    def _key_cache(self, encoded: Encoded, static: bool, longest: int | None) -> EncoderDecoderCache:
+        """A cache for keys and values; generate's own has as many layers as the encoder, whatever the decoder has."""
+        if not static:
+            return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if any(prefix.positioned for prefix in encoded.contribution.prefixes.values()):
+            raise ValueError("method.layout=paper needs the dynamic cache: its positions count the tokens there are")
+        if longest is None:
+            raise ValueError("a static cache needs max_new_tokens, its size")
+        model: Any = self.backbone
+        return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
 
 
 class VocabularyRecorder:

@@ -168,7 +168,9 @@ class Evaluator:
         return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
     def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
-        ids = model.generate(encoded, max_new_tokens=self.config.max_new_tokens, do_sample=False, num_beams=1)
+        length, cache = self.config.max_new_tokens, self.config.key_cache
+        options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
+        ids = model.generate(encoded, **options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:
