@@ -1,0 +1,32 @@
+"""Masks as a picture, for loggers that show pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def draw_masks(array: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Draw masks side by side, tokens down and layers across, dark where the prefix is shut out.
+
+    Args:
+        array: ``(R, S, L)``, values in [0, 1].
+
+    Returns:
+        The picture, ``(height, width, 4)``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    masks = np.asarray(array, dtype=np.float32)
+    routes, tokens, layers = masks.shape
+    figure = Figure(figsize=(1 + routes * (0.6 + 0.2 * layers), 1 + 0.25 * tokens), dpi=80, layout="constrained")
+    panels = figure.subplots(1, routes, squeeze=False, sharey=True)[0]
+    for route, panel in enumerate(panels):
+        image = panel.imshow(masks[route], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        panel.set(title=f"route {route}", xlabel="layer")
+    panels[0].set_ylabel("token")
+    figure.colorbar(image, ax=list(panels))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
