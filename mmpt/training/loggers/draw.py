@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,10 +17,16 @@ def draw_masks(array: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     Returns:
         The picture, ``(height, width, 4)``.
     """
+    masks = np.asarray(array, dtype=np.float32)
+    return _draw(masks.tobytes(), masks.shape)
+
+
+@functools.lru_cache(maxsize=8)  # several loggers show the same picture, and drawing takes a few hundred milliseconds
+def _draw(values: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    masks = np.asarray(array, dtype=np.float32)
+    masks = np.frombuffer(values, dtype=np.float32).reshape(shape)
     routes, tokens, layers = masks.shape
     figure = Figure(figsize=(1 + routes * (0.6 + 0.2 * layers), 1 + 0.25 * tokens), dpi=80, layout="constrained")
     panels = figure.subplots(1, routes, squeeze=False, sharey=True)[0]

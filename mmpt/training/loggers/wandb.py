@@ -125,7 +125,7 @@ class WandbLogger:
                     "or use logger.mode=auto (offline without a key) or logger=none"
                 )
             return "offline", "no API key"
-        if not _reachable(server):
+        if not reachable(server):
             return "offline", f"{server} can't be reached"
         return "online", None
 
@@ -185,7 +185,7 @@ def has_key(server: str) -> bool:
     return False
 
 
-def _reachable(server: str) -> bool:
+def reachable(server: str) -> bool:
     """Whether the server takes connections. Behind a proxy only W&B itself can tell."""
     if urllib.request.getproxies():
         return True
