@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import sys
 from importlib.util import find_spec
 from typing import Any, get_type_hints
@@ -47,14 +47,17 @@ def _build(arguments: argparse.Namespace) -> str:
     """Save the view and return its address, or with ``--dry-run`` return it as JSON."""
     if find_spec("wandb_workspaces") is None:
         raise DashboardError(f"the dashboard needs the package wandb-workspaces, which isn't installed: {INSTALL}")
+    if arguments.task is not None and not re.fullmatch(r"[\w .-]+", arguments.task):
+        raise DashboardError(
+            f"--task {arguments.task!r} is no name that a filter of W&B can hold; use letters and digits"
+        )
     server = server_url()
-    if not arguments.dry_run and not has_key(server):
+    if not arguments.dry_run and not has_key():
         raise DashboardError(
             f"no API key for {server}: set WANDB_API_KEY or run `wandb login`; --dry-run shows the view without one"
         )
     if not arguments.dry_run and not reachable(server):
         raise DashboardError(f"{server} can't be reached; --dry-run shows the view without it")
-    os.environ.setdefault("WANDB_SILENT", "true")  # what there is to say is said here
     if arguments.dry_run:
         model = workspace(arguments.project, arguments.entity or "", arguments.task)._to_model()
         return json.dumps(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)), indent=2)
@@ -103,7 +106,7 @@ def workspace(project: str, entity: str, task: str | None = None) -> Any:
         project=project,
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
-        runset_settings=ws.RunsetSettings(filters=[] if task is None else [ws.Tags().isin([task])]),
+        runset_settings=ws.RunsetSettings(filters="" if task is None else ws.And(ws.Tags().isin([task]))),
         auto_generate_panels=False,
     )
 

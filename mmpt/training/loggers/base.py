@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from mmpt.errors import MmptError
+from mmpt.errors import ConfigError
 
 Say = Callable[[str], None]
 
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 class Logger(Protocol):
     """One place where metrics go, told in this order: start, then any of the middle ones, then finish.
 
-    A logger may raise anything: :class:`Loggers` makes one line of it, and the run goes on.
+    A logger may raise anything: :class:`Loggers` makes one line of it, and the run goes on. Only a ConfigError ends it.
     """
 
     label: str  # what the user knows it by
@@ -42,7 +42,7 @@ class Logger(Protocol):
             resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
 
         Raises:
-            MmptError: The run must not begin, because the user insisted on what can't be had.
+            ConfigError: The run must not begin, because the settings insist on what can't be had.
         """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,7 +83,7 @@ class Loggers:
         """Begin a run in every logger, with the arguments of :meth:`Logger.start`; one that can't is left out.
 
         Raises:
-            MmptError: As a logger says.
+            ConfigError: As a logger says.
         """
         for logger in self.loggers:
             if self._safely(logger, "starting", lambda logger: logger.start(**about)):
@@ -122,7 +122,7 @@ class Loggers:
         """Whether it went well; an error becomes one line, once for each logger and kind of operation."""
         try:
             operation(logger)
-        except MmptError:
+        except ConfigError:
             raise
         except Exception as error:  # each backend has errors of its own, and none may stop a run
             if (logger.label, what) not in self._complained:

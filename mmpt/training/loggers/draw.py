@@ -28,12 +28,15 @@ def _draw(values: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
     masks = np.frombuffer(values, dtype=np.float32).reshape(shape)
     routes, tokens, layers = masks.shape
-    figure = Figure(figsize=(1 + routes * (0.6 + 0.2 * layers), 1 + 0.25 * tokens), dpi=80, layout="constrained")
+    width, height = 1.6 + routes * (0.4 + 0.2 * layers), 1 + 0.25 * tokens  # inches
+    figure = Figure(figsize=(width, height), dpi=80)
     panels = figure.subplots(1, routes, squeeze=False, sharey=True)[0]
     for route, panel in enumerate(panels):
         image = panel.imshow(masks[route], vmin=0, vmax=1, cmap="viridis", aspect="auto")
         panel.set(title=f"route {route}", xlabel="layer")
+        panel.locator_params(integer=True)
     panels[0].set_ylabel("token")
+    figure.subplots_adjust(left=0.6 / width, right=1 - 0.2 / width, bottom=0.5 / height, top=1 - 0.35 / height)
     figure.colorbar(image, ax=list(panels))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import secrets
 import socket
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.errors import RunError
+from mmpt.errors import ConfigError
 from mmpt.training.loggers.base import Say
 from mmpt.training.loggers.draw import draw_masks
 
@@ -55,7 +54,7 @@ class WandbLogger:
         """Begin a run; one that goes on keeps its id. W&B can't take back what an interrupted run logged too far.
 
         Raises:
-            RunError: ``logger.mode=online`` without an API key.
+            ConfigError: ``logger.mode=online`` without an API key.
         """
         mode, reason = self._choose_mode()
         if reason:
@@ -118,9 +117,9 @@ class WandbLogger:
         if asked == "offline":
             return "offline", None
         server = server_url()
-        if not has_key(server):
+        if not has_key():
             if self._config.mode == "online":
-                raise RunError(
+                raise ConfigError(
                     f"logger.mode=online needs an API key for {server}: set WANDB_API_KEY or run `wandb login`, "
                     "or use logger.mode=auto (offline without a key) or logger=none"
                 )
@@ -132,13 +131,8 @@ class WandbLogger:
 
 def _init(mode: Mode, arguments: dict[str, Any], say: Say) -> Any:
     """Begin a W&B run; one that can't begin online begins offline."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports end up on the console where they fail
+    settings = _settings()
     import wandb
-
-    settings = wandb.Settings(
-        silent=True, console="off", disable_git=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
-    )
-    wandb.setup(settings=settings)  # wandb.init logs in, and talks about it, before it looks at its settings
 
     def begin(mode: Mode) -> Any:
         resume: Literal["allow"] | None = "allow" if mode == "online" else None
@@ -149,8 +143,9 @@ def _init(mode: Mode, arguments: dict[str, Any], say: Say) -> Any:
             return begin("online")
         except Exception as error:
             line = " ".join(str(error).split())[:200]
-            say(f"W&B: can't log online ({line}); {_upload_hint(Path(arguments['dir']))}")
-            arguments = {**arguments, "id": secrets.token_hex(4)}  # W&B still holds the other id as in use
+            what = f"{server_url()} refuses the API key" if "API key" in line or "401" in line else "can't log online"
+            say(f"W&B: {what} ({line}); {_upload_hint(Path(arguments['dir']))}")
+            arguments = {**arguments, "id": f"{arguments['id']}-offline"}  # W&B still holds the other id as in use
     return begin("offline")
 
 
@@ -168,21 +163,27 @@ def _run_id(directory: Path) -> str:
 
 
 def server_url() -> str:
-    """The W&B server in use."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    """The W&B server in use: W&B's own, or what WANDB_BASE_URL or ``wandb login --host`` says."""
+    return str(_settings().base_url)
 
 
-def has_key(server: str) -> bool:
-    """Whether W&B would find an API key without asking: in the environment or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
-    for path in (Path(file).expanduser() for file in files):
-        try:
-            return netrc.netrc(path).authenticators(urlsplit(server).netloc) is not None
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
+def has_key() -> bool:
+    """Whether W&B would find a key for its server without asking: in the environment or in the netrc file."""
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = _settings()
+    return bool(settings.api_key or settings.identity_token_file or read_netrc_auth(host=settings.base_url))
+
+
+def _settings() -> Any:
+    """W&B's settings in this process, which it reads once; they keep it quiet."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports end up on the console where they fail
+    import wandb
+
+    quiet = wandb.Settings(
+        silent=True, console="off", disable_git=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
+    )
+    return wandb.setup(settings=quiet).settings  # wandb.init logs in, and talks about it, before it looks at its own
 
 
 def reachable(server: str) -> bool:
