@@ -62,8 +62,9 @@ class TensorboardLogger:
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in self._settings.items()
         }
-        for summary in hparams(settings, dict(values)):
-            self._writer._get_file_writer().add_summary(summary)  # add_hparams() would make a run of its own of them
+        # Not add_hparams(): it makes a run of its own of them, and its first summary hides what other runs have.
+        for summary in hparams(settings, dict(values))[1:]:
+            self._writer._get_file_writer().add_summary(summary)
         for key, value in values.items():
             self._writer.add_scalar(key, value, self._step)
 
