@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpt.cli import main
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
 from mmpt.training.loggers import make_logger
@@ -137,6 +138,22 @@ def test_wrong_key_is_told_in_one_line_and_the_run_is_offline(
     assert len(said) == 1 and f"W&B: {refusing} refuses the API key" in said[0] and "logging offline" in said[0]
     assert len(history(tmp_path)) == 7
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["refuses", "is closed"])
+def test_training_goes_on_without_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str, server: str, capfd: Any
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", refusing if server == "refuses" else f"http://127.0.0.1:{free_port()}")
+    words = ["data.limit_train=32", "data.limit_validation=16", "data.limit_test=16", "trainer.max_steps=2"]
+    assert main([f"run.dir='{tmp_path / 'r'}'", *words, "trainer.logging_steps=1", "logger=[wandb,csv]"]) == 0
+    said = "".join(capfd.readouterr())
+    (line,) = [line for line in said.splitlines() if "W&B" in line]
+    assert "logging offline" in line and ("refuses the API key" if server == "refuses" else "can't be reached") in line
+    assert (tmp_path / "r" / "result.json").exists()
+    assert [row["step"] for row in history(tmp_path / "r") if "train/loss" in row] == [1, 2]
 
 
 def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
