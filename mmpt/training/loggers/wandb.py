@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import urllib.request
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
+from mmpt.training.files import write_text
 from mmpt.training.loggers.base import Say
 from mmpt.training.loggers.draw import draw_masks
 
@@ -131,19 +133,20 @@ class WandbLogger:
 
 def _init(mode: Mode, arguments: dict[str, Any], say: Say) -> Any:
     """Begin a W&B run; one that can't begin online begins offline."""
-    settings = _settings()
+    _settings()  # wandb.init logs in, and talks about it, before it looks at the settings it is given
     import wandb
 
     def begin(mode: Mode) -> Any:
         resume: Literal["allow"] | None = "allow" if mode == "online" else None
-        return wandb.init(mode=mode, resume=resume, settings=settings, reinit="create_new", **arguments)
+        return wandb.init(mode=mode, resume=resume, settings=_quiet(), reinit="create_new", **arguments)
 
     if mode == "online":
         try:
             return begin("online")
         except Exception as error:
             line = " ".join(str(error).split())[:200]
-            what = f"{server_url()} refuses the API key" if "API key" in line or "401" in line else "can't log online"
+            refused = re.search(r"\b401\b|API key", line)
+            what = f"{server_url()} refuses the API key" if refused else "can't log online"
             say(f"W&B: {what} ({line}); {_upload_hint(Path(arguments['dir']))}")
             arguments = {**arguments, "id": f"{arguments['id']}-offline"}  # W&B still holds the other id as in use
     return begin("offline")
@@ -157,8 +160,7 @@ def _run_id(directory: Path) -> str:
     """The id that makes a resumed run go on in W&B: drawn once, kept in the run directory."""
     path = directory / "wandb" / "run_id"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
+        write_text(path, secrets.token_hex(4))
     return path.read_text(encoding="utf-8")
 
 
@@ -176,14 +178,19 @@ def has_key() -> bool:
 
 
 def _settings() -> Any:
-    """W&B's settings in this process, which it reads once; they keep it quiet."""
+    """W&B's settings in this process, which it reads once from environment and files; ours keep it quiet."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports end up on the console where they fail
     import wandb
 
-    quiet = wandb.Settings(
+    return wandb.setup(settings=_quiet()).settings
+
+
+def _quiet() -> Any:
+    import wandb
+
+    return wandb.Settings(
         silent=True, console="off", disable_git=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
     )
-    return wandb.setup(settings=quiet).settings  # wandb.init logs in, and talks about it, before it looks at its own
 
 
 def reachable(server: str) -> bool:
