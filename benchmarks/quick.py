@@ -7,6 +7,7 @@ encoder's pass), and the peak memory of a step's process for t5-base's.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 
@@ -17,6 +18,7 @@ from benchmarks.setting import BEST, PEFT, machine, show
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     began = time.perf_counter()
     found: dict[str, float] = {}
     for shape, rounds in (("t5_base", 2), ("t5_small", 3)):
