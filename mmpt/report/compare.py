@@ -133,7 +133,7 @@ class _Predictions:
     def of(self, run: Run) -> Answers:
         """Read one run's answers; a ValueError says in one line why there are none."""
         if run.place is None:
-            raise ValueError("no predictions (results without their run directories)")
+            raise ValueError("no predictions, since the run directories aren't given")
         key = str(run.place)
         if key not in self._kept:
             while len(self._kept) >= 32:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt.report.load import Run, number
-from mmpt.report.settings import differing, flatten, shown
+from mmpt.report.settings import Settings, differing, flatten, shown
 from mmpt.report.stats import Paired, Summary, describe
 
 LONGEST = 120  # signs of a message in a note
+MOST = 6  # settings in a row's name
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,16 @@ class Row:
         return [run.seed for run in self.runs if run.seed is not None]
 
     @property
+    def setting(self) -> str:
+        """What tells this row from others, as the command line takes it; past the first few only how many more."""
+        words = [f"{key}={value}" for key, value in list(self.settings.items())[:MOST]]
+        more = len(self.settings) - MOST
+        return " ".join([*words, f"(and {more} more)"] if more > 0 else words)
+
+    @property
     def label(self) -> str:
         """The method, with what tells its rows apart."""
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.settings.items())])
+        return f"{self.method} {self.setting.replace(' method.', ' ').removeprefix('method.')}".rstrip()
 
     def median(self, *path: str) -> float | None:
         """Median of a number of the results; None where no result has it."""
@@ -91,6 +99,7 @@ def group(runs: Iterable[Run]) -> list[Row]:
     for row in rows:
         blocks[row.task, row.model].append(row)
     for block in blocks.values():
+        _metric(block)
         _tell_apart(block)
         _missing_seeds(block)
         _rank(block)
@@ -179,24 +188,30 @@ def _trouble(runs: Sequence[Run]) -> list[str]:
     return few if len(notes) <= 4 else [*few, f"and {len(notes) - 4} more trials that don't count"]
 
 
+def _metric(block: Sequence[Row]) -> None:
+    """A row without a result has the metric of its task's other rows."""
+    known = [row.metric for row in block if row.metric != "?"]
+    for row in block:
+        if row.metric == "?" and len(set(known)) == 1:
+            row.metric = known[0]
+
+
 def _tell_apart(block: Sequence[Row]) -> None:
     """Give rows of one task and model the settings that differ: inside of a method any, across methods the others."""
-    flat = [flatten(_settings(row)) for row in block]
-    across = [key for key in differing(flat) if not key.startswith("method.")]
-    by_method: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(block):
-        by_method[row.method].append(index)
-    for indices in by_method.values():
-        inside = [key for key in differing(flat[index] for index in indices) if key.startswith("method.")]
-        for index in indices:
-            keys = [key for key in [*inside, *across] if key in flat[index]]
-            block[index].settings = {key: shown(flat[index][key]) for key in keys}
+    known = [(row, flatten(settings.values)) for row in block if (settings := _settings(row)) is not None]
+    across = [key for key in differing(flat for _, flat in known) if not key.startswith("method.")]
+    by_method: dict[str, list[tuple[Row, dict[str, Any]]]] = defaultdict(list)
+    for row, flat in known:
+        by_method[row.method].append((row, flat))
+    for several in by_method.values():
+        inside = [key for key in differing(flat for _, flat in several) if key.startswith("method.")]
+        for row, flat in several:
+            row.settings = {key: shown(flat[key]) for key in [*inside, *across] if key in flat}
     _number(block)
 
 
-def _settings(row: Row) -> Mapping[str, Any]:
-    found = [run.settings for run in [*row.runs, *row.rest] if run.settings is not None]
-    return found[0].values if found else {}
+def _settings(row: Row) -> Settings | None:
+    return next((run.settings for run in [*row.runs, *row.rest] if run.settings is not None), None)
 
 
 def _number(block: Sequence[Row]) -> None:
@@ -206,8 +221,7 @@ def _number(block: Sequence[Row]) -> None:
         labels[row.label].append(row)
     for rows in labels.values():
         for count, row in enumerate(rows if len(rows) > 1 else [], start=1):
-            known = any(run.settings is not None for run in [*row.runs, *row.rest])
-            row.settings["settings"] = f"#{count}" if known else f"#{count} (not told by the file)"
+            row.settings["settings"] = f"#{count}" if _settings(row) is not None else f"#{count}, not told by the file"
 
 
 def _missing_seeds(block: Sequence[Row]) -> None:

@@ -73,7 +73,18 @@ def _score(row: Row) -> str:
 
 def _details(rows: Sequence[Row]) -> str:
     """One line a row with all statistics."""
-    head = ["task", "method", "$n$", "test", "median", "best", "95\\,\\% interval", "ms a step", "training s", "peak MB"]
+    head = [
+        "task",
+        "method",
+        "$n$",
+        "test",
+        "median",
+        "best",
+        "95\\,\\% interval",
+        "ms a step",
+        "training s",
+        "peak MB",
+    ]
     compared = any(row.comparison for row in rows)
     if compared:
         head += ["$\\Delta$ to baseline", "$p$ seeds", "$p$ examples", "$p$ McNemar"]

@@ -16,8 +16,19 @@ from mmpt.report.settings import Settings, SettingsReader
 
 Result = dict[str, Any]
 NEEDED = ("task", "method", "model", "seed", "metric", "scores")
-EXPECTED = ("data", "parameters", "timing", "memory", "steps", "epochs", "config_fingerprint", "data_fingerprint")
-EXPECTED += ("backbone_fingerprint", "versions", "warnings")
+EXPECTED = (
+    "data",
+    "parameters",
+    "timing",
+    "memory",
+    "steps",
+    "epochs",
+    "config_fingerprint",
+    "data_fingerprint",
+    "backbone_fingerprint",
+    "versions",
+    "warnings",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,7 @@ class Run:
 
     name: str  # of the run directory, or FILE:LINE
     status: str  # done, running, killed, interrupted, failed, damaged
-    result: Result = field(default_factory=dict)  # empty unless done
+    result: Result = field(default_factory=dict)  # empty where there is none
     settings: Settings | None = None  # None where only a result is known
     seed: int | None = None
     place: Path | None = None  # the run directory
@@ -122,7 +133,9 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
         from mmpt.report.wandb_export import read_export
 
         return read_export(place)
-    raise RunError(f"{place} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file")
+    raise RunError(
+        f"{place} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file"
+    )
 
 
 def find_runs(place: Path) -> Iterator[Path]:
@@ -167,8 +180,8 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         except ValueError as error:
             return Run(directory.name, "damaged", {}, settings, _seed(seed), directory, one_line(error))
         return _checked(Run(directory.name, "done", result, settings, _seed(seed), directory, problem))
-    error = status.get("error")
-    why = one_line(error.get("message", "")) if isinstance(error, Mapping) else ""
+    told = status.get("error")
+    why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
     if state == "running" and not _alive(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
     return Run(directory.name, state, {}, settings, _seed(seed), directory, why)

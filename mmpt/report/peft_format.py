@@ -98,7 +98,7 @@ def _metrics(run: Run) -> list[dict[str, Any]]:
     lines = metrics(run)
     began = next((line["time"] for line in lines if isinstance(line.get("time"), int | float)), None)
     entries, loss = [], None
-    batch = _group(run, "trainer").get("per_device_train_batch_size")
+    batch = _samples_a_step(run)
     for line in lines:
         loss = line.get("train/loss", loss)
         if not any(str(key).startswith("validation/") for key in line):
@@ -108,13 +108,13 @@ def _metrics(run: Run) -> list[dict[str, Any]]:
         entry = dict.fromkeys(
             ("train time", "eval time", "tokens / sec", "mem allocated avg", "mem reserved avg"), None
         )
-        samples = step * batch if isinstance(step, int) and isinstance(batch, int) else None
+        samples = step * batch if isinstance(step, int) and batch is not None else None
         entries.append(
             {"step": step, "valid accuracy": line.get(f"validation/{run.metric}"), "train loss": loss}
             | {"train samples": samples, "elapsed time": elapsed, **entry}
         )
     steps = run.result.get("steps")
-    samples = steps * batch if isinstance(steps, int) and isinstance(batch, int) else None
+    samples = steps * batch if isinstance(steps, int) and batch is not None else None
     if run.result:
         entries.append(
             {"step": steps, "test accuracy": run.score(), "train loss": loss, "train samples": samples}
@@ -123,12 +123,19 @@ def _metrics(run: Run) -> list[dict[str, Any]]:
     return entries
 
 
+def _samples_a_step(run: Run) -> int | None:
+    """Of one process; a run on several doesn't say how many it had."""
+    trainer = _group(run, "trainer")
+    batch, several = trainer.get("per_device_train_batch_size"), trainer.get("gradient_accumulation_steps", 1)
+    return batch * several if isinstance(batch, int) and isinstance(several, int) else None
+
+
 def _meta_info(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
     versions = run.result.get("versions")
     versions = versions if isinstance(versions, Mapping) else environment.get("versions", {})
-    hub = _group(run, "task").get("hub")
+    hub = _group(run, "task").get("hub") if _group(run, "data").get("name") == "hub" else None
     gpus = environment.get("gpus")
-    system, _, release = str(environment.get("platform", "")).partition("-")
+    parts = str(environment.get("platform", "")).partition("-with-")[0].split("-")  # Linux-6.1.0-x86_64-with-glibc2.36
     packages: dict[str, Any] = {}
     for name in PACKAGES:
         packages |= {f"{name}-version": versions.get(name), f"{name}-commit-hash": None}
@@ -146,10 +153,10 @@ def _meta_info(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
         },
         "package_info": packages,
         "system_info": {
-            "system": system or None,
-            "release": release or None,
-            "version": environment.get("python"),
-            "machine": environment.get("platform"),
+            "system": parts[0] or None,
+            "release": "-".join(parts[1:-1]) or None,
+            "version": None,
+            "machine": parts[-1] if len(parts) > 2 else None,
             "processor": environment.get("cpu"),
             "accelerator": gpus[0] if isinstance(gpus, list) and gpus else None,
         },

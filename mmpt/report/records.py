@@ -19,11 +19,39 @@ FORMAT = 1
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute a text that starts like this
 TEXTS = ("source", "task", "model", "method", "label", "settings", "metric", "seeds", "baseline", "notes")
 COUNTS = ("n", "not_counted", "place", "paired_seeds", "paired_examples")
-NUMBERS = ("mean", "sd", "median", "best", "low", "high", "validation_mean", "majority", "chance", "trainable")
-NUMBERS += ("total", "bytes", "step_ms_median", "train_s", "total_s", "examples_per_s", "peak_bytes", "steps", "epochs")
-NUMBERS += ("difference", "difference_low", "difference_high", "p_seeds", "p_seeds_holm", "example_difference")
-NUMBERS += ("example_difference_low", "example_difference_high", "p_examples", "p_examples_holm", "p_mcnemar")
-NUMBERS += ("p_mcnemar_holm",)
+NUMBERS = (
+    "mean",
+    "sd",
+    "median",
+    "best",
+    "low",
+    "high",
+    "validation_mean",
+    "majority",
+    "chance",
+    "trainable",
+    "total",
+    "bytes",
+    "step_ms_median",
+    "train_s",
+    "total_s",
+    "examples_per_s",
+    "peak_bytes",
+    "steps",
+    "epochs",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_seeds",
+    "p_seeds_holm",
+    "example_difference",
+    "example_difference_low",
+    "example_difference_high",
+    "p_examples",
+    "p_examples_holm",
+    "p_mcnemar",
+    "p_mcnemar_holm",
+)
 COLUMNS = (*TEXTS, *COUNTS, *NUMBERS)
 
 

@@ -104,7 +104,9 @@ def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // len(values))
     chunks = [min(size, draws - begin) for begin in range(0, draws, size)]
-    means = np.concatenate([values[rng.integers(len(values), size=(rows, len(values)))].mean(axis=1) for rows in chunks])
+    means = np.concatenate(
+        [values[rng.integers(len(values), size=(rows, len(values)))].mean(axis=1) for rows in chunks]
+    )
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     rounded = np.round(means, 12)  # sums of the same numbers in another order are equal

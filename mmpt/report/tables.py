@@ -71,7 +71,7 @@ def short(rows: Sequence[Row]) -> str:
         "task": lambda row: markdown(f"{row.task} ({row.metric})"),
         "model": lambda row: markdown(row.model),
         "method": lambda row: markdown(row.method),
-        "settings": lambda row: markdown(_settings(row)),
+        "settings": lambda row: markdown(row.setting),
         "trainable": lambda row: whole(row.median("parameters", "trainable")),
         "test, mean ± sd": lambda row: spread(row, "**" if row.place == 1 else ""),
         "seeds": lambda row: str(len(row.runs)),
@@ -83,7 +83,7 @@ def short(rows: Sequence[Row]) -> str:
     }
     if len({row.model for row in rows}) < 2:
         del columns["model"]
-    for name, say in (("settings", _settings), ("Δ to baseline", versus), ("notes", notes)):
+    for name, say in (("settings", lambda row: row.setting), ("Δ to baseline", versus), ("notes", notes)):
         if not any(say(row) for row in rows):
             del columns[name]
     return grid(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
@@ -206,10 +206,6 @@ def markdown(text: object) -> str:
 def latex(text: object) -> str:
     """Escape what LaTeX would read as a command."""
     return "".join(_LATEX.get(sign, sign) for sign in one_line(text))
-
-
-def _settings(row: Row) -> str:
-    return " ".join(f"{key}={value}" for key, value in row.settings.items())
 
 
 def _majority(row: Row) -> tuple[str, str, str]:
