@@ -248,4 +248,11 @@ def _few(values: Iterable[Any]) -> str:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    return row.task == "?", row.task, row.model, row.summary is None, -row.summary.mean if row.summary else 0.0, row.label
+    return (
+        row.task == "?",
+        row.task,
+        row.model,
+        row.summary is None,
+        -row.summary.mean if row.summary else 0.0,
+        row.label,
+    )

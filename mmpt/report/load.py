@@ -42,6 +42,7 @@ class Run:
     seed: int | None = None
     place: Path | None = None  # the run directory
     problem: str = ""  # why it doesn't count, or what is wrong with it although it does
+    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model where nothing else tells them
 
     def known(self, name: str) -> str:
         """``task``, ``method`` or ``model``, from the result or the settings; ``?`` where neither says."""
@@ -49,7 +50,7 @@ class Run:
             return value
         group = self.settings.values.get(name) if self.settings is not None else None
         value = group.get("name") if isinstance(group, Mapping) else group
-        return value if isinstance(value, str) else "?"
+        return value if isinstance(value, str) else self.names.get(name, "?")
 
     @property
     def metric(self) -> str:
@@ -124,7 +125,11 @@ def one_line(text: object) -> str:
 
 def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.is_dir():
-        return [read_run(directory, reader) for directory in find_runs(place)]
+        from mmpt.report.ledger import lost_trials
+
+        directories = list(find_runs(place))
+        runs = [read_run(directory, reader) for directory in directories]
+        return [*runs, *lost_trials(place, {directory.name for directory in directories})]
     if not place.exists():
         raise RunError(f"{place} doesn't exist; give run directories, their root, or jsonl files")
     if place.suffix == ".jsonl":
@@ -151,7 +156,7 @@ def find_runs(place: Path) -> Iterator[Path]:
         if "status.json" in files or "result.json" in files:
             names.clear()
             yield Path(folder)
-        names.sort()
+        names[:] = sorted(name for name in names if name != ".sweeps")
 
 
 def read_run(directory: Path, reader: SettingsReader) -> Run:

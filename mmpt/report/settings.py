@@ -14,7 +14,7 @@ from mmpt.config.fingerprint import deciding
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SECTION = re.compile(r"^(?=\S)", re.M)
-_OWN = ("seed:", "run:", "logger:", "experiment:")  # sections that differ between runs of one setting
+_OWN = ("seed:", "run:", "logger:", "experiment:", "sweep:")  # sections that differ between runs of one setting
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Accepted forms (docs/report.md shows how to make each):
 - CSV as W&B's table of runs gives it: ``Name``, ``State``, and a column for each dotted key of the configuration
   (``method.lr.prefix``) and each key of the summary (``test/accuracy``).
 
-The summary's ``test/METRIC``, ``validation/METRIC``, ``majority/METRIC``, ``timing/…``, ``parameters/…`` and
+The summary's ``test/METRIC`` or ``test/score``, ``best/validation_score``, ``timing/…``, ``parameters/…`` and
 ``memory/…`` become the result. A finished run without a test score is told, and doesn't count.
 """
 
@@ -29,6 +29,11 @@ from mmpt.report.settings import Settings, nested
 STATES = {"finished": "done", "crashed": "failed", "killed": "killed", "failed": "failed", "running": "running"}
 METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
 PRIMARY = {"accuracy": "accuracy", "accuracy_f1": "accuracy", "f1a_em": "f1a", "exact_match": "exact_match"}
+PLACES = {  # of scores in a summary; the first one that is there counts
+    "test": ("test/{metric}", "test/score"),
+    "validation": ("best/validation_score", "validation/{metric}"),
+    "majority": ("majority/{metric}",),
+}
 TAKEN = ("timing", "parameters", "memory")
 MISSING = ("data", "config_fingerprint", "data_fingerprint", "backbone_fingerprint", "versions", "warnings")
 
@@ -111,11 +116,10 @@ def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, An
     metric = PRIMARY.get(str(task.get("metric")) if isinstance(task, Mapping) else "", "")
     if not metric:
         metric = next((found for found in METRICS if number(summary, f"test/{found}") is not None), "accuracy")
-    scores = {
-        split: {metric: value}
-        for split in ("test", "validation", "majority", "chance")
-        if (value := number(summary, f"{split}/{metric}")) is not None
-    }
+    scores = {}
+    for split, keys in PLACES.items():
+        values = [value for key in keys if (value := number(summary, key.format(metric=metric))) is not None]
+        scores |= {split: {metric: values[0]}} if values else {}
     result: dict[str, Any] = {**names, "seed": seed, "metric": metric, "scores": scores}
     for group in TAKEN:
         start = f"{group}/"

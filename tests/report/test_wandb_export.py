@@ -16,6 +16,8 @@ from tests.report.builder import config
 
 SUMMARY = {
     "test/accuracy": 0.8,
+    "test/score": 0.8,
+    "best/validation_score": 0.75,
     "validation/accuracy": 0.7,
     "majority/accuracy": 0.5,
     "timing/train_s": 5.0,
@@ -77,6 +79,7 @@ def test_each_form_gives_the_same_row(form: Any, tmp_path: Path) -> None:
     (row,) = group(loaded.runs)
     assert (row.task, row.method, row.model, row.metric) == ("rte", "prefix", "bundled", "accuracy")
     assert row.seeds == [1, 2] and row.scores == [0.8, 0.8] and not problems([row])
+    assert row.median("scores", "validation", "accuracy") == 0.75
     assert row.median("timing", "train_s") == 5.0 and row.median("parameters", "trainable") == 100
     assert row.median("scores", "majority", "accuracy") == 0.5 and row.most("memory", "peak_bytes") == 1000
 
