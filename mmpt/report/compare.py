@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.groups import Comparison, Row
@@ -31,11 +31,11 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     if baseline not in methods:
         hint = nearest(baseline, methods)
         raise RunError(f"--baseline {baseline}: no run of that method{hint}; there are {', '.join(methods)}")
-    answers = _Predictions()
+    answers, baselines = _Predictions(), _Baselines(rows, baseline)
     for row in rows:
         if row.method == baseline or row.summary is None:
             continue
-        other = _baseline_row(row, rows, baseline)
+        other = baselines.of(row)
         if other is None:
             row.comparison = Comparison(baseline, (), note=f"no finished run of {baseline} on this task and model")
         else:
@@ -43,29 +43,37 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     _correct(rows)
 
 
-def _baseline_row(row: Row, rows: Sequence[Row], baseline: str) -> Row | None:
-    """The baseline's row whose other settings are nearest; among equals the best on validation, never on test."""
-    found = [
-        other
-        for other in rows
-        if (other.task, other.model, other.metric, other.method) == (row.task, row.model, row.metric, baseline)
-        and other.summary is not None
-    ]
-    mine = _beside_method(row)
+class _Baselines:
+    """Finds the baseline's row for each of the others."""
 
-    def rank(other: Row) -> tuple[int, float]:
-        theirs = _beside_method(other)
-        unequal = sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
-        scores = [score for run in other.runs if (score := run.score("validation")) is not None]
-        return unequal, -statistics.fmean(scores) if scores else 0.0
+    def __init__(self, rows: Sequence[Row], method: str) -> None:
+        self._rows: dict[tuple[str, str, str], list[tuple[Row, dict[str, str], float]]] = defaultdict(list)
+        for row in rows:
+            if row.method == method and row.summary is not None:
+                scores = [score for run in row.runs if (score := run.score("validation")) is not None]
+                validation = statistics.fmean(scores) if scores else 0.0
+                self._rows[row.task, row.model, row.metric].append((row, _beside_method(row), validation))
 
-    return min(found, key=rank, default=None)
+    def of(self, row: Row) -> Row | None:
+        """The one whose other settings are nearest; among equals the best on validation, never on test."""
+        mine = _beside_method(row)
+
+        def rank(candidate: tuple[Row, dict[str, str], float]) -> tuple[int, float]:
+            _, theirs, validation = candidate
+            if mine == theirs:
+                return 0, -validation
+            return sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys()), -validation
+
+        found = min(self._rows[row.task, row.model, row.metric], key=rank, default=None)
+        return None if found is None else found[0]
 
 
-def _beside_method(row: Row) -> dict[str, Any]:
+def _beside_method(row: Row) -> dict[str, str]:
     settings = row.runs[0].settings
-    flat = flatten(settings.values) if settings is not None else {}
-    return {key: str(value) for key, value in flat.items() if not key.startswith("method.")}
+    if settings is None:
+        return {}
+    beside = {key: value for key, value in settings.values.items() if key != "method"}
+    return {key: str(value) for key, value in flatten(beside).items()}
 
 
 def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:

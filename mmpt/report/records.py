@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -140,7 +141,7 @@ def as_parquet(records: Sequence[Record]) -> bytes:
 
 def as_jsonl(runs: Iterable[Run]) -> str:
     """Write results one a line, each with its resolved configuration, so that they group as their directories do."""
-    return "".join(f"{dumps(with_config(run))}\n" for run in runs if run.result and run.status == "done")
+    return "".join(f"{_line(with_config(run))}\n" for run in runs if run.result and run.status == "done")
 
 
 def with_config(run: Run) -> dict[str, Any]:
@@ -162,14 +163,27 @@ def as_json(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[s
     Returns:
         JSON text; docs/report.md lists its keys.
     """
-    content: Mapping[str, Any] = {
-        "format": FORMAT,
-        "rows": [{**record(row), "scores": {str(r.seed): r.score() for r in row.runs}} for row in rows],
-        "published": [asdict(figure) for figure in figures],
-        "problems": list(problems),
-        "runs": list(runs),
+    parts = {
+        "rows": ({**record(row), "scores": {str(r.seed): r.score() for r in row.runs}} for row in rows),
+        "published": map(asdict, figures),
+        "problems": problems,
+        "runs": runs,
     }
-    return dumps(content, indent=1) + "\n"
+    lists = [f'"{name}": [\n{",".join(map(_item, items)).lstrip()}]' for name, items in parts.items()]
+    return f'{{"format": {FORMAT},\n' + ",\n".join(lists) + "}\n"
+
+
+def _item(content: Any) -> str:
+    """One element of a list, on a line of its own."""
+    return f"\n{_line(content)}"
+
+
+def _line(content: Any) -> str:
+    """JSON on one line; what YAML has and JSON lacks becomes text, a number that isn't finite null."""
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return dumps(json.loads(json.dumps(content, default=str)))
 
 
 def _cell(value: Any) -> Any:

@@ -13,7 +13,8 @@ import yaml
 from mmpt.config.fingerprint import deciding
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SECTION = re.compile(r"^(?=\S)", re.M)
+_SECTION = re.compile(r"^(?=[\w\"'])", re.M)
+_SEED = re.compile(r"seed: (\d+)\s*")
 _OWN = ("seed:", "run:", "logger:", "experiment:", "sweep:")  # sections that differ between runs of one setting
 
 
@@ -33,9 +34,10 @@ class Settings:
 
 @dataclass
 class SettingsReader:
-    """Reads config.yaml files; the part that seeds share is parsed once."""
+    """Reads config.yaml files; what runs share is parsed once."""
 
-    _known: dict[str, Settings] = field(default_factory=dict)
+    _known: dict[str, Settings] = field(default_factory=dict)  # by all sections but a run's own
+    _parsed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by section
 
     def read(self, text: str) -> tuple[Settings, Any]:
         """Read one file.
@@ -50,12 +52,25 @@ class SettingsReader:
             ValueError: The text is no YAML mapping.
         """
         sections = _SECTION.split(text)
-        own = [section for section in sections if section.startswith(_OWN)]
         shared = "".join(section for section in sections if not section.startswith(_OWN))
         if shared not in self._known:
-            self._known[shared] = Settings.of(_parse(shared))
-        seeds = [_parse(section) for section in own if section.startswith("seed:")]
-        return self._known[shared], seeds[-1]["seed"] if seeds else None
+            self._known[shared] = Settings.of(self._values(text, sections))
+        seeds = [section for section in sections if section.startswith("seed:")]
+        if seeds and (plain := _SEED.fullmatch(seeds[-1])):
+            return self._known[shared], int(plain[1])
+        return self._known[shared], _parse(seeds[-1])["seed"] if seeds else None
+
+    def _values(self, text: str, sections: list[str]) -> dict[str, Any]:
+        """Parse a file by its sections, or as a whole where they don't stand alone, as with YAML's references."""
+        values: dict[str, Any] = {}
+        try:
+            for section in filter(str.strip, sections):
+                if section not in self._parsed:
+                    self._parsed[section] = _parse(section)
+                values |= self._parsed[section]
+        except ValueError:
+            return _parse(text)
+        return values or _parse(text)
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -112,16 +127,12 @@ def differing(flat: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     several = list(flat)
     keys = sorted({key for one in several for key in one})
-    return [key for key in keys if len({_text(one.get(key, _MISSING)) for one in several}) > 1]
-
-
-def shown(value: Any) -> str:
-    """Write a setting's value as the command line takes it."""
-    return value if isinstance(value, str) else _text(value)
+    return [key for key in keys if len({repr(one.get(key, _MISSING)) for one in several}) > 1]
 
 
 _MISSING = object()
 
 
-def _text(value: Any) -> str:
-    return "–" if value is _MISSING else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+def shown(value: Any) -> str:
+    """Write a setting's value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
