@@ -1,8 +1,8 @@
 """A report of many runs: ``python -m benchmarks.report --out benchmarks/results/report.json``.
 
 Makes synthetic run directories (real configurations; scores are random and mean nothing) in a temporary folder, and
-measures seconds and peak memory of ``python -m mmpt.report`` in a process of its own: the short table, then a report in
-every default format with paired comparisons, which reads all predictions.
+measures seconds and peak memory of ``python -m mmpt.report`` in a process of its own: the short table, a report in
+every default format, and one with paired comparisons, which reads all predictions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 TASKS = ("boolq", "cb", "copa", "multirc", "rte", "wic")
 METHODS = ("full", "lora", "multimask", "prefix", "prompt", "smop")
 SEEDS, EXAMPLES, EVALUATIONS = 5, 100, 20
-WAYS = {"table": [], "all default formats, paired": ["--baseline", "prefix", "--published", "--out"]}
+WAYS = {
+    "table": [],
+    "all default formats": ["--published", "--out"],
+    "all default formats, paired with a baseline": ["--published", "--baseline", "prefix", "--out"],
+}
 
 
 def make_runs(root: Path, runs: int) -> None:

@@ -41,7 +41,7 @@ def lost_trials(root: Path, found: set[str]) -> Iterator[Run]:
 def _lost(overrides: str, record: Mapping[str, Any], directory: Any) -> Run:
     words = dict(word.split("=", 1) for word in overrides.split() if "=" in word)
     seed = words.get("seed", words.get("++seed", ""))
-    names = {name: words[name] for name in ("task", "method", "model") if name in words}
+    names = {name: word for name, word in words.items() if name in ("task", "method", "model")}
     state = str(record.get("state"))
     problem = one_line(record.get("error") or "")
     if isinstance(directory, str):

@@ -162,6 +162,8 @@ def _draw(section: Section, rows: Sequence[Row], methods: Mapping[str, int], fig
     """Add the plots of one task."""
     if len(rows) > STRIPS:
         section.remarks.append(f"Plots show the best {STRIPS} of {len(rows)} settings.")
+    if len(rows) > CURVES or any(len(row.runs) > SEEDS for row in rows):
+        section.remarks.append(f"Curves show at most the best {CURVES} settings and {SEEDS} seeds of each.")
     drawn = rows[:STRIPS]
     found: list[Plot | None] = [
         plots.scores(drawn, methods, figures),

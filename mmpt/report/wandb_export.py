@@ -116,7 +116,7 @@ def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, An
     metric = PRIMARY.get(str(task.get("metric")) if isinstance(task, Mapping) else "", "")
     if not metric:
         metric = next((found for found in METRICS if number(summary, f"test/{found}") is not None), "accuracy")
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for split, keys in PLACES.items():
         values = [value for key in keys if (value := number(summary, key.format(metric=metric))) is not None]
         scores |= {split: {metric: values[0]}} if values else {}
