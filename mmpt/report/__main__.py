@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmpt.errors import MmptError, RunError, nearest
 from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import Run, load, one_line
 from mmpt.report.published import Figure, figures
+from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
 from mmpt.report.tables import short
-from mmpt.training.files import dumps, write_bytes, write_text
+from mmpt.training.files import write_bytes
 
 FORMATS = ("md", "tex", "csv", "parquet", "json", "html", "jsonl", "peft")
 DEFAULT = "md,tex,csv,parquet,json,html"
 TOLD = 20  # problems on the console; the files have all of them
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """All that is written."""
 
@@ -30,6 +33,11 @@ class Report:
     rows: Sequence[Row]
     figures: Sequence[Figure]
     problems: Sequence[str]
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One a row, all columns."""
+        return [record(row) for row in self.rows]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,14 +118,17 @@ def _report(arguments: argparse.Namespace) -> Report:
 
 def _write(report: Report, out: Path, formats: Iterable[str]) -> None:
     if out.suffix == ".jsonl":
-        from mmpt.report.records import as_jsonl
-
-        write_text(out, as_jsonl(report.runs))
+        _save(out, as_jsonl(report.runs))
         return
     if out.is_file():
         raise RunError(f"--out {out} is a file; name a folder, or a file that ends in .jsonl")
     for name in formats:
         _WRITERS[name](report, out)
+
+
+def _save(path: Path, text: str) -> None:
+    """Write a text; half of a surrogate pair, which JSON can hold and UTF-8 can't, becomes a question mark."""
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def _markdown(report: Report, out: Path) -> None:
@@ -126,46 +137,41 @@ def _markdown(report: Report, out: Path) -> None:
     text = f"# Report\n\n{full(report.rows, report.figures)}"
     if report.problems:
         text += "\n## Not counted\n\n" + "".join(f"- {markdown(line)}\n" for line in report.problems)
-    write_text(out / "report.md", text)
+    _save(out / "report.md", text)
 
 
 def _latex(report: Report, out: Path) -> None:
     from mmpt.report.latex import document
 
-    write_text(out / "report.tex", document(report.rows, report.figures))
+    _save(out / "report.tex", document(report.rows, report.figures))
 
 
 def _csv(report: Report, out: Path) -> None:
-    from mmpt.report.records import as_csv, published_record, record
-
-    write_text(out / "report.csv", as_csv([*map(record, report.rows), *map(published_record, report.figures)]))
+    _save(out / "report.csv", as_csv([*report.records, *map(published_record, report.figures)]))
 
 
 def _parquet(report: Report, out: Path) -> None:
-    from mmpt.report.records import as_parquet, published_record, record
-
-    records = [*map(record, report.rows), *map(published_record, report.figures)]
+    records = [*report.records, *map(published_record, report.figures)]
     write_bytes(out / "report.parquet", as_parquet(records))
 
 
 def _json(report: Report, out: Path) -> None:
     from mmpt.report.peft_format import experiment
-    from mmpt.report.records import as_json
 
     runs = map(experiment, report.runs)
-    write_text(out / "report.json", as_json(report.rows, report.figures, report.problems, runs))
+    scores = [{str(run.seed): run.score() for run in row.runs} for row in report.rows]
+    records = [{**values, "scores": one} for values, one in zip(report.records, scores, strict=True)]
+    _save(out / "report.json", as_json(records, report.figures, report.problems, runs))
 
 
 def _html(report: Report, out: Path) -> None:
     from mmpt.report.page import page
 
-    write_text(out / "report.html", page(report.rows, report.figures, report.problems))
+    _save(out / "report.html", page(report.rows, report.records, report.figures, report.problems))
 
 
 def _jsonl(report: Report, out: Path) -> None:
-    from mmpt.report.records import as_jsonl
-
-    write_text(out / "results.jsonl", as_jsonl(report.runs))
+    _save(out / "results.jsonl", as_jsonl(report.runs))
 
 
 def _peft(report: Report, out: Path) -> None:
@@ -174,7 +180,7 @@ def _peft(report: Report, out: Path) -> None:
 
     for count, run in enumerate(report.runs, start=1):
         name = re.sub(r"[^\w.-]+", "_", run.name)[:100].lstrip(".")
-        write_text(out / "method_comparison" / f"{count:05d}-{name}.json", dumps(experiment(run), indent=2) + "\n")
+        _save(out / "method_comparison" / f"{count:05d}-{name}.json", json_text(experiment(run), indent=2) + "\n")
 
 
 _WRITERS: dict[str, Callable[[Report, Path], None]] = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmpt.report.load import Run, number
+from mmpt.report.load import Run, number, one_line
 from mmpt.report.settings import Settings, differing, flatten, shown
 from mmpt.report.stats import Paired, Summary, describe
 
@@ -206,7 +206,7 @@ def _tell_apart(block: Sequence[Row]) -> None:
     for several in by_method.values():
         inside = [key for key in differing(flat for _, flat in several) if key.startswith("method.")]
         for row, flat in several:
-            row.settings = {key: shown(flat[key]) for key in [*inside, *across] if key in flat}
+            row.settings = {one_line(key): one_line(shown(flat[key])) for key in [*inside, *across] if key in flat}
     _number(block)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,15 @@ class Run:
     def known(self, name: str) -> str:
         """``task``, ``method`` or ``model``, from the result or the settings; ``?`` where neither says."""
         if isinstance(value := self.result.get(name), str):
-            return value
+            return one_line(value)
         group = self.settings.values.get(name) if self.settings is not None else None
         value = group.get("name") if isinstance(group, Mapping) else group
-        return value if isinstance(value, str) else self.names.get(name, "?")
+        return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
 
     @property
     def metric(self) -> str:
         """The primary metric."""
-        return str(self.result.get("metric", "?"))
+        return one_line(self.result.get("metric", "?"))
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where there is none."""
@@ -127,8 +127,10 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.is_dir():
         from mmpt.report.ledger import lost_trials
 
-        directories = list(find_runs(place))
+        closed: list[OSError] = []
+        directories = list(find_runs(place, closed.append))
         runs = [read_run(directory, reader) for directory in directories]
+        runs += [Run(one_line(error.filename), "damaged", problem=f"can't be read ({_why(error)})") for error in closed]
         return [*runs, *lost_trials(place, {directory.name for directory in directories})]
     if not place.exists():
         raise RunError(f"{place} doesn't exist; give run directories, their root, or jsonl files")
@@ -143,16 +145,17 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     )
 
 
-def find_runs(place: Path) -> Iterator[Path]:
+def find_runs(place: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
     """Find run directories: folders with ``status.json``; nothing inside of one is searched.
 
     Args:
         place: A run directory, or a folder above some.
+        unreadable: Is told of folders that can't be read.
 
     Yields:
         Run directories by name.
     """
-    for folder, names, files in os.walk(place):
+    for folder, names, files in os.walk(place, onerror=unreadable):
         if "status.json" in files or "result.json" in files:
             names.clear()
             yield Path(folder)
@@ -173,7 +176,7 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         status = _object(directory / "status.json")
     except ValueError as error:
         status = {"status": "damaged", "error": {"message": one_line(error)}}
-    settings, seed, problem = None, None, ""
+    name, settings, seed, problem = one_line(directory.name), None, None, ""
     try:
         settings, seed = reader.read((directory / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -183,13 +186,13 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         try:
             result = _object(directory / "result.json")
         except ValueError as error:
-            return Run(directory.name, "damaged", {}, settings, _seed(seed), directory, one_line(error))
-        return _checked(Run(directory.name, "done", result, settings, _seed(seed), directory, problem))
+            return Run(name, "damaged", {}, settings, _seed(seed), directory, one_line(error))
+        return _checked(Run(name, "done", result, settings, _seed(seed), directory, problem))
     told = status.get("error")
     why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
     if state == "running" and not _alive(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
-    return Run(directory.name, state, {}, settings, _seed(seed), directory, why)
+    return Run(name, state, {}, settings, _seed(seed), directory, why)
 
 
 def _alive(status: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from mmpt.report.groups import Row
 from mmpt.report.load import Run
 from mmpt.report.plots import Plot
 from mmpt.report.published import Figure
-from mmpt.report.records import record
+from mmpt.report.records import Record
 from mmpt.report.settings import flatten
 from mmpt.report.tables import NONE, decimal, interval, notes, p_value, spread, versus, whole
 
@@ -50,11 +50,12 @@ class Section:
     remarks: list[str] = field(default_factory=list)
 
 
-def page(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[str]) -> str:
+def page(rows: Sequence[Row], records: Sequence[Record], figures: Sequence[Figure], problems: Sequence[str]) -> str:
     """Make the page.
 
     Args:
         rows: Of :func:`mmpt.report.groups.group`.
+        records: The same as :func:`mmpt.report.records.record` has them, for whoever wants to save them.
         figures: Published figures to be laid beside.
         problems: Trials that don't count, one line each.
 
@@ -83,7 +84,7 @@ def page(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[str]
         synthetic=any(_bundled(run) for row in rows for run in row.runs),
         published=[figure for figure in figures if figure.task in tasks],
         facts=_facts(rows, problems),
-        data=embed([record(row) for row in rows]),
+        data=embed(records),
     )
 
 
@@ -122,6 +123,7 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
     columns = ["method", "test, mean ± sd", "95 % interval", "median", "best", "n"]
     columns += ["Δ to baseline", "p, seeds", "p, examples", "p, McNemar"] if compared else []
     columns += ["trainable", "bytes", "ms a step", "training s", "peak MB", "notes"]
+    columns = [name if "," in name else name.replace(" ", "\u00a0") for name in columns]  # breaks only at commas
     lines = [(row, plots.style(methods[row.method]), _cells(row, compared)) for row in block]
     section = Section(f"{first.task} ({first.metric}), {first.model}", f"task-{count}", columns, lines)
     done = [row for row in block if row.summary is not None and row.metric == first.metric]

@@ -141,7 +141,7 @@ def as_parquet(records: Sequence[Record]) -> bytes:
 
 def as_jsonl(runs: Iterable[Run]) -> str:
     """Write results one a line, each with its resolved configuration, so that they group as their directories do."""
-    return "".join(f"{_line(with_config(run))}\n" for run in runs if run.result and run.status == "done")
+    return "".join(f"{json_text(with_config(run))}\n" for run in runs if run.result and run.status == "done")
 
 
 def with_config(run: Run) -> dict[str, Any]:
@@ -151,11 +151,11 @@ def with_config(run: Run) -> dict[str, Any]:
     return {**run.result, "config": {**run.settings.values, "seed": run.seed}}
 
 
-def as_json(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[str], runs: Iterable[Any]) -> str:
+def as_json(records: Iterable[Record], figures: Sequence[Figure], problems: Sequence[str], runs: Iterable[Any]) -> str:
     """Write everything as one JSON object.
 
     Args:
-        rows: All rows.
+        records: One a row.
         figures: Published figures that are laid beside.
         problems: Trials that don't count, one line each.
         runs: One record a run, of :func:`mmpt.report.peft_format.experiment`.
@@ -164,7 +164,7 @@ def as_json(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[s
         JSON text; docs/report.md lists its keys.
     """
     parts = {
-        "rows": ({**record(row), "scores": {str(r.seed): r.score() for r in row.runs}} for row in rows),
+        "rows": records,
         "published": map(asdict, figures),
         "problems": problems,
         "runs": runs,
@@ -173,17 +173,17 @@ def as_json(rows: Sequence[Row], figures: Sequence[Figure], problems: Sequence[s
     return f'{{"format": {FORMAT},\n' + ",\n".join(lists) + "}\n"
 
 
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Write JSON; what YAML has and JSON lacks, such as dates, becomes text, a number that isn't finite null."""
+    try:
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return dumps(json.loads(json.dumps(content, default=str)), indent=indent)
+
+
 def _item(content: Any) -> str:
     """One element of a list, on a line of its own."""
-    return f"\n{_line(content)}"
-
-
-def _line(content: Any) -> str:
-    """JSON on one line; what YAML has and JSON lacks becomes text, a number that isn't finite null."""
-    try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return dumps(json.loads(json.dumps(content, default=str)))
+    return f"\n{json_text(content)}"
 
 
 def _cell(value: Any) -> Any:

@@ -173,7 +173,7 @@ def versus(row: Row) -> str:
 
 def notes(row: Row) -> str:
     """All notes of a row, in one line."""
-    return "; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""]))
+    return one_line("; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""])))
 
 
 def interval(low: float | None, high: float | None) -> str:

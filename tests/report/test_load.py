@@ -155,3 +155,19 @@ def test_trials_of_a_sweep_without_a_directory_are_shown(tmp_path: Path) -> None
         f"{words} seed=3: missing a sweep recorded it as done, but {tmp_path}/gone is gone",
         f"{words} seed=4: missing a sweep began it, and it left no run directory",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    rows = group(load([tmp_path]).runs)
+    assert problems(rows) == [f"{tmp_path}/closed: damaged can't be read (Permission denied)"]
+    assert rows[0].scores == [0.7]

@@ -133,6 +133,19 @@ def test_hostile_names_stay_text(name: str, tmp_path: Path, capsys: Capture) -> 
     assert name in json.loads((tmp_path / "out" / "report.json").read_text())["rows"][0]["task"]
 
 
+def test_half_a_surrogate_pair_is_written(tmp_path: Path, capsys: Capture) -> None:
+    directory = write(tmp_path / "runs", versions={"torch": "\ud800"})
+    content = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").write_text(json.dumps({**content, "task": "a\ud800b", "metric": "accuracy"}))
+    formats = "md,tex,csv,parquet,json,html,jsonl,peft"
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", formats]) == 0
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.jsonl")]) == 0
+    assert "| a b (accuracy) |" in capsys.readouterr().out
+    for path in (tmp_path / "out").rglob("report.*"):
+        if path.suffix != ".parquet":
+            path.read_text(encoding="utf-8")
+
+
 def test_importing_is_light() -> None:
     heavy = ("torch", "matplotlib", "transformers", "scipy")
     code = f"import sys, mmpt.report; print([name for name in {heavy} if name in sys.modules])"
