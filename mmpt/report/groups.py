@@ -6,7 +6,7 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmpt.report.load import Run, number, one_line
@@ -92,7 +92,7 @@ def group(runs: Iterable[Run]) -> list[Row]:
         Rows by task, model, and falling mean; rows without a finished run last.
     """
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in _with_settings(list(runs)):
         groups[_key(run)].append(run)
     rows = [_row(found) for found in groups.values()]
     blocks: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -114,6 +114,12 @@ def problems(rows: Iterable[Row]) -> list[str]:
             lines.append(f"{run.name}: {run.status} {run.problem}".rstrip())
         lines += [f"{run.name}: {run.problem}" for run in row.runs if run.problem]
     return lines
+
+
+def _with_settings(runs: Sequence[Run]) -> list[Run]:
+    """A result that came without its configuration takes it from the same run's directory, where that is there too."""
+    known = {run.fingerprint: run.settings for run in runs if run.settings is not None and run.fingerprint}
+    return [replace(run, settings=known.get(run.fingerprint)) if run.settings is None else run for run in runs]
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -140,16 +146,20 @@ def _row(found: Sequence[Run]) -> Row:
 
 
 def _once_a_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Keep one run a seed: the one read last; without a configuration, other fingerprints are other settings."""
+    """Keep one run a seed: the one read last, of two copies the one with its directory.
+
+    Without a configuration, other fingerprints are other settings.
+    """
     kept: dict[tuple[int | None, str], Run] = {}
     repeated: list[Run] = []
-    for run in runs:
-        key = (run.seed, run.fingerprint if run.settings is None else "")
+    for one in runs:
+        run, key = one, (one.seed, one.fingerprint if one.settings is None else "")
         if key in kept:
-            old = kept[key]
-            same = "the same run" if old.fingerprint and old.fingerprint == run.fingerprint else "another run"
-            why = f"seed {run.seed} again, {same} as {run.name}, which counts"
-            repeated.append(Run(old.name, "repeated", old.result, old.settings, old.seed, old.place, why))
+            copies = run.fingerprint != "" and kept[key].fingerprint == run.fingerprint
+            whole = copies and run.place is None and kept[key].place is not None
+            run, other = (kept[key], run) if whole else (run, kept[key])
+            why = f"seed {run.seed} again, {'the same' if copies else 'another'} run as {run.name}, which counts"
+            repeated.append(replace(other, status="repeated", problem=why))
         kept[key] = run
     return sorted(kept.values(), key=lambda run: (run.seed or 0, run.name)), repeated
 

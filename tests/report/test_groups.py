@@ -72,6 +72,14 @@ def test_the_same_run_given_twice_counts_once(tmp_path: Path) -> None:
     assert row.scores == [0.7] and "the same run" in problems([row])[0]
 
 
+def test_a_file_of_results_beside_their_directories_counts_once(tmp_path: Path) -> None:
+    write(tmp_path / "runs", settings={"method.lr.prefix": 0.5})
+    (tmp_path / "all.jsonl").write_text(json.dumps(result()) + "\n")
+    (row,) = group(load([tmp_path / "runs", tmp_path / "all.jsonl"]).runs)
+    assert row.scores == [0.7] and row.runs[0].place is not None
+    assert problems([row]) == ["all.jsonl:1: repeated seed 1 again, the same run as rte-prefix-1, which counts"]
+
+
 def test_results_without_settings_are_told_apart_by_what_they_say(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     bigger = {"trainable": 200, "total": 1000, "bytes": 800, "groups": {"prefix": 200}}
