@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from mmpt.report.tables import interval, spread
 
 HEIGHT = 340.0
 COLOURS = 8
-LONGEST = 30  # signs of a label beside an axis
+DASHES = ("solid", "dashed", "dotted", "dash and dot")  # of the settings of one method, in turn
+LONGEST = 38  # signs of a label beside an axis
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def scores(rows: Sequence[Row], methods: Mapping[str, int], figures: Sequence[Fi
     """Score by method with spread: seeds as dots, the mean as a mark, the interval as a bar."""
     step = 30.0
     height = TOP + step * (len(rows) + len(figures)) + BOTTOM
-    left = 250.0
+    left = 262.0
     beside = [float(figure.score) for figure in figures]
     ends = [end for row in rows if row.summary for end in (row.summary.low, row.summary.high) if end is not None]
     values = [score for row in rows for score in row.scores] + beside
@@ -64,7 +66,7 @@ def scores(rows: Sequence[Row], methods: Mapping[str, int], figures: Sequence[Fi
         mark = marker("diamond", frame.x(score), y, 5, tip, class_="published")
         label = tag(
             "text",
-            text=_cut(f"{figure.method}, {figure.backbone} †", 36),
+            text=_cut(f"{figure.method}, {figure.backbone} †"),
             class_="label",
             x=left - 10,
             y=y + 4,
@@ -164,7 +166,7 @@ def _names(rows: Sequence[Row], places: Sequence[tuple[float, float]], methods: 
         box = free[0] if free else boxes[1 if x > WIDTH / 2 else 0]
         taken.append(box)
         ring = tag("circle", class_="ring", cx=x, cy=y, r=11)
-        text = tag("text", text=name, class_="label", x=box[0], y=box[3] - 3)
+        text = tag("text", text=name, class_="label named", x=box[0], y=box[3] - 3)
         parts.append(tag("g", ring, text, class_=style(methods[row.method])))
     return parts
 
@@ -195,19 +197,28 @@ def curves(
     x = Scale.over([step for step, _ in every], LEFT, WIDTH - RIGHT)
     frame = Frame(x, Scale.over(values, HEIGHT - BOTTOM, TOP, log=log), HEIGHT)
     frame.axes("optimizer step", name)
+    drawn: Counter[str] = Counter()
     for row, lines in found:
-        index = methods[row.method]
-        parts = [line([(x(s), frame.y(v)) for s, v in points], class_="curve thin") for points in lines]
-        mean = _mean(lines)
-        tip = tag("title", text=row.label)
-        parts.append(tag("g", tip, line([(x(s), frame.y(v)) for s, v in mean], class_="curve")))
-        parts += [
-            marker(shape(index), x(s), frame.y(v), 3.5, f"{row.label}, step {s:g}: {v:.3g}", class_="mark")
-            for s, v in mean
-        ]
-        frame.marks.append(tag("g", *parts, class_=style(index)))
+        dash = f"d{drawn[row.method] % len(DASHES)}"
+        drawn[row.method] += 1
+        frame.marks.append(_curve(row, lines, frame, (methods[row.method], dash)))
     told = "; ".join(f"{row.label} ends at {_mean(lines)[-1][1]:.3g}" for row, lines in found if lines)
-    return Plot(title, picture(title, told, frame.marks, HEIGHT), "Thin lines are seeds, thick ones their mean.")
+    caption = "Thin lines are seeds, thick ones their mean."
+    if max(drawn.values()) > 1:
+        caption += f" Settings of a method, by rank: {', '.join(DASHES)}; pointing at a mark names it."
+    return Plot(title, picture(title, told, frame.marks, HEIGHT), caption)
+
+
+def _curve(row: Row, lines: Sequence[Points], frame: Frame, look: tuple[int, str]) -> str:
+    index, dash = look
+    places = [[(frame.x(step), frame.y(value)) for step, value in points] for points in [*lines, _mean(lines)]]
+    parts = [line(one, class_="curve thin") for one in places[:-1]]
+    parts.append(tag("g", tag("title", text=row.label), line(places[-1], class_=f"curve {dash}")))
+    parts += [
+        marker(shape(index), frame.x(s), frame.y(v), 3.5, f"{row.label}, step {s:g}: {v:.3g}", class_="mark")
+        for s, v in _mean(lines)
+    ]
+    return tag("g", *parts, class_=style(index))
 
 
 def _mean(lines: Sequence[Points]) -> Points:
@@ -322,4 +333,5 @@ def effect(rows: Sequence[Row], key: str, values: Mapping[int, Any], index: int)
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    """Leave out the middle of a long name: methods begin it, values end it."""
+    return text if len(text) <= longest else f"{text[: longest // 2 - 1]}…{text[-longest // 2 :]}"

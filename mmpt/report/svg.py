@@ -88,7 +88,7 @@ class Scale:
         low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
         if self.log:
             decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-            fine = (1, 2, 5) if self.high - self.low < 2 else (1,)
+            fine = (1, 2, 5) if self.high - self.low < 3.2 else (1,)
             found = [factor * 10.0**decade for decade in decades for factor in fine]
             found = [value for value in found if low <= value <= high]
             if len(found) > 2:

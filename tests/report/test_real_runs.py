@@ -20,7 +20,11 @@ def test_a_small_sweep(repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([str(tmp_path / "runs"), "--out", str(out), "--baseline", "prefix"]) == 0
     assert capsys.readouterr().out.count("| 2 | 0.531 |") == 2
     page = (out / "report.html").read_text(encoding="utf-8")
-    for title in ("Masks at cross: multimask, seed 1", "Route load: multimask, seed 1", "Validation loss over training"):
+    for title in (
+        "Masks at cross: multimask, seed 1",
+        "Route load: multimask, seed 1",
+        "Validation loss over training",
+    ):
         assert f"<title>{title}</title>" in page
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     (row,) = [row for row in content["rows"] if row["method"] == "multimask"]
