@@ -17,7 +17,7 @@ from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import Run, load, one_line
 from mmpt.report.published import Figure, figures
 from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
-from mmpt.report.tables import short
+from mmpt.report.tables import published, short
 from mmpt.training.files import write_bytes
 
 FORMATS = ("md", "tex", "csv", "parquet", "json", "html", "jsonl", "peft")
@@ -48,10 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        formats = _formats(arguments.formats)
+        formats = _formats(arguments)
         report = _report(arguments)
         if report.rows:
             sys.stdout.write(short(report.rows))
+        if report.figures and arguments.out is None:
+            sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
         if arguments.out is not None and report.rows:
             _write(report, arguments.out, formats)
     except MmptError as error:
@@ -89,19 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baseline", metavar="METHOD", help="compare every other method with this one, paired")
     parser.add_argument("--published", action="store_true", help="lay published figures beside, marked as such")
-    parser.add_argument(
-        "--formats", default=DEFAULT, metavar="LIST", help=f"of {', '.join(FORMATS)}; default: {DEFAULT}"
-    )
+    parser.add_argument("--formats", metavar="LIST", help=f"of {', '.join(FORMATS)}; default: {DEFAULT}")
     return parser
 
 
-def _formats(text: str) -> list[str]:
+def _formats(arguments: argparse.Namespace) -> list[str]:
+    """Check ``--formats`` before anything is read."""
+    text = arguments.formats if arguments.formats is not None else DEFAULT
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
             raise RunError(f"--formats {name}: allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}")
     if not names:
         raise RunError(f"--formats is empty; allowed are {', '.join(FORMATS)}")
+    if arguments.formats is not None and (arguments.out is None or arguments.out.suffix == ".jsonl"):
+        raise RunError("--formats needs a folder to write to; give --out DIR")
     return names
 
 
@@ -112,7 +116,8 @@ def _report(arguments: argparse.Namespace) -> Report:
         from mmpt.report.compare import compare
 
         compare(rows, arguments.baseline)
-    beside = figures() if arguments.published else []
+    tasks = {row.task for row in rows}
+    beside = [figure for figure in figures() if figure.task in tasks] if arguments.published else []
     return Report(loaded.runs, rows, beside, [*loaded.problems, *problems(rows)])
 
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mmpt.errors import RunError
 from mmpt.report.load import Run, from_result, number, one_line
@@ -51,7 +50,7 @@ def read_export(path: Path) -> Iterator[Run]:
         RunError: The file is no such export.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    records = _json_records(text, path) if path.suffix == ".json" else list(csv.DictReader(text.splitlines(True)))
+    records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text, path)
     for count, record in enumerate(records, start=1):
         name = str(record.get("name") or record.get("Name") or f"{path.name}:{count}")
         try:
@@ -73,15 +72,30 @@ def _json_records(text: str, path: Path) -> list[dict[str, Any]]:
     return content
 
 
+def _csv_records(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise RunError(f"{path} is no readable CSV ({error}); export the runs again, or as JSON") from error
+
+
 def _parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration, nested, and summary of one record, whatever the form of the export."""
     if "config" in record and "summary" in record:
         config, summary = _mapping(record["config"]), _mapping(record["summary"])
         return nested(config), _flat(summary)
-    values = {name: yaml.safe_load(value) for name, value in record.items() if name and value not in ("", None)}
+    values = {name: _value(value) for name, value in record.items() if name and isinstance(value, str) and value}
     summary = {name: value for name, value in values.items() if "/" in name or name == "status"}
     config = {name: value for name, value in values.items() if name not in summary and name[:1].islower()}
     return nested(config), summary
+
+
+def _value(cell: str) -> Any:
+    """A cell of a table: a number, a truth value or a list as JSON, else a text."""
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
 
 
 def _mapping(value: Any) -> dict[str, Any]:

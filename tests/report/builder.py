@@ -23,7 +23,7 @@ HOSTILE = (
 def config(method: str = "prefix", seed: int = 1, task: str = "rte", **more: Any) -> dict[str, Any]:
     """A resolved configuration, shortened; dotted keys of ``more`` overwrite."""
     content: dict[str, Any] = {
-        "task": {"name": task, "template": "{a}", "metric": "accuracy"},
+        "task": {"name": task, "template": "rte sentence1: {premise}", "metric": "accuracy"},
         "method": {"name": method, "num_virtual_tokens": 10, "lr": {"prefix": 0.05}},
         "model": {"name": "bundled", "dtype": "float32", "attention": "sdpa"},
         "optimizer": {"name": "adafactor", "eps": 1e-8},

@@ -50,9 +50,22 @@ def test_a_failed_run_is_named(tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("formats", ["", "docx", "md,htm"])
 def test_formats_are_checked_first(formats: str, tmp_path: Path, capsys: Capture) -> None:
-    assert main([str(tmp_path), "--formats", formats]) == 2
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--formats", formats]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: --formats") and "allowed are md, tex" in told and told.count("\n") == 1
+
+
+def test_formats_need_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    write(tmp_path / "runs")
+    assert main([str(tmp_path / "runs"), "--formats", "md"]) == 2
+    assert "give --out DIR" in capsys.readouterr().err
+
+
+def test_published_figures_without_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    write(tmp_path / "runs")
+    assert main([str(tmp_path / "runs"), "--published"]) == 0
+    told = capsys.readouterr().out
+    assert "Published figures, not run here" in told and "| DePT † | 0.791 |" in told and "boolq" not in told
 
 
 def test_nothing_to_report_is_2(tmp_path: Path, capsys: Capture) -> None:

@@ -79,6 +79,9 @@ def test_each_form_gives_the_same_row(form: Any, tmp_path: Path) -> None:
     (row,) = group(loaded.runs)
     assert (row.task, row.method, row.model, row.metric) == ("rte", "prefix", "bundled", "accuracy")
     assert row.seeds == [1, 2] and row.scores == [0.8, 0.8] and not problems([row])
+    assert {str(run.settings.values["task"]["template"]) for run in row.runs if run.settings} == {
+        "rte sentence1: {premise}"
+    }
     assert row.median("scores", "validation", "accuracy") == 0.75
     assert row.median("timing", "train_s") == 5.0 and row.median("parameters", "trainable") == 100
     assert row.median("scores", "majority", "accuracy") == 0.5 and row.most("memory", "peak_bytes") == 1000
@@ -105,6 +108,12 @@ def test_what_did_not_finish_or_has_no_test_score_is_told(tmp_path: Path) -> Non
     )
     assert "odd: damaged config or summary of record 4 can't be read" in lines
     assert rows[0].scores == [0.8]
+
+
+def test_a_cell_that_is_too_long_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"name,config,summary\na,{'x' * 200_000},y\n")
+    assert "is no readable CSV" in load([path]).problems[0]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]"])
