@@ -83,7 +83,7 @@ def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:
     comparison = Comparison(other.label, seeds)
     if not seeds:
         return replace(comparison, note="no seed in common")
-    data = {run.result.get("data_fingerprint") for seed in seeds for run in (mine[seed], theirs[seed])}
+    data = {str(run.result.get("data_fingerprint")) for seed in seeds for run in (mine[seed], theirs[seed])}
     warning = "warning: not the same data" if len(data) > 1 else ""
     differences = [(mine[seed].score() or 0.0) - (theirs[seed].score() or 0.0) for seed in seeds]
     comparison = replace(comparison, by_seed=paired_t(differences), note=warning)

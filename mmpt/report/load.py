@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from mmpt.errors import RunError
 from mmpt.report.settings import Settings, SettingsReader
 
 Result = dict[str, Any]
+LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
 NEEDED = ("task", "method", "model", "seed", "metric", "scores")
 EXPECTED = (
     "data",
@@ -84,7 +84,7 @@ def number(values: Any, *path: str) -> float | None:
         path: Keys, outermost first.
 
     Returns:
-        The number there; None where something else is, or a number that isn't finite.
+        The number there; None where something else is, or a number that can't be a measurement: not finite, or huge.
     """
     for name in path:
         if not isinstance(values, Mapping):
@@ -92,7 +92,7 @@ def number(values: Any, *path: str) -> float | None:
         values = values.get(name)
     if isinstance(values, bool) or not isinstance(values, int | float):
         return None
-    return values if math.isfinite(values) else None
+    return values if -LARGEST < values < LARGEST else None
 
 
 def load(places: Iterable[Path]) -> Loaded:

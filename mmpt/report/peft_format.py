@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpt.report.details import metrics
-from mmpt.report.load import Run, one_line
+from mmpt.report.load import Run, number, one_line
 from mmpt.report.records import with_config
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
@@ -96,15 +96,15 @@ def _train_info(run: Run) -> dict[str, Any]:
 def _metrics(run: Run) -> list[dict[str, Any]]:
     """One entry an evaluation, then one for the test."""
     lines = metrics(run)
-    began = next((line["time"] for line in lines if isinstance(line.get("time"), int | float)), None)
+    began = next((time for line in lines if (time := number(line, "time")) is not None), None)
     entries, loss = [], None
     batch = _samples_a_step(run)
     for line in lines:
         loss = line.get("train/loss", loss)
         if not any(str(key).startswith("validation/") for key in line):
             continue
-        now, step = line.get("time"), line.get("step")
-        elapsed = now - began if isinstance(now, int | float) and began is not None else None
+        now, step = number(line, "time"), line.get("step")
+        elapsed = now - began if now is not None and began is not None else None
         entry = dict.fromkeys(
             ("train time", "eval time", "tokens / sec", "mem allocated avg", "mem reserved avg"), None
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmpt.report.details import Points
 from mmpt.report.groups import Row
+from mmpt.report.load import number
 from mmpt.report.published import Figure
 from mmpt.report.stats import pareto
 from mmpt.report.svg import BOTTOM, LEFT, RIGHT, SHAPES, TOP, WIDTH, Frame, Scale, compact, line, marker, picture, tag
@@ -311,7 +312,7 @@ def _key(width: float, y: float) -> list[str]:
 
 def effect(rows: Sequence[Row], key: str, values: Mapping[int, Any], index: int) -> Plot:
     """Score against one setting of a method; ``values`` has it by row number."""
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+    numeric = all(number({key: value}, key) is not None for value in values.values())
     words = sorted({str(value) for value in values.values()})
     places = {count: float(value) if numeric else float(words.index(str(value))) for count, value in values.items()}
     height = 240.0
