@@ -16,7 +16,7 @@ from importlib import resources
 from itertools import islice
 from typing import Any
 
-from mmpt.report import plots
+from mmpt.report import maps, plots
 from mmpt.report.details import curve, masks, metrics, routes
 from mmpt.report.groups import Row
 from mmpt.report.load import Run
@@ -183,7 +183,7 @@ def _draw(section: Section, rows: Sequence[Row], methods: Mapping[str, int], fig
     section.plots += [plot for plot in found if plot is not None]
     loads = ((row, routes(several[0])) for row, several in told if several)
     for row, load in islice(((row, load) for row, load in loads if load and load[0]), PICTURES):
-        section.plots.append(plots.route_load(row, row.seeds[0], load, methods[row.method]))
+        section.plots.append(maps.route_load(row, row.seeds[0], load, methods[row.method]))
     section.plots += _masks(section, drawn, methods)
     section.plots += _effects(rows, methods)
 
@@ -195,7 +195,7 @@ def _masks(section: Section, rows: Iterable[Row], methods: Mapping[str, int]) ->
         sites, problem = masks(run)
         if problem:
             section.remarks.append(problem)
-        found += [plots.mask_map(row, run.seed, site, value, methods[row.method]) for site, value in sites.items()]
+        found += [maps.mask_map(row, run.seed, site, value, methods[row.method]) for site, value in sites.items()]
         if len(found) >= PICTURES:
             break
     return found
