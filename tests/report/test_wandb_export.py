@@ -12,7 +12,7 @@ import pytest
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
 from mmpt.report.settings import flatten
-from tests.report.builder import config
+from tests.report.builder import config, result
 
 SUMMARY = {
     "test/accuracy": 0.8,
@@ -85,6 +85,16 @@ def test_each_form_gives_the_same_row(form: Any, tmp_path: Path) -> None:
     assert row.median("scores", "validation", "accuracy") == 0.75
     assert row.median("timing", "train_s") == 5.0 and row.median("parameters", "trainable") == 100
     assert row.median("scores", "majority", "accuracy") == 0.5 and row.most("memory", "peak_bytes") == 1000
+
+
+def test_an_export_holds_what_loggers_write(tmp_path: Path) -> None:
+    from mmpt.training.names import summary
+
+    found = dict(summary(result(score=0.8)))
+    (row,) = group(load([as_json(tmp_path, [{**records()[0], "summary": found}])]).runs)
+    assert row.scores == [0.8] and not problems([row])
+    assert row.median("scores", "validation", "accuracy") == 0.6 and row.median("parameters", "bytes") == 400
+    assert row.median("timing", "step_ms_median") == 10.0 and row.most("memory", "peak_bytes") == 5_000_000
 
 
 def test_hyperparameters_tell_rows_apart(tmp_path: Path) -> None:
