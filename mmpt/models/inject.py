@@ -46,6 +46,8 @@ class SiteShape:
 class KeyValue:
     """A site's prefix: ``key`` and ``value``, each (B or 1, L, H, P, k).
 
+    L may be less than the site's layers: the prefix is then that of the last ones.
+
     ``key_gate`` and ``value_gate`` (B or 1, L, P) multiply them where given: a prefix that examples share and see
     through masks of their own is never copied for every example.
 
@@ -204,9 +206,10 @@ class Injection:
         """Give every site its prefix for the coming forward passes; sites not named carry none."""
         for site, modules in self.modules.items():
             prefix = prefixes.get(site)
-            for index, module in enumerate(modules):
+            first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
+            for index, module in enumerate(modules, start=-first):
                 # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
-                object.__setattr__(module, _SLOT, None if prefix is None else prefix.layer(index))
+                object.__setattr__(module, _SLOT, None if prefix is None or index < 0 else prefix.layer(index))
 
     @contextmanager
     def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:
