@@ -165,7 +165,7 @@ def fetch(
     def write(draft: Draft) -> None:
         def put(name: str, row: int, block: Tensor) -> None:
             values = _cast(block, dtype if name == "states" else block.dtype).cpu().contiguous()
-            draft.put(name, row, memoryview(values.view(torch.uint8).numpy()))
+            draft.put(name, row, values.view(torch.uint8).numpy().data)
 
         fill(model, lengths, batches, put)
 

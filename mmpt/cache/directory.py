@@ -5,8 +5,9 @@
     KEY.tmp           being written; KEY.lock is held by the writer alone
     .lock             held for moments, while room is made
 
-An entry is there when both of its files are: the JSON is written first, then the tensors take their name. What a killed
-process left is deleted by the next one that makes room. Files with other names are never touched. Imports nothing heavy.
+An entry is there when both of its files are: the JSON is written first, then the tensors take their name. What a
+killed process left is deleted by the next one that makes room. Files with other names are never touched. Imports
+nothing heavy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One entry of the store: a safetensors file that is written in pieces, and read through a memory map.
 
 The layout is that of https://huggingface.co/docs/safetensors: the header's length (8 bytes, little endian), the header
-(JSON: type, shape and place of each tensor), the tensors. Written here, because the library writes tensors that are whole
-and in memory, and an entry may be larger than memory. Imports nothing heavy.
+(JSON: type, shape and place of each tensor), the tensors. Written here, because the library writes tensors that are
+whole and in memory, and an entry may be larger than memory. Imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -130,6 +131,9 @@ class Store(CacheDirectory):
             CacheError: They can't.
         """
         if needed <= self.max_bytes:
+            self.shrink(self.max_bytes - needed)
+        if needed <= self.max_bytes < self.size() + needed:
+            gc.collect()  # earlier runs of this process may still hold maps, in reference cycles
             self.shrink(self.max_bytes - needed)
         if (held := self.size()) + needed > self.max_bytes:
             others = f", and {size_text(held)} are in use by runs" if held else ""

@@ -10,7 +10,7 @@ from typing import Any
 from mmpt.config.schema import Config
 
 FORMAT = 1  # raise it when the same configuration comes to mean another computation
-_NOT_OF_THE_RESULT = {"run", "logger", "experiment"}  # a preset's values count, its name doesn't
+_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache"}  # a preset's values count, its name doesn't
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
     "dataloader_persistent_workers",
@@ -56,6 +56,8 @@ def run_fingerprint(config: Config) -> str:
         name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_THE_RESULT
     }
     values["trainer"] = {name: value for name, value in config.trainer.items() if name not in _DISPLAY}
+    if config.cache.mode != "off" and config.cache.dtype != "model":  # else the cache leaves all but rounding as it is
+        values["cache"] = {"dtype": config.cache.dtype}
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )
