@@ -71,7 +71,7 @@ def _list(store: Store, as_json: bool) -> int:
     for entry in found:
         print(_line(entry))
     total = sum(entry.bytes for entry in found)
-    print(f"{len(found)} entries, {size_text(total)}, in {store.directory}")
+    print(f"{_entries(len(found))}, {size_text(total)}, in {store.directory}")
     return 0
 
 
@@ -83,7 +83,7 @@ def _verify(store: Store, as_json: bool) -> int:
     else:
         for key, text in damaged.items():
             print(f"{key[:12]} {text}")
-        print(f"{len(problems)} entries read, {len(damaged)} damaged, in {store.directory}")
+        print(f"{_entries(len(problems))} read, {len(damaged)} damaged, in {store.directory}")
     return 1 if damaged else 0
 
 
@@ -93,11 +93,15 @@ def _prune(store: Store, as_json: bool) -> int:
         _print_json(store, [_plain(entry) for entry in deleted])
         return 0
     freed, left = sum(entry.bytes for entry in deleted), store.size()
-    print(f"{len(deleted)} entries deleted, {size_text(freed)}; {size_text(left)} left in {store.directory}")
+    print(f"{_entries(len(deleted))} deleted, {size_text(freed)}; {size_text(left)} left in {store.directory}")
     return 0
 
 
 _COMMANDS = {"list": _list, "verify": _verify, "prune": _prune}
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

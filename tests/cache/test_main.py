@@ -24,7 +24,7 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for key in KEYS[:2]:
         fetch(Store(tmp_path, 1), key)
     code, text = run(capsys, "list", "--dir", str(tmp_path))
-    assert code == 0 and text.splitlines()[-1] == f"2 entries, 32.4 kB, in {tmp_path}"
+    assert code == 0 and text.splitlines()[-1] == f"2 entries, 32.3 kB, in {tmp_path}"
     assert text.startswith(KEYS[0][:12]) and "task t" in text
     _, text = run(capsys, "list", "--dir", str(tmp_path), "--json")
     found = json.loads(text)
@@ -48,7 +48,7 @@ def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         fetch(Store(tmp_path, 1), key)
     assert run(capsys, "prune", "--dir", str(tmp_path))[1].startswith("0 entries deleted")
     code, text = run(capsys, "prune", "--dir", str(tmp_path), "--max-gb", "0.00004")
-    assert (code, text) == (0, f"1 entries deleted, 16.2 kB; 32.4 kB left in {tmp_path}\n")
+    assert (code, text) == (0, f"1 entry deleted, 16.2 kB; 32.3 kB left in {tmp_path}\n")
     code, text = run(capsys, "prune", "--dir", str(tmp_path), "--max-gb", "0", "--json")
     assert {row["key"] for row in json.loads(text)["entries"]} == set(KEYS[1:3])
 
