@@ -217,6 +217,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of private memory")
 def test_more_data_than_memory_is_written_read_and_never_held(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LARGER_THAN_MEMORY, str(tmp_path)]

@@ -16,7 +16,8 @@ from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
 from mmpt.training.trainer import PrefixTrainer
 
-SMALL = ["data.limit_train=64", "data.limit_validation=24", "data.limit_test=24", "logger=none"]
+SMALL = ["data.limit_train=64", "data.limit_validation=16", "data.limit_test=16", "logger=none"]
+SMALL += ["evaluation.bootstrap=0", "trainer.num_train_epochs=1"]
 LAST = ["method.sites=[encoder,decoder,cross]", "method.layers=last_1"]
 
 
@@ -33,7 +34,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Words of the command line -> the lines about encoder and cache, the scores, the validation losses."""
 
     def start(name: str, *words: str) -> tuple[list[str], dict[str, Any], list[float]]:
-        assert main([f"run.dir='{tmp_path / name}'", *SMALL, "trainer.num_train_epochs=2", *words]) == 0
+        assert main([f"run.dir='{tmp_path / name}'", *SMALL, *words]) == 0
         said = [row for row in capsys.readouterr().out.splitlines() if row.startswith(("encoder:", "cache:"))]
         scores = json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))["scores"]
         rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
@@ -54,7 +55,7 @@ def blocked(directory: Path) -> None:
     directory.write_text("")
 
 
-@pytest.mark.parametrize("more", [[], LAST], ids=["decoder sites", "last encoder layer too"])
+@pytest.mark.parametrize("more", [[], pytest.param(LAST, marks=pytest.mark.slow)], ids=["decoder", "last"])
 def test_on_disk_in_memory_and_without_agree(more: list[str], store: Path, run: Any) -> None:
     first, *scored = run("first", *more)
     part = " up to layer 2 of 3" if more else ""
@@ -70,6 +71,7 @@ def test_on_disk_in_memory_and_without_agree(more: list[str], store: Path, run: 
     assert losses == pytest.approx(scored[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_methods_and_seeds_share_entries(run: Any) -> None:
     run("first")
     told, *_ = run("second", "method=prefix", "method.sites=[decoder]", "seed=2")
@@ -78,7 +80,7 @@ def test_methods_and_seeds_share_entries(run: Any) -> None:
     assert told[0].startswith("encoder: ran once, ")
 
 
-@pytest.mark.parametrize("more", [[], LAST], ids=["decoder sites", "last encoder layer too"])
+@pytest.mark.parametrize("more", [pytest.param([], marks=pytest.mark.slow), LAST], ids=["decoder", "last"])
 def test_prediction_gives_the_bits_of_a_cached_run(more: list[str], tmp_path: Path, run: Any) -> None:
     import mmpt
     from mmpt.bundled.tasks import records
@@ -156,6 +158,7 @@ def test_a_directory_deleted_during_a_run(store: Path, run: Any, monkeypatch: py
     assert again == scored
 
 
+@pytest.mark.slow
 def test_a_backbone_changed_on_disk_under_the_same_name(tmp_path: Path, run: Any) -> None:
     backbone = tmp_path / "backbone"
     shutil.copytree(MODEL_DIR, backbone)
@@ -176,6 +179,7 @@ def test_a_backbone_changed_on_disk_under_the_same_name(tmp_path: Path, run: Any
     assert told[0].startswith("encoder: read from the cache, ") and same == scored
 
 
+@pytest.mark.slow
 def test_states_stored_in_half_precision(store: Path, run: Any) -> None:
     _, _, losses = run("exact")
     exact = sum(path.stat().st_size for path in store.iterdir())
