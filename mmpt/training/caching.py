@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from mmpt.cache.activations import SHARE, compute, fetch, free_bytes, key_of, tensors_of
+from mmpt.cache.activations import SHARE, Activations, compute, fetch, free_bytes, key_of, tensors_of
 from mmpt.cache.directory import size_text
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
@@ -53,39 +53,49 @@ class SplitCache:
         reason = "cache=off" if mode == "off" else self.model.prevents_cache
         if reason is None and mode == "auto" and self.short and not all(map(self._stored, splits)):
             reason = "trainer.max_steps ends before every example is seen"
-        if reason is None:
-            self.model.backbone.eval()
-            cached = self._on_disk(splits) if mode != "ram" else None
-            if cached is not None:
-                return cached
-            needed = sum(self._bytes(split) for split in splits)
-            if mode == "ram" or needed <= SHARE * free_bytes(self._device):
-                return self._in_memory(splits)
-            reason = f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists"
-        if mode in ("ram", "disk"):
-            raise ConfigError(f"cache={mode} can't be had: {reason}; set cache=auto or change that setting")
-        self.note(f"encoder: runs in every step ({reason})")
-        return list(splits)
-
-    def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared] | None:
-        """From the store, computed into it where missing; None where ``auto`` has to do without it."""
-        began = time.perf_counter()
+        if reason is not None:
+            if mode in ("ram", "disk"):
+                raise ConfigError(f"cache={mode} can't be had: {reason}; set cache=auto or change that setting")
+            return self._without(splits, reason)
+        self.model.backbone.eval()
+        if mode == "ram":
+            return self._in_memory(splits)
         try:
-            self._refuse_too_large(splits)
-            cached = [self._fetch(split) for split in splits]
+            return self._on_disk(splits)
         except CacheError as error:
-            if self.config.mode == "disk":
+            if mode == "disk":
                 raise CacheError(
                     f"cache=disk can't be had: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
                 ) from error
-            self.note(f"cache: {error}; memory is used instead")
-            return None
-        read = all(split.activations and split.activations.source and split.activations.source.read for split in cached)
-        needed = sum(self._bytes(split) for split in splits)
-        self._tell(needed, f"in {self._store.directory}", began, read=read)
-        if self._device.type != "cpu" and needed <= SHARE * free_bytes(self._device):
-            cached = [replace(split, activations=split.activations.to(self._device)) for split in cached]  # type: ignore[union-attr]
-        return cached
+            return self._instead(splits, str(error))
+
+    def _without(self, splits: tuple[Prepared, ...], reason: str) -> list[Prepared]:
+        self.note(f"encoder: runs in every step ({reason})")
+        return list(splits)
+
+    def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
+        """In memory, if there is enough, because of a problem with the disk."""
+        needed = self._needed(splits)
+        if needed > SHARE * free_bytes(self._device):
+            self.note(f"cache: {problem}")
+            return self._without(splits, f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists")
+        self.note(f"cache: {problem}; memory is used instead")
+        return self._in_memory(splits)
+
+    def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
+        """From the store, computed into it where missing.
+
+        Raises:
+            CacheError: There isn't the room, or the right.
+        """
+        began = time.perf_counter()
+        self._refuse_too_large(splits)
+        found = [self._fetch(split) for split in splits]
+        read = all(states.source is not None and states.source.read for states in found)
+        self._tell(splits, f"in {self._store.directory}", began, read=read)
+        if self._device.type != "cpu" and self._needed(splits) <= SHARE * free_bytes(self._device):
+            found = [states.to(self._device) for states in found]
+        return [replace(split, activations=states) for split, states in zip(splits, found, strict=True)]
 
     def _refuse_too_large(self, splits: tuple[Prepared, ...]) -> None:
         """Say so before anything is computed, not after two of three splits.
@@ -93,23 +103,22 @@ class SplitCache:
         Raises:
             CacheError: The splits together are more than the bound.
         """
-        needed = sum(self._bytes(split) for split in splits)
+        needed = self._needed(splits)
         if needed > self._store.max_bytes:
             raise CacheError(
                 f"the states of this run take {size_text(needed)}, more than cache.max_gb="
                 f"{self._store.max_bytes / GB:g} allows in {self._store.directory}"
             )
 
-    def _fetch(self, split: Prepared) -> Prepared:
+    def _fetch(self, split: Prepared) -> Activations:
         batches = self.evaluator.batches(split, self._device)
         task = self.evaluator.task.name
         description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
         description |= {"tokens": sum(split.lengths), "layers": self.model.frontier.layers}
         key = self._key(split)
-        found = fetch(
+        return fetch(
             self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
         )
-        return replace(split, activations=found)
 
     def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         began = time.perf_counter()
@@ -117,18 +126,18 @@ class SplitCache:
         for split in splits:
             batches = self.evaluator.batches(split, self._device)
             cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
-        self._tell(sum(self._bytes(split) for split in splits), "in memory", began)
+        self._tell(splits, "in memory", began)
         return cached
 
-    def _tell(self, needed: int, where: str, began: float, read: bool = False) -> None:
+    def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
         layers, total = self.model.frontier.layers, self.model.method.shape.sites["encoder"].layers
         part = "" if layers == total else f" up to layer {layers} of {total}"
-        seconds = time.perf_counter() - began
+        size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
         dtype = "" if self.config.dtype == "model" else f" as {self.config.dtype}"
         if read:
-            text = f"read from the cache{part}, {needed / 1e6:.1f} MB{dtype} {where}, verified in {seconds:.1f} s"
+            text = f"read from the cache{part}, {size}{dtype} {where}, verified in {seconds:.1f} s"
         else:
-            text = f"ran once{part}, {needed / 1e6:.1f} MB cached{dtype} {where} in {seconds:.1f} s"
+            text = f"ran once{part}, {size} cached{dtype} {where} in {seconds:.1f} s"
         self.note(f"encoder: {text}")
 
     def _stored(self, split: Prepared) -> bool:
@@ -138,8 +147,8 @@ class SplitCache:
         inputs = [feature["input_ids"] for feature in split.features]
         return key_of(self.model, self.fingerprint, inputs, self.evaluator.cut(split), self._dtype)
 
-    def _bytes(self, split: Prepared) -> int:
-        return bytes_of(tensors_of(self.model, split.lengths, self._dtype))
+    def _needed(self, splits: tuple[Prepared, ...]) -> int:
+        return sum(bytes_of(tensors_of(self.model, split.lengths, self._dtype)) for split in splits)
 
     @cached_property
     def _store(self) -> Store:

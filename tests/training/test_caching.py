@@ -129,6 +129,7 @@ def test_too_little_disk_and_memory_is_told(store: Path, run: Any, monkeypatch: 
     blocked(store)
     monkeypatch.setattr("mmpt.training.caching.free_bytes", lambda _: 1000)
     told, *_ = run("r")
+    assert told[0] == f"cache: {store} can't be written (File exists)"
     assert told[1] == "encoder: runs in every step (it would take 0.0 GB of memory; cache=ram insists)"
 
 
