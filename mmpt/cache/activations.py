@@ -30,7 +30,7 @@ from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from mmpt.models.stack import lower
+from mmpt.models.encoder import lower
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free

@@ -20,9 +20,9 @@ from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
 from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.encoder import upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, token_losses
-from mmpt.models.stack import upper
 
 
 @dataclass(frozen=True)
