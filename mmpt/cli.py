@@ -80,7 +80,7 @@ def _job(composed: DictConfig, multirun: bool, failures: list[MmptError]) -> Any
     try:
         return _run(composed)
     except MmptError as error:
-        if hydra_config.runtime.choices.get("hydra/launcher") != "basic":
+        if hydra_config.runtime.choices.get("hydra/launcher") not in ("basic", "pack"):
             raise  # in another process the list of failures is a copy
         failures.append(error)
         if multirun:

@@ -105,6 +105,7 @@ class EvaluationConfig:
     best_by: Literal["score", "loss"] = "score"  # of the validation split
     patience: int | None = None  # evaluations without a better value until training stops
     max_new_tokens: int = 10
+    key_cache: Literal["dynamic", "static"] = "dynamic"  # of generation
     bootstrap: int = 1000
     confidence: float = 0.95
     batch_size: int = 64

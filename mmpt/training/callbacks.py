@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Journal(TrainerCallback):
     """Writes what the trainer logs to metrics.jsonl, the logger and the console, and times steps."""
 
-    def __init__(self, record: RunRecord, logger: Logger) -> None:
-        """Keep where to write."""
-        self.record, self.logger = record, logger
+    def __init__(self, record: RunRecord, logger: Logger, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Keep where to write, and the clock of this trial, in seconds."""
+        self.record, self.logger, self.clock = record, logger, clock
         self.progress: Progress | None = None
         self.step_seconds: list[float] = []
         self._began: float | None = None
@@ -34,12 +34,12 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock of one optimizer step."""
-        self._began = time.perf_counter()
+        self._began = self.clock()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop the clock, and show progress."""
         if self._began is not None:
-            self.step_seconds.append(time.perf_counter() - self._began)
+            self.step_seconds.append(self.clock() - self._began)
         if self.progress is not None:
             self.progress.update(state.global_step)
 

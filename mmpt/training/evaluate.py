@@ -146,7 +146,7 @@ class Evaluator:
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
-                total += (model.losses(encoded, batch["labels"])[0] if losses is None else losses).sum().item()
+                total += (model.losses(encoded, batch["labels"]) if losses is None else losses).sum().item()
                 tokens += sum(len(split.features[row]["labels"]) for row in rows)
             if encoded.contribution.route_probs is not None:
                 for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):
@@ -167,7 +167,9 @@ class Evaluator:
         return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
     def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
-        ids = model.generate(encoded, max_new_tokens=self.config.max_new_tokens, do_sample=False, num_beams=1)
+        length, cache = self.config.max_new_tokens, self.config.key_cache
+        options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
+        ids = model.generate(encoded, **options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.loggers import Logger, make_logger
+from mmpt.training.pack import seat, table
 from mmpt.training.record import RunRecord
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
@@ -45,13 +47,15 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
     """
-    began = time.perf_counter()
+    place = seat()
+    clock = time.perf_counter if place is None else place.clock
+    began = clock()
     transformers_logging.set_verbosity_error()
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
     directory = run_directory(config, fingerprint)
-    console = Console(directory.expanduser().absolute())
+    console = Console(directory.expanduser().absolute(), label="" if place is None else place.label)
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
@@ -61,11 +65,13 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
         result = record.result()
         console.final_table(result)
         return result
-    backbone = load_backbone(config.model)  # before the run directory is touched
+    shares = place is not None and table(config) is not None
+    # before the run directory is touched
+    backbone = place.pack.backbone(config.model) if place is not None and shares else load_backbone(config.model)
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
     record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     logger = make_logger(config.logger, console.note)
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began)
     try:
         result = record.finish(run.carry_out())
     except KeyboardInterrupt:
@@ -111,6 +117,7 @@ class _Run:
     record: RunRecord
     logger: Logger
     console: Console
+    clock: Callable[[], float]
     began: float
 
     def carry_out(self) -> dict[str, Any]:
@@ -126,7 +133,7 @@ class _Run:
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger)
+        journal = Journal(self.record, self.logger, self.clock)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         train_seconds = self._train(trainer, journal)
         scores = self._evaluate(trainer.adapted, validation, test)
@@ -142,7 +149,7 @@ class _Run:
             "timing": {
                 "step_ms_median": journal.median_step_ms(),
                 "train_s": train_seconds,
-                "total_s": time.perf_counter() - self.began,
+                "total_s": self.clock() - self.began,
                 "examples_per_s": examples_a_step(arguments) * len(journal.step_seconds) / seconds if seconds else None,
             },
             "memory": {"peak_bytes": peak_memory()},
@@ -198,11 +205,11 @@ class _Run:
         if self.record.state == "resume":
             self.record.truncate_metrics(done if checkpoint is not None else -1)
             self.console.note(f"going on with an interrupted run, from step {done}")
-        began = time.perf_counter()
+        began = self.clock()
         with self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
-        return time.perf_counter() - began
+        return self.clock() - began
 
     def _evaluate(self, model: AdaptedModel, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""
