@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,10 @@ def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
 def _logger(logger: LoggerConfig, problems: Problems) -> None:
     if not logger.project.strip():
         problems.add("logger.project", "logger.project is empty; give a name, for example mmpt")
+    for name in ("tensorboard", "trackio"):
+        if getattr(logger, name) and find_spec(name) is None:
+            install = f"python -m pip install -c constraints.txt -e '.[{name}]'"
+            problems.add(f"logger.{name}", f"logger={name} needs a package that isn't installed: {install}")
 
 
 def _cache(cache: CacheConfig, problems: Problems) -> None:

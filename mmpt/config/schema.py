@@ -123,12 +123,15 @@ class CacheConfig:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Where metrics go besides the run directory."""
+    """Where metrics go besides the run directory: any of the loggers, or none."""
 
-    name: Literal["wandb", "none"]
+    wandb: bool = False
+    tensorboard: bool = False
+    trackio: bool = False
+    csv: bool = False
     project: str = "mmpt"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"
+    entity: str | None = None  # wandb
+    mode: Literal["auto", "online", "offline"] = "auto"  # wandb
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 

@@ -18,6 +18,7 @@ from mmpt.data.collate import Collator, encode, label_ids
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.training.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -221,6 +222,6 @@ def route_statistics(predictions: Predictions) -> dict[str, float]:
     chosen = torch.bincount(probs.argmax(dim=-1), minlength=probs.shape[1]).float() / len(probs)
     mean = probs.mean(dim=0)
     entropy = -(probs * probs.clamp_min(1e-12).log()).sum(dim=-1).mean()
-    values = {f"routes/load_{route}": float(share) for route, share in enumerate(chosen)}
-    values |= {f"routes/mean_{route}": float(share) for route, share in enumerate(mean)}
-    return {**values, "routes/entropy": float(entropy)}
+    values = {ROUTE_LOAD.format(route=route): float(share) for route, share in enumerate(chosen)}
+    values |= {ROUTE_MEAN.format(route=route): float(share) for route, share in enumerate(mean)}
+    return {**values, ROUTE_ENTROPY: float(entropy)}

@@ -28,7 +28,8 @@ from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.loggers import Logger, make_logger
+from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, table
 from mmpt.training.record import RunRecord
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
@@ -83,6 +84,7 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
         record.fail(error)
         logger.finish("failed")
         raise
+    logger.summary(summary(result))
     logger.finish("done")
     console.final_table(result)
     return result
@@ -115,7 +117,7 @@ class _Run:
     backbone: Backbone
     evaluator: Evaluator
     record: RunRecord
-    logger: Logger
+    logger: Loggers
     console: Console
     clock: Callable[[], float]
     began: float
@@ -183,7 +185,15 @@ class _Run:
             config=self.resolved,
             directory=self.record.directory,
             tags=tags,
+            resume_step=self._kept_step(),
         )
+
+    def _kept_step(self) -> int | None:
+        """The last step that an interrupted run keeps, -1 where it begins again; None for a new run."""
+        if self.record.state != "resume":
+            return None
+        checkpoint = last_checkpoint(self.record.checkpoints_dir)
+        return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
@@ -229,7 +239,7 @@ class _Run:
         self.record.write_predictions(name, rows)
         if name == "test":
             columns = ["id", "source", "target", "prediction", "correct"]
-            self.logger.table("predictions", columns, [[row.get(key) for key in columns] for row in rows[:1000]])
+            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
 
     def _identity(self, train: Prepared, validation: Prepared, test: Prepared) -> dict[str, Any]:
         config = self.config

@@ -17,6 +17,7 @@ from mmpt.data.collate import IGNORED
 from mmpt.errors import AdapterError, ConfigError, RunError, TrainingError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state, read_state, save_state
+from mmpt.training import names
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
@@ -213,11 +214,12 @@ class PrefixTrainer(Trainer):
         primary = self.evaluator.task.primary
         loss = float("nan") if predictions.loss is None else predictions.loss
         metrics = {"eval_score": float(scores[primary]), "eval_loss": loss}
-        named = {f"validation/{name}": value for name, value in scores.items() if isinstance(value, float)}
+        found = {names.VALIDATION_LOSS: loss, names.VALIDATION_SCORE: metrics["eval_score"]}
+        found |= {names.VALIDATION_METRIC.format(metric=name): x for name, x in scores.items() if isinstance(x, float)}
         step = self.state.global_step
-        self.journal.write(step, {"validation/loss": loss, **named, **route_statistics(predictions)})
-        for name, values in self.adapted.method.mask_values().items():
-            self.journal.logger.heatmap(f"masks/{name}", values.cpu().numpy(), step)
+        self.journal.write(step, {**found, **route_statistics(predictions)})
+        for site, values in self.adapted.method.mask_values().items():
+            self.journal.logger.heatmap(names.MASKS.format(site=site), values.cpu().numpy(), step)
         if self.journal.progress is not None:
             self.journal.progress.update(step, score=metrics["eval_score"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
