@@ -30,9 +30,9 @@ from benchmarks.setting import (
     step_of,
     write,
 )
+from mmpt.cache.activations import compute
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.cache import compute
 from mmpt.models.stack import stack
 
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+from mmpt.cache.activations import compute
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.cache import compute
 
 SHAPES: dict[str, dict[str, int]] = {
     "t5_small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},

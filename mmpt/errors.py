@@ -41,6 +41,10 @@ class RunError(MmptError):
     """A run directory can't be used: wrong owner, no permission, disk full, in use."""
 
 
+class CacheError(MmptError):
+    """The cache directory can't be used, or hasn't the room."""
+
+
 class TrainingError(MmptError):
     """Training can't go on, for example because the loss is not a number."""
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
+
+# The user's own cache is never touched.
+os.environ["MMPT_CACHE"] = tempfile.mkdtemp(prefix="mmpt-cache-")
+atexit.register(shutil.rmtree, os.environ["MMPT_CACHE"], ignore_errors=True)
 
 # Before any library reads them. Programs that tests start inherit these.
 os.environ.update(

@@ -11,7 +11,7 @@ from typing import Any
 from mmpt.config.schema import Config
 
 FORMAT = 1  # raise it when the same configuration comes to mean another computation
-_NOT_OF_THE_RESULT = {"run", "logger", "experiment"}  # a preset's values count, its name doesn't
+_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache"}  # a preset's values count, its name doesn't
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
     "dataloader_persistent_workers",
@@ -67,9 +67,13 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         values: A configuration as plain values, such as a run's ``config.yaml``.
 
     Returns:
-        A copy without logging, places, names of presets, and the trainer's fields that only show or store.
+        A copy without logging, places, names of presets, and the trainer's fields that only show or store. The cache
+        leaves all but rounding as it is, unless it stores another type than was computed.
     """
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := kept.get("trainer"), Mapping):
         kept["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+    cache = values.get("cache")
+    if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
+        kept["cache"] = {"dtype": cache["dtype"]}
     return kept

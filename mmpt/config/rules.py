@@ -9,6 +9,7 @@ from typing import Any
 
 from mmpt.bundled.tasks import NAMES
 from mmpt.config.schema import (
+    CacheConfig,
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
@@ -139,6 +140,13 @@ def _logger(logger: LoggerConfig, problems: Problems) -> None:
             problems.add(f"logger.{name}", f"logger={name} needs a package that isn't installed: {install}")
 
 
+def _cache(cache: CacheConfig, problems: Problems) -> None:
+    if cache.max_gb <= 0:
+        problems.add("cache.max_gb", f"cache.max_gb={cache.max_gb:g} must be positive; cache=ram uses no disk")
+    if cache.dir is not None and not cache.dir.strip():
+        problems.add("cache.dir", "cache.dir is empty; give a folder or null")
+
+
 def _run(run: RunConfig, problems: Problems) -> None:
     for name in ("dir", "root"):
         value = getattr(run, name)
@@ -195,6 +203,7 @@ _RULES: dict[str, Any] = {
     "scheduler": _scheduler,
     "data": _data,
     "evaluation": _evaluation,
+    "cache": _cache,
     "logger": _logger,
     "run": _run,
     "seed": _seed,

@@ -112,6 +112,16 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """Where the states that nothing trained reaches are kept."""
+
+    mode: Literal["auto", "ram", "disk", "off"] = "auto"  # auto: disk, else memory, else not at all
+    dir: str | None = None  # None: $MMPT_CACHE, else $XDG_CACHE_HOME/mmpt, else ~/.cache/mmpt
+    max_gb: float = 50.0  # 10⁹ bytes, of all that lies there
+    dtype: Literal["model", "float32", "bfloat16", "float16"] = "model"  # of what is stored
+
+
+@dataclass(frozen=True)
 class LoggerConfig:
     """Where metrics go besides the run directory: any of the loggers, or none."""
 
@@ -149,6 +159,6 @@ class Config:
     logger: LoggerConfig
     run: RunConfig
     trainer: dict[str, Any] = field(default_factory=dict)  # fields of transformers.TrainingArguments
-    cache: Literal["auto", "ram", "off"] = "auto"  # of the frozen encoder's output
+    cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 1
     experiment: str | None = None

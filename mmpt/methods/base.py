@@ -26,6 +26,20 @@ class BackboneShape:
 
 
 @dataclass(frozen=True)
+class Frontier:
+    """Where the first trained part lies.
+
+    Attributes:
+        layers: Hidden states entering encoder layer n are constants; all layers: the encoder's output is one. None:
+            nothing is.
+        reason: The setting because of which nothing is.
+    """
+
+    layers: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Contribution:
     """What a method adds to one forward pass."""
 
@@ -65,6 +79,12 @@ class Method(nn.Module):
     def changes_encoder(self) -> str | None:
         """The setting by which the encoder's output depends on trained parameters; None where it is a constant."""
         return "method.sites has encoder" if "encoder" in getattr(self.options, "sites", ()) else None
+
+    @property
+    def frontier(self) -> Frontier:
+        """How many of the encoder's layers run before anything trained has an effect."""
+        reason = self.changes_encoder
+        return Frontier(self.shape.sites["encoder"].layers if reason is None else None, reason)
 
     def initialise(self, recorder: Recorder) -> None:
         """Take starting values from the backbone, where the options ask for it."""

@@ -3,14 +3,20 @@
 A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
 (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.models.paper`.
 
-Letters: B batch, P prefix tokens, L layers, H heads, k head width.
+Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a site), H heads, k head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from mmpt.errors import ConfigError
+from mmpt.methods.base import BackboneShape, Frontier
+from mmpt.methods.options import PrefixShape
 from mmpt.models import paper
 from mmpt.models.inject import KeyValue, SiteShape
 
@@ -61,6 +67,37 @@ class Layout:
         return KeyValue(key, value, self.positioned, key_gate, value_gate)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
-        """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only."""
-        both = torch.stack([key, value], dim=1)  # (L, 2, H, P, k)
+        """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only.
+
+        Of more layers than the layout has, the last ones are taken.
+        """
+        both = torch.stack([key, value], dim=1)[-self.shape.layers :]  # (L, 2, H, P, k)
         return both.permute(3, 0, 1, 2, 4).reshape(key.shape[2], -1).contiguous()
+
+
+def layouts(options: PrefixShape, shape: BackboneShape) -> dict[str, Layout]:
+    """The layout of every chosen site, with the layers that ``options.layers`` chooses.
+
+    Raises:
+        ConfigError: A site has fewer layers.
+    """
+    found: dict[str, Layout] = {}
+    for site in options.sites:
+        whole = shape.sites[site]
+        layers = whole.layers if options.layers == "all" else int(options.layers.removeprefix("last_"))
+        if layers > whole.layers:
+            raise ConfigError(
+                f"method.layers={options.layers}: site {site} of this backbone has {whole.layers} layers; give at most "
+                f"last_{whole.layers}, or all"
+            )
+        found[site] = Layout(options.layout, replace(whole, layers=layers))
+    return found
+
+
+def frontier(layouts: Mapping[str, Layout], shape: BackboneShape) -> Frontier:
+    """The first encoder layer with a prefix; all layers are constant without one."""
+    total = shape.sites["encoder"].layers
+    prefixed = layouts["encoder"].shape.layers if "encoder" in layouts else 0
+    if prefixed == total:
+        return Frontier(None, "method.sites has encoder")
+    return Frontier(total - prefixed)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
-from mmpt.methods.layout import Layout
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.layout import frontier, layouts
 from mmpt.methods.options import MultiMask
 from mmpt.methods.prefix import new_mask
 from mmpt.methods.router import Router, route_gates
@@ -34,7 +34,7 @@ class MultiMaskPrefixTuning(Method):
     def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
         """Create prefix, route prompts, masks and router, as far as the options use them."""
         super().__init__(options, shape)
-        self.layouts: dict[str, Layout] = {site: Layout(options.layout, shape.sites[site]) for site in options.sites}
+        self.layouts = layouts(options, shape)
         groups = options.groups()
         for group, tokens in (
             ("prefix", options.num_virtual_tokens),
@@ -70,6 +70,11 @@ class MultiMaskPrefixTuning(Method):
     def reads_input(self) -> bool:
         """See the base class."""
         return self.options.has_router
+
+    @property
+    def frontier(self) -> Frontier:
+        """See the base class."""
+        return frontier(self.layouts, self.shape)
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class: the shared prefix and the route prompts come from sampled vocabulary."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -62,6 +63,7 @@ class PrefixShape(MethodOptions):
 
     num_virtual_tokens: int = 10
     sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
+    layers: str = "all"
     layout: Literal["per_layer", "paper"] = "per_layer"
     init: Literal["random", "vocab"] = "random"
     init_std: float = 0.5
@@ -73,7 +75,14 @@ class PrefixShape(MethodOptions):
             found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
         if len(set(self.sites)) != len(self.sites):
             found.append(f"method.sites={list(self.sites)} names a site twice")
+        if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
+            found.append(f"method.layers={self.layers} isn't allowed; give all, or last_N with N from 1, as in last_4")
         if self.layout == "paper":
+            if self.layers != "all":
+                found.append(
+                    f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
+                    "or method.layout=per_layer"
+                )
             if list(self.sites) != ["decoder"]:
                 found.append(
                     f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "

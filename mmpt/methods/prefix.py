@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
-from mmpt.methods.layout import Layout
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.layout import frontier, layouts
 from mmpt.methods.options import Prefix
 from mmpt.models.inject import KeyValue
 
@@ -49,7 +49,7 @@ class PrefixTuning(Method):
         """Create the prefix, and the mask where asked, for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens
-        self.layouts: dict[str, Layout] = {site: Layout(options.layout, shape.sites[site]) for site in options.sites}
+        self.layouts = layouts(options, shape)
         sizes = {site: 2 * layout.shape.layers * layout.shape.width for site, layout in self.layouts.items()}
         self.prefix: nn.ParameterDict | nn.ModuleDict
         if options.reparametrization == "mlp":
@@ -73,6 +73,11 @@ class PrefixTuning(Method):
         entry: Any = self.prefix[site]
         table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
         return table
+
+    @property
+    def frontier(self) -> Frontier:
+        """See the base class."""
+        return frontier(self.layouts, self.shape)
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""

@@ -17,9 +17,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED
 from mmpt.methods import build
-from mmpt.methods.base import BackboneShape, Contribution, Method, mean_embedding
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
 from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.encoder import upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
 
@@ -128,13 +129,22 @@ class AdaptedModel(nn.Module):
         return Encoded(states, attention_mask, contribution)
 
     def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
-        """Go on from cached activations (:mod:`mmpt.models.cache`): states (B, T, d), mask (B, T), means (B, d)."""
-        return Encoded(states, attention_mask, self.method(means if self.method.reads_input else None))
+        """Go on from cached activations (:mod:`mmpt.cache`): states (B, T, d), mask (B, T), means (B, d)."""
+        contribution = self.method(means if self.method.reads_input else None)
+        layers = self.method.frontier.layers
+        assert layers is not None
+        self.injection.set(contribution.prefixes)
+        return Encoded(upper(self.backbone, states, attention_mask, layers), attention_mask, contribution)
+
+    @property
+    def frontier(self) -> Frontier:
+        """Up to which layer the encoder's hidden states are constants."""
+        return Frontier(None, "model.dropout=backbone") if self.dropout else self.method.frontier
 
     @property
     def prevents_cache(self) -> str | None:
-        """The setting because of which the encoder's output isn't a constant; None where it is one."""
-        return "model.dropout=backbone" if self.dropout else self.method.changes_encoder
+        """The setting because of which nothing in the encoder is a constant; None where something is."""
+        return self.frontier.reason
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """Logits of the decoder's head for labels (B', U), -100 for padding.

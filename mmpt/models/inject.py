@@ -46,6 +46,8 @@ class SiteShape:
 class KeyValue:
     """A site's prefix: ``key`` and ``value``, each (G, L, H, P, k), for G groups of rows of the batch.
 
+    L may be less than the site's layers: the prefix is then that of the last ones.
+
     G divides B, and a group's rows lie together: 1 where all share a prefix, B where each has its own.
 
     ``key_gate`` and ``value_gate`` (G', L, P) multiply them where given, G' dividing B too: a prefix that examples
@@ -225,9 +227,10 @@ class Injection:
         """Give every site its prefix for the coming forward passes; sites not named carry none."""
         for site, modules in self.modules.items():
             prefix = prefixes.get(site)
-            for index, module in enumerate(modules):
+            first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
+            for index, module in enumerate(modules, start=-first):
                 # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
-                object.__setattr__(module, _SLOT, None if prefix is None else prefix.layer(index))
+                object.__setattr__(module, _SLOT, None if prefix is None or index < 0 else prefix.layer(index))
 
     @contextmanager
     def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:

@@ -6,6 +6,7 @@ Letters: K methods, B rows of one method, L layers, H heads, P prefix tokens, k 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
         One batch, whose rows are those of the parts in order.
 
     Raises:
-        ValueError: A part has a prompt, prefixes with and without position meet, or those with one differ in length.
+        ValueError: A part has a prompt, prefixes with and without position meet, those with one differ in length, or
+            prefixes differ in layers.
     """
     if any(part.contribution.prompt is not None for part in parts):
         raise ValueError("prompts can't be stacked: they pass through the encoder")
@@ -47,6 +49,10 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
     """One site's prefixes, each for its rows; a method without a prefix there gets one of padding alone."""
     if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
         raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
+    layers = {prefix.key.shape[1] for prefix in prefixes if prefix is not None}
+    if len(layers) > 1:
+        raise ValueError(f"prefixes in different layers can't be stacked; got the last {sorted(layers)}")
+    shape = replace(shape, layers=layers.pop())
     lengths = [0 if prefix is None else prefix.key.shape[3] for prefix in prefixes]
     if len(set(lengths)) > 1 and any(prefix is not None and prefix.positioned for prefix in prefixes):
         raise ValueError(f"prefixes with positions must have one length to be stacked; got {lengths}")

@@ -6,18 +6,18 @@ Letters: N examples, C label words.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mmpt.cache.activations import Activations
 from mmpt.config.schema import EvaluationConfig
 from mmpt.data.collate import Collator, encode, label_ids
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.cache import Activations, compute
 from mmpt.training.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A tokenised split: N examples, their features, how many were cut, and the encoder's outputs where cached."""
+    """A tokenised split: N examples, their features, how many were cut, and the encoder's states where cached."""
 
     examples: tuple[Example, ...]
     features: list[dict[str, Any]]
@@ -106,16 +106,15 @@ class Evaluator:
         features = [{**feature, "index": row} for row, feature in enumerate(encoded.features)]
         return Prepared(tuple(examples), features, encoded.truncated)
 
-    def cache(self, model: AdaptedModel, split: Prepared) -> Prepared:
-        """The split with its encoder outputs, computed in the batches of :meth:`predict`, so that bits agree."""
-        device = next(model.parameters()).device
-        model.backbone.eval()
-        return replace(split, activations=compute(model, split.lengths, self._batches(split, device)))
+    def cut(self, split: Prepared) -> list[list[int]]:
+        """Rows of each batch that :meth:`predict` makes; the cache is computed in the same ones, so that bits agree."""
+        lengths, size = split.lengths, self.config.batch_size
+        order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def _batches(self, split: Prepared, device: torch.device) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        order = sorted(range(len(split.features)), key=lambda row: len(split.features[row]["input_ids"]))
-        for start in range(0, len(order), self.config.batch_size):
-            rows = order[start : start + self.config.batch_size]
+    def batches(self, split: Prepared, device: torch.device) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Rows and tensors of each batch of :meth:`cut`."""
+        for rows in self.cut(split):
             batch = CachingCollator(self.collate, split.activations)([split.features[row] for row in rows])
             yield rows, {name: value.to(device) for name, value in batch.items()}
 
@@ -135,7 +134,7 @@ class Evaluator:
         probabilities = torch.zeros(count, len(self.candidates)) if decoding == "ranking" else None
         routes: list[Tensor] = [torch.empty(0)] * count
         total, tokens = 0.0, 0
-        for rows, batch in self._batches(split, device):
+        for rows, batch in self.batches(split, device):
             encoded = model.start(batch)
             losses = None  # of the targets, by example
             if probabilities is not None:

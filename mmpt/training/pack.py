@@ -189,7 +189,7 @@ def table(config: Config) -> str | None:
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
     positions = f"paper, {options.get('num_virtual_tokens')}" if options.get("layout") == "paper" else "per_layer"
-    return f"{config.model} {positions} {trainer.get('bf16')} {trainer.get('use_cpu')}"
+    return f"{config.model} {positions} {options.get('layers')} {trainer.get('bf16')} {trainer.get('use_cpu')}"
 
 
 def _pass(seats: Sequence[Seat]) -> None:

@@ -21,11 +21,10 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
-from mmpt.models.cache import SHARE, free_bytes, needed_bytes
+from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
@@ -164,25 +163,17 @@ class _Run:
 
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
         """Run the encoder once over all splits where it is a constant, and say so, or say what prevents it."""
-        wish = self.config.cache
-        reason = "cache=off" if wish == "off" else model.prevents_cache
-        needed = needed_bytes(model, sum(sum(split.lengths) for split in splits))
         seen = arguments.max_steps * examples_a_step(arguments)
-        if reason is None and wish == "auto" and 0 < seen < len(splits[0].examples):
-            reason = "trainer.max_steps ends before every example is seen"
-        if reason is None and wish == "auto" and needed > SHARE * free_bytes(arguments.device):
-            reason = f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists"
-        if reason is not None:
-            if wish == "ram":
-                raise ConfigError(f"cache=ram can't be had: {reason}; set cache=auto or change that setting")
-            self.console.note(f"encoder: runs in every step ({reason})")
-            return list(splits)
-        model.to(arguments.device)
-        began = time.perf_counter()
-        cached = [self.evaluator.cache(model, split) for split in splits]
-        seconds = time.perf_counter() - began
-        self.console.note(f"encoder: ran once, {needed / 1e6:.1f} MB cached in memory in {seconds:.1f} s")
-        return cached
+        cache = SplitCache(
+            self.config.cache,
+            model.to(arguments.device),
+            self.backbone.fingerprint,
+            self.config.model.name,
+            self.evaluator,
+            short=0 < seen < len(splits[0].examples),
+            note=self.console.note,
+        )
+        return cache.fill(*splits)
 
     def _start_logger(self) -> None:
         config = self.config

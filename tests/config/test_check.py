@@ -169,3 +169,17 @@ def test_trainer_fields_are_those_of_transformers() -> None:
 )
 def test_trainer_accepts(word: str, problems_of: Callable[..., list[str]]) -> None:
     assert problems_of(word) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("cache=disc", "cache=disc isn't there; choose from: auto, disk, off, ram"),
+        ("cache.mode=always", 'cache.mode="always" isn\'t allowed; choose from: auto, ram, disk, off'),
+        ("cache.max_gb=0", "cache.max_gb=0 must be positive; cache=ram uses no disk"),
+        ("cache.dir=''", "cache.dir is empty; give a folder or null"),
+        ("cache.dtype=int8", 'cache.dtype="int8" isn\'t allowed; choose from: model, float32, bfloat16, float16'),
+    ],
+)
+def test_cache_settings_that_cannot_be(word: str, expected: str, problems_of: Callable[..., list[str]]) -> None:
+    assert any(text.startswith(expected) for text in problems_of(word))

@@ -25,6 +25,8 @@ from mmpt.config.schema import Config
         "evaluation.best_by=loss",
         "trainer.max_steps=5",
         "trainer.label_smoothing_factor=0.1",
+        "cache.dtype=bfloat16",
+        "method.layers=last_1",
     ],
 )
 def test_moves(word: str, config_of: Callable[..., Config]) -> None:
@@ -39,6 +41,10 @@ def test_moves(word: str, config_of: Callable[..., Config]) -> None:
         "logger=none",
         "trainer.logging_steps=3",
         "trainer.dataloader_num_workers=1",
+        "cache=ram",
+        "cache=off",
+        "cache.dir=elsewhere",
+        "cache.max_gb=1",
     ],
 )
 def test_stays(word: str, config_of: Callable[..., Config]) -> None:
@@ -58,3 +64,7 @@ def test_a_preset_counts_by_its_values(config_of: Callable[..., Config]) -> None
     values = plain(config_of("experiment=smoke"))
     values["experiment"] = None
     assert run_fingerprint(check(values)) == run_fingerprint(config_of("experiment=smoke"))
+
+
+def test_the_type_of_stored_states_counts_only_where_some_are_stored(config_of: Callable[..., Config]) -> None:
+    assert run_fingerprint(config_of("cache=off", "cache.dtype=bfloat16")) == run_fingerprint(config_of())

@@ -56,6 +56,12 @@ def test_batches_of_different_sizes() -> None:
     together(METHODS[:3], [5, 2, 3])
 
 
+def test_prefixes_in_the_last_layers() -> None:
+    together([(name, {**options, "layers": "last_2"}) for name, options in METHODS], [5, 5, 5, 5])
+    with pytest.raises(ValueError, match="prefixes in different layers can't be stacked"):
+        together([METHODS[0], ("prefix", {"layers": "last_1"})], [5, 5])
+
+
 def test_one_prefix_a_method_is_not_copied_for_every_example() -> None:
     shared = backbone()
     models = [AdaptedModel.build(shared, "multimask", {"num_virtual_tokens": 4}) for _ in range(3)]

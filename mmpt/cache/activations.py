@@ -1,0 +1,258 @@
+"""The activation cache: what lies before the first trainable parameter is computed once.
+
+With nothing trained below some layer of the encoder (:class:`mmpt.methods.base.Frontier`), and no dropout in the frozen
+network, the hidden states entering that layer and the mean word embedding that routers read are constants of backbone,
+tokenizer, text and length. They are computed once and serve every epoch and evaluation, from memory or through a map of
+a file (:mod:`mmpt.cache.store`). No padding is kept.
+
+Letters: B batch, N examples, T tokens, d model width, n layers below the frontier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from mmpt.cache.entry import Draft, Mapped
+from mmpt.cache.store import Store, Tensors
+from mmpt.errors import ConfigError
+from mmpt.methods.base import mean_embedding
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import word_embeddings
+from mmpt.models.encoder import lower
+
+FORMAT = 1  # raise it when the same inputs come to mean other states
+SHARE = 0.5  # of the memory that is free
+KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}  # safetensors' names
+Batch = tuple[Sequence[int], Mapping[str, Tensor]]  # rows, and their input_ids and attention_mask (B, T)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Hidden states of N examples without padding, and their mean word embeddings.
+
+    Attributes:
+        states: (sum of T, d), as they are stored.
+        starts: N + 1 first rows; example n has rows ``starts[n]`` to ``starts[n + 1]``.
+        means: (N, d), float32.
+        dtype: What :meth:`batch` gives states in, the backbone's.
+        source: The mapped entry that they lie in; None in memory.
+    """
+
+    states: Tensor
+    starts: list[int]
+    means: Tensor
+    dtype: torch.dtype
+    source: Mapped | None = None
+
+    def batch(self, rows: Sequence[int], longest: int) -> dict[str, Tensor]:
+        """``states`` (B, longest, d), zero where padded, and ``means`` (B, d) of some examples."""
+        padded = self.states.new_zeros(len(rows), longest, self.states.shape[1], dtype=self.dtype)
+        for place, row in enumerate(rows):
+            first, last = self.starts[row], self.starts[row + 1]
+            padded[place, : last - first] = self.states[first:last]
+        return {"states": padded, "means": self.means[rows]}
+
+    def to(self, device: torch.device) -> Activations:
+        """The same in a device's memory."""
+        return Activations(self.states.to(device), self.starts, self.means.to(device), self.dtype)
+
+    def __reduce__(self) -> Any:
+        """Let a data worker of another process map the file itself instead of getting a copy."""
+        if self.source is not None:
+            return _reopen, (self.source.path, self.starts, self.dtype)
+        return Activations, (self.states, self.starts, self.means, self.dtype)
+
+
+def first_rows(lengths: Sequence[int]) -> list[int]:
+    """N + 1 first rows of N examples with so many tokens each."""
+    return list(accumulate(lengths, initial=0))
+
+
+@torch.no_grad()
+def fill(
+    model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], put: Callable[[str, int, Tensor], None]
+) -> None:
+    """Run the encoder up to the frontier over a split, batch by batch.
+
+    Args:
+        model: A model with a frontier; nothing it computes here depends on its method.
+        lengths: Tokens of each of the N sources.
+        batches: Every row once, on the model's device.
+        put: Takes ``states`` or ``means``, a first row, and rows of it.
+    """
+    layers = model.frontier.layers
+    if layers is None:
+        raise ValueError(f"nothing is constant: {model.frontier.reason}")
+    starts, table = first_rows(lengths), word_embeddings(model.backbone)
+    with model.injection.active({}):
+        for rows, batch in batches:
+            embeddings, mask = table(batch["input_ids"]), batch["attention_mask"]
+            states = lower(model.backbone, embeddings, mask, layers)
+            means = mean_embedding(embeddings, mask)
+            for place, row in enumerate(rows):
+                put("means", row, means[place : place + 1])
+                put("states", starts[row], states[place, : lengths[row]])
+
+
+def compute(
+    model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], stored: torch.dtype | None = None
+) -> Activations:
+    """Compute a split's activations in memory, on the model's device.
+
+    Args:
+        model: See :func:`fill`.
+        lengths: See :func:`fill`.
+        batches: See :func:`fill`.
+        stored: How states are kept; None: as the backbone computes them.
+
+    Raises:
+        ConfigError: A value doesn't fit ``stored``.
+    """
+    weight = word_embeddings(model.backbone).weight
+    tensors = {
+        "states": torch.empty(sum(lengths), weight.shape[1], dtype=stored or weight.dtype, device=weight.device),
+        "means": torch.empty(len(lengths), weight.shape[1], device=weight.device),
+    }
+
+    def put(name: str, row: int, block: Tensor) -> None:
+        tensors[name][row : row + len(block)] = _cast(block, tensors[name].dtype)
+
+    fill(model, lengths, batches, put)
+    return Activations(tensors["states"], first_rows(lengths), tensors["means"], weight.dtype)
+
+
+def fetch(
+    store: Store,
+    key: str,
+    model: AdaptedModel,
+    lengths: Sequence[int],
+    batches: Iterable[Batch],
+    stored: torch.dtype | None = None,
+    description: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = print,
+) -> Activations:
+    """Map a split's activations from a store, computed into it first where they aren't there.
+
+    Args:
+        store: Where they lie.
+        key: From :func:`key_of`.
+        model: See :func:`fill`.
+        lengths: See :func:`fill`.
+        batches: See :func:`fill`; not touched where the entry is there.
+        stored: See :func:`compute`.
+        description: What the entry is of, for people.
+        note: Takes lines about damage and waiting.
+
+    Raises:
+        CacheError: The directory can't be written, or hasn't the room.
+        ConfigError: A value doesn't fit ``stored``.
+    """
+    tensors = tensors_of(model, lengths, stored)
+    dtype = stored or word_embeddings(model.backbone).weight.dtype
+
+    def write(draft: Draft) -> None:
+        def put(name: str, row: int, block: Tensor) -> None:
+            values = _cast(block, dtype if name == "states" else block.dtype).cpu().contiguous()
+            draft.put(name, row, values.view(torch.uint8).numpy().data)
+
+        fill(model, lengths, batches, put)
+
+    mapped = store.fetch(key, tensors, write, description or {}, note)
+    return _activations(mapped, first_rows(lengths), word_embeddings(model.backbone).weight.dtype)
+
+
+def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
+    """Types and shapes of a split's activations."""
+    weight = word_embeddings(model.backbone).weight
+    width = weight.shape[1]
+    return {"means": ("F32", (len(lengths), width)), "states": (KINDS[stored or weight.dtype], (sum(lengths), width))}
+
+
+def key_of(
+    model: AdaptedModel,
+    fingerprint: str,
+    inputs: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
+    stored: torch.dtype | None = None,
+) -> str:
+    """Name what a split's activations depend on, to the last bit.
+
+    Args:
+        model: Architecture, dtype, attention and frontier count; not what the method has learnt.
+        fingerprint: Of the backbone's weights.
+        inputs: Token ids of every source; tokenizer, template and longest length are in them.
+        batches: Rows that are computed together: the last bits depend on them.
+        stored: See :func:`compute`.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    weight = word_embeddings(model.backbone).weight
+    config = model.backbone.config.to_dict()
+    parts = {
+        "format": FORMAT,
+        "weights": fingerprint,
+        "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "name_or_path")},
+        "attention": model.backbone.config._attn_implementation,
+        "dtype": str(weight.dtype),
+        "stored": str(stored or weight.dtype),
+        "layers": model.frontier.layers,
+        "device": weight.device.type,
+        "precision": (torch.backends.cuda if weight.is_cuda else torch.backends.mkldnn).matmul.fp32_precision,
+        "versions": [torch.__version__, transformers.__version__],
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for rows in batches:
+        digest.update(json.dumps([[row, list(inputs[row])] for row in rows]).encode())
+    return digest.hexdigest()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of memory that are free where the cache would lie."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows as they are stored.
+
+    Raises:
+        ConfigError: A finite value becomes infinite.
+    """
+    values = block.to(dtype)
+    if dtype == torch.float16 and block.dtype != dtype and not torch.isfinite(values).all():
+        raise ConfigError(
+            f"cache.dtype=float16 can't hold this backbone's states (up to {block.abs().max().item():.3g}, it ends at "
+            "65504); set cache.dtype=bfloat16 or cache.dtype=model"
+        )
+    return values
+
+
+def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activations:
+    kinds = {kind: stored for stored, kind in KINDS.items()}
+    tensors = {}
+    with warnings.catch_warnings():  # the map can't be written to, and nothing tries
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        for name, place in mapped.places.items():
+            count = place.size // torch.empty(0, dtype=kinds[place.kind]).element_size()
+            flat = torch.frombuffer(mapped.buffer, dtype=kinds[place.kind], count=count, offset=place.first)
+            tensors[name] = flat.view(place.shape)
+    return Activations(tensors["states"], starts, tensors["means"], dtype, mapped)
+
+
+def _reopen(path: Path, starts: list[int], dtype: torch.dtype) -> Activations:
+    """Map an entry in another process; its content was verified by the one that sent it here."""
+    return _activations(Mapped.again(path), starts, dtype)

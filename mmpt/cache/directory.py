@@ -1,0 +1,230 @@
+"""The directory that entries lie in: what is there, how large it is, and what may be deleted.
+
+    KEY.safetensors   the tensors; its lock is shared by those who read, and taken alone by who would delete it
+    KEY.json          checksum, size, what it is of; its time of change is when the entry was last used
+    KEY.tmp           being written; KEY.lock is held by the writer alone
+    .lock             held for moments, while room is made
+
+An entry is there when both of its files are: the JSON is written first, then the tensors take their name. What a
+killed process left is deleted by the next one that makes room. Files with other names are never touched. Imports
+nothing heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.cache import locks
+from mmpt.cache.entry import checksum
+from mmpt.errors import CacheError
+
+_OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
+
+
+class Damaged(Exception):
+    """An entry isn't what was written."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of an entry without reading it: ``used`` in seconds since 1970."""
+
+    key: str
+    bytes: int
+    used: float
+    description: Mapping[str, Any]
+
+
+def default_directory() -> Path:
+    """``$MMPT_CACHE``, else ``$XDG_CACHE_HOME/mmpt``, else ``~/.cache/mmpt``."""
+    if chosen := os.environ.get("MMPT_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache")).expanduser() / "mmpt"
+
+
+class CacheDirectory:
+    """The files of a cache."""
+
+    def __init__(self, directory: str | Path | None) -> None:
+        """Name it; nothing is made yet.
+
+        Args:
+            directory: Where it lies; :func:`default_directory` where None.
+        """
+        self.directory = default_directory() if directory is None else Path(directory).expanduser()
+
+    def path(self, key: str, suffix: str) -> Path:
+        """A file of an entry."""
+        return self.directory / f"{key}.{suffix}"
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used longest ago first.
+
+        Raises:
+            CacheError: The directory can't be read.
+        """
+        found = []
+        for key, suffix, path in self._files():
+            if suffix == "safetensors":
+                described = self.path(key, "json")
+                with contextlib.suppress(FileNotFoundError):  # deleted in between
+                    used = (described if described.exists() else path).stat().st_mtime
+                    found.append(Entry(key, path.stat().st_size, used, self.description(key)))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def size(self) -> int:
+        """Bytes of all tensors, those being written included.
+
+        Raises:
+            CacheError: The directory can't be read.
+        """
+        total = 0
+        for _, suffix, path in self._files():
+            if suffix in ("safetensors", "tmp"):
+                with contextlib.suppress(FileNotFoundError):
+                    total += path.stat().st_size
+        return total
+
+    def description(self, key: str) -> dict[str, Any]:
+        """The JSON of an entry; empty where it is missing or damaged."""
+        try:
+            content = json.loads(self.path(key, "json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def verify(self, key: str) -> str | None:
+        """What is wrong with an entry, None if nothing is. It doesn't count as a use.
+
+        Raises:
+            CacheError: It can't be read.
+        """
+        try:
+            with self.errors("read"), self.path(key, "safetensors").open("rb", buffering=0) as file:
+                self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
+        except Damaged as problem:
+            return str(problem)
+        return None
+
+    def compare(self, key: str, digest: str, size: int) -> None:
+        """Hold an entry's file against its description.
+
+        Raises:
+            Damaged: They differ.
+        """
+        stated = self.description(key)
+        if "sha256" not in stated:
+            raise Damaged("has no description, or a damaged one")
+        if size != stated.get("bytes"):
+            raise Damaged(f"is damaged ({size} bytes of {stated.get('bytes')})")
+        if digest != stated["sha256"]:
+            raise Damaged("is damaged (its checksum is another)")
+
+    def prune(self, bound: int) -> list[Entry]:
+        """Delete what killed processes left, and the entries used longest ago, until all are within ``bound`` bytes.
+
+        Entries that a process reads stay.
+
+        Returns:
+            The deleted entries.
+
+        Raises:
+            CacheError: The directory can't be read or written.
+        """
+        if not self.directory.is_dir():
+            return []
+        with self.alone():
+            return self.shrink(bound)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from making room, or taking it, within the block."""
+        with self.errors("write"):
+            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+
+    def shrink(self, bound: int) -> list[Entry]:
+        """:meth:`prune` for a caller that is :meth:`alone`."""
+        self._tidy()
+        total, deleted = self.size(), []
+        for entry in self.entries():
+            if total <= bound:
+                break
+            if self._delete_unread(entry.key):
+                total -= entry.bytes
+                deleted.append(entry)
+        return deleted
+
+    def delete(self, key: str) -> None:
+        """Delete an entry, whoever reads it: maps of it stay valid."""
+        for suffix in ("safetensors", "json"):
+            self.path(key, suffix).unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Delete unfinished files whose writer is gone, and descriptions without tensors."""
+        kinds: dict[str, set[str]] = {}
+        for key, suffix, _ in self._files():
+            kinds.setdefault(key, set()).add(suffix)
+        for key, suffixes in kinds.items():
+            left = suffixes - ({"safetensors", "json"} if "safetensors" in suffixes else set())
+            if left and locks.is_free(self.path(key, "lock")):
+                for suffix in left:
+                    self.path(key, suffix).unlink(missing_ok=True)
+
+    def _delete_unread(self, key: str) -> bool:
+        """Delete an entry unless a process reads it."""
+        try:
+            with self.path(key, "safetensors").open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.delete(key)
+        except OSError:  # read, deleted in between, or another user's
+            return False
+        return True
+
+    def _files(self) -> Iterator[tuple[str, str, Path]]:
+        """Key, suffix and path of each of the cache's files."""
+        with self.errors("read"):
+            try:
+                paths = sorted(self.directory.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                paths = []
+        for path in paths:
+            if match := _OURS.fullmatch(path.name):
+                yield match[1], match[2], path
+
+    @contextlib.contextmanager
+    def errors(self, what: str) -> Iterator[None]:
+        """Turn a system error while one tries to ``read`` or ``write`` into one line.
+
+        Raises:
+            CacheError: In place of an OSError.
+        """
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else error.strerror or str(error)
+            participle = {"read": "read", "write": "written"}[what]
+            raise CacheError(f"{self.directory} can't be {participle} ({reason})") from error
+
+
+def size_text(count: float) -> str:
+    """Bytes for people, in units of 10³."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1000:.1f} kB"

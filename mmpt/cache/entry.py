@@ -1,0 +1,158 @@
+"""One entry of the store: a safetensors file that is written in pieces, and read through a memory map.
+
+The layout is that of https://huggingface.co/docs/safetensors: the header's length (8 bytes, little endian), the header
+(JSON: type, shape and place of each tensor), the tensors. Written here, because the library writes tensors that are
+whole and in memory, and an entry may be larger than memory. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' name of the type
+_PIECE = 1 << 22  # bytes read at once where all are read
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor in a file: safetensors' name of its type, its shape, and its first byte."""
+
+    kind: str
+    shape: tuple[int, ...]
+    first: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the first axis."""
+        return SIZES[self.kind] * math.prod(self.shape[1:])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor."""
+        return self.shape[0] * self.row_bytes
+
+
+def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Place]]:
+    """Header and places of tensors given by type and shape."""
+    header: dict[str, Any] = {}
+    at, sizes = 0, {name: Place(kind, shape, 0).size for name, (kind, shape) in tensors.items()}
+    for name, (kind, shape) in tensors.items():
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + sizes[name]]}
+        at += sizes[name]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    start = 8 + len(text)
+    places = {
+        name: Place(kind, shape, start + header[name]["data_offsets"][0]) for name, (kind, shape) in tensors.items()
+    }
+    return len(text).to_bytes(8, "little") + text, places
+
+
+def bytes_of(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    """Size of the file that holds tensors of these types and shapes."""
+    header, places = lay_out(tensors)
+    return len(header) + sum(place.size for place in places.values())
+
+
+def checksum(file: BinaryIO) -> str:
+    """SHA-256 of a whole file in hexadecimal, read piece by piece: nothing of it stays in memory."""
+    digest, at, piece = hashlib.sha256(), 0, bytearray(_PIECE)
+    view = memoryview(piece)
+    while count := os.preadv(file.fileno(), [piece], at):
+        digest.update(view[:count])
+        at += count
+    return digest.hexdigest()
+
+
+class Draft:
+    """An entry while it is written, in a file that nobody reads. The caller holds the lock of its key."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """Make the file, at its full size.
+
+        Raises:
+            OSError: It can't be made.
+        """
+        header, self.places = lay_out(tensors)
+        self.path, self.size = path, bytes_of(tensors)
+        self.file = path.open("w+b", buffering=0)
+        os.ftruncate(self.file.fileno(), self.size)
+        self._write(header, 0)
+
+    def put(self, name: str, row: int, block: memoryview) -> None:
+        """Write rows of a tensor, from ``row`` on; ``block`` has their bytes.
+
+        Raises:
+            OSError: No room is left.
+        """
+        place = self.places[name]
+        self._write(block, place.first + row * place.row_bytes)
+
+    def _write(self, block: bytes | memoryview, at: int) -> None:
+        # written, not mapped: where the disk is full a write raises an error, and a touched page kills the process
+        left = memoryview(block).cast("B")
+        while len(left):
+            count = os.pwrite(self.file.fileno(), left, at)
+            left, at = left[count:], at + count
+
+    def finish(self) -> str:
+        """Bring all to the disk, take the lock of readers, and return the checksum."""
+        os.fsync(self.file.fileno())
+        fcntl.flock(self.file.fileno(), fcntl.LOCK_SH)
+        return checksum(self.file)
+
+    def discard(self) -> None:
+        """Delete the file."""
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Mapped:
+    """A finished entry, mapped: pages come from the disk as they are touched, and go when memory is short.
+
+    The file stays where it is, by a shared lock, as long as this object or a view of its buffer lives; where its
+    directory is deleted, the map stays valid.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, read: bool) -> None:
+        """Map a file on which the caller has taken a shared lock.
+
+        Args:
+            path: The file.
+            file: The same, open.
+            read: Whether it was there before; false where this process has just computed it.
+
+        Raises:
+            OSError: It can't be mapped.
+            ValueError: It is no safetensors file.
+        """
+        self.path, self.read = path, read
+        with file:  # the map keeps a handle of its own, and with it the lock
+            self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        length = int.from_bytes(self.buffer[:8], "little")
+        header = json.loads(self.buffer[8 : 8 + length])
+        self.places = {
+            name: Place(found["dtype"], tuple(found["shape"]), 8 + length + found["data_offsets"][0])
+            for name, found in header.items()
+            if name != "__metadata__"
+        }
+
+    @classmethod
+    def again(cls, path: Path) -> Mapped:
+        """Map an entry that another process has verified and keeps.
+
+        Raises:
+            OSError: It isn't there any more.
+        """
+        file = path.open("rb", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return cls(path, file, read=True)

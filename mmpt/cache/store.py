@@ -1,0 +1,164 @@
+"""The store: entries named by what they were computed from, shared by processes, bounded in size.
+
+One process computes an entry, the others wait and then read. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.cache import locks
+from mmpt.cache.directory import CacheDirectory, Damaged, size_text
+from mmpt.cache.entry import Draft, Mapped, bytes_of, checksum
+from mmpt.errors import CacheError
+
+GB = 10**9
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor
+
+
+class Store(CacheDirectory):
+    """Entries that are mapped, or computed first."""
+
+    def __init__(self, directory: str | Path | None, max_gb: float) -> None:
+        """Name the store; nothing is made yet.
+
+        Args:
+            directory: See the base class.
+            max_gb: Most GB (10⁹ bytes) of all its files.
+        """
+        super().__init__(directory)
+        self.max_bytes = round(max_gb * GB)
+
+    def has(self, key: str) -> bool:
+        """Whether an entry is there; it may yet be damaged."""
+        try:
+            return self.path(key, "safetensors").exists() and self.path(key, "json").exists()
+        except OSError:
+            return False
+
+    def open(self, key: str) -> Mapped | None:
+        """Map an entry, and note that it was used; None where there is none.
+
+        Raises:
+            Damaged: It is cut short, or its checksum isn't the one that was written.
+            CacheError: It can't be read.
+        """
+        path = self.path(key, "safetensors")
+        with contextlib.ExitStack() as stack, self.errors("read"):
+            try:
+                file = stack.enter_context(path.open("rb", buffering=0))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if not locks.same_file(file.fileno(), path):  # deleted in between
+                return None
+            self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
+            mapped = Mapped(path, file, read=True)
+        with contextlib.suppress(OSError):  # a directory that can only be read
+            os.utime(self.path(key, "json"))
+        return mapped
+
+    def fetch(
+        self,
+        key: str,
+        tensors: Tensors,
+        fill: Callable[[Draft], None],
+        description: Mapping[str, Any],
+        note: Callable[[str], None],
+    ) -> Mapped:
+        """Map an entry, and compute it first where it isn't there; other processes that want it wait for it.
+
+        Args:
+            key: Names everything that the content depends on.
+            tensors: Type and shape of each tensor.
+            fill: Writes them.
+            description: What the entry is of, for people.
+            note: Takes lines about damage and waiting.
+
+        Raises:
+            CacheError: The directory can't be written, or hasn't the room.
+        """
+        with contextlib.suppress(Damaged):  # told below, if it still is once the lock is held
+            if (found := self.open(key)) is not None:
+                return found
+
+        def waiting() -> None:
+            note(f"cache: another process computes entry {key[:12]}; waiting for it")
+
+        with self.errors("write"):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with locks.holding(self.path(key, "lock"), waiting):
+                try:
+                    if (found := self.open(key)) is not None:
+                        return found
+                except Damaged as problem:
+                    note(f"cache: entry {key[:12]} in {self.directory} {problem}; it is deleted and computed again")
+                    self.delete(key)
+                return self._compute(key, tensors, fill, description)
+
+    def _compute(
+        self, key: str, tensors: Tensors, fill: Callable[[Draft], None], description: Mapping[str, Any]
+    ) -> Mapped:
+        """Write an entry; the caller holds its lock. It is there wholly or not at all."""
+        with self.alone():
+            self._make_room(bytes_of(tensors))
+            draft = Draft(self.path(key, "tmp"), tensors)
+        try:
+            fill(draft)
+            digest = draft.finish()
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self._describe(key, {**description, "sha256": digest, "bytes": draft.size, "created": now})
+            draft.path.replace(self.path(key, "safetensors"))
+            self._sync()
+        except BaseException:
+            draft.discard()
+            raise
+        return Mapped(self.path(key, "safetensors"), draft.file, read=False)
+
+    def _make_room(self, needed: int) -> None:
+        """Delete old entries until ``needed`` bytes fit in the bound and on the disk.
+
+        Raises:
+            CacheError: They can't.
+        """
+        if needed <= self.max_bytes:
+            self.shrink(self.max_bytes - needed)
+        if needed <= self.max_bytes < self.size() + needed:
+            gc.collect()  # earlier runs of this process may still hold maps, in reference cycles
+            self.shrink(self.max_bytes - needed)
+        if (held := self.size()) + needed > self.max_bytes:
+            others = f", and {size_text(held)} are in use by runs" if held else ""
+            raise CacheError(
+                f"{self.directory} hasn't the room: an entry takes {size_text(needed)}{others}, "
+                f"cache.max_gb={self.max_bytes / GB:g}"
+            )
+        if needed > (free := shutil.disk_usage(self.directory).free):
+            raise CacheError(
+                f"{self.directory} hasn't the room: an entry takes {size_text(needed)}, its disk has "
+                f"{size_text(free)} free"
+            )
+
+    def _describe(self, key: str, content: Mapping[str, Any]) -> None:
+        temporary = self.path(key, "json.tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path(key, "json"))
+
+    def _sync(self) -> None:
+        """Bring the names to the disk too."""
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,78 @@
+"""The encoder in two parts: layers below the first trained one, whose output is a constant, and the rest.
+
+The model's own stack runs, each time with one part of its layers; no model code is copied.
+
+Letters: B batch, T source tokens, d model width, n layers of the lower part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int) -> Tensor:
+    """Hidden states entering encoder layer ``layers``, or the encoder's output where that is all of them.
+
+    Args:
+        model: An encoder-decoder of the T5 family.
+        embeddings: The encoder's input (B, T, d).
+        mask: (B, T), 1 where a token is.
+        layers: n, at least 1.
+
+    Returns:
+        (B, T, d).
+    """
+    encoder: Any = model.get_encoder()
+    if layers == len(encoder.block):
+        whole: Tensor = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return whole
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    with _only(encoder, slice(0, layers)):
+        hook = encoder.block[-1].register_forward_hook(keep)
+        try:
+            encoder(inputs_embeds=embeddings, attention_mask=mask)
+        finally:
+            hook.remove()
+    return found[0]
+
+
+def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> Tensor:
+    """The encoder's output (B, T, d), from the states (B, T, d) that :func:`lower` gives."""
+    encoder: Any = model.get_encoder()
+    if layers == len(encoder.block):
+        return states
+    owner, first = (encoder.block[index].layer[0].SelfAttention for index in (0, layers))
+
+    def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        tokens = states.shape[1]
+        return args, {**kwargs, "position_bias": owner.compute_bias(tokens, tokens, device=states.device)}
+
+    # T5's first layer computes the position bias for all; umT5's layers have one each
+    hook = None if first.has_relative_attention_bias else first.register_forward_pre_hook(give, with_kwargs=True)
+    try:
+        with _only(encoder, slice(layers, None)):
+            output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
+    finally:
+        if hook is not None:
+            hook.remove()
+    return output
+
+
+@contextmanager
+def _only(encoder: Any, part: slice) -> Iterator[None]:
+    """Let the stack have some of its layers alone within the block."""
+    layers = encoder.block
+    encoder.block = layers[part]
+    try:
+        yield
+    finally:
+        encoder.block = layers

@@ -1,0 +1,164 @@
+"""Where a run keeps the encoder's states: on disk, in memory, or nowhere, and what it says about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from mmpt.cache.activations import SHARE, Activations, compute, fetch, free_bytes, key_of, tensors_of
+from mmpt.cache.directory import size_text
+from mmpt.cache.entry import bytes_of
+from mmpt.cache.store import GB, Store
+from mmpt.config.schema import CacheConfig
+from mmpt.errors import CacheError, ConfigError
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import word_embeddings
+from mmpt.training.evaluate import Evaluator, Prepared
+
+
+@dataclass
+class SplitCache:
+    """Runs the encoder once over a run's splits, where its states are constants.
+
+    Attributes:
+        config: The ``cache`` group.
+        model: On the device that it trains on.
+        fingerprint: Of the backbone's weights.
+        name: Of the backbone, for people.
+        evaluator: Whose batches the states are computed in.
+        short: Whether training ends before every example is seen.
+        note: Takes lines for the user.
+    """
+
+    config: CacheConfig
+    model: AdaptedModel
+    fingerprint: str
+    name: str
+    evaluator: Evaluator
+    short: bool
+    note: Callable[[str], None]
+
+    def fill(self, *splits: Prepared) -> list[Prepared]:
+        """The splits with their states, or as they were; the run's first lines say which, and why.
+
+        Raises:
+            CacheError: ``cache=disk`` can't be had for want of room or rights.
+            ConfigError: ``cache=disk`` or ``cache=ram`` can't be had because of another setting.
+        """
+        mode = self.config.mode
+        reason = "cache=off" if mode == "off" else self.model.prevents_cache
+        if reason is None and mode == "auto" and self.short and not all(map(self._stored, splits)):
+            reason = "trainer.max_steps ends before every example is seen"
+        if reason is not None:
+            if mode in ("ram", "disk"):
+                raise ConfigError(f"cache={mode} can't be had: {reason}; set cache=auto or change that setting")
+            return self._without(splits, reason)
+        self.model.backbone.eval()
+        if mode == "ram":
+            return self._in_memory(splits)
+        try:
+            return self._on_disk(splits)
+        except CacheError as error:
+            if mode == "disk":
+                raise CacheError(
+                    f"cache=disk can't be had: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
+                ) from error
+            return self._instead(splits, str(error))
+
+    def _without(self, splits: tuple[Prepared, ...], reason: str) -> list[Prepared]:
+        self.note(f"encoder: runs in every step ({reason})")
+        return list(splits)
+
+    def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
+        """In memory, if there is enough, because of a problem with the disk."""
+        needed = self._needed(splits)
+        if needed > SHARE * free_bytes(self._device):
+            self.note(f"cache: {problem}")
+            return self._without(splits, f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists")
+        self.note(f"cache: {problem}; memory is used instead")
+        return self._in_memory(splits)
+
+    def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
+        """From the store, computed into it where missing.
+
+        Raises:
+            CacheError: There isn't the room, or the right.
+        """
+        began = time.perf_counter()
+        self._refuse_too_large(splits)
+        found = [self._fetch(split) for split in splits]
+        read = all(states.source is not None and states.source.read for states in found)
+        self._tell(splits, f"in {self._store.directory}", began, read=read)
+        if self._device.type != "cpu" and self._needed(splits) <= SHARE * free_bytes(self._device):
+            found = [states.to(self._device) for states in found]
+        return [replace(split, activations=states) for split, states in zip(splits, found, strict=True)]
+
+    def _refuse_too_large(self, splits: tuple[Prepared, ...]) -> None:
+        """Say so before anything is computed, not after two of three splits.
+
+        Raises:
+            CacheError: The splits together are more than the bound.
+        """
+        needed = self._needed(splits)
+        if needed > self._store.max_bytes:
+            raise CacheError(
+                f"the states of this run take {size_text(needed)}, more than cache.max_gb="
+                f"{self._store.max_bytes / GB:g} allows in {self._store.directory}"
+            )
+
+    def _fetch(self, split: Prepared) -> Activations:
+        batches = self.evaluator.batches(split, self._device)
+        task = self.evaluator.task.name
+        description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
+        description |= {"tokens": sum(split.lengths), "layers": self.model.frontier.layers}
+        key = self._key(split)
+        return fetch(
+            self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
+        )
+
+    def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
+        began = time.perf_counter()
+        cached = []
+        for split in splits:
+            batches = self.evaluator.batches(split, self._device)
+            cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
+        self._tell(splits, "in memory", began)
+        return cached
+
+    def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
+        layers, total = self.model.frontier.layers, self.model.method.shape.sites["encoder"].layers
+        part = "" if layers == total else f" up to layer {layers} of {total}"
+        size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
+        dtype = "" if self.config.dtype == "model" else f" as {self.config.dtype}"
+        if read:
+            text = f"read from the cache{part}, {size}{dtype} {where}, verified in {seconds:.1f} s"
+        else:
+            text = f"ran once{part}, {size} cached{dtype} {where} in {seconds:.1f} s"
+        self.note(f"encoder: {text}")
+
+    def _stored(self, split: Prepared) -> bool:
+        return self._store.has(self._key(split))
+
+    def _key(self, split: Prepared) -> str:
+        inputs = [feature["input_ids"] for feature in split.features]
+        return key_of(self.model, self.fingerprint, inputs, self.evaluator.cut(split), self._dtype)
+
+    def _needed(self, splits: tuple[Prepared, ...]) -> int:
+        return sum(bytes_of(tensors_of(self.model, split.lengths, self._dtype)) for split in splits)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.config.dir, self.config.max_gb)
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        name = self.config.dtype
+        return None if name == "model" else getattr(torch, name)
+
+    @property
+    def _device(self) -> torch.device:
+        return word_embeddings(self.model.backbone).weight.device
