@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,10 +52,6 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
     layers = {prefix.key.shape[1] for prefix in prefixes if prefix is not None}
     if len(layers) > 1:
         raise ValueError(f"prefixes in different layers can't be stacked; got the last {sorted(layers)}")
-    shape = replace(shape, layers=layers.pop())
-    layers = {prefix.key.shape[1] for prefix in prefixes if prefix is not None}
-    if len(layers) > 1:
-        raise ValueError(f"prefixes in different layers (method.layers) can't be stacked; got {sorted(layers)}")
     shape = replace(shape, layers=layers.pop())
     lengths = [0 if prefix is None else prefix.key.shape[3] for prefix in prefixes]
     if len(set(lengths)) > 1 and any(prefix is not None and prefix.positioned for prefix in prefixes):

@@ -71,11 +71,6 @@ def test_one_prefix_a_method_is_not_copied_for_every_example() -> None:
 
 
 @pytest.mark.parametrize("cases", [[("multimask", {"num_virtual_tokens": 3})] * 2])
-def test_prefixes_in_the_last_layers_can_be_stacked() -> None:
-    upper = {"layers": "last_1"}
-    together([("multimask", upper), ("prefix", {**upper, "sites": ["decoder"]})], [5, 5])
-
-
 def test_the_published_layout_can_be_stacked(cases: list[tuple[str, dict[str, Any]]]) -> None:
     together([(name, {**options, "layout": "paper", "sites": ["decoder"]}) for name, options in cases], [5, 5])
 
@@ -92,9 +87,6 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         stack([plain, positioned], shapes)
     with pytest.raises(ValueError, match="one length"):
         stack([positioned, shorter], shapes)
-    upper = AdaptedModel.build(shared, "prefix", {"layers": "last_1"}).encode(*batch()[:2])
-    with pytest.raises(ValueError, match="different layers"):
-        stack([plain, upper], shapes)
     prompted = Encoded(plain.states, plain.mask, Contribution(prompt=torch.zeros(1, 2, 24)))
     with pytest.raises(ValueError, match="prompts"):
         stack([plain, prompted], shapes)
