@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -19,8 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
 from mmpt.errors import ConfigError, MmptError
+from mmpt.sweep.definitions import register_sweeps
+from mmpt.sweep.run import run_sweep
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+SWEEPS = CONF.parent / "sweeps"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,21 +46,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    register_sweeps(SWEEPS)
     line = read_command_line(argv, CONF)
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])
-    failures: list[MmptError] = []
     try:
-        _hydra_main(line, lambda config: _job(config, line.multirun, failures))
+        if line.multirun and not line.shows_only:
+            return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
+        _hydra_main(line, _run)
         if line.shows_config:  # a dry run: what is shown is also checked
             check(_compose(line))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(describe(error)) from error
-    if failures and not line.multirun:
-        raise failures[0]
-    if failures:
-        print(f"error: {len(failures)} trial(s) of the sweep failed; each is told above", file=sys.stderr)
-    return 1 if failures else 0
+    return 0
 
 
 def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
@@ -69,23 +69,6 @@ def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
         except SystemExit as stop:  # after --help and its kin
             if stop.code not in (None, 0):
                 raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
-
-
-def _job(composed: DictConfig, multirun: bool, failures: list[MmptError]) -> Any:
-    """One run, or one trial of a sweep; a failed trial is told at once and the others go on."""
-    hydra_config = HydraConfig.get()
-    if multirun:
-        words = " ".join(word.lstrip("+") for word in hydra_config.overrides.task)
-        print(f"trial {hydra_config.job.num}: {words}", flush=True)
-    try:
-        return _run(composed)
-    except MmptError as error:
-        if hydra_config.runtime.choices.get("hydra/launcher") != "basic":
-            raise  # in another process the list of failures is a copy
-        failures.append(error)
-        if multirun:
-            _report(error)
-        return None
 
 
 def _run(composed: DictConfig) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import re
 import resource
 import sys
@@ -29,16 +29,39 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.loggers import Logger, make_logger
-from mmpt.training.record import RunRecord
+from mmpt.training.record import RunRecord, read_status
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
 
-def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: its data, the hash of all that decides its result, and the directory that follows from both."""
+
+    task: Task
+    splits: Splits
+    fingerprint: str
+    directory: Path
+
+
+def identify(config: Config) -> Identity:
+    """Load the data, and name the run.
+
+    Raises:
+        MmptError: The data can't be had.
+    """
+    task = Task(config.task)
+    splits = load_splits(task, config.data, config.seed)
+    fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
+    return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
+
+
+def run_experiment(config: Config, resolved: dict[str, Any], identity: Identity | None = None) -> dict[str, Any]:
     """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
 
     Args:
         config: The checked configuration.
         resolved: The same as plain values, written to the run directory and to the logger.
+        identity: From :func:`identify`, where the caller has it already.
 
     Returns:
         The content of result.json.
@@ -48,10 +71,9 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
     """
     began = time.perf_counter()
     transformers_logging.set_verbosity_error()
-    task = Task(config.task)
-    splits = load_splits(task, config.data, config.seed)
-    fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
-    directory = run_directory(config, fingerprint)
+    reset_peak_memory()
+    identity = identity or identify(config)
+    task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
     console = Console(directory.expanduser().absolute())
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
@@ -93,11 +115,8 @@ def run_directory(config: Config, fingerprint: str) -> Path:
 
 def finished(directory: Path, fingerprint: str) -> bool:
     """Whether the directory holds this very run, done."""
-    try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return bool(status["status"] == "done" and status["config_fingerprint"] == fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    status = read_status(directory, fingerprint)
+    return status is not None and status["status"] == "done"
 
 
 @dataclass
@@ -285,8 +304,19 @@ def total_steps(trainer: PrefixTrainer) -> int:
 
 
 def peak_memory() -> int:
-    """Peak bytes: of the GPU's allocator where there is one, else of this process so far."""
+    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of an earlier run in this process, where the system lets us."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
