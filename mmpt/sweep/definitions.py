@@ -16,7 +16,9 @@ def register_sweeps(folder: Path) -> None:
     """
     for path in sorted(folder.glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ConfigStore.instance().store(group="sweep", name=path.stem, node=content, package="_global_", provider=str(path))
+        ConfigStore.instance().store(
+            group="sweep", name=path.stem, node=content, package="_global_", provider=str(path)
+        )
 
 
 def sweep_names(folder: Path) -> list[str]:

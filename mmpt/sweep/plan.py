@@ -68,9 +68,9 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
         sweeper, launcher = str(choices["hydra/sweeper"]), str(choices["hydra/launcher"])
         check_installed(f"hydra/sweeper={sweeper}")
         check_installed(f"hydra/launcher={launcher}")
-        total = _count(config, own) if sweeper == "basic" else None
+        total = _count(config, own) if sweeper == "basic" else config.hydra.sweeper.get("n_trials")
     if total == 0:
-        raise ConfigError(f"the sweep has no trials: a list or range in {' '.join(line.overrides)} is empty")
+        raise ConfigError("the sweep has no trials: a list, a range or hydra.sweeper.n_trials is empty")
     _check_directory(config, parsed, total)
     return Plan(Path(str(config.run.root)), total, launcher, _at_once(config, launcher, total))
 
@@ -89,7 +89,9 @@ def check_installed(word: str) -> None:
     if engine is not None and importlib.util.find_spec(engine[0].split(".")[0]) is not None:
         engine = None if importlib.util.find_spec(engine[0]) is not None else engine
     if engine is not None:
-        raise ConfigError(f"{word} needs a package that isn't installed: pip install -c constraints.txt -e '.[{engine[1]}]'")
+        raise ConfigError(
+            f"{word} needs a package that isn't installed: pip install -c constraints.txt -e '.[{engine[1]}]'"
+        )
 
 
 def _count(config: DictConfig, words: list[str]) -> int:
@@ -99,7 +101,9 @@ def _count(config: DictConfig, words: list[str]) -> int:
     overrides = parser.parse_overrides([*parameters, *words])
     for override in overrides:
         if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise ConfigError(f"{override.input_line} is a range without steps; name values, or add hydra/sweeper=optuna")
+            raise ConfigError(
+                f"{override.input_line} is a range without steps; name values, or add hydra/sweeper=optuna"
+            )
     try:
         return len(BasicSweeper.split_arguments(overrides, None)[0])
     except HydraException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from mmpt.config.check import check, plain
 from mmpt.errors import MmptError
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, printing_to
-from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.ledger import Ledger, Outcome, State
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
 
 ELSEWHERE = ("sweep", "run.", "logger", "hydra")
+HOPELESS = "HopelessError"  # of mmpt.sweep.search, by name: Optuna may not be installed
 RETRY = "sweep.retry_failed=true tries it again"
 
 
@@ -70,6 +72,8 @@ class Trial:
         clock = time.perf_counter()
         with isolated(), printing_to(log):
             ended = carry_out(begun, composed)
+            if log is not None and ended.error is not None:
+                print(f"{ended.state}: {ended.error}")
         return replace(ended, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
 
 
@@ -91,9 +95,9 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
         identity = identify(config)
         directory = str(identity.directory.expanduser().absolute())
         known = earlier(config, identity.directory, identity.fingerprint)
-        if known is not None and known.failed:
-            return replace(begun, state="failed", earlier=True, directory=directory, error=known.error)
-        result = run_experiment(config, plain(config), identity)
+        if known is not None and known.state in ("failed", "pruned"):
+            return replace(begun, state=known.state, earlier=True, directory=directory, error=known.error)
+        result = run_experiment(config, plain(config), identity, on_score=_reporter())
         resumed = known is not None and known.resumed
         return replace(
             begun,
@@ -106,8 +110,18 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
     except Exception as error:
         if not isinstance(error, MmptError):
             traceback.print_exc()  # a defect, or a library's error: the log has all of it
-        print(f"error: {describe_failure(error)}", file=sys.stderr)
-        return replace(begun, state="failed", directory=directory, error=describe_failure(error))
+        state: State = "pruned" if type(error).__name__ == HOPELESS else "failed"
+        return replace(begun, state=state, directory=directory, error=describe_failure(error))
+
+
+def _reporter() -> Callable[[int, float], None] | None:
+    """What a search wants to hear of each evaluation; None outside of a search."""
+    sweeper = HydraConfig.get().sweeper
+    if sweeper is None or "OptunaSweeper" not in str(sweeper.get("_target_")):
+        return None
+    from mmpt.sweep.search import reporter
+
+    return reporter(sweeper)
 
 
 def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None:
@@ -124,6 +138,8 @@ def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None
         return None
     if status["status"] == "done":
         return Outcome(-1, "", "done")
+    if status["status"] == "failed" and status.get("error", {}).get("type") == HOPELESS:
+        return Outcome(-1, "", "pruned")
     if status["status"] == "failed" and not config.sweep.retry_failed:
         message = " ".join(str(status.get("error", {}).get("message", "")).split())
         return Outcome(-1, "", "failed", error=f"{message} (failed before; {RETRY})")

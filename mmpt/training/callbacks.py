@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Journal(TrainerCallback):
     """Writes what the trainer logs to metrics.jsonl, the logger and the console, and times steps."""
 
-    def __init__(self, record: RunRecord, logger: Logger) -> None:
-        """Keep where to write."""
-        self.record, self.logger = record, logger
+    def __init__(self, record: RunRecord, logger: Logger, on_score: Callable[[int, float], None] | None = None) -> None:
+        """Keep where to write, and who wants to hear of validation scores."""
+        self.record, self.logger, self.on_score = record, logger, on_score
         self.progress: Progress | None = None
         self.step_seconds: list[float] = []
         self._began: float | None = None

@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,19 @@ def identify(config: Config) -> Identity:
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
 
 
-def run_experiment(config: Config, resolved: dict[str, Any], identity: Identity | None = None) -> dict[str, Any]:
+def run_experiment(
+    config: Config,
+    resolved: dict[str, Any],
+    identity: Identity | None = None,
+    on_score: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
     """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
 
     Args:
         config: The checked configuration.
         resolved: The same as plain values, written to the run directory and to the logger.
         identity: From :func:`identify`, where the caller has it already.
+        on_score: Gets step and validation score at each evaluation; what it raises ends the run.
 
     Returns:
         The content of result.json.
@@ -88,7 +95,7 @@ def run_experiment(config: Config, resolved: dict[str, Any], identity: Identity 
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
     record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     logger = make_logger(config.logger, console.note)
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began, on_score)
     try:
         result = record.finish(run.carry_out())
     except KeyboardInterrupt:
@@ -132,6 +139,7 @@ class _Run:
     logger: Logger
     console: Console
     began: float
+    on_score: Callable[[int, float], None] | None = None
 
     def carry_out(self) -> dict[str, Any]:
         """Train and evaluate; returns the result without what the record fills in."""
@@ -146,7 +154,7 @@ class _Run:
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger)
+        journal = Journal(self.record, self.logger, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         train_seconds = self._train(trainer, journal)
         scores = self._evaluate(trainer.adapted, validation, test)
