@@ -1,8 +1,9 @@
-"""Hydra's launcher for Ray (``hydra/launcher=ray``). Hydra finds plugins in this package and imports all of them at start."""
+"""Hydra's launcher for Ray (``hydra/launcher=ray``). Hydra imports every module of this package at each start."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mmpt.errors import RunError
 
 
 class RayLauncher(Launcher):
@@ -40,6 +43,7 @@ class RayLauncher(Launcher):
 
         setup_globals()
         if not ray.is_initialized():
+            _probe(self.init.get("address"))
             paths = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
             ray.init(**{"runtime_env": {"env_vars": paths}, **self.init})
         job = ray.remote(**self.remote)(execute) if self.remote else ray.remote(execute)
@@ -55,6 +59,24 @@ class RayLauncher(Launcher):
             except ray.exceptions.RayError:  # the ledger has no end of this trial: the sweep tells it as lost
                 returns.append(JobReturn(status=JobStatus.COMPLETED))
         return returns
+
+
+def _probe(address: str | None) -> None:
+    """Say at once that a cluster isn't there; Ray itself tries for minutes.
+
+    Raises:
+        RunError: Nothing answers at ``host:port``.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # a cluster of its own, or whatever Ray finds
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"no Ray cluster answers at hydra.launcher.init.address={address} ({error.strerror or error}); start one "
+            "with `ray start --head`, or leave the address out to use this machine"
+        ) from error
 
 
 def execute(

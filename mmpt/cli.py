@@ -110,6 +110,8 @@ def _arguments(argv: list[str]) -> Iterator[None]:
 
 
 def _report(error: MmptError) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # rank 0 has told it
     if os.environ.get("MMPT_TRACEBACK") == "1":
         import traceback
 

@@ -48,6 +48,6 @@ def printing_to(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with path.open("a", encoding="utf-8", buffering=1) as file:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            yield
+    opened = path.open("a", encoding="utf-8", buffering=1)
+    with opened as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        yield

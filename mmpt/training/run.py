@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import resource
 import sys
@@ -26,10 +27,12 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.cache import SHARE, free_bytes, needed_bytes
+from mmpt.training import processes
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.loggers import Logger, make_logger
+from mmpt.training.files import read_json
+from mmpt.training.loggers import Logger, NoLogger, make_logger
 from mmpt.training.record import RunRecord, read_status
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
@@ -52,7 +55,9 @@ def identify(config: Config) -> Identity:
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
-    fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
+    parts = [run_fingerprint(config), splits.fingerprint]
+    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
+    fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
 
 
@@ -78,14 +83,17 @@ def run_experiment(
     """
     began = time.perf_counter()
     transformers_logging.set_verbosity_error()
+    processes.join()
     reset_peak_memory()
     identity = identity or identify(config)
     task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
-    console = Console(directory.expanduser().absolute())
+    console = Console(directory.expanduser().absolute(), None if processes.rank() == 0 else io.StringIO())
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
-    if finished(directory, fingerprint) and not config.run.overwrite:
+    if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
+        if processes.rank() > 0:
+            return read_json(directory.expanduser() / "result.json")
         record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
         console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
         result = record.result()
@@ -93,8 +101,10 @@ def run_experiment(
         return result
     backbone = load_backbone(config.model)  # before the run directory is touched
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
-    record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
-    logger = make_logger(config.logger, console.note)
+    record = processes.open_record(
+        lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
+    )
+    logger = make_logger(config.logger, console.note) if processes.rank() == 0 else NoLogger()
     run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began, on_score)
     try:
         result = record.finish(run.carry_out())
@@ -229,9 +239,10 @@ class _Run:
 
     def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
-        checkpoint = last_checkpoint(self.record.checkpoints_dir) if self.record.state == "resume" else None
+        resumes = self.record.state == "resume"
+        checkpoint = processes.from_first(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
         done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
-        if self.record.state == "resume":
+        if resumes:
             self.record.truncate_metrics(done if checkpoint is not None else -1)
             self.console.note(f"going on with an interrupted run, from step {done}")
         began = time.perf_counter()
