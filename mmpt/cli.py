@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    register_sweeps(SWEEPS)
+    register_sweeps(SWEEPS, CONF)
     line = read_command_line(argv, CONF)
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])

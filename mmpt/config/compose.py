@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mmpt.errors import ConfigError, nearest
-from mmpt.sweep.definitions import sweep_names
+from mmpt.sweep.definitions import sweep_options
 
 
 @dataclass
@@ -91,7 +91,8 @@ def read_command_line(argv: list[str], conf: Path) -> CommandLine:
     if line.multirun and not parsed.multirun and not line.shows_only:
         line.flags.append("--multirun")
     options = group_options([conf] if folder is None else [conf, folder])
-    options["sweep"] = sorted({*options.get("sweep", []), *sweep_names(conf.parent / "sweeps")})
+    for group, names in sweep_options(conf.parent / "sweeps").items():
+        options[group] = sorted({*options.get(group, []), *names})
     for word in parsed.overrides:
         _read_override(word, options, line)
     return line
@@ -159,7 +160,7 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
     """Check the chosen option of a group; a wrong one is left out so that the rest can still be checked."""
     group = override.key_or_group
     word = (override.input_line or "").lstrip("+")
-    if not override.is_sweep_override() and override.value() is None and group in ("experiment", "sweep"):
+    if not override.is_sweep_override() and override.value() is None and group in ("experiment", "setting", "sweep"):
         return []  # the default
     if override.is_sweep_override() and group == "sweep":
         line.problems.append(f"{word} names several sweeps; give one command for each")
