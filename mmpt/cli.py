@@ -53,7 +53,10 @@ def _dispatch(argv: list[str]) -> int:
     try:
         if line.multirun and not line.shows_only:
             return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
-        _hydra_main(line, _run)
+        failures: list[MmptError] = []
+        _hydra_main(line, lambda composed: _run(composed, failures))
+        if failures:
+            raise failures[0]
         if line.shows_config:  # a dry run: what is shown is also checked
             check(_compose(line))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -71,11 +74,15 @@ def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
                 raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
 
 
-def _run(composed: DictConfig) -> dict[str, Any]:
-    config = check(composed)
-    from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
+def _run(composed: DictConfig, failures: list[MmptError]) -> None:
+    """One run; Hydra would print lines of its own about an error."""
+    try:
+        config = check(composed)
+        from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
 
-    return run_experiment(config, plain(config))
+        run_experiment(config, plain(config))
+    except MmptError as error:
+        failures.append(error)
 
 
 def _other_problems(line: CommandLine) -> list[str]:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from mmpt.config.check import find_problems
 from mmpt.config.compose import CommandLine
 from mmpt.errors import ConfigError
 from mmpt.sweep.devices import cores
@@ -69,10 +70,22 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
         check_installed(f"hydra/sweeper={sweeper}")
         check_installed(f"hydra/launcher={launcher}")
         total = _count(config, own) if sweeper == "basic" else config.hydra.sweeper.get("n_trials")
+    problems = [text for key, text in find_problems(_task_part(config)) if key.split(".")[0] in ("sweep", "run")]
+    if problems:
+        raise ConfigError(problems)
     if total == 0:
         raise ConfigError("the sweep has no trials: a list, a range or hydra.sweeper.n_trials is empty")
     _check_directory(config, parsed, total)
     return Plan(Path(str(config.run.root)), total, launcher, _at_once(config, launcher, total))
+
+
+def _task_part(config: DictConfig) -> dict[str, Any]:
+    """All but Hydra's own settings; what only a trial knows may be unresolved."""
+    return {
+        str(key): OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        for key, value in config.items_ex(resolve=False)
+        if key != "hydra"
+    }
 
 
 def check_installed(word: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
 
+LOCK_SECONDS = 10.0  # until a database that another program holds counts as locked
 INTERRUPTED = "interrupted"  # mark of a trial that was running when its command ended
 ELSEWHERE = ("run.", "logger", "sweep", "hydra")
 
@@ -59,12 +60,16 @@ def _distribution(override: Override) -> BaseDistribution:
 
     value = override.value()
     if not isinstance(value, IntervalSweep):
-        return CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
-    low, high, log = value.start, value.end, "log" in value.tags
-    assert low is not None and high is not None
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(low, high, log=log)
+        choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
+        if override.is_range_sweep() and all(isinstance(choice, int) for choice in choices):
+            low, *rest = sorted(choices)
+            return IntDistribution(low, rest[-1], step=rest[0] - low) if rest else IntDistribution(low, low)
+        return CategoricalDistribution(choices)
+    start, end, log = value.start, value.end, "log" in value.tags
+    assert start is not None and end is not None
+    if isinstance(start, int) and isinstance(end, int):
+        return IntDistribution(start, end, log=log)
+    return FloatDistribution(start, end, log=log)
 
 
 class Search:
@@ -221,7 +226,9 @@ def storage(place: str) -> Any:
         return JournalStorage(JournalFileBackend(place))
     from optuna.storages import RDBStorage
 
-    return RDBStorage(place, engine_kwargs={"connect_args": {"timeout": 10}} if place.startswith("sqlite") else None)
+    return RDBStorage(
+        place, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if place.startswith("sqlite") else None
+    )
 
 
 @contextmanager

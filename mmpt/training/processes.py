@@ -1,4 +1,4 @@
-"""One run on several processes, as torchrun and accelerate start them: rank 0 keeps the records, the others only compute."""
+"""One run on several processes, as torchrun and accelerate start them: rank 0 keeps the records, all compute."""
 
 from __future__ import annotations
 
