@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mmpt.sweep.search import Search, search_space
 
@@ -32,7 +32,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Show what earlier commands found, and search on until ``n_trials`` are done."""
-        words = [f"{key}={value}" for key, value in (OmegaConf.to_container(self.params) or {}).items()]  # type: ignore[union-attr]
+        words = [f"{key}={self.params[key]}" for key in self.params]
         space, fixed = search_space([*words, *arguments])
         with Search.open(space, fixed, **self.settings) as search:
             for batch in search.batches(self.n_trials, self.n_jobs):
@@ -41,6 +41,7 @@ class OptunaSweeper(Sweeper):
     def _launch(self, search: Search, batch: Sequence[Any]) -> None:
         first = search.launched
         search.launched += len(batch)
+        assert self.launcher is not None
         self.launcher.launch([search.words(trial) for trial in batch], initial_job_idx=first)
         ledger = getattr(self.task_function, "folder", None)
         if ledger is None:

@@ -35,7 +35,8 @@ def _release() -> None:
     """Close a W&B run that a failed trial left open, and give memory back."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=1, quiet=True)
+        with contextlib.suppress(Exception):  # a logger never fails a trial
+            wandb.finish(exit_code=1)
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
