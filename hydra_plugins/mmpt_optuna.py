@@ -21,7 +21,8 @@ class OptunaSweeper(Sweeper):
 
     def __init__(self, params: DictConfig, n_trials: int, n_jobs: int, trial: int | None, **settings: Any) -> None:
         """Keep the settings; conf/hydra/sweeper/optuna.yaml explains them."""
-        self.params, self.n_trials, self.n_jobs, self.settings = params, n_trials, max(1, n_jobs), settings
+        self.params: dict[str, Any] = {str(key): value for key, value in params.items()}
+        self.n_trials, self.n_jobs, self.settings = n_trials, max(1, n_jobs), settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher."""
@@ -32,7 +33,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Show what earlier commands found, and search on until ``n_trials`` are done."""
-        words = [f"{key}={self.params[key]}" for key in self.params]
+        words = [f"{key}={value}" for key, value in self.params.items()]
         space, fixed = search_space([*words, *arguments])
         with Search.open(space, fixed, **self.settings) as search:
             for batch in search.batches(self.n_trials, self.n_jobs):

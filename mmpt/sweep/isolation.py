@@ -20,6 +20,7 @@ def isolated() -> Iterator[None]:
     environment, torch = dict(os.environ), sys.modules.get("torch")
     threads, dtype = (None, None) if torch is None else (torch.get_num_threads(), torch.get_default_dtype())
     try:
+        os.environ.pop("WANDB_RUN_ID", None)  # the id of one run, and these are many
         with warnings.catch_warnings():
             yield
     finally:

@@ -39,7 +39,7 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
     ledger = Ledger.create(plan.root)
     watcher = Watcher(ledger, plan.total)
     trial = Trial(ledger.folder, os.getpid(), plan.at_once)
-    with watcher.watching(), _importable(conf.parent):
+    with watcher.watching(), _importable(conf.parent), watcher.interruptible():
         for attempt in range(1, 100):
             reason = _launch(trial, launch, watcher, plan.launcher)
             lost = watcher.lost()

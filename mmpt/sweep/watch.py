@@ -48,6 +48,17 @@ class Watcher:
             thread.join()
             self.poll()
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Say how far a sweep came that the user ends."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.poll()
+            of = "" if self.total is None else f" of {self.total}"
+            print(f"interrupted after {len(self.outcomes)}{of} trials; the same command goes on", file=self._out)
+            raise
+
     def poll(self) -> None:
         """Print what has come since the last time."""
         with self._lock:

@@ -93,6 +93,24 @@ def kill_once(root: Path, after: float) -> None:
     process.wait()
 
 
+@pytest.mark.slow
+def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
+    def heed() -> None:  # a test run in the background inherits that it ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    root = tmp_path / "r"
+    line = [*command(root, "seed=1,2"), "trainer.max_steps=3000"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
+    while not list(root.glob("rte-*/metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted after 0 of 2 trials; the same command goes on" in said
+    (status,) = root.glob("rte-*/status.json")
+    assert json.loads(status.read_text())["status"] == "interrupted"
+
+
 def test_failures_are_told_recorded_and_retried_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "r"
     broken = "optimizer=adamw", "trainer.max_grad_norm=0.0", "method=prefix", "method.lr.prefix=0.05,1e30,-1"
