@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 
-from mmpt.errors import ConfigError, MmptError, RunError
+from mmpt.errors import ConfigError, RunError
 from mmpt.sweep.ledger import Outcome
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 10.0  # until a database that another program holds counts as locked
 INTERRUPTED = "interrupted"  # mark of a trial that was running when its command ended
 ELSEWHERE = ("run.", "logger", "sweep", "hydra")
-
-
-class HopelessError(MmptError):
-    """A trial was stopped early because the others were better at the same step."""
 
 
 def search_space(words: list[str]) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
@@ -177,37 +173,6 @@ class Search:
         else:
             pruned = outcome is not None and outcome.state == "pruned"
             self.study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
-
-
-def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
-    """What a trial of a search calls at each evaluation; None where nothing is to be pruned.
-
-    Args:
-        sweeper: Hydra's configuration of the sweeper in this trial.
-
-    Returns:
-        A function of step and validation score; it raises :class:`HopelessError`.
-    """
-    if sweeper.get("trial") is None or not sweeper.get("prune"):
-        return None
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=sweeper.startup_trials, n_min_trials=4)
-    study = optuna.load_study(study_name=sweeper.study_name, storage=storage(sweeper.storage), pruner=pruner)
-    frozen = study.trials[sweeper.trial]
-    if frozen.state.is_finished():  # shown again, or tried again
-        return None
-    trial = optuna.Trial(study, frozen._trial_id)
-
-    def report(step: int, score: float) -> None:
-        trial.report(score, step)
-        if trial.should_prune():
-            raise HopelessError(
-                f"stopped at step {step}: validation {score:.3f} is below the median of the other trials"
-            )
-
-    return report
 
 
 def study_name(space: dict[str, BaseDistribution], fixed: dict[str, str]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmpt.config.schema import Config
 
 ELSEWHERE = ("sweep", "run.", "logger", "hydra")
-HOPELESS = "HopelessError"  # of mmpt.sweep.search, by name: Optuna may not be installed
+HOPELESS = "HopelessError"  # of mmpt.sweep.prune, by name: Optuna may not be installed
 RETRY = "sweep.retry_failed=true tries it again"
 
 
@@ -119,7 +119,7 @@ def _reporter() -> Callable[[int, float], None] | None:
     sweeper = HydraConfig.get().sweeper
     if sweeper is None or "OptunaSweeper" not in str(sweeper.get("_target_")):
         return None
-    from mmpt.sweep.search import reporter
+    from mmpt.sweep.prune import reporter
 
     return reporter(sweeper)
 

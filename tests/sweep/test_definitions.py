@@ -56,14 +56,6 @@ def test_every_setting_can_run(setting: str) -> None:
         assert config.evaluation.decoding == ["generation"]
 
 
-def test_settings_of_the_ablation_differ() -> None:
-    configs = [check(compose(["sweep=ablate", f"setting=ablate/{name}"], CONF)).method for name in ABLATED]
-    assert len({str(config) for config in configs}) == len(ABLATED) == 10
-
-
-ABLATED = [name.split("/")[1] for name in sweep_options(SWEEPS)["setting"] if name.startswith("ablate/")]
-
-
 def assignment(path: Path) -> dict[str, Any]:
     """What W&B's server sends an agent: one value for each parameter."""
     parameters = yaml.safe_load(path.read_text(encoding="utf-8"))["parameters"]
