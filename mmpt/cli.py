@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+RANK_SECONDS = 10.0
 SWEEPS = CONF.parent / "sweeps"
 
 
@@ -118,7 +120,8 @@ def _arguments(argv: list[str]) -> Iterator[None]:
 
 def _report(error: MmptError) -> None:
     if os.environ.get("RANK", "0") != "0":
-        return  # rank 0 has told it
+        time.sleep(RANK_SECONDS)  # rank 0 tells it; torchrun ends all processes with the first that ends
+        return
     if os.environ.get("MMPT_TRACEBACK") == "1":
         import traceback
 

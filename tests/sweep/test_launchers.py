@@ -150,3 +150,5 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     again = subprocess.run([*two, "trainer.per_device_train_batch_size=4"], capture_output=True, text=True, timeout=250)
     assert again.returncode == 0 and "this run is done" in again.stdout
+    wrong = subprocess.run([*two, "method.lr.prefix=-1"], capture_output=True, text=True, timeout=250)
+    assert wrong.returncode != 0 and wrong.stderr.count("error: method.lr.prefix=-1 must be") == 1
