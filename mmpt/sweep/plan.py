@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     Raises:
         ConfigError: There are no trials, an engine isn't installed, or all trials would share one run directory.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("torchrun runs one trial on several processes; leave out -m and sweep=, or start with python")
     parsed = OverridesParser.create().parse_overrides(line.overrides)
     shared = [word for word, override in zip(line.overrides, parsed, strict=True) if not override.is_sweep_override()]
     own = [word for word in line.overrides if not word.lstrip("+~").startswith("hydra")]

@@ -189,6 +189,12 @@ def test_sweeps_that_cannot_be_are_one_line(words: list[str], part: str, capsys:
     assert part in said.err, said.err
 
 
+def test_a_sweep_under_torchrun_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["-m", "seed=1,2"]) == 2
+    assert "leave out -m" in capsys.readouterr().err
+
+
 def test_a_missing_engine_is_named_with_the_line_that_installs_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
