@@ -14,6 +14,7 @@ import pytest
 
 from tests.sweep.conftest import command, lines, outcome, sweep, table
 
+pytestmark = pytest.mark.timeout(900)  # whole sweeps, and a machine that does other things too
 FAST = ["method=prefix", "trainer.max_steps=2"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 

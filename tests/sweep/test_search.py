@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mmpt.cli import main
 from mmpt.errors import ConfigError, RunError
 from mmpt.sweep.ledger import Outcome
 from tests.sweep.conftest import command, lines, sweep, table
@@ -20,6 +21,7 @@ optuna = pytest.importorskip("optuna", reason="needs the extra optuna: pip insta
 
 from mmpt.sweep.search import Search, search_space  # noqa: E402
 
+pytestmark = pytest.mark.timeout(900)  # whole sweeps, and a machine that does other things too
 WORDS = ["++method.lr.prefix=tag(log,interval(0.01,1))", "++method.num_routes=choice(2,4)", "++seed=3", "task=rte"]
 
 
@@ -105,6 +107,11 @@ def test_storage_in_use_locked_or_broken_is_one_line(tmp_path: Path, monkeypatch
     (tmp_path / "o.db").write_text("no database at all, but a text that is long enough to be read as one")
     with pytest.raises(RunError, match="can't be used"), Search.open(space, fixed, **settings(tmp_path)):
         pass
+
+
+def test_a_search_of_no_trials_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep=tune", "hydra.sweeper.n_trials=0"]) == 2
+    assert "the sweep has no trials" in capsys.readouterr().err
 
 
 @pytest.mark.slow

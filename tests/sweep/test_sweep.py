@@ -180,7 +180,6 @@ def test_any_error_of_a_trial_leaves_the_others_alone(
         (["sweep=compar"], 'did you mean "compare"?'),
         (["sweep=compare,tune"], "names several sweeps"),
         (["sweep=compare", "sweep.on_failure=halt"], "sweep.on_failure"),
-        (["sweep=tune", "hydra.sweeper.n_trials=0"], "the sweep has no trials"),
     ],
 )
 def test_sweeps_that_cannot_be_are_one_line(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
