@@ -45,6 +45,10 @@ class TrainingError(MmptError):
     """Training can't go on, for example because the loss is not a number."""
 
 
+class DashboardError(MmptError):
+    """A dashboard can't be built: a package, a key or the server is missing."""
+
+
 def nearest(word: object, choices: Iterable[str]) -> str:
     """Say which choice was probably meant.
 

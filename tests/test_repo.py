@@ -124,7 +124,8 @@ def test_constraints_fit_the_requirements() -> None:
 
 def test_every_import_is_a_requirement() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    texts = [*project["dependencies"], *extras]
     required = {re.split(r"[^\w-]", text)[0].lower().replace("-", "_") for text in texts}
     modules = {"yaml": "pyyaml", "hydra": "hydra_core", "sklearn": "scikit_learn"}
     for path in (ROOT / "mmpt").rglob("*.py"):

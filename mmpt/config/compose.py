@@ -166,7 +166,7 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
         line.problems.append(f"{word} names several sweeps; give one command for each")
         return []
     chosen = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    for value in chosen:
+    for value in [name for item in chosen for name in (item if isinstance(item, list) else [item])]:
         if value is not None and str(value).removesuffix(".yaml") in names:
             continue
         shown = "null" if value is None else value

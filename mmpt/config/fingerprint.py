@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mmpt.config.schema import Config
@@ -52,11 +53,23 @@ def run_fingerprint(config: Config) -> str:
     Returns:
         SHA-256 in hexadecimal.
     """
-    values: dict[str, Any] = {
-        name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_THE_RESULT
-    }
-    values["trainer"] = {name: value for name, value in config.trainer.items() if name not in _DISPLAY}
+    values = deciding(dataclasses.asdict(config))
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a configuration what can't change a result.
+
+    Args:
+        values: A configuration as plain values, such as a run's ``config.yaml``.
+
+    Returns:
+        A copy without logging, places, names of presets, and the trainer's fields that only show or store.
+    """
+    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
+    if isinstance(trainer := kept.get("trainer"), Mapping):
+        kept["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+    return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmpt.config.schema import (
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
+    MethodConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -39,6 +41,8 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
         _task_with_evaluation(parts["task"], parts["evaluation"], problems)
     if "task" in parts and "data" in parts:
         _task_with_data(parts["task"], parts["data"], problems)
+    if "evaluation" in parts and "method" in parts:
+        _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
         _evaluation_with_trainer(parts["evaluation"], parts["trainer"], problems)
 
@@ -129,6 +133,10 @@ def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
 def _logger(logger: LoggerConfig, problems: Problems) -> None:
     if not logger.project.strip():
         problems.add("logger.project", "logger.project is empty; give a name, for example mmpt")
+    for name in ("tensorboard", "trackio"):
+        if getattr(logger, name) and find_spec(name) is None:
+            install = f"python -m pip install -c constraints.txt -e '.[{name}]'"
+            problems.add(f"logger.{name}", f"logger={name} needs a package that isn't installed: {install}")
 
 
 def _run(run: RunConfig, problems: Problems) -> None:
@@ -161,6 +169,15 @@ def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> N
         )
     if data.name == "local" and not task.files:
         problems.add("task.files", f"task={task.name} has no task.files, so data=local can't find its files")
+
+
+def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
+    if evaluation.key_cache == "static" and method.options.get("layout") == "paper":
+        problems.add(
+            "evaluation.key_cache",
+            "evaluation.key_cache=static doesn't work with method.layout=paper, whose prefix has positions; set "
+            "evaluation.key_cache=dynamic",
+        )
 
 
 def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: Mapping[str, Any], problems: Problems) -> None:

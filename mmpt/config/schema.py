@@ -105,6 +105,7 @@ class EvaluationConfig:
     best_by: Literal["score", "loss"] = "score"  # of the validation split
     patience: int | None = None  # evaluations without a better value until training stops
     max_new_tokens: int = 10
+    key_cache: Literal["dynamic", "static"] = "dynamic"  # of generation
     bootstrap: int = 1000
     confidence: float = 0.95
     batch_size: int = 64
@@ -112,12 +113,15 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Where metrics go besides the run directory."""
+    """Where metrics go besides the run directory: any of the loggers, or none."""
 
-    name: Literal["wandb", "none"]
+    wandb: bool = False
+    tensorboard: bool = False
+    trackio: bool = False
+    csv: bool = False
     project: str = "mmpt"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"
+    entity: str | None = None  # wandb
+    mode: Literal["auto", "online", "offline"] = "auto"  # wandb
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 

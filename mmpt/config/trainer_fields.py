@@ -15,7 +15,7 @@ _ELSEWHERE = {  # fields that another key sets, or that the framework must decid
     "output_dir": "set run.dir (or run.root) instead",
     "run_name": "the run directory names the run: set run.dir instead",
     "overwrite_output_dir": "set run.overwrite=true instead",
-    "report_to": "set logger=wandb or logger=none instead",
+    "report_to": "set logger=wandb, tensorboard, trackio, csv or none instead",
     "project": "set logger.project instead",
     "seed": "set seed (without trainer.) instead",
     "learning_rate": "set the learning rate of a parameter group instead: method.lr.GROUP",

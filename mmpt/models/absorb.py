@@ -108,6 +108,8 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
     before = None if prefix is None else _times(query, prefix.key.transpose(2, 3))  # (B, H, U, P)
     if prefix is not None and before is not None and prefix.key_gate is not None:
         before = before * for_batch(prefix.key_gate, batch)[:, None, None].to(before.dtype)
+    if prefix is not None and before is not None and prefix.real is not None:
+        before = before.masked_fill(~for_batch(prefix.real, batch)[:, None, None], float("-inf"))
     seen, weights = [], []
     cut = _chunks(mask, *states.shape[:2])
     sizes = [rows.stop - rows.start for rows, _ in cut]
@@ -153,14 +155,17 @@ def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, 
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
-    """(B, H, U, n) times (B' or 1, H, n, m), as (B, H, U, m); B is B' or a multiple."""
-    if right.shape[0] == 1:
-        return _per_head(left, right[0].to(left.dtype))
-    return left @ for_batch(right, left.shape[0]).to(left.dtype)
+    """Rows (B, H, U, n) times (G, H, n, m), as (B, H, U, m); G divides B. Broadcasting would copy ``right`` B times."""
+    batch, heads, queries, width = left.shape
+    right = right.to(left.dtype)
+    groups = right.shape[0]
+    if groups == batch:
+        return left @ right
+    rows = left.view(groups, -1, heads, queries, width).transpose(1, 2)  # (G, H, B/G, U, n)
+    product = rows.reshape(groups, heads, -1, width) @ right  # (G, H, B/G·U, m)
+    return product.view(groups, heads, batch // groups, queries, -1).transpose(1, 2).reshape(batch, heads, queries, -1)
 
 
 def _per_head(rows: Tensor, weights: Tensor) -> Tensor:
-    """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m); broadcasting would copy weights B times."""
-    batch, heads, queries, _ = rows.shape
-    product = rows.transpose(0, 1).reshape(heads, batch * queries, -1) @ weights
-    return product.view(heads, batch, queries, -1).transpose(0, 1)
+    """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m)."""
+    return _times(rows, weights.unsqueeze(0))

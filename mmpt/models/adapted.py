@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED
@@ -21,7 +21,7 @@ from mmpt.methods.base import BackboneShape, Contribution, Method, mean_embeddin
 from mmpt.models import absorb
 from mmpt.models.backbone import Backbone, word_embeddings
 from mmpt.models.inject import Injection
-from mmpt.models.loss import only_labelled, token_losses
+from mmpt.models.loss import only_labelled, row_losses
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Output:
     """What one teacher-forced pass gives.
 
     Attributes:
-        losses: (n,), cross-entropy of every label token in nats; on a GPU with zeros for the padding between them.
-        tokens: How many label tokens there are, ().
+        losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
+        tokens: How many label tokens there are in the batch, ().
         route_probs: (B, R), or None.
     """
 
@@ -105,8 +105,10 @@ class AdaptedModel(nn.Module):
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
-        super().train(mode)
-        self.backbone.train(mode and self.dropout)
+        drops = mode and self.dropout
+        if (self.training, self.method.training, self.backbone.training) != (mode, mode, drops):  # a walk each step
+            super().train(mode)
+            self.backbone.train(drops)
         return self
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
@@ -164,10 +166,10 @@ class AdaptedModel(nn.Module):
         """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
         return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
 
-    def losses(self, encoded: Encoded, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (n,) of the label tokens of labels (B', U), and those tokens (n,), -100 among them on a GPU."""
-        with only_labelled(self.backbone, labels) as chosen:
-            return token_losses(self.decode(encoded, labels), chosen), chosen
+    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Cross-entropy of the label tokens of each row of labels (B', U), summed, in nats: (B',), float32."""
+        with only_labelled(self.backbone, labels) as places:
+            return row_losses(self.decode(encoded, labels), labels, places)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **cached: Tensor) -> Output:
         """Teacher-forced pass.
@@ -179,8 +181,8 @@ class AdaptedModel(nn.Module):
             cached: ``states`` (B, T, d) and ``means`` (B, d), or nothing.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **cached})
-        losses, chosen = self.losses(encoded, labels)
-        return Output(losses, (chosen != IGNORED).sum(), encoded.contribution.route_probs)
+        losses = self.losses(encoded, labels)
+        return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
 
     @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
@@ -196,30 +198,40 @@ class AdaptedModel(nn.Module):
         batch, longest = encoded.states.shape[0], max(map(len, candidates))
         padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
         labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        losses, chosen = self.losses(encoded, labels)
-        sizes = torch.tensor([longest if labels.is_cuda else len(ids) for ids in candidates]).repeat(batch)
-        owners = torch.arange(len(labels)).repeat_interleave(sizes).to(losses.device)
-        assert len(owners) == len(chosen)
-        totals = losses.new_zeros(len(labels)).index_add_(0, owners, losses)
-        return -totals.view(batch, len(candidates))
+        return -self.losses(encoded, labels).view(batch, len(candidates))
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generate as the backbone does, (B, U) with the start token; ``options`` go to its own ``generate``.
 
+        ``cache_implementation="static"`` keeps the decoder's keys and values in tensors of a fixed size, which
+        compiled decoders need; it takes ``max_new_tokens``.
+
         Raises:
-            ValueError: A static cache was asked for: its empty places can't be told from keys.
+            ValueError: A static cache is asked of layout ``paper``, whose positions count the tokens there are, or
+                without ``max_new_tokens``; or another cache is.
         """
-        if options.get("cache_implementation") is not None:
-            raise ValueError("generation with prefixes needs the default dynamic cache; leave cache_implementation out")
+        wish = options.pop("cache_implementation", None)
+        if wish not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
         if options.get("use_cache", True):
-            # a cache that grows by itself: generate's own has as many layers as the encoder, whatever the decoder has
-            options["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            options["past_key_values"] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
         self.injection.set(encoded.contribution.prefixes)
         states = BaseModelOutput(last_hidden_state=encoded.states)
         model: Any = self.backbone
         ids: Tensor = model.generate(encoder_outputs=states, attention_mask=encoded.mask, **options)
         return ids
+
+    def _key_cache(self, encoded: Encoded, static: bool, longest: int | None) -> EncoderDecoderCache:
+        """A cache for keys and values; generate's own has as many layers as the encoder, whatever the decoder has."""
+        if not static:
+            return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if any(prefix.positioned for prefix in encoded.contribution.prefixes.values()):
+            raise ValueError("method.layout=paper needs the dynamic cache: its positions count the tokens there are")
+        if longest is None:
+            raise ValueError("a static cache needs max_new_tokens, its size")
+        model: Any = self.backbone
+        return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
 
 
 class VocabularyRecorder:

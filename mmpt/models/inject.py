@@ -44,12 +44,15 @@ class SiteShape:
 
 @dataclass(frozen=True)
 class KeyValue:
-    """A site's prefix: ``key`` and ``value``, each (B or 1, L, H, P, k).
+    """A site's prefix: ``key`` and ``value``, each (G, L, H, P, k), for G groups of rows of the batch.
 
-    ``key_gate`` and ``value_gate`` (B or 1, L, P) multiply them where given: a prefix that examples share and see
-    through masks of their own is never copied for every example.
+    G divides B, and a group's rows lie together: 1 where all share a prefix, B where each has its own.
+
+    ``key_gate`` and ``value_gate`` (G', L, P) multiply them where given, G' dividing B too: a prefix that examples
+    share and see through masks of their own is never copied for every example.
 
     ``positioned`` prefixes take positions 0..P-1 of the sequence (layout ``paper``); others have no position.
+    ``real`` (G', P), True where there is a token, is given where prefixes of different lengths are stacked.
     """
 
     key: Tensor
@@ -57,11 +60,12 @@ class KeyValue:
     positioned: bool = False
     key_gate: Tensor | None = None
     value_gate: Tensor | None = None
+    real: Tensor | None = None
 
     def layer(self, index: int) -> LayerPrefix:
         """The prefix of one layer."""
-        gates = (None if gate is None else gate[:, index] for gate in (self.key_gate, self.value_gate))
-        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned, *gates)
+        key_gate, value_gate = (None if gate is None else gate[:, index] for gate in (self.key_gate, self.value_gate))
+        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned, key_gate, value_gate, self.real)
 
     def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
@@ -72,26 +76,31 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """One layer's prefix: ``key`` and ``value``, each (B or 1, H, P, k), and their gates (B or 1, P) or None."""
+    """One layer's :class:`KeyValue`: ``key`` and ``value`` (G, H, P, k), gates and ``real`` (G', P) or None."""
 
     key: Tensor
     value: Tensor
     positioned: bool
     key_gate: Tensor | None
     value_gate: Tensor | None
+    real: Tensor | None
 
     def expanded(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""
-        gated = (
-            part if gate is None else part * gate[:, None, :, None]
-            for part, gate in ((self.key, self.key_gate), (self.value, self.value_gate))
-        )
-        key, value = (for_batch(part, batch).to(dtype) for part in gated)
+        pairs = ((self.key, self.key_gate), (self.value, self.value_gate))
+        key, value = (_gated(part, gate, batch).to(dtype) for part, gate in pairs)
         return key, value
 
 
+def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:
+    if gate is None:
+        return for_batch(part, batch)
+    rows = max(part.shape[0], gate.shape[0])
+    return for_batch(for_batch(part, rows) * for_batch(gate, rows)[:, None, :, None], batch)
+
+
 def for_batch(part: Tensor, batch: int) -> Tensor:
-    """Repeat (B or 1, …) for ``batch`` rows; where that is a multiple of B, an example's rows lie together (beams)."""
+    """Repeat (G, …) for ``batch`` rows, a multiple of G; a group's rows lie together (the beams of an example)."""
     have = part.shape[0]
     if have == batch:
         return part
@@ -120,12 +129,24 @@ def _extend(
     key, value = torch.cat([front, key], dim=2), torch.cat([front_value, value], dim=2)
     if mask is not None:  # bool: True may be attended; float: 0 is added
         mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    if prefix.real is not None:
+        mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
     if bias is not None and prefix.positioned:
         before = paper.prefix_bias(module, queries=query.shape[2], past=past, length=length)
         bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
     elif bias is not None:
         bias = F.pad(bias, (length, 0))
     return key, value, mask, bias
+
+
+def _hide_padding(real: Tensor, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
+    """Keep queries from the padding of stacked prefixes; ``real`` (B, P), mask (…, Q, P+N) or None."""
+    allowed = F.pad(real, (0, key.shape[2] - real.shape[1]), value=True)[:, None, None]  # (B, 1, 1, P+N)
+    if mask is None:
+        return allowed.expand(-1, -1, query.shape[2], -1)
+    if mask.dtype == torch.bool:
+        return mask & allowed
+    return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
 
 
 def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from mmpt.data.collate import IGNORED
 
 
 @contextmanager
-def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor]:
+def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | None]:
     """Let the model's head see only the positions that have a label.
 
     Args:
@@ -26,25 +26,39 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor]:
         labels: (B, U), -100 for padding.
 
     Yields:
-        The labels (n,) of the rows that the head computes, logits (n, V). On a GPU that is every row, padding
-        included: to count the labelled ones would wait for the device.
+        Which rows of the flattened (B·U,) positions the head computes, logits (n, V); None: all of them, padding
+        included, as always on a GPU, where to count the labelled ones would wait for the device.
     """
-    flat = labels.flatten()
     head = model.get_output_embeddings()
     assert head is not None
-    rows = None if labels.is_cuda else (flat != IGNORED).nonzero().squeeze(1)
-    if rows is not None and len(rows) == len(flat):
-        rows = None
+    places = None if labels.is_cuda else (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    if places is not None and len(places) == labels.numel():
+        places = None
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0].flatten(0, 1)  # (B·U, d)
-        return (hidden if rows is None else hidden[rows], *args[1:])
+        return (hidden if places is None else hidden[places], *args[1:])
 
     hook = head.register_forward_pre_hook(select)
     try:
-        yield flat if rows is None else flat[rows]
+        yield places
     finally:
         hook.remove()
+
+
+def row_losses(logits: Tensor, labels: Tensor, places: Tensor | None) -> Tensor:
+    """Cross-entropy of each row's label tokens, summed, in nats: (B,), float32.
+
+    Args:
+        logits: (n, V) of the positions that :func:`only_labelled` named.
+        labels: (B, U), -100 for padding.
+        places: What :func:`only_labelled` gave.
+    """
+    flat = labels.flatten()
+    if places is None:
+        return token_losses(logits, flat).view(labels.shape).sum(dim=1)
+    losses = token_losses(logits, flat[places])
+    return losses.new_zeros(labels.shape[0]).index_add(0, places // labels.shape[1], losses)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -67,14 +67,22 @@ class Trial:
         return None
 
     def _run(self, ledger: Ledger, begun: Outcome, composed: DictConfig) -> Outcome:
-        log = None if OmegaConf.select(composed, "sweep.output") == "all" else self.folder / f"{begun.number}.log"
         ledger.add(begun)
         clock = time.perf_counter()
+        if _packed():  # trials take turns in this process: the pack keeps them apart, and labels their lines
+            return replace(carry_out(begun, composed), seconds=time.perf_counter() - clock)
+        log = None if OmegaConf.select(composed, "sweep.output") == "all" else self.folder / f"{begun.number}.log"
         with isolated(), printing_to(log):
             ended = carry_out(begun, composed)
             if log is not None and ended.error is not None:
                 print(f"{ended.state}: {ended.error}")
         return replace(ended, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
+
+
+def _packed() -> bool:
+    """Whether this trial runs with others in one process, see :mod:`mmpt.training.pack`."""
+    pack = sys.modules.get("mmpt.training.pack")
+    return pack is not None and pack.seat() is not None
 
 
 def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:

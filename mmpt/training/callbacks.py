@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mmpt.training import names
+
 if TYPE_CHECKING:
     from mmpt.training.console import Progress
-    from mmpt.training.loggers import Logger
+    from mmpt.training.loggers import Loggers
     from mmpt.training.record import RunRecord
 
 
 class Journal(TrainerCallback):
     """Writes what the trainer logs to metrics.jsonl, the logger and the console, and times steps."""
 
-    def __init__(self, record: RunRecord, logger: Logger, on_score: Callable[[int, float], None] | None = None) -> None:
-        """Keep where to write, and who wants to hear of validation scores."""
-        self.record, self.logger, self.on_score = record, logger, on_score
+    def __init__(
+        self,
+        record: RunRecord,
+        logger: Loggers,
+        clock: Callable[[], float] = time.perf_counter,
+        on_score: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Keep where to write, the clock of this trial, in seconds, and who wants to hear of validation scores."""
+        self.record, self.logger, self.clock, self.on_score = record, logger, clock, on_score
         self.progress: Progress | None = None
         self.step_seconds: list[float] = []
+        self._told = 0  # of step_seconds
         self._began: float | None = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -34,12 +43,12 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock of one optimizer step."""
-        self._began = time.perf_counter()
+        self._began = self.clock()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop the clock, and show progress."""
         if self._began is not None:
-            self.step_seconds.append(time.perf_counter() - self._began)
+            self.step_seconds.append(self.clock() - self._began)
         if self.progress is not None:
             self.progress.update(state.global_step)
 
@@ -55,11 +64,14 @@ class Journal(TrainerCallback):
         """Take over the trainer's own log lines, with the learning rate of every group."""
         if not logs or "loss" not in logs:
             return
-        values = {"train/loss": logs["loss"], "train/epoch": state.epoch or 0.0}
+        values = {names.LOSS: logs["loss"], names.EPOCH: state.epoch or 0.0}
         if "grad_norm" in logs:
-            values["train/grad_norm"] = logs["grad_norm"]
+            values[names.GRAD_NORM] = logs["grad_norm"]
         for group in optimizer.param_groups if optimizer is not None else []:
-            values[f"lr/{group['name']}"] = group["lr"]
+            values[names.LEARNING_RATE.format(group=group["name"])] = group["lr"]
+        if self.step_seconds[self._told :]:
+            values[names.STEP_MS] = 1000 * mean(self.step_seconds[self._told :])
+            self._told = len(self.step_seconds)
         self.write(state.global_step, values)
         if self.progress is not None:
             self.progress.update(state.global_step, loss=logs["loss"])

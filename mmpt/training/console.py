@@ -66,14 +66,16 @@ class Progress:
 class Console:
     """Everything a run prints, so that it reads as one text."""
 
-    def __init__(self, directory: Path, file: TextIO | None = None) -> None:
+    def __init__(self, directory: Path, file: TextIO | None = None, label: str = "") -> None:
         """Choose where to print.
 
         Args:
             directory: The run directory, named at the end.
             file: A text stream; standard output where None.
+            label: Begins every line, where several trials print in turns; there is no bar then.
         """
         self._directory = directory
+        self._label = label
         self._console = rich.console.Console(file=file if file is not None else sys.stdout, highlight=False)
 
     def first_line(self, *, task: str, method: str, model: str, seed: int, origin: str) -> None:
@@ -90,11 +92,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line as it is, whatever the width of the terminal."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(self._label + text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line the user should act on."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(f"{self._label}warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:
@@ -107,7 +109,7 @@ class Console:
         Yields:
             What to tell about each step.
         """
-        if not self._console.is_terminal:
+        if self._label or not self._console.is_terminal:
             yield Progress(self, total, done, None)
             return
         columns = (

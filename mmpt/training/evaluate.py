@@ -18,6 +18,7 @@ from mmpt.data.metrics import chance, interval, label_indices, majority, normali
 from mmpt.data.tasks import Example, Task
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.cache import Activations, compute
+from mmpt.training.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -147,7 +148,7 @@ class Evaluator:
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
-                total += (model.losses(encoded, batch["labels"])[0] if losses is None else losses).sum().item()
+                total += (model.losses(encoded, batch["labels"]) if losses is None else losses).sum().item()
                 tokens += sum(len(split.features[row]["labels"]) for row in rows)
             if encoded.contribution.route_probs is not None:
                 for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):
@@ -168,7 +169,9 @@ class Evaluator:
         return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
     def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
-        ids = model.generate(encoded, max_new_tokens=self.config.max_new_tokens, do_sample=False, num_beams=1)
+        length, cache = self.config.max_new_tokens, self.config.key_cache
+        options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
+        ids = model.generate(encoded, **options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:
@@ -220,6 +223,6 @@ def route_statistics(predictions: Predictions) -> dict[str, float]:
     chosen = torch.bincount(probs.argmax(dim=-1), minlength=probs.shape[1]).float() / len(probs)
     mean = probs.mean(dim=0)
     entropy = -(probs * probs.clamp_min(1e-12).log()).sum(dim=-1).mean()
-    values = {f"routes/load_{route}": float(share) for route, share in enumerate(chosen)}
-    values |= {f"routes/mean_{route}": float(share) for route, share in enumerate(mean)}
-    return {**values, "routes/entropy": float(entropy)}
+    values = {ROUTE_LOAD.format(route=route): float(share) for route, share in enumerate(chosen)}
+    values |= {ROUTE_MEAN.format(route=route): float(share) for route, share in enumerate(mean)}
+    return {**values, ROUTE_ENTROPY: float(entropy)}

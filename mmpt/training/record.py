@@ -38,7 +38,7 @@ FILES = (
     "predictions_validation.jsonl",
     "status.json",  # last: until then the directory is still known as a run's
 )
-FOLDERS = ("adapter", "checkpoints", "wandb")
+FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
 LOCK = ".lock"
 LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
 

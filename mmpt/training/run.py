@@ -32,7 +32,9 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.files import read_json
-from mmpt.training.loggers import Logger, NoLogger, make_logger
+from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.names import PREDICTIONS, summary
+from mmpt.training.pack import seat, table
 from mmpt.training.record import RunRecord, read_status
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
@@ -81,13 +83,19 @@ def run_experiment(
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
     """
-    began = time.perf_counter()
+    place = seat()
+    clock = time.perf_counter if place is None else place.clock
+    began = clock()
     transformers_logging.set_verbosity_error()
     processes.join()
     reset_peak_memory()
     identity = identity or identify(config)
     task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
-    console = Console(directory.expanduser().absolute(), None if processes.rank() == 0 else io.StringIO())
+    console = Console(
+        directory.expanduser().absolute(),
+        None if processes.rank() == 0 else io.StringIO(),
+        label="" if place is None else place.label,
+    )
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
@@ -99,13 +107,15 @@ def run_experiment(
         result = record.result()
         console.final_table(result)
         return result
-    backbone = load_backbone(config.model)  # before the run directory is touched
+    shares = place is not None and table(config) is not None
+    # before the run directory is touched
+    backbone = place.pack.backbone(config.model) if place is not None and shares else load_backbone(config.model)
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
-    logger = make_logger(config.logger, console.note) if processes.rank() == 0 else NoLogger()
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began, on_score)
+    logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
         result = record.finish(run.carry_out())
     except KeyboardInterrupt:
@@ -117,6 +127,7 @@ def run_experiment(
         record.fail(error)
         logger.finish("failed")
         raise
+    logger.summary(summary(result))
     logger.finish("done")
     console.final_table(result)
     return result
@@ -146,8 +157,9 @@ class _Run:
     backbone: Backbone
     evaluator: Evaluator
     record: RunRecord
-    logger: Logger
+    logger: Loggers
     console: Console
+    clock: Callable[[], float]
     began: float
     on_score: Callable[[int, float], None] | None = None
 
@@ -164,7 +176,7 @@ class _Run:
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger, self.on_score)
+        journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         train_seconds = self._train(trainer, journal)
         scores = self._evaluate(trainer.adapted, validation, test)
@@ -180,7 +192,7 @@ class _Run:
             "timing": {
                 "step_ms_median": journal.median_step_ms(),
                 "train_s": train_seconds,
-                "total_s": time.perf_counter() - self.began,
+                "total_s": self.clock() - self.began,
                 "examples_per_s": examples_a_step(arguments) * len(journal.step_seconds) / seconds if seconds else None,
             },
             "memory": {"peak_bytes": peak_memory()},
@@ -222,7 +234,15 @@ class _Run:
             config=self.resolved,
             directory=self.record.directory,
             tags=tags,
+            resume_step=self._kept_step(),
         )
+
+    def _kept_step(self) -> int | None:
+        """The last step that an interrupted run keeps, -1 where it begins again; None for a new run."""
+        if self.record.state != "resume":
+            return None
+        checkpoint = last_checkpoint(self.record.checkpoints_dir)
+        return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
@@ -245,11 +265,11 @@ class _Run:
         if resumes:
             self.record.truncate_metrics(done if checkpoint is not None else -1)
             self.console.note(f"going on with an interrupted run, from step {done}")
-        began = time.perf_counter()
+        began = self.clock()
         with self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
-        return time.perf_counter() - began
+        return self.clock() - began
 
     def _evaluate(self, model: AdaptedModel, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""
@@ -269,7 +289,7 @@ class _Run:
         self.record.write_predictions(name, rows)
         if name == "test":
             columns = ["id", "source", "target", "prediction", "correct"]
-            self.logger.table("predictions", columns, [[row.get(key) for key in columns] for row in rows[:1000]])
+            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
 
     def _identity(self, train: Prepared, validation: Prepared, test: Prepared) -> dict[str, Any]:
         config = self.config

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
 from mmpt.config.schema import Config
+from mmpt.data.collate import IGNORED
 from mmpt.errors import AdapterError, ConfigError, RunError, TrainingError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state, read_state, save_state
+from mmpt.training import names
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
+from mmpt.training.pack import Pass, seat, table
 
 WEIGHTS = "method.safetensors"
 
@@ -37,6 +40,7 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
     if selects:
         chosen |= {"save_strategy": strategy, "save_steps": chosen.get("eval_steps") or chosen.get("save_steps", 500)}
     chosen.setdefault("save_total_limit", 2)
+    chosen.setdefault("logging_nan_inf_filter", False)  # it would wait for the device in every step; see _watch
     chosen.setdefault("dataloader_pin_memory", False)  # batches are small, and cached ones are on the device already
     by_score = config.evaluation.best_by == "score"
     try:
@@ -96,6 +100,7 @@ class PrefixTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
+        self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
 
     @property
@@ -137,13 +142,56 @@ class PrefixTrainer(Trainer):
         Raises:
             TrainingError: The loss is not a finite number.
         """
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"loss is {loss.item()} at step {self.state.global_step + 1}; {self._culprits()}; the last "
-                "evaluation's checkpoint is kept; lower method.lr of that group, or set trainer.max_grad_norm"
-            )
+        place = seat()
+        if place is None or table(self.config) is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = place.training_pass(self._pass(inputs, num_items_in_batch))
+        self._watch(loss)
         return loss
+
+    @property
+    def notes_on_device(self) -> bool:
+        """Whether the device works ahead of this process, so that no step may wait for it."""
+        return self.args.device.type == "cuda"
+
+    def _watch(self, loss: Tensor) -> None:
+        """Stop at a loss that isn't finite; on a GPU only note it there, since to look would wait for the device."""
+        step = self.state.global_step + 1
+        if not self.notes_on_device:
+            self._refuse(0 if torch.isfinite(loss) else step, float(loss))
+        else:
+            none_yet = torch.zeros((), dtype=torch.long, device=loss.device)
+            first = none_yet if self._first_bad is None else self._first_bad
+            self._first_bad = torch.where((first == 0) & ~torch.isfinite(loss), step, first)
+
+    def _refuse(self, step: int, loss: float = float("nan")) -> None:
+        """Raise where a step, counted from 1, had a loss that isn't finite; 0: none had."""
+        if step:
+            raise TrainingError(
+                f"loss is {loss} at step {step}; {self._culprits()}; the last evaluation's checkpoint is kept; "
+                "lower method.lr of that group, or set trainer.max_grad_norm"
+            )
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Look at what a GPU noted, where there is something to log, evaluate or save: it is waited for then."""
+        control = self.control
+        if self._first_bad is not None and (control.should_log or control.should_evaluate or control.should_save):
+            self._refuse(int(self._first_bad))
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _pass(self, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Pass:
+        """What this trial adds to the pack's next training pass."""
+        adapted = self.adapted.train()
+        batch = self._prepare_inputs(inputs)
+        with self.accelerator.autocast():
+            encoded = adapted.start(batch)
+        divisor: Tensor | float
+        if num_items_in_batch is None:
+            divisor = (batch["labels"] != IGNORED).sum() * self.current_gradient_accumulation_steps
+        else:
+            divisor = num_items_in_batch
+        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast)
 
     def _culprits(self) -> str:
         """Which groups hold values, or else gradients, that aren't finite."""
@@ -166,11 +214,12 @@ class PrefixTrainer(Trainer):
         primary = self.evaluator.task.primary
         loss = float("nan") if predictions.loss is None else predictions.loss
         metrics = {"eval_score": float(scores[primary]), "eval_loss": loss}
-        named = {f"validation/{name}": value for name, value in scores.items() if isinstance(value, float)}
+        found = {names.VALIDATION_LOSS: loss, names.VALIDATION_SCORE: metrics["eval_score"]}
+        found |= {names.VALIDATION_METRIC.format(metric=name): x for name, x in scores.items() if isinstance(x, float)}
         step = self.state.global_step
-        self.journal.write(step, {"validation/loss": loss, **named, **route_statistics(predictions)})
-        for name, values in self.adapted.method.mask_values().items():
-            self.journal.logger.heatmap(f"masks/{name}", values.cpu().numpy(), step)
+        self.journal.write(step, {**found, **route_statistics(predictions)})
+        for site, values in self.adapted.method.mask_values().items():
+            self.journal.logger.heatmap(names.MASKS.format(site=site), values.cpu().numpy(), step)
         if self.journal.progress is not None:
             self.journal.progress.update(step, score=metrics["eval_score"])
         if self.journal.on_score is not None:

@@ -82,6 +82,10 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["evaluation.decoding=[]"], ["evaluation.decoding=[] must name"]),
     (["evaluation.confidence=1"], ["evaluation.confidence=1 must lie between"]),
     (["evaluation.bootstrap=-1"], ["evaluation.bootstrap=-1 is too small"]),
+    (
+        ["evaluation.key_cache=static", "method.layout=paper", "method.sites=[decoder]"],
+        ["evaluation.key_cache=static doesn't work with method.layout=paper"],
+    ),
     (["evaluation.max_new_tokens=0"], ["evaluation.max_new_tokens=0"]),
     (["evaluation.patience=2", "trainer.eval_strategy=no"], ["evaluation.patience=2", "trainer.eval_strategy=no"]),
     (["logger.tags=[1]"], ["logger.tags[0] must be text"]),

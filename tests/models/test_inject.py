@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from mmpt.errors import ModelError
 from mmpt.methods.options import SITES
 from mmpt.models.inject import INJECTABLE, Injection, KeyValue
+from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
 
 ALL = list(SITES)
@@ -98,11 +99,25 @@ def test_a_prefix_of_other_batch_size_is_refused() -> None:
         built.model(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0))
 
 
-def test_a_static_cache_is_refused() -> None:
-    model = adapted("prefix").eval()
-    ids, mask, _ = batch()
-    with pytest.raises(ValueError, match="dynamic cache"):
-        model.generate(model.encode(ids, mask), max_new_tokens=2, cache_implementation="static")
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_static_cache_generates_the_same(name: str) -> None:
+    model = case(name).eval()
+    encoded = model.encode(*batch()[:2])
+    wanted = model.generate(encoded, max_new_tokens=6, do_sample=False)
+    found = model.generate(encoded, max_new_tokens=6, do_sample=False, cache_implementation="static")
+    assert torch.equal(found, wanted)
+
+
+def test_caches_that_cannot_be_had_are_refused() -> None:
+    model = adapted("prefix", {"layout": "paper", "sites": ["decoder"]}).eval()
+    encoded = model.encode(*batch()[:2])
+    with pytest.raises(ValueError, match="layout=paper needs the dynamic cache"):
+        model.generate(encoded, max_new_tokens=2, cache_implementation="static")
+    with pytest.raises(ValueError, match="choose dynamic or static"):
+        model.generate(encoded, max_new_tokens=2, cache_implementation="quantized")
+    plain = adapted("prefix").eval()
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        plain.generate(plain.encode(*batch()[:2]), cache_implementation="static")
 
 
 def test_other_architectures_are_refused_by_name() -> None:

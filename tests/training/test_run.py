@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from mmpt.cli import main
 from mmpt.training.record import schema_problems
-from mmpt.training.trainer import last_checkpoint
+from mmpt.training.trainer import PrefixTrainer, last_checkpoint
 from tests.training.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,9 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def metrics(directory: Path) -> list[dict[str, Any]]:
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+    """All that is in metrics.jsonl but times."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("time", "train/step_ms")} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,18 @@ def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys:
         r"error: loss is nan at step \d+; parameters that aren't finite are in group .*(prefix|masks)", told
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
+
+
+def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for notes in (False, True):
+        monkeypatch.setattr(PrefixTrainer, "notes_on_device", notes)
+        words = [f"run.dir='{tmp_path / str(notes)}'", *SMALL, "trainer.max_steps=9", "trainer.logging_steps=4"]
+        assert main([*words, "method.lr.masks=1e38", "trainer.eval_strategy=no"]) == 2
+        told.append(re.search(r"loss is nan at step (\d+)", capsys.readouterr().err))
+    assert told[0] is not None and told[1] is not None and told[0][1] == told[1][1]
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:

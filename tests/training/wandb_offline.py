@@ -50,3 +50,20 @@ def history(directory: Path) -> list[dict[str, Any]]:
         {".".join([item.key] if item.key else item.nested_key): json.loads(item.value_json) for item in row.item}
         for row in rows
     ]
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    """The last value of each number that a run put into its row in the table of runs."""
+    found: dict[str, Any] = {}
+    for record in records(directory):
+        if record.WhichOneof("record_type") == "summary":
+            found |= {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
+            }
+    return found
+
+
+def config(directory: Path) -> dict[str, Any]:
+    """The settings that a run logged."""
+    (run,) = (record.run for record in records(directory) if record.WhichOneof("record_type") == "run")
+    return {update.key: json.loads(update.value_json) for update in run.config.update}

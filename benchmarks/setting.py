@@ -1,0 +1,209 @@
+"""What the benchmarks have in common: shapes, batches of RTE's lengths, one training step of each way, and timing.
+
+All ways of a comparison train on the same random tokens and the same random weights (speed doesn't depend on their
+values), in float32 with AdamW, in one process, interleaved. Figures are medians; the spread is the quartiles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import Backbone
+from mmpt.models.cache import compute
+
+SHAPES: dict[str, dict[str, int]] = {
+    "t5_small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "t5_base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+}
+TOKENS, BATCH, PREFIX = 96, 32, 10
+VOCABULARY = 32128
+# Quantiles of the number of words of premise and hypothesis in RTE's official training set (2,490 examples).
+RTE_WORDS = [
+    (0.0, 10.0),
+    (0.05, 20.0),
+    (0.25, 31.0),
+    (0.5, 41.0),
+    (0.75, 63.0),
+    (0.95, 119.0),
+    (0.99, 151.0),
+    (1.0, 200.0),
+]
+PEFT = "peft prefix"
+BEST = "ours, cached and absorbed"
+WAYS = [PEFT, "peft lora", "full fine-tuning", "ours, plain", "ours, encoder sites", "ours, cached", BEST]
+Step = Callable[[], Tensor]
+RESULTS = Path(__file__).parent / "results"
+
+
+class Words:
+    """A stand-in tokenizer; nothing is initialised from words here."""
+
+    all_special_ids = (0, 1)
+
+    def __len__(self) -> int:
+        """Size of T5's vocabulary."""
+        return VOCABULARY
+
+
+def build(shape: str, attention: str) -> Any:
+    """A random T5 of a shape, frozen."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("t5", **SHAPES[shape], vocab_size=VOCABULARY, decoder_start_token_id=0)
+    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention)
+    return model.requires_grad_(False).eval()
+
+
+def rte_tokens(share: float) -> int:
+    """Tokens of an RTE training example at a quantile, at most 256.
+
+    The words there (linear between the measured quantiles) times 1.35 pieces, plus 12 for the template.
+    """
+    for (low, first), (high, last) in pairwise(RTE_WORDS):
+        if share <= high:
+            words = first + (last - first) * (share - low) / (high - low)
+            break
+    return min(256, round(1.35 * words + 12))
+
+
+def draw(lengths: str, tokens: int = TOKENS, rows: int = BATCH) -> dict[str, Tensor]:
+    """A batch of random source tokens (B, T) and labels (B, U), half of them of 2 tokens and half of 4.
+
+    Args:
+        lengths: ``fixed``: all of ``tokens``; ``rte``: spread over RTE's quantiles.
+        tokens: Source tokens of each example, for ``fixed``.
+        rows: Examples B.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if lengths == "fixed":
+        sizes = torch.full((rows,), tokens)
+    else:
+        sizes = torch.tensor(
+            [rte_tokens((place + 0.5) / rows) for place in range(rows)]
+        )  # sorted, as our collator does
+    ids = torch.randint(3, 32000, (rows, int(sizes.max())), generator=generator)
+    mask = (torch.arange(ids.shape[1])[None] < sizes[:, None]).long()
+    labels = torch.randint(3, 32000, (rows, 4), generator=generator)
+    labels[torch.randperm(rows, generator=generator)[: rows // 2], 2:] = -100
+    return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
+
+
+def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PREFIX) -> Step:
+    """One optimizer step of a way, as a function that returns the loss.
+
+    Args:
+        way: One of :data:`WAYS`.
+        shape: One of :data:`SHAPES`.
+        batch: From :func:`draw`.
+        prefix: Prefix tokens S.
+    """
+    if not way.startswith("ours"):
+        return _peer(way, shape, batch, prefix)
+    sites = ["encoder", "decoder", "cross"] if way == "ours, encoder sites" else ["decoder", "cross"]
+    cross = "projected" if way in ("ours, plain", "ours, cached") else "auto"
+    backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", cross)  # type: ignore[arg-type]
+    model = AdaptedModel.build(backbone, "multimask", {"sites": sites, "num_virtual_tokens": prefix}).train()
+    given = dict(batch)
+    if "cached" in way:
+        rows, longest = batch["input_ids"].shape
+        activations = compute(model, batch["attention_mask"].sum(dim=1).tolist(), [(range(rows), batch)])
+        given |= activations.batch(list(range(rows)), longest)
+    return _stepper(model, lambda: model(**given).loss)
+
+
+def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int) -> Step:
+    """A step of peft's prefix tuning or LoRA, or of full fine-tuning."""
+    from peft import LoraConfig, PrefixTuningConfig, TaskType, get_peft_model
+
+    model: Any = build(shape, "sdpa")
+    if way == PEFT:
+        model = get_peft_model(model, PrefixTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=prefix))
+    elif way == "peft lora":
+        model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=8, target_modules=["q", "v"]))
+    else:
+        model.requires_grad_(True)
+    return _stepper(model, lambda: model(**batch).loss)
+
+
+def _stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+    def step() -> Tensor:
+        value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return value.detach()
+
+    return step
+
+
+def interleave(steps: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Milliseconds of each round of each way; the ways take turns, and the first ``warm`` rounds are dropped."""
+    times: dict[str, list[float]] = {way: [] for way in steps}
+    for number in range(rounds + warm):
+        for way, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if number >= warm:
+                times[way].append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def spread(values: Sequence[float]) -> str:
+    """Quartiles as text, or all values where there are few."""
+    if len(values) < 3:
+        return ", ".join(f"{value:.0f}" for value in values)
+    low, _, high = statistics.quantiles(values, n=4)
+    return f"{low:.0f}-{high:.0f}"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, with the matrix-multiply peak in GFLOP/s (float32, 2048 cubed, best of 10)."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    where = {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "peak_gflops": peak_gflops()}
+    return {**where, **versions, "date": time.strftime("%Y-%m-%d")}
+
+
+def peak_gflops() -> float:
+    """Measured float32 matrix-multiply rate, 10^9 operations a second."""
+    matrix = torch.randn(2048, 2048)
+    best = float("inf")
+    for _ in range(10):
+        began = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - began)
+    return round(2 * 2048**3 / best / 1e9, 1)
+
+
+def write(name: str, command: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
+    """Write a benchmark's JSON to ``benchmarks/results/``, with the command and the machine."""
+    content = {"command": command, "machine": machine(), "batch": BATCH, **more, "rows": list(rows)}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a Markdown table; floats of two digits, lists left out."""
+    names = [name for name, value in rows[0].items() if not isinstance(value, list)]
+    print("| " + " | ".join(names) + " |")
+    print("|" + "---|" * len(names))
+    for row in rows:
+        shown = [f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in names]
+        print("| " + " | ".join(shown) + " |", flush=True)

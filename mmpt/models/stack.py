@@ -1,0 +1,93 @@
+"""Several methods on one backbone in one pass: their examples stacked over the batch, each group with its own prefix.
+
+Letters: K methods, B rows of one method, L layers, H heads, P prefix tokens, k head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmpt.methods.base import Contribution
+from mmpt.models.adapted import Encoded
+from mmpt.models.inject import KeyValue, SiteShape, for_batch
+
+
+def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
+    """Stack batches of K methods.
+
+    Args:
+        parts: Batches behind the same frozen encoder; what methods contribute is prefixes alone.
+        shapes: The backbone's attention by site.
+
+    Returns:
+        One batch, whose rows are those of the parts in order.
+
+    Raises:
+        ValueError: A part has a prompt, prefixes with and without position meet, or those with one differ in length.
+    """
+    if any(part.contribution.prompt is not None for part in parts):
+        raise ValueError("prompts can't be stacked: they pass through the encoder")
+    rows = [part.states.shape[0] for part in parts]
+    longest = max(part.states.shape[1] for part in parts)
+    states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])
+    mask = torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts])
+    sites = {site for part in parts for site in part.contribution.prefixes}
+    prefixes = {
+        site: _stack_site([part.contribution.prefixes.get(site) for part in parts], rows, shapes[site], states)
+        for site in sorted(sites)
+    }
+    return Encoded(states, mask, Contribution(prefixes))
+
+
+def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: SiteShape, like: Tensor) -> KeyValue:
+    """One site's prefixes, each for its rows; a method without a prefix there gets one of padding alone."""
+    if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
+        raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
+    lengths = [0 if prefix is None else prefix.key.shape[3] for prefix in prefixes]
+    if len(set(lengths)) > 1 and any(prefix is not None and prefix.positioned for prefix in prefixes):
+        raise ValueError(f"prefixes with positions must have one length to be stacked; got {lengths}")
+    longest = max(lengths)
+    found = [prefix if prefix is not None else _empty(shape, like) for prefix in prefixes]
+    whole = len(set(rows)) == 1 and all(prefix.key.shape[0] == 1 for prefix in found)
+    key, value = (
+        torch.cat(
+            [
+                F.pad(part if whole else for_batch(part, count), (0, 0, 0, longest - part.shape[3]))
+                for part, count in zip(parts, rows, strict=True)
+            ]
+        )
+        for parts in ([prefix.key for prefix in found], [prefix.value for prefix in found])
+    )
+    key_gate = _stack_gates([prefix.key_gate for prefix in found], rows, shape.layers, longest, like)
+    value_gate = _stack_gates([prefix.value_gate for prefix in found], rows, shape.layers, longest, like)
+    real = None
+    if len(set(lengths)) > 1:
+        places = torch.arange(longest, device=like.device)
+        real = (places < torch.tensor(lengths, device=like.device)[:, None]).repeat_interleave(
+            torch.tensor(rows, device=like.device), dim=0
+        )
+    return KeyValue(key, value, any(prefix.positioned for prefix in found), key_gate, value_gate, real)
+
+
+def _empty(shape: SiteShape, like: Tensor) -> KeyValue:
+    nothing = torch.zeros(1, shape.layers, shape.heads, 0, shape.head_dim, device=like.device)
+    return KeyValue(nothing, nothing)
+
+
+def _stack_gates(
+    gates: Sequence[Tensor | None], rows: Sequence[int], layers: int, longest: int, like: Tensor
+) -> Tensor | None:
+    """(sum of B, L, P), ones where a method has no gate; None where none has."""
+    if all(gate is None for gate in gates):
+        return None
+    open_gate = torch.ones(1, layers, longest, device=like.device)
+    return torch.cat(
+        [
+            for_batch(open_gate if gate is None else F.pad(gate, (0, longest - gate.shape[2])), count)
+            for gate, count in zip(gates, rows, strict=True)
+        ]
+    )

@@ -1,0 +1,163 @@
+"""Each row against the baseline method: on the seeds and on the test examples that both have."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mmpt.errors import RunError, nearest
+from mmpt.report.groups import Comparison, Row
+from mmpt.report.load import Run, one_line
+from mmpt.report.settings import flatten
+from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
+from mmpt.training.files import read_jsonl
+
+Answers = dict[str, tuple[str, bool]]  # id -> source and target, whether right
+
+
+def compare(rows: Sequence[Row], baseline: str) -> None:
+    """Fill in ``comparison`` of every row that isn't the baseline's; p values are corrected over all of them.
+
+    Args:
+        rows: All rows of the report.
+        baseline: A method.
+
+    Raises:
+        RunError: No run is of that method.
+    """
+    methods = sorted({row.method for row in rows})
+    if baseline not in methods:
+        hint = nearest(baseline, methods)
+        raise RunError(f"--baseline {baseline}: no run of that method{hint}; there are {', '.join(methods)}")
+    answers, baselines = _Predictions(), _Baselines(rows, baseline)
+    for row in rows:
+        if row.method == baseline or row.summary is None:
+            continue
+        other = baselines.of(row)
+        if other is None:
+            row.comparison = Comparison(baseline, (), note=f"no finished run of {baseline} on this task and model")
+        else:
+            row.comparison = _against(row, other, answers)
+    _correct(rows)
+
+
+class _Baselines:
+    """Finds the baseline's row for each of the others."""
+
+    def __init__(self, rows: Sequence[Row], method: str) -> None:
+        self._rows: dict[tuple[str, str, str], list[tuple[Row, dict[str, str], float]]] = defaultdict(list)
+        for row in rows:
+            if row.method == method and row.summary is not None:
+                scores = [score for run in row.runs if (score := run.score("validation")) is not None]
+                validation = statistics.fmean(scores) if scores else 0.0
+                self._rows[row.task, row.model, row.metric].append((row, _beside_method(row), validation))
+
+    def of(self, row: Row) -> Row | None:
+        """The one whose other settings are nearest; among equals the best on validation, never on test."""
+        mine = _beside_method(row)
+
+        def rank(candidate: tuple[Row, dict[str, str], float]) -> tuple[int, float]:
+            _, theirs, validation = candidate
+            if mine == theirs:
+                return 0, -validation
+            return sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys()), -validation
+
+        found = min(self._rows[row.task, row.model, row.metric], key=rank, default=None)
+        return None if found is None else found[0]
+
+
+def _beside_method(row: Row) -> dict[str, str]:
+    settings = row.runs[0].settings
+    if settings is None:
+        return {}
+    beside = {key: value for key, value in settings.values.items() if key != "method"}
+    return {key: str(value) for key, value in flatten(beside).items()}
+
+
+def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:
+    """Compare two rows."""
+    mine, theirs = ({run.seed: run for run in one.runs if run.seed is not None} for one in (row, other))
+    seeds = tuple(sorted(mine.keys() & theirs.keys()))
+    comparison = Comparison(other.label, seeds)
+    if not seeds:
+        return replace(comparison, note="no seed in common")
+    data = {str(run.result.get("data_fingerprint")) for seed in seeds for run in (mine[seed], theirs[seed])}
+    warning = "warning: not the same data" if len(data) > 1 else ""
+    differences = [(mine[seed].score() or 0.0) - (theirs[seed].score() or 0.0) for seed in seeds]
+    comparison = replace(comparison, by_seed=paired_t(differences), note=warning)
+    try:
+        pairs = [(answers.of(mine[seed]), answers.of(theirs[seed])) for seed in seeds]
+        return _on_examples(comparison, pairs)
+    except ValueError as error:
+        return replace(comparison, note="; ".join(filter(None, [warning, one_line(error)])))
+
+
+def _on_examples(comparison: Comparison, pairs: Sequence[tuple[Answers, Answers]]) -> Comparison:
+    """Bootstrap and McNemar's test over the examples that every run predicted."""
+    ids = sorted(set.intersection(*(set(one) for pair in pairs for one in pair)))
+    ids = [key for key in ids if len({one[key][0] for pair in pairs for one in pair}) == 1]
+    if not ids:
+        raise ValueError("no test example in common")
+    every = max(len(one) for pair in pairs for one in pair)
+    note = [comparison.note] if comparison.note else []
+    if len(ids) < every:
+        note.append(f"warning: {len(ids)} of {every} test examples in common")
+    differences = [statistics.fmean(mine[key][1] - theirs[key][1] for mine, theirs in pairs) for key in ids]
+    p_values = [
+        mcnemar(
+            sum(mine[key][1] and not theirs[key][1] for key in ids),
+            sum(theirs[key][1] and not mine[key][1] for key in ids),
+        )
+        for mine, theirs in pairs
+    ]
+    return replace(
+        comparison,
+        examples=len(ids),
+        by_example=paired_bootstrap(differences),
+        mcnemar=combine(p_values),
+        note="; ".join(note),
+    )
+
+
+def _correct(rows: Sequence[Row]) -> None:
+    """Holm's correction, for each of the three tests over all comparisons of the report."""
+    compared = [row for row in rows if row.comparison is not None]
+    tests = [row.comparison for row in compared if row.comparison is not None]
+    by_seed = holm([one.by_seed.p if one.by_seed else None for one in tests])
+    by_example = holm([one.by_example.p if one.by_example else None for one in tests])
+    exact = holm([one.mcnemar for one in tests])
+    for row, one, seed, example, mc in zip(compared, tests, by_seed, by_example, exact, strict=True):
+        row.comparison = replace(one, holm_seed=seed, holm_example=example, holm_mcnemar=mc)
+
+
+class _Predictions:
+    """Test answers of runs; the latest few are kept, since rows share a baseline."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Answers] = {}
+
+    def of(self, run: Run) -> Answers:
+        """Read one run's answers; a ValueError says in one line why there are none."""
+        if run.place is None:
+            raise ValueError("no predictions, since the run directories aren't given")
+        key = str(run.place)
+        if key not in self._kept:
+            while len(self._kept) >= 32:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = _answers(run)
+        return self._kept[key]
+
+
+def _answers(run: Run) -> Answers:
+    assert run.place is not None
+    found: Answers = {}
+    try:
+        for row in read_jsonl(run.place / "predictions.jsonl"):
+            if not isinstance(row, Mapping) or not isinstance(row.get("correct"), bool):
+                raise ValueError(f"predictions of {run.name} don't say what is correct")
+            found[str(row.get("id"))] = (f"{row.get('source')}\0{row.get('target')}", row["correct"])
+    except (OSError, RunError) as error:
+        raise ValueError(f"predictions of {run.name} can't be read ({getattr(error, 'strerror', error)})") from error
+    return found

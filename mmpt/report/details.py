@@ -1,0 +1,106 @@
+"""What a page shows beyond results: metrics over training, and the masks of adapters. Read only where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpt.errors import RunError
+from mmpt.report.load import Run, number, one_line
+from mmpt.training.files import read_jsonl
+
+Points = list[tuple[float, float]]
+LARGEST_MASK = 20_000  # values of one adapter that are drawn
+
+
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """Read a run's metrics.jsonl.
+
+    Args:
+        run: A run; without a directory it has no metrics.
+
+    Returns:
+        One mapping a line; what can't be read ends the list.
+    """
+    if run.place is None:
+        return []
+    lines: list[dict[str, Any]] = []
+    try:
+        for line in read_jsonl(run.place / "metrics.jsonl"):
+            if isinstance(line, dict):
+                lines.append(line)
+    except (OSError, RunError):
+        pass  # a curve up to the damaged line, or none
+    return lines
+
+
+def curve(lines: list[dict[str, Any]], name: str) -> Points:
+    """Take one metric over steps.
+
+    Args:
+        lines: Of :func:`metrics`.
+        name: A key such as ``validation/loss``.
+
+    Returns:
+        (step, value); what is not a number is left out.
+    """
+    points = [(number(line, "step"), number(line, name)) for line in lines]
+    return [(step, value) for step, value in points if step is not None and value is not None]
+
+
+def routes(lines: list[dict[str, Any]]) -> list[Points]:
+    """Take the share of validation examples that each route has, one value an evaluation.
+
+    Args:
+        lines: Of :func:`metrics`.
+
+    Returns:
+        One list of (evaluation, share) a route; empty for a method without routes.
+    """
+    loads: list[Points] = []
+    told = [line for line in lines if "routes/load_0" in line]
+    while any(f"routes/load_{len(loads)}" in line for line in told):
+        name = f"routes/load_{len(loads)}"
+        values = [(float(count), number(line, name)) for count, line in enumerate(told, start=1)]
+        loads.append([(count, value) for count, value in values if value is not None])
+    return loads
+
+
+def masks(run: Run) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
+    """Read the masks of a run's adapter.
+
+    Args:
+        run: A run; without a directory it has no adapter.
+
+    Returns:
+        Site to what each route lets through, (R, S, L) in [0, 1]; and one line where they can't be read.
+    """
+    if run.place is None:
+        return {}, ""
+    path = run.place / "adapter" / "adapter.safetensors"
+    if not path.is_file():
+        return {}, ""
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                if name.startswith("masks."):
+                    values = np.asarray(file.get_tensor(name), dtype=np.float64)
+                    found[name.removeprefix("masks.")] = 1 / (1 + np.exp(-values))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        return {}, f"masks of {run.name} can't be read ({one_line(error)})"
+    shaped = {site: value if value.ndim == 3 else value[None] for site, value in found.items() if value.ndim in (2, 3)}
+    return _drawable(shaped, run)
+
+
+def _drawable(found: Mapping[str, npt.NDArray[np.float64]], run: Run) -> tuple[dict[str, Any], str]:
+    if sum(value.size for value in found.values()) > LARGEST_MASK:
+        return {}, f"masks of {run.name} have more than {LARGEST_MASK} values and aren't drawn"
+    if not all(np.isfinite(value).all() for value in found.values()):
+        return {}, f"masks of {run.name} hold values that are no numbers"
+    return dict(found), ""

@@ -1,0 +1,138 @@
+"""Settings of runs: a run's config.yaml without its seed, read once for all runs that share it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from mmpt.config.fingerprint import deciding
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SECTION = re.compile(r"^(?=[\w\"'])", re.M)
+_SEED = re.compile(r"seed: (\d+)\s*")
+_OWN = ("seed:", "run:", "logger:", "experiment:", "sweep:")  # sections that differ between runs of one setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a result besides the seed; runs with equal ``key`` are repetitions of each other."""
+
+    values: Mapping[str, Any]
+    key: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Settings:
+        """Take the settings out of a resolved configuration."""
+        values = {name: value for name, value in deciding(config).items() if name != "seed"}
+        return cls(values, json.dumps(values, sort_keys=True, ensure_ascii=False, default=str))
+
+
+@dataclass
+class SettingsReader:
+    """Reads config.yaml files; what runs share is parsed once."""
+
+    _known: dict[str, Settings] = field(default_factory=dict)  # by all sections but a run's own
+    _parsed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by section
+
+    def read(self, text: str) -> tuple[Settings, Any]:
+        """Read one file.
+
+        Args:
+            text: The content of config.yaml.
+
+        Returns:
+            The settings, and the seed as the file has it (None where it has none).
+
+        Raises:
+            ValueError: The text is no YAML mapping.
+        """
+        sections = _SECTION.split(text)
+        shared = "".join(section for section in sections if not section.startswith(_OWN))
+        if shared not in self._known:
+            self._known[shared] = Settings.of(self._values(text, sections))
+        seeds = [section for section in sections if section.startswith("seed:")]
+        if seeds and (plain := _SEED.fullmatch(seeds[-1])):
+            return self._known[shared], int(plain[1])
+        return self._known[shared], _parse(seeds[-1])["seed"] if seeds else None
+
+    def _values(self, text: str, sections: list[str]) -> dict[str, Any]:
+        """Parse a file by its sections, or as a whole where they don't stand alone, as with YAML's references."""
+        values: dict[str, Any] = {}
+        try:
+            for section in filter(str.strip, sections):
+                if section not in self._parsed:
+                    self._parsed[section] = _parse(section)
+                values |= self._parsed[section]
+        except ValueError:
+            return _parse(text)
+        return values or _parse(text)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no mapping")
+    return content
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted keys, as the command line takes them.
+
+    Args:
+        values: Nested mappings.
+        prefix: What the keys start with.
+
+    Returns:
+        Dotted key to a value that is no mapping.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo :func:`flatten`."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        head, dot, rest = str(name).partition(".")
+        if dot:
+            result.setdefault(head, {})
+            if isinstance(result[head], dict):
+                result[head][rest] = value
+        else:
+            result[head] = value
+    return {name: nested(value) if isinstance(value, dict) else value for name, value in result.items()}
+
+
+def differing(flat: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the keys that don't have one value in all settings.
+
+    Args:
+        flat: What :func:`flatten` gave for each setting.
+
+    Returns:
+        Keys in alphabetical order; one that is missing somewhere counts as different.
+    """
+    several = list(flat)
+    keys = sorted({key for one in several for key in one})
+    return [key for key in keys if len({repr(one.get(key, _MISSING)) for one in several}) > 1]
+
+
+_MISSING = object()
+
+
+def shown(value: Any) -> str:
+    """Write a setting's value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

@@ -1,0 +1,176 @@
+"""The statistics of a report, on plain numbers. docs/report.md gives each one's formula and source."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+DRAWS = 5_000  # of a bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Scores of one setting over its seeds."""
+
+    n: int
+    mean: float
+    sd: float | None  # sample standard deviation; None below two
+    median: float
+    best: float
+    low: float | None  # interval for the mean over seeds; None below two
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A mean difference with its interval and two-sided p value; None where it can't be told."""
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+def describe(scores: Sequence[float]) -> Summary:
+    """Summarise scores over seeds.
+
+    Args:
+        scores: One a seed, at least one.
+
+    Returns:
+        Mean, sample standard deviation, median, best, and Student's t interval at 95 %.
+    """
+    mean, low, high = t_interval(scores)
+    sd = statistics.stdev(scores) if len(scores) > 1 else None
+    return Summary(len(scores), mean, sd, statistics.median(scores), max(scores), low, high)
+
+
+def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None, float | None]:
+    """Student's t interval of a mean.
+
+    Args:
+        values: A sample, at least one value.
+        confidence: Share of such intervals that hold the true mean.
+
+    Returns:
+        Mean, lower and upper end; no ends below two values.
+    """
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None, None
+    half = _t_quantile(len(values) - 1, (1 + confidence) / 2) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+@functools.cache
+def _t_quantile(freedom: int, share: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
+
+
+def paired_t(differences: Sequence[float]) -> Paired:
+    """Paired t test: differences of two methods on the same seeds.
+
+    Args:
+        differences: One a seed, at least one.
+
+    Returns:
+        The mean difference; no p value below two seeds or where all differences are equal.
+    """
+    mean, low, high = t_interval(differences)
+    if len(differences) < 2 or (spread := statistics.stdev(differences)) == 0:
+        return Paired(mean, low, high, None)
+    from scipy.special import stdtr
+
+    t = abs(mean) / (spread / math.sqrt(len(differences)))
+    return Paired(mean, low, high, float(2 * stdtr(len(differences) - 1, -t)))
+
+
+def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Paired:
+    """Paired bootstrap over test examples.
+
+    Args:
+        differences: (N,), for each example the method's correctness minus the baseline's, averaged over seeds.
+        draws: Resamples of N examples.
+        seed: Of the resampling.
+
+    Returns:
+        The mean difference, its percentile interval, and twice the smaller share of resamples on one side of zero
+        (both counted with one added), at most 1.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, dtype=np.float64)
+    kinds, counts = np.unique(np.round(values, 12), return_counts=True)
+    # How often each kind of difference is drawn: the same as drawing N examples, in time that N doesn't enter.
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
+    means = drawn @ kinds / len(values)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    rounded = np.round(means, 12)  # sums of the same numbers in another order are equal
+    p = 2 * (1 + min(int((rounded <= 0).sum()), int((rounded >= 0).sum()))) / (draws + 1)
+    return Paired(float(values.mean()), float(low), float(high), min(1.0, p))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """McNemar's test, exact: are the examples that just one of two gets right split evenly?
+
+    Args:
+        only_first: Examples that only the first gets right.
+        only_second: Examples that only the second gets right.
+
+    Returns:
+        Two-sided p value of the binomial test; 1 where there are no such examples.
+    """
+    n = only_first + only_second
+    if n == 0:
+        return 1.0
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), n, 0.5)))
+
+
+def combine(p_values: Sequence[float]) -> float:
+    """One p value from several that depend on each other: twice their mean, at most 1; a single one as it is."""
+    return p_values[0] if len(p_values) == 1 else min(1.0, 2 * statistics.fmean(p_values))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct p values for their number, after Holm.
+
+    Args:
+        p_values: None where there was no test; such entries don't count.
+
+    Returns:
+        Adjusted p values in the same order.
+    """
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
+
+
+def pareto(points: Iterable[tuple[float, float]]) -> list[int]:
+    """Find the points that no other one beats.
+
+    Args:
+        points: (cost, score): less is better, more is better.
+
+    Returns:
+        Indices by rising cost. A point is left out where another costs no more and scores no less, and is better in
+        one of the two.
+    """
+    listed = list(points)
+    front: list[int] = []
+    for index in sorted(range(len(listed)), key=lambda i: (listed[i][0], -listed[i][1])):
+        if not front or listed[index][1] > listed[front[-1]][1] or listed[index] == listed[front[-1]]:
+            front.append(index)
+    return front

@@ -1,0 +1,142 @@
+"""The texts of each format: escaping, best and second, the fields of peft's result files, published figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmpt.report.groups import Row, group
+from mmpt.report.latex import document
+from mmpt.report.load import load
+from mmpt.report.peft_format import experiment
+from mmpt.report.published import figures
+from mmpt.report.records import COLUMNS, as_csv, record
+from mmpt.report.tables import full, latex, markdown
+from tests.report.builder import HOSTILE, write
+
+
+def rows(place: Path) -> list[Row]:
+    for method, score in (("prefix", 0.7), ("smop", 0.8), ("lora", 0.6)):
+        for seed in (1, 2):
+            write(place, method, seed, score + seed / 100)
+    return group(load([place]).runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\input{x}", r"\textbackslash{}input\{x\}"),
+        ("50% & $5 #1 a_b", r"50\% \& \$5 \#1 a\_b"),
+        ("a^b~c<d>", r"a\textasciicircum{}b\textasciitilde{}c\textless{}d\textgreater{}"),
+        ("two\nlines\x1b[31m", "two lines [31m"),
+    ],
+)
+def test_latex_escapes(text: str, expected: str) -> None:
+    assert latex(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b", r"a\|b"),
+        ("<script>&", "&lt;script&gt;&amp;"),
+        ("[x](http://y) `c` *d* _e_ not_a", r"\[x\](http://y) \`c\` \*d\* \_e\_ not_a"),
+        ("a\n| b", r"a \| b"),
+    ],
+)
+def test_markdown_escapes(text: str, expected: str) -> None:
+    assert markdown(text) == expected
+
+
+def test_latex_marks_best_and_second_and_is_well_formed(tmp_path: Path) -> None:
+    text = document(rows(tmp_path), figures())
+    assert r"\textbf{0.815}$_{\pm 0.007}$" in text and r"\underline{0.715}$_{\pm 0.007}$" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
+    assert text.count("{") == text.count("}") and len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+    for table in re.findall(r"\\begin\{tabular\}\{(l*r*)\}(.*?)\\end\{tabular\}", text, re.S):
+        lines = [line for line in table[1].splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(table[0])}
+    assert r"$^\dagger$" in text and "arXiv 2502.04501" in text
+
+
+def test_markdown_has_every_statistic(tmp_path: Path) -> None:
+    text = full(rows(tmp_path), figures())
+    assert (
+        "| smop | 2 | **0.815** ± 0.007 | 0.815 | 0.820 | [0.751, 0.879] | 0.600 | 100 | 400 | 10.0 | 5.0 | 5 |" in text
+    )
+    assert "_0.715_" in text and "Published figures for rte, not run here" in text
+    assert "| DePT † | 0.791 | 76.8K | accuracy | T5-base |" in text
+
+
+def test_csv_texts_are_no_formulas(tmp_path: Path) -> None:
+    write(tmp_path, "=1+1", name="x")
+    (row,) = group(load([tmp_path]).runs)
+    line = as_csv([record(row)]).splitlines()[1]
+    assert ",'=1+1," in line and set(record(row)) == set(COLUMNS)
+
+
+def test_every_field_of_pefts_result_files(tmp_path: Path) -> None:
+    directory = write(tmp_path)
+    (directory / "environment.json").write_text(
+        json.dumps({"platform": "Linux-6.1.0-13-x86_64-with-glibc2.36", "cpu": "c", "gpus": ["g"], "versions": {}})
+    )
+    (run,) = load([tmp_path]).runs
+    found = experiment(run)
+    run_info, train_info, meta_info = (found[name] for name in ("run_info", "train_info", "meta_info"))
+    names = "created_at total_time experiment_name peft_branch train_config peft_config error_msg"
+    assert list(run_info) == names.split()
+    names = (
+        "model_id dtype max_seq_length batch_size batch_size_eval max_steps eval_steps compile use_gc query_template "
+    )
+    names += "seed grad_norm_clip optimizer_type optimizer_kwargs lr_scheduler use_amp autocast_adapter_dtype "
+    names += "generation_kwargs attn_implementation init_kv_cache_prefix"
+    assert list(run_info["train_config"]) == names.split()
+    names = "accelerator_memory_reserved_avg accelerator_memory_max accelerator_memory_reserved_99th train_time "
+    names += "file_size num_trainable_params num_total_params status metrics"
+    assert list(train_info) == names.split()
+    evaluation, test = train_info["metrics"]
+    names = "step|valid accuracy|train loss|train samples|train time|eval time|tokens / sec|mem allocated avg|"
+    names += "mem reserved avg|elapsed time"
+    assert set(evaluation) == set(names.split("|"))
+    names = "step|test accuracy|train loss|train samples|train total tokens|forgetting"
+    assert set(test) == set(names.split("|"))
+    assert list(meta_info) == ["model_info", "dataset_info", "package_info", "system_info", "pytorch_info"]
+    assert set(meta_info["model_info"]) >= {"sha", "created_at"} and set(meta_info["dataset_info"]) >= {
+        "sha",
+        "created_at",
+    }
+    packages = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
+    assert set(meta_info["package_info"]) == {f"{p}-{kind}" for p in packages for kind in ("version", "commit-hash")}
+    system = {"system": "Linux", "release": "6.1.0-13", "version": None, "machine": "x86_64"}
+    assert meta_info["system_info"] == {**system, "processor": "c", "accelerator": "g"}
+    assert (evaluation["step"], evaluation["valid accuracy"], evaluation["train samples"]) == (8, 0.6, 64)
+    assert (test["test accuracy"], train_info["status"], run_info["train_config"]["seed"]) == (0.7, "success", 1)
+
+
+def test_a_failed_run_has_pefts_fields_too(tmp_path: Path) -> None:
+    write(tmp_path, status={"status": "failed", "error": {"message": "out of memory"}})
+    found = experiment(load([tmp_path]).runs[0])
+    assert found["run_info"]["error_msg"] == "out of memory" and found["train_info"]["status"] == "failed"
+    assert found["train_info"]["num_trainable_params"] is None
+
+
+def test_published_figures_have_source_and_setting() -> None:
+    found = figures()
+    assert all(
+        figure.source and figure.setting and figure.backbone and 0 < float(figure.score) <= 1 for figure in found
+    )
+    (one,) = [figure for figure in found if (figure.task, figure.method) == ("rte", "ULPT (r=64)")]
+    assert (one.score, one.parameters, one.backbone) == ("0.813", "7.9K", "T5-base")
+    (dev,) = [figure for figure in found if (figure.task, figure.method) == ("cb", "multi-mask prefix tuning")]
+    assert dev.score == "1.000" and "not test" in dev.setting
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_hostile_name_survives_in_latex(name: str) -> None:
+    escaped = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}", "", latex(name)
+    )
+    assert not re.search(r"\\(?![&%$#_{}])", escaped)

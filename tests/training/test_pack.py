@@ -1,0 +1,165 @@
+"""Trials in a pack: each gives what it gives alone, and fails alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.cli import main
+from mmpt.models.adapted import AdaptedModel
+from mmpt.training.pack import Pack, Pass, seat
+from tests.tiny import backbone, batch
+
+SMALL = ["data.limit_train=96", "data.limit_validation=24", "data.limit_test=24", "logger=none", "model=bundled"]
+PACK = ["-m", "hydra/launcher=pack", "hydra.launcher.size=3"]
+
+
+def losses(directory: Path) -> list[float]:
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line["train/loss"] for line in map(json.loads, lines) if "train/loss" in line]
+
+
+def runs(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def status(directory: Path) -> str:
+    return str(json.loads((directory / "status.json").read_text(encoding="utf-8"))["status"])
+
+
+def test_trials_of_a_pack_give_what_they_give_alone_and_fail_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Rates at which rounding doesn't grow: at the default ones a run on two threads leaves that on one by 1e-4 as well.
+    steps = ["trainer.max_steps=50", "trainer.logging_steps=1", "trainer.eval_strategy=no", "seed=3"]
+    steps += ["cache=ram", "method.lr.prefix=0.01", "method.num_virtual_tokens=10,5"]
+    sweep = [*SMALL, *steps, "method.lr.masks=0.01,1e38"]
+    assert main([*PACK, *sweep, f"run.root={tmp_path / 'pack'}"]) == 1
+    shown = capsys.readouterr()
+    assert "[0] mmpt: rte with multimask" in shown.out and shown.err.count("loss is nan") == 2
+    together = runs(tmp_path / "pack")
+    assert sorted(map(status, together)) == ["done", "done", "failed", "failed"]
+    assert main(["-m", *SMALL, *steps, "method.lr.masks=0.01", f"run.root={tmp_path / 'alone'}"]) == 0
+    for directory in runs(tmp_path / "alone"):
+        found, wanted = losses(tmp_path / "pack" / directory.name), losses(directory)
+        assert len(wanted) == 50 and found == pytest.approx(wanted, abs=1e-4)
+        one, two = (
+            json.loads((root / directory.name / "result.json").read_text(encoding="utf-8"))["scores"]["test"]
+            for root in (tmp_path / "pack", tmp_path / "alone")
+        )
+        assert one["accuracy"] == pytest.approx(two["accuracy"], abs=1.5 / 24)
+
+
+def test_what_cannot_be_stacked_runs_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = [
+        *SMALL,
+        "trainer.max_steps=2",
+        "trainer.eval_strategy=no",
+        f"run.root={tmp_path}",
+        "method=lora,prefix,smop",
+    ]
+    assert main([*PACK, *sweep]) == 0
+    assert [status(directory) for directory in runs(tmp_path)] == ["done"] * 3
+    assert "[1]" not in capsys.readouterr().out, "one trial alone needs no label"
+
+
+def test_a_bad_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "hydra/launcher=pack", "hydra.launcher.size=0", *SMALL]) == 2
+    assert "hydra.launcher.size=0 must be a whole number" in capsys.readouterr().err
+
+
+def trial(model: AdaptedModel, drawn: list[float], passes: int = 3, fail_at: int | None = None) -> list[float]:
+    """Training passes with random numbers of every kind drawn around them."""
+    found = []
+    for number in range(passes):
+        if number == fail_at:
+            raise RuntimeError("on purpose")
+        drawn += [float(torch.rand(())), float(np.random.rand()), random.random()]
+        ids, mask, labels = batch()
+        place = seat()
+        assert place is not None
+        asked = Pass(model, model.encode(ids, mask), labels, 10.0, lambda: torch.autocast("cpu", enabled=False))
+        found.append(float(place.training_pass(asked)))
+    return found
+
+
+def works(drawn: list[list[float]], **more: Any) -> dict[str, Any]:
+    shared = backbone()
+    models = [AdaptedModel.build(shared, "prefix", {"num_virtual_tokens": 2}).eval() for _ in drawn]
+
+    def work(number: int) -> list[float]:
+        torch.manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+        return trial(models[number], drawn[number], **(more if number == 1 else {}))
+
+    return {f"[{number}] ": lambda number=number: work(number) for number in range(len(drawn))}
+
+
+def test_random_numbers_are_a_trials_own() -> None:
+    alone: list[list[float]] = [[], [], []]
+    for number in range(3):
+        torch.manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+        for _ in range(3):
+            alone[number] += [float(torch.rand(())), float(np.random.rand()), random.random()]
+    drawn: list[list[float]] = [[], [], []]
+    pack = Pack(works(drawn))
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    pack.run()
+    assert drawn == alone
+    assert torch.equal(torch.get_rng_state(), before), "the pack's own generator was moved"
+
+
+def test_one_trials_error_ends_no_other() -> None:
+    drawn: list[list[float]] = [[], [], []]
+    first, second, third = Pack(works(drawn, fail_at=1)).run()
+    assert isinstance(second.error, RuntimeError)
+    assert first.error is None and third.error is None and len(first.result) == len(third.result) == 3
+
+
+def test_an_interrupt_reaches_every_trial() -> None:
+    told = []
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    def wait(number: int) -> None:
+        place = seat()
+        assert place is not None
+        try:
+            place.pack.hub.switch()
+        except KeyboardInterrupt:
+            told.append(number)
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        Pack({"a": lambda: wait(0), "b": stop, "c": lambda: wait(2)}).run()
+    assert told == [0], "a trial that had not begun has nothing to note"
+
+
+def test_a_pass_that_fails_ends_its_trials_with_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr("mmpt.training.pack.stack", broken)
+    seats = Pack(works([[], []])).run()
+    assert all(isinstance(place.error, MemoryError) for place in seats)
+
+
+def test_clocks_count_own_turns_and_a_share_of_passes() -> None:
+    began = time.perf_counter()
+    seats = Pack(works([[], [], []])).run()
+    whole = time.perf_counter() - began
+    used = [place.clock() for place in seats]
+    assert 0.2 * whole < sum(used) <= whole
+    assert all(seconds > 0 for seconds in used)
