@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -19,8 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
 from mmpt.errors import ConfigError, MmptError
+from mmpt.sweep.definitions import register_sweeps
+from mmpt.sweep.run import run_sweep
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+RANK_SECONDS = 10.0
+SWEEPS = CONF.parent / "sweeps"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,21 +48,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    register_sweeps(SWEEPS, CONF)
     line = read_command_line(argv, CONF)
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])
-    failures: list[MmptError] = []
     try:
-        _hydra_main(line, lambda config: _job(config, line.multirun, failures))
+        if line.multirun and not line.shows_only:
+            return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
+        failures: list[MmptError] = []
+        _hydra_main(line, lambda composed: _run(composed, failures))
+        if failures:
+            raise failures[0]
         if line.shows_config:  # a dry run: what is shown is also checked
             check(_compose(line))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(describe(error)) from error
-    if failures and not line.multirun:
-        raise failures[0]
-    if failures:
-        print(f"error: {len(failures)} trial(s) of the sweep failed; each is told above", file=sys.stderr)
-    return 1 if failures else 0
+    return 0
 
 
 def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
@@ -71,28 +76,15 @@ def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
                 raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
 
 
-def _job(composed: DictConfig, multirun: bool, failures: list[MmptError]) -> Any:
-    """One run, or one trial of a sweep; a failed trial is told at once and the others go on."""
-    hydra_config = HydraConfig.get()
-    if multirun:
-        words = " ".join(word.lstrip("+") for word in hydra_config.overrides.task)
-        print(f"trial {hydra_config.job.num}: {words}", flush=True)
+def _run(composed: DictConfig, failures: list[MmptError]) -> None:
+    """One run; Hydra would print lines of its own about an error."""
     try:
-        return _run(composed)
+        config = check(composed)
+        from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
+
+        run_experiment(config, plain(config))
     except MmptError as error:
-        if hydra_config.runtime.choices.get("hydra/launcher") not in ("basic", "pack"):
-            raise  # in another process the list of failures is a copy
         failures.append(error)
-        if multirun:
-            _report(error)
-        return None
-
-
-def _run(composed: DictConfig) -> dict[str, Any]:
-    config = check(composed)
-    from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
-
-    return run_experiment(config, plain(config))
 
 
 def _other_problems(line: CommandLine) -> list[str]:
@@ -127,6 +119,9 @@ def _arguments(argv: list[str]) -> Iterator[None]:
 
 
 def _report(error: MmptError) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(RANK_SECONDS)  # rank 0 tells it; torchrun ends all processes with the first that ends
+        return
     if os.environ.get("MMPT_TRACEBACK") == "1":
         import traceback
 

@@ -33,15 +33,19 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """What would have been trained: the place of the trainer is taken, seed 13 fails."""
     seen: list[Config] = []
 
-    def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
+    def identify(config: Config) -> types.SimpleNamespace:
+        return types.SimpleNamespace(directory=Path("nowhere"), fingerprint="")
+
+    def run_experiment(config: Config, resolved: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
         assert resolved["task"]["name"] == config.task.name
         if config.seed == 13:
             raise DataError("train.jsonl:4 is broken")
         seen.append(config)
-        return {}
+        scores = {split: {"accuracy": 0.5} for split in ("validation", "test")}
+        return {"task": config.task.name, "method": config.method.name, "metric": "accuracy", "scores": scores}
 
     module = types.ModuleType("mmpt.training.run")
-    module.run_experiment = run_experiment  # type: ignore[attr-defined]
+    module.run_experiment, module.identify = run_experiment, identify  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mmpt.training.run", module)
     return seen
 
@@ -84,12 +88,12 @@ def test_a_sweep_goes_on_after_a_failed_trial(runs: list[Config], capsys: pytest
     assert main(["-m", "seed=1,13,2", "task=rte"]) == 1
     assert [config.seed for config in runs] == [1, 2]
     said = capsys.readouterr()
-    assert [line for line in said.out.splitlines() if line.startswith("trial")] == [
-        "trial 0: seed=1 task=rte",
-        "trial 1: seed=13 task=rte",
-        "trial 2: seed=2 task=rte",
+    done = [line for line in said.out.splitlines() if line.startswith("trial")]
+    assert [line.split("  validation")[0] for line in done] == [
+        "trial 1/3  seed=1 task=rte",
+        "trial 3/3  seed=2 task=rte",
     ]
-    assert said.err.splitlines()[0] == "error: train.jsonl:4 is broken"
+    assert said.err.startswith("error: trial 2/3  seed=13 task=rte: train.jsonl:4 is broken; see ")
     assert "1 trial(s)" in said.err
 
 

@@ -117,6 +117,8 @@ def test_constraints_fit_the_requirements() -> None:
     extras = [text for extra in project["optional-dependencies"].values() for text in extra]
     for text in [*project["dependencies"], *extras]:
         requirement = Requirement(text)
+        if requirement.name == "mmpt":
+            continue  # an extra made of extras
         assert exact[canonicalize_name(requirement.name)] in requirement.specifier, text
 
 

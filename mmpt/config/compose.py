@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mmpt.errors import ConfigError, nearest
+from mmpt.sweep.definitions import sweep_options
 
 
 @dataclass
@@ -37,6 +38,7 @@ class CommandLine:
     bad_groups: set[str] = field(default_factory=set)
     multirun: bool = False
     shows_config: bool = False
+    shows_only: bool = False
     config_dir: Path | None = None
 
 
@@ -81,11 +83,16 @@ def read_command_line(argv: list[str], conf: Path) -> CommandLine:
         raise ConfigError(f"--config-dir {parsed.config_dir}: no such directory")
     line = CommandLine(
         flags=[word for word in argv if word not in parsed.overrides],
-        multirun=bool(parsed.multirun),
+        multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
+        shows_only=parsed.cfg is not None or parsed.help or parsed.hydra_help or parsed.info is not None,
         shows_config=parsed.cfg in ("job", "all"),
         config_dir=folder,
     )
+    if line.multirun and not parsed.multirun and not line.shows_only:
+        line.flags.append("--multirun")
     options = group_options([conf] if folder is None else [conf, folder])
+    for group, names in sweep_options(conf.parent / "sweeps").items():
+        options[group] = sorted({*options.get(group, []), *names})
     for word in parsed.overrides:
         _read_override(word, options, line)
     return line
@@ -153,8 +160,11 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
     """Check the chosen option of a group; a wrong one is left out so that the rest can still be checked."""
     group = override.key_or_group
     word = (override.input_line or "").lstrip("+")
-    if not override.is_sweep_override() and override.value() is None and group == "experiment":
+    if not override.is_sweep_override() and override.value() is None and group in ("experiment", "setting", "sweep"):
         return []  # the default
+    if override.is_sweep_override() and group == "sweep":
+        line.problems.append(f"{word} names several sweeps; give one command for each")
+        return []
     chosen = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     for value in [name for item in chosen for name in (item if isinstance(item, list) else [item])]:
         if value is not None and str(value).removesuffix(".yaml") in names:
@@ -163,6 +173,11 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
         line.problems.append(f"{group}={shown} isn't there; choose from: {', '.join(names)}{nearest(shown, names)}")
         line.bad_groups.add(group)
     return [] if group in line.bad_groups else [word]
+
+
+def _defines_sweep(word: str) -> bool:
+    key, _, value = word.lstrip("+").partition("=")
+    return key == "sweep" and value not in ("", "null")
 
 
 def _unreadable(word: str, options: dict[str, Any]) -> str:

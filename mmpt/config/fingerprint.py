@@ -11,7 +11,7 @@ from typing import Any
 from mmpt.config.schema import Config
 
 FORMAT = 1  # raise it when the same configuration comes to mean another computation
-_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache"}  # a preset's values count, its name doesn't
+_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name doesn't
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
     "dataloader_persistent_workers",

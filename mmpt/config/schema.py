@@ -146,6 +146,15 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """How a sweep goes about its trials; a trial's result doesn't depend on it."""
+
+    on_failure: Literal["continue", "stop"] = "continue"  # stop: begin no further trial
+    retry_failed: bool = False  # true: trials that failed under an earlier command are tried again
+    output: Literal["lines", "all"] = "lines"  # lines: one a trial, the rest in a log | all: everything a run prints
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, resolved."""
 
@@ -162,3 +171,4 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 1
     experiment: str | None = None
+    sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 class Journal(TrainerCallback):
     """Writes what the trainer logs to metrics.jsonl, the logger and the console, and times steps."""
 
-    def __init__(self, record: RunRecord, logger: Loggers, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Keep where to write, and the clock of this trial, in seconds."""
-        self.record, self.logger, self.clock = record, logger, clock
+    def __init__(
+        self,
+        record: RunRecord,
+        logger: Loggers,
+        clock: Callable[[], float] = time.perf_counter,
+        on_score: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Keep where to write, the clock of this trial, in seconds, and who wants to hear of validation scores."""
+        self.record, self.logger, self.clock, self.on_score = record, logger, clock, on_score
         self.progress: Progress | None = None
         self.step_seconds: list[float] = []
         self._told = 0  # of step_seconds

@@ -269,6 +269,15 @@ class RunRecord:
         write_json(self.directory / "status.json", content)
 
 
+def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Read what a directory says of a run; None where it holds none, or another one."""
+    try:
+        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def schema_problems(result: Mapping[str, Any]) -> list[str]:
     """Compare a result with ``result.schema.json``.
 

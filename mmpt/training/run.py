@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import io
 import re
 import resource
 import sys
@@ -24,23 +25,56 @@ from mmpt.data.tasks import Task
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.training import processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, table
-from mmpt.training.record import RunRecord
+from mmpt.training.record import RunRecord, read_status
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
 
-def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: its data, the hash of all that decides its result, and the directory that follows from both."""
+
+    task: Task
+    splits: Splits
+    fingerprint: str
+    directory: Path
+
+
+def identify(config: Config) -> Identity:
+    """Load the data, and name the run.
+
+    Raises:
+        MmptError: The data can't be had.
+    """
+    task = Task(config.task)
+    splits = load_splits(task, config.data, config.seed)
+    parts = [run_fingerprint(config), splits.fingerprint]
+    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
+    fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
+
+
+def run_experiment(
+    config: Config,
+    resolved: dict[str, Any],
+    identity: Identity | None = None,
+    on_score: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
     """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
 
     Args:
         config: The checked configuration.
         resolved: The same as plain values, written to the run directory and to the logger.
+        identity: From :func:`identify`, where the caller has it already.
+        on_score: Gets step and validation score at each evaluation; what it raises ends the run.
 
     Returns:
         The content of result.json.
@@ -52,15 +86,21 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
     clock = time.perf_counter if place is None else place.clock
     began = clock()
     transformers_logging.set_verbosity_error()
-    task = Task(config.task)
-    splits = load_splits(task, config.data, config.seed)
-    fingerprint = hashlib.sha256(f"{run_fingerprint(config)}{splits.fingerprint}".encode()).hexdigest()
-    directory = run_directory(config, fingerprint)
-    console = Console(directory.expanduser().absolute(), label="" if place is None else place.label)
+    processes.join()
+    reset_peak_memory()
+    identity = identity or identify(config)
+    task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
+    console = Console(
+        directory.expanduser().absolute(),
+        None if processes.rank() == 0 else io.StringIO(),
+        label="" if place is None else place.label,
+    )
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
-    if finished(directory, fingerprint) and not config.run.overwrite:
+    if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
+        if processes.rank() > 0:
+            return read_json(directory.expanduser() / "result.json")
         record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
         console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
         result = record.result()
@@ -70,9 +110,11 @@ def run_experiment(config: Config, resolved: dict[str, Any]) -> dict[str, Any]:
     # before the run directory is touched
     backbone = place.pack.backbone(config.model) if place is not None and shares else load_backbone(config.model)
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
-    record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
-    logger = make_logger(config.logger, console.note)
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began)
+    record = processes.open_record(
+        lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
+    )
+    logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
         result = record.finish(run.carry_out())
     except KeyboardInterrupt:
@@ -100,11 +142,8 @@ def run_directory(config: Config, fingerprint: str) -> Path:
 
 def finished(directory: Path, fingerprint: str) -> bool:
     """Whether the directory holds this very run, done."""
-    try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return bool(status["status"] == "done" and status["config_fingerprint"] == fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    status = read_status(directory, fingerprint)
+    return status is not None and status["status"] == "done"
 
 
 @dataclass
@@ -121,6 +160,7 @@ class _Run:
     console: Console
     clock: Callable[[], float]
     began: float
+    on_score: Callable[[int, float], None] | None = None
 
     def carry_out(self) -> dict[str, Any]:
         """Train and evaluate; returns the result without what the record fills in."""
@@ -135,7 +175,7 @@ class _Run:
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger, self.clock)
+        journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         train_seconds = self._train(trainer, journal)
         scores = self._evaluate(trainer.adapted, validation, test)
@@ -210,9 +250,10 @@ class _Run:
 
     def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
-        checkpoint = last_checkpoint(self.record.checkpoints_dir) if self.record.state == "resume" else None
+        resumes = self.record.state == "resume"
+        checkpoint = processes.from_first(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
         done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
-        if self.record.state == "resume":
+        if resumes:
             self.record.truncate_metrics(done if checkpoint is not None else -1)
             self.console.note(f"going on with an interrupted run, from step {done}")
         began = self.clock()
@@ -293,8 +334,19 @@ def total_steps(trainer: PrefixTrainer) -> int:
 
 
 def peak_memory() -> int:
-    """Peak bytes: of the GPU's allocator where there is one, else of this process so far."""
+    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of an earlier run in this process, where the system lets us."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

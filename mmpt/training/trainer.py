@@ -222,6 +222,8 @@ class PrefixTrainer(Trainer):
             self.journal.logger.heatmap(names.MASKS.format(site=site), values.cpu().numpy(), step)
         if self.journal.progress is not None:
             self.journal.progress.update(step, score=metrics["eval_score"])
+        if self.journal.on_score is not None:
+            self.journal.on_score(step, metrics["eval_score"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -43,7 +43,7 @@ def test_trials_of_a_pack_give_what_they_give_alone_and_fail_alone(
     sweep = [*SMALL, *steps, "method.lr.masks=0.01,1e38"]
     assert main([*PACK, *sweep, f"run.root={tmp_path / 'pack'}"]) == 1
     shown = capsys.readouterr()
-    assert "[0] mmpt: rte with multimask" in shown.out and shown.err.count("error: loss is nan") == 2
+    assert "[0] mmpt: rte with multimask" in shown.out and shown.err.count("loss is nan") == 2
     together = runs(tmp_path / "pack")
     assert sorted(map(status, together)) == ["done", "done", "failed", "failed"]
     assert main(["-m", *SMALL, *steps, "method.lr.masks=0.01", f"run.root={tmp_path / 'alone'}"]) == 0

@@ -1,0 +1,1 @@
+"""Many trials as one command: what each process writes down, and what the process that was started shows of it."""

@@ -1,0 +1,144 @@
+"""What a sweep is going to do: its trials counted, its engine there. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from mmpt.config.check import find_problems
+from mmpt.config.compose import CommandLine
+from mmpt.errors import ConfigError
+from mmpt.sweep.devices import cores
+
+# engine -> the module it needs, and the extra that brings it
+LAUNCHERS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "ray": ("ray", "ray"),
+}
+SWEEPERS = {"optuna": ("optuna", "optuna")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it starts.
+
+    Attributes:
+        root: ``run.root``, below which the ledger lies.
+        total: Number of trials; None where only the sweeper knows.
+        launcher: Name of the engine.
+        at_once: Trials at once on this machine; None where another system decides.
+    """
+
+    root: Path
+    total: int | None
+    launcher: str
+    at_once: int | None
+
+
+def plan_sweep(line: CommandLine, conf: Path) -> Plan:
+    """Compose what all trials share, and count them.
+
+    Args:
+        line: The command line.
+        conf: The configuration folder.
+
+    Raises:
+        ConfigError: There are no trials, an engine isn't installed, or all trials would share one run directory.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("torchrun runs one trial on several processes; leave out -m and sweep=, or start with python")
+    parsed = OverridesParser.create().parse_overrides(line.overrides)
+    shared = [word for word, override in zip(line.overrides, parsed, strict=True) if not override.is_sweep_override()]
+    own = [word for word in line.overrides if not word.lstrip("+~").startswith("hydra")]
+    extra = [] if line.config_dir is None else [f"hydra.searchpath=['file://{line.config_dir}']"]
+    for word in shared:
+        check_installed(word)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("config", overrides=[*shared, *extra], return_hydra_config=True)
+        choices = config.hydra.runtime.choices
+        sweeper, launcher = str(choices["hydra/sweeper"]), str(choices["hydra/launcher"])
+        check_installed(f"hydra/sweeper={sweeper}")
+        check_installed(f"hydra/launcher={launcher}")
+        total = _count(config, own) if sweeper == "basic" else config.hydra.sweeper.get("n_trials")
+    problems = [text for key, text in find_problems(_task_part(config)) if key.split(".")[0] in ("sweep", "run")]
+    if problems:
+        raise ConfigError(problems)
+    if total == 0:
+        raise ConfigError("the sweep has no trials: a list, a range or hydra.sweeper.n_trials is empty")
+    _check_directory(config, parsed, total)
+    return Plan(Path(str(config.run.root)), total, launcher, _at_once(config, launcher, total))
+
+
+def _task_part(config: DictConfig) -> dict[str, Any]:
+    """All but Hydra's own settings; what only a trial knows may be unresolved."""
+    return {
+        str(key): OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        for key, value in config.items_ex(resolve=False)
+        if key != "hydra"
+    }
+
+
+def check_installed(word: str) -> None:
+    """Name the extra that a launcher or sweeper needs where it isn't installed.
+
+    Args:
+        word: Such as ``hydra/launcher=joblib``; any other word is fine.
+
+    Raises:
+        ConfigError: With the line that installs it.
+    """
+    match = re.fullmatch(r"\+?hydra/(launcher|sweeper)=(\w+)", word)
+    engine = (LAUNCHERS | SWEEPERS).get(match[2]) if match else None
+    if engine is not None and importlib.util.find_spec(engine[0].split(".")[0]) is not None:
+        engine = None if importlib.util.find_spec(engine[0]) is not None else engine
+    if engine is not None:
+        raise ConfigError(
+            f"{word} needs a package that isn't installed: pip install -c constraints.txt -e '.[{engine[1]}]'"
+        )
+
+
+def _count(config: DictConfig, words: list[str]) -> int:
+    """Number of combinations, as Hydra's own sweeper makes them."""
+    parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides([*parameters, *words])
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line} is a range without steps; name values, or add hydra/sweeper=optuna"
+            )
+    try:
+        return len(BasicSweeper.split_arguments(overrides, None)[0])
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_directory(config: DictConfig, parsed: list[Any], total: int | None) -> None:
+    """One run directory can't hold several trials."""
+    directory = OmegaConf.to_container(config.run, resolve=False)["dir"]  # type: ignore[index, call-overload]
+    swept = any(override.key_or_group == "run.dir" and override.is_sweep_override() for override in parsed)
+    if directory is not None and "${" not in directory and not swept and total != 1:
+        raise ConfigError(f"run.dir={directory} is one directory for many trials; name a folder for all: run.root=DIR")
+
+
+def _at_once(config: DictConfig, launcher: str, total: int | None) -> int | None:
+    most = total if total is not None else cores()
+    if launcher in ("basic", "pack"):
+        return 1
+    if launcher == "joblib":
+        jobs = int(config.hydra.launcher.n_jobs)
+        return min(jobs if jobs > 0 else cores(), most)
+    return most if launcher == "submitit_local" else None  # it starts all of them

@@ -1,0 +1,221 @@
+"""A search by Optuna whose study lies on disk: the same command goes on with it, and hopeless trials are stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
+
+from mmpt.errors import ConfigError, RunError
+from mmpt.sweep.ledger import Outcome
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+LOCK_SECONDS = 10.0  # until a database that another program holds counts as locked
+INTERRUPTED = "interrupted"  # mark of a trial that was running when its command ended
+ELSEWHERE = ("run.", "logger", "sweep", "hydra")
+
+
+def search_space(words: list[str]) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
+    """Sort words into what is searched and what is fixed; later words win.
+
+    Args:
+        words: ``key=value`` in Hydra's grammar.
+
+    Returns:
+        Key -> Optuna's distribution, and key -> value.
+    """
+    space: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    for override in OverridesParser.create().parse_overrides(words):
+        key = override.get_key_element()
+        space.pop(key, None)
+        fixed.pop(key, None)
+        if override.is_sweep_override():
+            space[key] = _distribution(override)
+        else:
+            fixed[key] = override.get_value_element_as_str()
+    if not space:
+        raise ConfigError(
+            "the search has no dimension: give a key an interval(…), range(…) or choice(…), or choose sweep=tune"
+        )
+    return space, fixed
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if not isinstance(value, IntervalSweep):
+        choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
+        if override.is_range_sweep() and all(isinstance(choice, int) for choice in choices):
+            low, *rest = sorted(choices)
+            return IntDistribution(low, rest[-1], step=rest[0] - low) if rest else IntDistribution(low, low)
+        return CategoricalDistribution(choices)
+    start, end, log = value.start, value.end, "log" in value.tags
+    assert start is not None and end is not None
+    if isinstance(start, int) and isinstance(end, int):
+        return IntDistribution(start, end, log=log)
+    return FloatDistribution(start, end, log=log)
+
+
+class Search:
+    """One study, held by one command at a time."""
+
+    def __init__(
+        self, study: Study, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any
+    ) -> None:
+        """Use :meth:`open`."""
+        self.study, self.space, self.fixed, self.settings = study, space, fixed, settings
+        self.launched = 0
+
+    @classmethod
+    @contextmanager
+    def open(cls, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
+        """Create the study, or take up what is there.
+
+        Args:
+            space: From :func:`search_space`.
+            fixed: Likewise.
+            settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
+
+        Raises:
+            RunError: The storage is locked, or can't be used.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        name = settings["study_name"] or study_name(space, fixed)
+        settings["study_name"] = name
+        with _held(settings["storage"], name):
+            try:
+                study = optuna.create_study(
+                    storage=storage(settings["storage"]), study_name=name, direction="maximize", load_if_exists=True
+                )
+                search = cls(study, space, fixed, **settings)
+                search.requeue()
+                yield search
+            except Exception as error:
+                if type(error).__module__.startswith(("optuna", "sqlalchemy", "sqlite3")):
+                    text = " ".join(str(error.__cause__ or error).split())[:200]
+                    where = settings["storage"]
+                    raise RunError(
+                        f"Optuna's storage {where} can't be used ({text}); end what holds it, or name another one with "
+                        "hydra.sweeper.storage=sqlite:///FILE"
+                    ) from error
+                raise
+
+    def requeue(self) -> None:
+        """Have settings tried first that were running when an earlier command ended."""
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            self.study.set_user_attr(f"{INTERRUPTED} {trial.number}", True)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                self.study.enqueue_trial(trial.params)
+
+    def finished(self) -> list[Any]:
+        """Trials that are over, in the order asked; without those that were interrupted."""
+        marks = self.study.user_attrs
+        return [t for t in self.study.trials if t.state.is_finished() and f"{INTERRUPTED} {t.number}" not in marks]
+
+    def batches(self, total: int, at_once: int) -> Iterator[Sequence[Any]]:
+        """Yield what to launch: first all that is finished, to be shown, then new trials up to ``total``."""
+        from optuna.samplers import TPESampler
+
+        done = self.finished()
+        for start in range(0, len(done), at_once):
+            yield done[start : start + at_once]
+        count = len(done)
+        while count < total:
+            # seeded by what is done, so that a search that was interrupted asks for the same as one that wasn't
+            self.study.sampler = TPESampler(
+                seed=self.settings["seed"] + count,
+                n_startup_trials=self.settings["startup_trials"],
+                constant_liar=at_once > 1,
+            )
+            batch = [self.study.ask(self.space) for _ in range(min(at_once, total - count))]
+            count += len(batch)
+            yield batch
+
+    def words(self, trial: Any) -> list[str]:
+        """The overrides of a trial; four digits of a number are enough, and can be read."""
+        chosen = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in trial.params.items()}
+        words = [f"{key}={value}" for key, value in {**self.fixed, **chosen}.items()]
+        if self.settings["prune"]:
+            words += [
+                f"hydra.sweeper.trial={trial.number}",
+                f"hydra.sweeper.study_name='{self.settings['study_name']}'",
+            ]
+        return words
+
+    def tell(self, trial: Any, outcome: Outcome | None) -> None:
+        """Tell the study how a trial ended; one that was finished before stays as it is."""
+        from optuna.trial import FrozenTrial, TrialState
+
+        from mmpt.sweep.trial import score
+
+        if isinstance(trial, FrozenTrial):
+            return
+        value = None if outcome is None else score(outcome)
+        if value is not None:
+            self.study.tell(trial, value)
+        else:
+            pruned = outcome is not None and outcome.state == "pruned"
+            self.study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+
+def study_name(space: dict[str, BaseDistribution], fixed: dict[str, str]) -> str:
+    """A name that changes with what is searched, and not with where runs lie."""
+    parts = [f"{key}={value}" for key, value in sorted(fixed.items()) if not key.startswith(ELSEWHERE)]
+    parts += [f"{key}={value}" for key, value in sorted(space.items())]
+    return f"mmpt-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+
+
+def storage(place: str) -> Any:
+    """Optuna's storage: a database by its URL, or a journal file that network disks can hold too."""
+    if place.endswith(".journal"):
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        return JournalStorage(JournalFileBackend(place))
+    from optuna.storages import RDBStorage
+
+    return RDBStorage(
+        place, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if place.startswith("sqlite") else None
+    )
+
+
+@contextmanager
+def _held(place: str, name: str) -> Iterator[None]:
+    """Keep a second command off a study on disk: both would take the other's running trials for interrupted ones."""
+    path = Path(place.removeprefix("sqlite:///")).expanduser()
+    if "://" in str(path):
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.parent / f".{name}.lock"
+    with lock.open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise RunError(
+                f"the search {name} in {place} is in use by pid {owner}; wait for it, or name another "
+                "hydra.sweeper.study_name"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
