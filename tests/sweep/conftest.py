@@ -47,7 +47,9 @@ def outcome(directory: Path) -> dict[str, Any]:
     metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return {
         "result": {key: value for key, value in result.items() if key not in ("timing", "memory")},
-        "metrics": [{key: value for key, value in line.items() if key != "time"} for line in metrics],
+        "metrics": [
+            {key: value for key, value in line.items() if key not in ("time", "train/step_ms")} for line in metrics
+        ],
         "adapter": (directory / "adapter" / "adapter.safetensors").read_bytes(),
         "predictions": (directory / "predictions.jsonl").read_bytes(),
     }

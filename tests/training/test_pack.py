@@ -27,7 +27,7 @@ def losses(directory: Path) -> list[float]:
 
 
 def runs(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir())
+    return sorted(path.parent for path in root.glob("*/status.json"))
 
 
 def status(directory: Path) -> str:
