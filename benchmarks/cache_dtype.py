@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.step import machine
+from benchmarks.setting import machine
 from mmpt.cache.activations import Activations, compute, fetch, key_of
 from mmpt.cache.store import Store
 from mmpt.cli import CONF
