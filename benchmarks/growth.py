@@ -64,8 +64,9 @@ def against_peft(shape: str, rounds: int, tokens: int, prefix: int) -> list[dict
     for way, values in times.items():
         middle = statistics.median(values)
         row = {"T": tokens, "S": prefix, "way": way, "ms": middle, "quartiles": spread(values)}
-        memory = round(peak(way, shape, str(tokens), prefix) / 1e6)
-        rows.append({**row, "peft prefix / this": base / middle, "peak MB": memory, "all ms": values})
+        whole, above = peak(way, shape, str(tokens), prefix)
+        memory = {"peak MB": round(whole / 1e6), "of them above the model": round(above / 1e6)}
+        rows.append({**row, "peft prefix / this": base / middle, **memory, "all ms": values})
     return rows
 
 

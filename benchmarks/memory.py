@@ -1,35 +1,46 @@
 """Peak memory of a way's training step, in a process of its own: ``python -m benchmarks.memory WAY SHAPE LENGTHS``.
 
-Prints bytes: the largest resident size of the whole process, with Python, PyTorch, weights and, where there is one, the
-computation of the activation cache.
+Prints two numbers of bytes: the largest resident size of the process over three steps, with Python, PyTorch and
+weights; and how much of it lies above the loaded model, which is what training itself needs. The activation cache is
+filled before, as in every run but the first. Linux only: the kernel's high-water mark is reset before the steps.
 """
 
 from __future__ import annotations
 
-import resource
+import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
-UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
-
-def peak(way: str, shape: str, lengths: str, prefix: int = 10) -> int:
-    """Bytes of a fresh process after three steps; ``lengths`` as in ``setting.draw``, or a number of tokens."""
+def peak(way: str, shape: str, lengths: str, prefix: int = 10) -> tuple[int, int]:
+    """Bytes of a fresh process, and those above the model; ``lengths`` is of ``setting.draw``, or a token count."""
     command = [sys.executable, "-m", "benchmarks.memory", way, shape, lengths, str(prefix)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return int(words[-2]), int(words[-1])
+
+
+def resident(name: str) -> int:
+    """Bytes of this process now (``VmRSS``) or at most (``VmHWM``)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def main() -> None:
-    """Run three steps, and print the peak."""
+    """Run three steps, and print the peaks."""
     from benchmarks.setting import draw, step_of
 
     way, shape, lengths = sys.argv[1:4]
     prefix = int(sys.argv[4]) if len(sys.argv) > 4 else 10
     batch = draw("fixed", int(lengths)) if lengths.isdigit() else draw(lengths)
     step = step_of(way, shape, batch, prefix)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what building the model left free
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the high-water mark
+    before = resident("VmRSS")
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT)
+    most = resident("VmHWM")
+    print(most, most - before)
 
 
 if __name__ == "__main__":

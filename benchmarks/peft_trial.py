@@ -61,6 +61,9 @@ def evaluate(model: Any, examples: Examples, batch_size: int = 64) -> float:
         states = model.get_base_model().encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
         labels = padded.repeat(count, 1)
         logits = model(
+            input_ids=batch["input_ids"].repeat_interleave(
+                len(padded), dim=0
+            ),  # peft counts them; T5 doesn't read them
             encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(len(padded), dim=0)),
             attention_mask=batch["attention_mask"].repeat_interleave(len(padded), dim=0),
             labels=labels,

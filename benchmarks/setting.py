@@ -61,9 +61,10 @@ class Words:
 
 
 def build(shape: str, attention: str) -> Any:
-    """A random T5 of a shape, frozen."""
+    """A random T5 of a shape, frozen, without dropout: HF's Trainer would switch it on, which doubles a step here."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model("t5", **SHAPES[shape], vocab_size=VOCABULARY, decoder_start_token_id=0)
+    more = {"vocab_size": VOCABULARY, "decoder_start_token_id": 0, "dropout_rate": 0.0}
+    config = AutoConfig.for_model("t5", **SHAPES[shape], **more)
     model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention)
     return model.requires_grad_(False).eval()
 

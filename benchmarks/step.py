@@ -45,7 +45,8 @@ def measure(shape: str, lengths: str, rounds: int, ways: list[str], *, memory: b
         row = {"shape": shape, "lengths": lengths, "way": way, "ms": middle, "quartiles": spread(values)}
         row |= {"peft prefix / this": base / middle, "all ms": values}
         if memory:
-            row["peak MB"] = round(peak(way, shape, lengths) / 1e6)
+            whole, above = peak(way, shape, lengths)
+            row |= {"peak MB": round(whole / 1e6), "of them above the model": round(above / 1e6)}
         rows.append(row)
     return rows
 
