@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install demo test test-all lint check clean
+.PHONY: help install demo test test-all lint check bench bench-quick clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -47,6 +47,19 @@ lint: install  ## ruff, formatting and types
 	$(PY) -m mypy
 
 check: lint test  ## what a change must pass: lint, then the fast tests
+
+bench: install  ## every benchmark against peft, about an hour on 2 cores; writes benchmarks/results
+	$(PY) -m benchmarks.step
+	$(PY) -m benchmarks.epoch
+	$(PY) -m benchmarks.sweep --examples 640 --validation 64
+	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.overhead
+	$(PY) -m benchmarks.operators
+	$(PY) -m benchmarks.cache_dtype
+	$(PY) -m benchmarks.plot
+
+bench-quick: install  ## the main figures in minutes; the last line is one JSON object
+	@$(PY) -m benchmarks.quick
 
 clean:  ## remove .venv and tool caches; runs/ stays
 	rm -rf "$(VENV)" .mypy_cache .ruff_cache .pytest_cache *.egg-info
