@@ -18,6 +18,7 @@ CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "smop": "SparseMixtureOfPrompts",
     "prompt": "PromptTuning",
     "lora": "LowRankAdaptation",
+    "ia3": "RescaledActivations",
     "full": "FullFineTuning",
 }
 

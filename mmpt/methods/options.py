@@ -224,6 +224,24 @@ class LoRA(MethodOptions):
 
 
 @dataclass(frozen=True)
+class IA3(MethodOptions):
+    """Options of ``method=ia3``; names and learning rate for T5 as published."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
+
+    target_modules: list[str] = field(default_factory=lambda: ["k", "v", "wo"])
+    feedforward_modules: list[str] = field(default_factory=lambda: ["wo"])
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        if not self.target_modules:
+            return ["method.target_modules=[] names no module; for T5 use [k,v,wo]"]
+        if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
+            return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
+        return []
+
+
+@dataclass(frozen=True)
 class Full(MethodOptions):
     """Options of ``method=full``: none, every weight of the backbone is trained."""
 
@@ -236,5 +254,6 @@ OPTIONS: dict[str, type[MethodOptions]] = {
     "smop": SMoP,
     "prompt": Prompt,
     "lora": LoRA,
+    "ia3": IA3,
     "full": Full,
 }

@@ -34,7 +34,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),
     (["trainer.learning_rate=1"], ["trainer.learning_rate can't be set", "method.lr"]),
     (["trainer.seed=1"], ["trainer.seed can't be set", "set seed"]),
-    (["method=multmask"], ["method=multmask isn't there", "choose from: full, lora", 'did you mean "multimask"?']),
+    (["method=multmask"], ["method=multmask isn't there", "choose from: full, ia3, lora", 'did you mean "multimask"?']),
     (["task=null"], ["task=null isn't there"]),
     (["experiment=paper/rt"], ['did you mean "paper/rte"?']),
     (["experiment/paper=rte"], ["write experiment=paper/rte"]),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import CLASSES
 from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smop-one-route": ("smop", {"num_routes": 1}),
     "prompt": ("prompt", {}),
     "lora": ("lora", {}),
+    "ia3": ("ia3", {}),
     "full": ("full", {}),
 }
 ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multimask-prepend-single")
@@ -129,9 +130,9 @@ def test_generation_with_cache_equals_generation_without(name: str) -> None:
 def test_the_method_changes_the_logits(name: str) -> None:
     model = case(name).eval()
     changed = logits(model, *batch())
-    if name == "lora":
+    if name in ("lora", "ia3"):  # they start as the backbone itself
         with torch.no_grad():
-            next(p for key, p in model.method.named_parameters() if "lora_B" in key).normal_()
+            next(p for key, p in model.method.named_parameters() if "lora_A" not in key).normal_()
         assert not torch.allclose(logits(model, *batch()), changed, atol=1e-4)
         return
     ids, mask, labels = batch()
@@ -180,6 +181,7 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"layout": "paper", "sites": ["decoder"], "layers": "last_1"}, "set method.layers=all"),
         ("prefix", {"sites": ["cross", "cross"]}, "twice"),
         ("prefix", {"tokens": 3}, "tokens"),
+        ("ia3", {"target_modules": ["k"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
     ],
 )
@@ -187,3 +189,21 @@ def test_impossible_options_are_refused_by_name(method: str, options: dict[str, 
     with pytest.raises(ConfigError) as caught:
         adapted(method, options)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("method", "more"), [("lora", {}), ("ia3", {"feedforward_modules": []})])
+def test_a_name_of_no_layer_is_refused(method: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"query names no layer of the backbone; .*k, lm_head, o, q, v, wi, wo"):
+        adapted(method, {"target_modules": ["v", "query"], **more})
+
+
+def test_ia3_rescales_as_published() -> None:
+    """Vectors do what rescaled rows (keys, values) and columns (feed-forward) of the weights do."""
+    model, merged = case("ia3").eval(), case("ia3").eval()
+    assert len(model.method.ia3) == 2 * 3 + 3 * 5  # k, v, wo in 2 layers of the encoder; k, v twice and wo in 3
+    with torch.no_grad():
+        for key, vector in model.method.ia3.items():
+            vector.normal_(1.0, 0.5)
+            layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
+            layer.base_layer.weight.mul_(vector)
+    assert torch.allclose(logits(model, *batch()), logits(merged, *batch()), atol=1e-5)
