@@ -17,6 +17,8 @@ CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "prefix": "PrefixTuning",
     "smop": "SparseMixtureOfPrompts",
     "prompt": "PromptTuning",
+    "ptuning": "EncodedPromptTuning",
+    "residual": "ResidualPromptTuning",
     "lora": "LowRankAdaptation",
     "ia3": "RescaledActivations",
     "full": "FullFineTuning",

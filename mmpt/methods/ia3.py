@@ -1,7 +1,7 @@
 """(IA)³ (Liu et al. 2022, arXiv 2205.05638), by peft: learnt vectors that rescale activations, all one at the start.
 
-In every attention, keys are l_k ⊙ K and values l_v ⊙ V, with l_k and l_v (H·k,); in every feed-forward layer, what enters
-its last projection is l_ff ⊙ γ(W1·x), with l_ff (d_ff,).
+Keys of every attention are l_k ⊙ K and values l_v ⊙ V, l_k and l_v (H·k,); in every feed-forward layer, what enters the
+last projection is l_ff ⊙ γ(W1·x), l_ff (d_ff,). Only these vectors are trained.
 """
 
 from __future__ import annotations

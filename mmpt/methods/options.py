@@ -203,6 +203,47 @@ class Prompt(MethodOptions):
 
 
 @dataclass(frozen=True)
+class PTuning(Prompt):
+    """Options of ``method=ptuning``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
+
+    init: Literal["random", "vocab"] = "random"
+    reparametrization: Literal["lstm", "mlp", "none"] = "lstm"
+    reparametrization_hidden: int | None = None
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prompts",) if self.reparametrization == "none" else self.GROUPS
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found, hidden = super().problems(), self.reparametrization_hidden
+        if hidden is not None and (hidden < 2 or hidden % 2):
+            found.append(f"method.reparametrization_hidden={hidden} must be even and at least 2, or null")
+        return found
+
+
+@dataclass(frozen=True)
+class Residual(Prompt):
+    """Options of ``method=residual``; defaults of the published code."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
+
+    reparametrization: Literal["mlp", "none"] = "mlp"
+    reparametrization_hidden: int = 800
+    layer_norm: bool = True
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prompts",) if self.reparametrization == "none" else self.GROUPS
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        return super().problems() + _at_least(self, 1, "reparametrization_hidden")
+
+
+@dataclass(frozen=True)
 class LoRA(MethodOptions):
     """Options of ``method=lora``."""
 
@@ -253,6 +294,8 @@ OPTIONS: dict[str, type[MethodOptions]] = {
     "prefix": Prefix,
     "smop": SMoP,
     "prompt": Prompt,
+    "ptuning": PTuning,
+    "residual": Residual,
     "lora": LoRA,
     "ia3": IA3,
     "full": Full,

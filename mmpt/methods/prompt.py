@@ -31,6 +31,10 @@ class PromptTuning(Method):
             table = self.prompts["input"]
             table.data.copy_(recorder.embeddings(recorder.sample(table.shape[0])))
 
+    def prompt(self) -> Tensor:
+        """The prompt (S, d)."""
+        return self.prompts["input"]
+
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
-        return Contribution(prompt=self.prompts["input"].unsqueeze(0))
+        return Contribution(prompt=self.prompt().unsqueeze(0))

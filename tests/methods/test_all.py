@@ -13,6 +13,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import CLASSES
 from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import load_state
 from tests.tiny import adapted, batch
 
 ALL = list(SITES)
@@ -35,10 +36,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smop": ("smop", {"top_k": 4}),
     "smop-one-route": ("smop", {"num_routes": 1}),
     "prompt": ("prompt", {}),
+    "ptuning-lstm": ("ptuning", {"reparametrization_hidden": 8}),
+    "ptuning-mlp": ("ptuning", {"reparametrization": "mlp", "init": "vocab"}),
+    "residual": ("residual", {"reparametrization_hidden": 8}),
+    "residual-plain": ("residual", {"reparametrization_hidden": 8, "layer_norm": False, "init": "random"}),
     "lora": ("lora", {}),
     "ia3": ("ia3", {}),
     "full": ("full", {}),
 }
+NETWORKS = ("prefix-mlp", "ptuning-lstm", "ptuning-mlp", "residual", "residual-plain")  # units of theirs may rest
 ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multimask-prepend-single")
 
 
@@ -78,7 +84,7 @@ def test_every_parameter_is_in_a_group_and_gets_gradient(name: str) -> None:
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
-            if name not in ("full", "lora", "prefix-mlp"):  # no row, layer or slot of ours is dead
+            if name not in ("full", "lora", *NETWORKS):  # no row, layer or slot of ours is dead
                 flat = parameter.grad.flatten(end_dim=-2) if parameter.dim() > 1 else parameter.grad.unsqueeze(0)
                 assert (flat.abs().amax(dim=-1) > 0).all(), key
                 assert (flat.abs().amax(dim=0) > 0).all(), key
@@ -181,6 +187,7 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"layout": "paper", "sites": ["decoder"], "layers": "last_1"}, "set method.layers=all"),
         ("prefix", {"sites": ["cross", "cross"]}, "twice"),
         ("prefix", {"tokens": 3}, "tokens"),
+        ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
         ("ia3", {"target_modules": ["k"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
     ],
@@ -207,3 +214,23 @@ def test_ia3_rescales_as_published() -> None:
             layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
             layer.base_layer.weight.mul_(vector)
     assert torch.allclose(logits(model, *batch()), logits(merged, *batch()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ptuning-lstm", "ptuning-mlp", "residual"])
+def test_a_reparametrised_prompt_is_saved_as_a_prompt(name: str) -> None:
+    model = case(name).eval()
+    options, state = model.method.folded()
+    assert options.reparametrization == "none" and options.groups() == ("prompts",)
+    assert state.keys() == {"prompts.input"}
+    plain = adapted("prompt", {"num_virtual_tokens": len(state["prompts.input"])}).eval()
+    load_state(plain.method, state, "here")
+    assert torch.equal(logits(plain, *batch()), logits(model, *batch()))
+
+
+def test_a_residual_prompt_is_a_table_plus_its_network() -> None:
+    method: Any = case("residual").method
+    table, (first, _, second, norm) = method.prompts["input"], method.reparametrization.module
+    hidden = torch.relu(table @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    centred = hidden - hidden.mean(dim=1, keepdim=True)
+    wanted = table + centred / (hidden.var(dim=1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    assert torch.allclose(method.prompt(), wanted, atol=1e-5)
