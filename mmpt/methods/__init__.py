@@ -19,6 +19,7 @@ CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "prompt": "PromptTuning",
     "ptuning": "EncodedPromptTuning",
     "residual": "ResidualPromptTuning",
+    "dept": "DecomposedPromptTuning",
     "lora": "LowRankAdaptation",
     "ia3": "RescaledActivations",
     "full": "FullFineTuning",

@@ -244,6 +244,23 @@ class Residual(Prompt):
 
 
 @dataclass(frozen=True)
+class DePT(Prompt):
+    """Options of ``method=dept``; defaults of the published code."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "low_rank")
+
+    num_virtual_tokens: int = 40
+    r: int = 45
+    alpha: float = 8.0
+    max_length: int = 256
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = super().problems() + _at_least(self, 1, "r", "max_length")
+        return [*found, f"method.alpha={self.alpha} must be positive"] if self.alpha <= 0 else found
+
+
+@dataclass(frozen=True)
 class LoRA(MethodOptions):
     """Options of ``method=lora``."""
 
@@ -296,6 +313,7 @@ OPTIONS: dict[str, type[MethodOptions]] = {
     "prompt": Prompt,
     "ptuning": PTuning,
     "residual": Residual,
+    "dept": DePT,
     "lora": LoRA,
     "ia3": IA3,
     "full": Full,

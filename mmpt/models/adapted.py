@@ -120,6 +120,8 @@ class AdaptedModel(nn.Module):
         embeddings = word_embeddings(self.backbone)(input_ids)
         contribution = self.method(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         self.injection.set(contribution.prefixes)
+        if contribution.embedding_update is not None:
+            embeddings = _updated(embeddings, contribution.embedding_update)
         if contribution.prompt is not None:
             prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
             embeddings = torch.cat([prompt, embeddings], dim=1)
@@ -242,6 +244,13 @@ class AdaptedModel(nn.Module):
             raise ValueError("a static cache needs max_new_tokens, its size")
         model: Any = self.backbone
         return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
+
+
+def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
+    """Embeddings (B, T, d) plus an update (M, d) or (B, M, d) of the first M tokens, T above or below M."""
+    tokens = embeddings.shape[1]
+    update = update[..., :tokens, :].to(embeddings.dtype)
+    return embeddings + F.pad(update, (0, 0, 0, tokens - update.shape[-2]))
 
 
 class VocabularyRecorder:

@@ -28,11 +28,11 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
         One batch, whose rows are those of the parts in order.
 
     Raises:
-        ValueError: A part has a prompt, prefixes with and without position meet, those with one differ in length, or
-            prefixes differ in layers.
+        ValueError: A part changes the encoder's input, prefixes with and without position meet, those with one differ
+            in length, or prefixes differ in layers.
     """
-    if any(part.contribution.prompt is not None for part in parts):
-        raise ValueError("prompts can't be stacked: they pass through the encoder")
+    if any(part.contribution.prompt is not None or part.contribution.embedding_update is not None for part in parts):
+        raise ValueError("prompts and updates of embeddings can't be stacked: they pass through the encoder")
     rows = [part.states.shape[0] for part in parts]
     longest = max(part.states.shape[1] for part in parts)
     states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])

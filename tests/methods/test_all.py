@@ -14,6 +14,7 @@ from mmpt.methods import CLASSES
 from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state
+from mmpt.models.backbone import word_embeddings
 from tests.tiny import adapted, batch
 
 ALL = list(SITES)
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ptuning-mlp": ("ptuning", {"reparametrization": "mlp", "init": "vocab"}),
     "residual": ("residual", {"reparametrization_hidden": 8}),
     "residual-plain": ("residual", {"reparametrization_hidden": 8, "layer_norm": False, "init": "random"}),
+    "dept": ("dept", {"num_virtual_tokens": 3, "r": 2, "max_length": 9}),
     "lora": ("lora", {}),
     "ia3": ("ia3", {}),
     "full": ("full", {}),
@@ -75,10 +77,10 @@ def test_every_parameter_is_in_a_group_and_gets_gradient(name: str) -> None:
     assert all(groups.values()), groups.keys()
     assert {id(p) for p in grouped} == {id(p) for p in trainable}
     assert set(groups) == set(model.method.options.groups())
-    if name == "lora":  # B starts at zero, so A has no gradient in the very first step
+    if name in ("lora", "dept"):  # B starts at zero, so A has no gradient in the very first step
         with torch.no_grad():
             for key, parameter in model.method.named_parameters():
-                if "lora_B" in key:
+                if "lora_B" in key or key == "low_rank.B":
                     parameter.normal_(std=0.1)
     model(*batch()).loss.backward()
     for key, parameter in model.named_parameters():
@@ -234,3 +236,21 @@ def test_a_residual_prompt_is_a_table_plus_its_network() -> None:
     centred = hidden - hidden.mean(dim=1, keepdim=True)
     wanted = table + centred / (hidden.var(dim=1, unbiased=False, keepdim=True) + norm.eps).sqrt()
     assert torch.allclose(method.prompt(), wanted, atol=1e-5)
+
+
+def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
+    model = case("dept", max_length=6).eval()  # less than the longest source
+    method: Any = model.method
+    plain = adapted("prompt", {"num_virtual_tokens": 3}).eval()
+    load_state(plain.method, {"prompts.input": method.prompts["input"].detach()}, "here")
+    ids, mask, labels = batch()
+    assert torch.equal(logits(model, ids, mask, labels), logits(plain, ids, mask, labels))
+    with torch.no_grad():
+        method.low_rank["B"].normal_()
+        update = 8 / 2**0.5 * method.low_rank["A"] @ method.low_rank["B"]
+        embeddings = word_embeddings(plain.backbone)(ids)
+        embeddings[:, :6] += update
+        inputs = torch.cat([method.prompts["input"].expand(len(ids), -1, -1), embeddings], dim=1)
+        seen = torch.nn.functional.pad(mask, (3, 0), value=1)
+        wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
+        assert torch.allclose(model.encode(ids, mask).states, wanted, atol=1e-6)
