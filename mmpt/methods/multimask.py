@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
 from mmpt.methods.layout import frontier, layouts
 from mmpt.methods.options import MultiMask
 from mmpt.methods.prefix import new_mask
@@ -51,7 +51,7 @@ class MultiMaskPrefixTuning(Method):
 
     def _random(self, tokens: int, site: str) -> nn.Parameter:
         shape = self.layouts[site].shape
-        return nn.Parameter(self.options.init_std * torch.randn(tokens, 2 * shape.layers * shape.width))
+        return nn.Parameter(self.options.spread * torch.randn(tokens, 2 * shape.layers * shape.width))
 
     def _add_masks(self, site: str) -> None:
         options, layers = self.options, self.layouts[site].shape.layers
@@ -77,13 +77,14 @@ class MultiMaskPrefixTuning(Method):
         return frontier(self.layouts, self.shape)
 
     def initialise(self, recorder: Recorder) -> None:
-        """See the base class: the shared prefix and the route prompts come from sampled vocabulary."""
-        if self.options.init != "vocab":
-            return
+        """See the base class: the shared prefix and the route prompts start alike."""
         for group in ("prefix", "prompts"):
-            if group in self.options.groups():
-                table = getattr(self, group)
-                recorded = recorder.keys_values(recorder.sample(next(iter(table.values())).shape[0]))
+            if group not in self.options.groups():
+                continue
+            table = getattr(self, group)
+            ids = starting_ids(self.options, recorder, next(iter(table.values())).shape[0])
+            if ids is not None:
+                recorded = recorder.keys_values(ids)
                 for site, layout in self.layouts.items():
                     table[site].data.copy_(layout.from_keys_values(*recorded[site]))
 

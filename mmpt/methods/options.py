@@ -38,6 +38,29 @@ def _at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Start(MethodOptions):
+    """Where a prefix or prompt starts from, as far as all methods with one share it."""
+
+    init: Literal["random", "zero", "vocab", "text"] = "random"
+    init_text: str | None = None
+    init_std: float = 0.5
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the values that are drawn before the backbone gives any."""
+        return 0.0 if self.init == "zero" else self.init_std
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = _at_least(self, 0, "init_std")
+        if self.init == "text" and not (self.init_text or "").strip():
+            found.append('method.init=text needs a text; set method.init_text="..."')
+        if self.init != "text" and self.init_text is not None:
+            found.append(f"method.init_text has no effect with method.init={self.init}; set method.init=text")
+        return found
+
+
+@dataclass(frozen=True)
 class RouterOptions(MethodOptions):
     """A router over R routes, from the mean word embedding (MMPT section 3; SMoP section 3)."""
 
@@ -58,19 +81,17 @@ class RouterOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class PrefixShape(MethodOptions):
+class PrefixShape(Start):
     """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
 
     num_virtual_tokens: int = 10
     sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
     layers: str = "all"
     layout: Literal["per_layer", "paper"] = "per_layer"
-    init: Literal["random", "vocab"] = "random"
-    init_std: float = 0.5
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        found = super().problems() + _at_least(self, 1, "num_virtual_tokens")
         if not self.sites:
             found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
         if len(set(self.sites)) != len(self.sites):
@@ -116,9 +137,10 @@ class Prefix(PrefixShape):
         )
         if self.layout == "paper" and self.reparametrization != "none":
             found.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
-        if self.reparametrization == "mlp" and self.init == "vocab":
+        if self.reparametrization == "mlp" and self.init != "random":
             found.append(
-                "method.init=vocab sets the prefix itself; set method.reparametrization=none or method.init=random"
+                f"method.init={self.init} sets the prefix itself; set method.reparametrization=none or "
+                "method.init=random"
             )
         return found
 
@@ -169,13 +191,13 @@ class MultiMask(PrefixShape, RouterOptions):
 
 
 @dataclass(frozen=True)
-class SMoP(RouterOptions):
+class SMoP(Start, RouterOptions):
     """Options of ``method=smop``."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "router")
 
     num_virtual_tokens: int = 5
-    init: Literal["random", "vocab"] = "vocab"
+    init: Literal["random", "zero", "vocab", "text"] = "vocab"
     init_std: float = 1.0
 
     def groups(self) -> tuple[str, ...]:
@@ -184,22 +206,23 @@ class SMoP(RouterOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        return super().problems() + _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        found = [*Start.problems(self), *RouterOptions.problems(self)]
+        return found + _at_least(self, 1, "num_virtual_tokens")
 
 
 @dataclass(frozen=True)
-class Prompt(MethodOptions):
+class Prompt(Start):
     """Options of ``method=prompt``."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts",)
 
     num_virtual_tokens: int = 10
-    init: Literal["random", "vocab"] = "vocab"
+    init: Literal["random", "zero", "vocab", "text"] = "vocab"
     init_std: float = 1.0
 
     def problems(self) -> list[str]:
         """See the base class."""
-        return _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        return super().problems() + _at_least(self, 1, "num_virtual_tokens")
 
 
 @dataclass(frozen=True)
@@ -208,7 +231,7 @@ class PTuning(Prompt):
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
 
-    init: Literal["random", "vocab"] = "random"
+    init: Literal["random", "zero", "vocab", "text"] = "random"
     reparametrization: Literal["lstm", "mlp", "none"] = "lstm"
     reparametrization_hidden: int | None = None
 

@@ -4,7 +4,8 @@ Per site, P (S, 2L, H·k): S extra keys and values in each layer that every quer
 
 - ``reparametrization=mlp``: P = W2·tanh(W1·e) with e (S, d); only P is saved with the adapter.
 - ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]), M (S, L), N(2.5, 0.5) at the start.
-- ``init=vocab``: the backbone's own keys and values of sampled vocabulary.
+- ``init``: N(0, init_std²), zeros, or the backbone's own keys and values of sampled vocabulary or of a text. A prefix
+  of zeros still takes part of the attention.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
 from mmpt.methods.layout import frontier, layouts
 from mmpt.methods.options import Prefix
 from mmpt.models.inject import KeyValue
@@ -59,7 +60,7 @@ class PrefixTuning(Method):
             )
         else:
             self.prefix = nn.ParameterDict(
-                {site: nn.Parameter(options.init_std * torch.randn(tokens, size)) for site, size in sizes.items()}
+                {site: nn.Parameter(options.spread * torch.randn(tokens, size)) for site, size in sizes.items()}
             )
         if options.mask == "single":
             self.masks = nn.ParameterDict(
@@ -81,8 +82,8 @@ class PrefixTuning(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if self.options.init == "vocab":
-            recorded = recorder.keys_values(recorder.sample(self.options.num_virtual_tokens))
+        if (ids := starting_ids(self.options, recorder, self.options.num_virtual_tokens)) is not None:
+            recorded = recorder.keys_values(ids)
             table: Any = self.prefix
             for site, layout in self.layouts.items():
                 table[site].data.copy_(layout.from_keys_values(*recorded[site]))

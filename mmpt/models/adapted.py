@@ -16,6 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel, Sta
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED
+from mmpt.errors import ConfigError
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
@@ -254,7 +255,7 @@ def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
 
 
 class VocabularyRecorder:
-    """Runs a backbone on sampled vocabulary, and records its keys and values (``init=vocab``)."""
+    """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
 
     def __init__(self, backbone: Backbone, injection: Injection) -> None:
         """Keep what is to be run."""
@@ -267,6 +268,19 @@ class VocabularyRecorder:
         ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
         order = torch.randperm(len(ordinary)).repeat(count // len(ordinary) + 1)
         return ordinary[order[:count]]
+
+    def text(self, text: str, count: int) -> Tensor:
+        """The first ids (P,) of a text without special tokens, repeated where it has fewer.
+
+        Raises:
+            ConfigError: No ordinary piece is in it.
+        """
+        tokenizer = self.backbone.tokenizer
+        special = set(tokenizer.all_special_ids)
+        ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
+        if not ids:
+            raise ConfigError(f"method.init_text={text!r} has no piece that the backbone's vocabulary knows; change it")
+        return torch.tensor(ids).repeat(count // len(ids) + 1)[:count]
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""
