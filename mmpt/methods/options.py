@@ -88,6 +88,7 @@ class PrefixShape(Start):
     sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
     layers: str = "all"
     layout: Literal["per_layer", "paper"] = "per_layer"
+    gate: bool = False
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -109,6 +110,8 @@ class PrefixShape(Start):
                     f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "
                     "set method.sites=[decoder] or method.layout=per_layer"
                 )
+            if self.gate:
+                found.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
             if self.init != "random":
                 found.append("method.layout=paper starts from random values; set method.init=random")
         return found
@@ -118,7 +121,7 @@ class PrefixShape(Start):
 class Prefix(PrefixShape):
     """Options of ``method=prefix``."""
 
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks")
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks", "gates")
 
     reparametrization: Literal["none", "mlp"] = "none"
     reparametrization_hidden: int = 512
@@ -128,7 +131,8 @@ class Prefix(PrefixShape):
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
-        return ("prefix", "masks") if self.mask == "single" else ("prefix",)
+        present = {"prefix": True, "masks": self.mask == "single", "gates": self.gate}
+        return tuple(name for name in self.GROUPS if present[name])
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -149,7 +153,7 @@ class Prefix(PrefixShape):
 class MultiMask(PrefixShape, RouterOptions):
     """Options of ``method=multimask``."""
 
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router")
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router", "gates")
 
     share_type: Literal["only", "add", "prepend", "none"] = "only"
     num_route_tokens: int = 1
@@ -170,6 +174,7 @@ class MultiMask(PrefixShape, RouterOptions):
             "prompts": self.share_type != "only",
             "masks": self.mask != "none",
             "router": self.has_router,
+            "gates": self.gate,
         }
         return tuple(name for name in self.GROUPS if present[name])
 

@@ -6,6 +6,8 @@ Per site, P (S, 2L, H·k): S extra keys and values in each layer that every quer
 - ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]), M (S, L), N(2.5, 0.5) at the start.
 - ``init``: N(0, init_std²), zeros, or the backbone's own keys and values of sampled vocabulary or of a text. A prefix
   of zeros still takes part of the attention.
+- ``gate=true``: queries attend to the prefix apart from the text, and g_l times that is added, g (L,) zero at first, so
+  that training starts from the backbone itself (after LLaMA-Adapter, Zhang et al. 2023; not compared with its text).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
-from mmpt.methods.layout import frontier, layouts
+from mmpt.methods.layout import frontier, layouts, new_gates
 from mmpt.methods.options import Prefix
 from mmpt.models.inject import KeyValue
 
@@ -70,6 +72,9 @@ class PrefixTuning(Method):
                 }
             )
 
+        if options.gate:
+            self.gates = new_gates(self.layouts)
+
     def _table(self, site: str) -> Tensor:
         entry: Any = self.prefix[site]
         table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
@@ -95,7 +100,8 @@ class PrefixTuning(Method):
             slots = layout.slots(self._table(site))  # (S, 2L, H·k)
             if self.options.mask == "single":
                 slots = layout.gate(slots, self.masks[site])
-            prefixes[site] = layout.keys_values(slots.unsqueeze(0))
+            prefix = layout.keys_values(slots.unsqueeze(0))
+            prefixes[site] = replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
         return Contribution(prefixes)
 
     def mask_values(self) -> dict[str, Tensor]:

@@ -24,9 +24,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix-all-mask": ("prefix", {"sites": ALL, "mask": "single"}),
     "prefix-mlp": ("prefix", {"sites": ALL, "reparametrization": "mlp", "reparametrization_hidden": 16}),
     "prefix-vocab": ("prefix", {"sites": ALL, "init": "vocab"}),
+    "prefix-gate": ("prefix", {"sites": ALL, "gate": True, "mask": "single"}),
     "prefix-last": ("prefix", {"sites": ALL, "layers": "last_1", "init": "vocab", "mask": "single"}),
     "multimask-last": ("multimask", {"sites": ALL, "layers": "last_1", "num_routes": 3}),
     "multimask-all": ("multimask", {"sites": ALL, "num_routes": 3}),
+    "multimask-gate": ("multimask", {"sites": ALL, "num_routes": 3, "layers": "last_1", "gate": True}),
     "multimask-one-route": ("multimask", {"num_routes": 1}),
     "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
     "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
@@ -52,7 +54,16 @@ ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multim
 
 def case(name: str, **more: Any) -> AdaptedModel:
     method, options = CASES[name]
-    return adapted(method, {**options, **more})
+    return opened(adapted(method, {**options, **more}))
+
+
+def opened(model: AdaptedModel) -> AdaptedModel:
+    """Open a model's gates, which start at zero."""
+    with torch.no_grad():
+        for key, parameter in model.method.named_parameters():
+            if key.startswith("gates."):
+                parameter.copy_(torch.linspace(0.5, 1.0, len(parameter)))
+    return model
 
 
 def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -183,6 +194,7 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"mask": "single"}, "leaves the routes without effect"),
         ("multimask", {"share_type": "add"}, "num_route_tokens=1"),
         ("prefix", {"layout": "paper"}, "method.sites=[decoder]"),
+        ("prefix", {"layout": "paper", "sites": ["decoder"], "gate": True}, "set method.gate=false"),
         ("prefix", {"sites": []}, "names no site"),
         ("prefix", {"layers": "last_0"}, "method.layers=last_0 isn't allowed"),
         ("multimask", {"layers": "first_1"}, "method.layers=first_1 isn't allowed"),

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from mmpt.errors import ConfigError
+from mmpt.methods.options import SITES
+from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from tests.tiny import adapted
+from tests.tiny import adapted, batch
 
 TEXT = "decide whether the second sentence follows"
 METHODS = ["prefix", "multimask", "smop", "prompt", "ptuning", "residual", "dept"]
@@ -82,3 +84,26 @@ def test_texts_that_cannot_be_used_are_refused(method: str, options: dict[str, A
 def test_what_sets_the_prefix_itself_excludes_its_reparametrisation() -> None:
     with pytest.raises(ConfigError, match=r"method\.init=zero sets the prefix itself"):
         adapted("prefix", {"init": "zero", "reparametrization": "mlp"})
+
+
+@pytest.mark.parametrize("method", ["prefix", "multimask"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_gated_prefix_starts_as_the_backbone_itself_and_trains(method: str, attention: str) -> None:
+    model = adapted(method, {"sites": list(SITES), "gate": True}, attention=attention).eval()
+    with torch.no_grad():
+        plain = adapted("full", attention=attention).eval().logits(*batch())  # untrained: the backbone itself
+        zeros = adapted(method, {"sites": list(SITES), "init": "zero"}, attention=attention).eval().logits(*batch())
+        assert torch.equal(model.logits(*batch()), plain)
+    assert not torch.allclose(zeros, plain, atol=1e-3), "a prefix of zeros takes its part of the attention"
+    optimizer = torch.optim.SGD(model.method.parameters(), lr=0.1)
+    first, second = (_step(model, optimizer) for _ in range(2))
+    assert first["gates"] and not first["prefix"] and second["gates"] and second["prefix"]
+
+
+def _step(model: AdaptedModel, optimizer: torch.optim.Optimizer) -> dict[str, bool]:
+    """Whether each group has a gradient in a step of training."""
+    optimizer.zero_grad()
+    model(*batch()).loss.backward()
+    optimizer.step()
+    groups = model.method.parameter_groups().items()
+    return {name: all(p.grad is not None and bool(p.grad.any()) for p in found) for name, found in groups}
