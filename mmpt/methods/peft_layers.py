@@ -16,7 +16,7 @@ def put_in(backbone: nn.Module, config: Any, targets: Sequence[str], part: str) 
     Args:
         backbone: Is changed.
         config: peft's configuration of the method, with these targets.
-        targets: Names of linear layers, as in ``method.target_modules``.
+        targets: Names of linear layers or the ends of them (``q``, ``SelfAttention.q``): ``method.target_modules``.
         part: What the names of peft's parameters have in common.
 
     Returns:
@@ -27,8 +27,9 @@ def put_in(backbone: nn.Module, config: Any, targets: Sequence[str], part: str) 
     """
     from peft import inject_adapter_in_model
 
-    layers = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
-    if absent := [target for target in targets if target not in layers]:
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    if absent := [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]:
+        layers = {name.rsplit(".", 1)[-1] for name in linear}
         raise ModelError(
             f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers are "
             f"{', '.join(sorted(layers))}"

@@ -218,6 +218,11 @@ def test_a_name_of_no_layer_is_refused(method: str, more: dict[str, Any]) -> Non
         adapted(method, {"target_modules": ["v", "query"], **more})
 
 
+def test_a_longer_name_chooses_among_layers() -> None:
+    method: Any = adapted("lora", {"target_modules": ["EncDecAttention.q"]}).method
+    assert len(method.lora) == 2 * 3 and all("EncDecAttention/q" in name for name in method.lora)
+
+
 def test_ia3_rescales_as_published() -> None:
     """Vectors do what rescaled rows (keys, values) and columns (feed-forward) of the weights do."""
     model, merged = case("ia3").eval(), case("ia3").eval()
