@@ -26,9 +26,13 @@ SHAPE: dict[str, Any] = {
 
 
 class Vocabulary:
-    """What a tokenizer must tell ``init=vocab``."""
+    """What a tokenizer must tell ``init=vocab`` and ``init=text``: a piece for each letter, 2 for those above ASCII."""
 
     all_special_ids = (0, 1, 2)
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        ids = [3 + ord(letter) % 93 if letter.isascii() else 2 for letter in text]
+        return {"input_ids": [*ids, 1] if add_special_tokens else ids}
 
     def __len__(self) -> int:
         return int(SHAPE["vocab_size"])

@@ -42,6 +42,8 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
         _task_with_evaluation(parts["task"], parts["evaluation"], problems)
     if "task" in parts and "data" in parts:
         _task_with_data(parts["task"], parts["data"], problems)
+    if "data" in parts and "method" in parts:
+        _data_with_method(parts["data"], parts["method"], problems)
     if "evaluation" in parts and "method" in parts:
         _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
@@ -177,6 +179,16 @@ def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> N
         )
     if data.name == "local" and not task.files:
         problems.add("task.files", f"task={task.name} has no task.files, so data=local can't find its files")
+
+
+def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
+    most = method.options.get("max_length", data.max_length)
+    if most < data.max_length:
+        problems.add(
+            "method.max_length",
+            f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update; "
+            f"set method.max_length={data.max_length}",
+        )
 
 
 def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:

@@ -17,7 +17,11 @@ CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "prefix": "PrefixTuning",
     "smop": "SparseMixtureOfPrompts",
     "prompt": "PromptTuning",
+    "ptuning": "EncodedPromptTuning",
+    "residual": "ResidualPromptTuning",
+    "dept": "DecomposedPromptTuning",
     "lora": "LowRankAdaptation",
+    "ia3": "RescaledActivations",
     "full": "FullFineTuning",
 }
 

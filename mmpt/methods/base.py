@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.options import MethodOptions
+from mmpt.methods.options import MethodOptions, Start
 from mmpt.models.inject import KeyValue, SiteShape
 
 
@@ -45,11 +45,12 @@ class Contribution:
 
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)  # by site
     prompt: Tensor | None = None  # (B or 1, P, d), before the encoder's input embeddings
+    embedding_update: Tensor | None = None  # (M, d) or (B, M, d), added to the first M word embeddings of each source
     route_probs: Tensor | None = None  # (B, R), for the logs
 
 
 class Recorder(Protocol):
-    """Runs the frozen backbone on sampled vocabulary, for ``init=vocab``."""
+    """Runs the frozen backbone on sampled vocabulary or a text, for ``init=vocab`` and ``init=text``."""
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d) of token ids (P,)."""
@@ -59,6 +60,9 @@ class Recorder(Protocol):
 
     def sample(self, count: int) -> Tensor:
         """Draw ids (P,) of ordinary vocabulary tokens."""
+
+    def text(self, text: str, count: int) -> Tensor:
+        """The first ids (P,) of a text, which is repeated where it has fewer."""
 
 
 class Method(nn.Module):
@@ -118,6 +122,17 @@ class Method(nn.Module):
     def folded(self) -> tuple[MethodOptions, dict[str, Tensor]]:
         """Options and tensors of the saved adapter; what only training needs is folded away."""
         return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+
+def starting_ids(options: Start, recorder: Recorder, count: int) -> Tensor | None:
+    """Ids (P,) whose embeddings, or keys and values, are the starting values; None where no ids are asked for.
+
+    Raises:
+        ConfigError: ``method.init_text`` has no ordinary piece.
+    """
+    if options.init == "text":
+        return recorder.text(options.init_text or "", count)
+    return recorder.sample(count) if options.init == "vocab" else None
 
 
 def mean_embedding(embeddings: Tensor, attention_mask: Tensor) -> Tensor:

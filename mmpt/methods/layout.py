@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Frontier
@@ -92,6 +92,11 @@ def layouts(options: PrefixShape, shape: BackboneShape) -> dict[str, Layout]:
             )
         found[site] = Layout(options.layout, replace(whole, layers=layers))
     return found
+
+
+def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
+    """Gates g (L,) by site for ``gate=true``: attention is A(q, text) + g_l·A(q, prefix), with g zero at the start."""
+    return nn.ParameterDict({site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in layouts.items()})
 
 
 def frontier(layouts: Mapping[str, Layout], shape: BackboneShape) -> Frontier:

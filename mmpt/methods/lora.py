@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmpt.errors import ModelError
 from mmpt.methods.base import Contribution, Method
 from mmpt.methods.options import LoRA
+from mmpt.methods.peft_layers import put_in
 
 
 class LowRankAdaptation(Method):
@@ -23,21 +23,14 @@ class LowRankAdaptation(Method):
         """Let peft put its layers into the backbone, and take their parameters over.
 
         Raises:
-            ModelError: No layer has a name of ``method.target_modules``.
+            ModelError: A name of ``method.target_modules`` is that of no layer.
         """
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig
 
         options = self.options
         targets = list(options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
-        try:
-            inject_adapter_in_model(config, backbone)
-        except ValueError as error:
-            raise ModelError(
-                f"method.target_modules={targets} names no layer of the backbone; T5 has q, k, v, o"
-            ) from error
-        found = {name: value for name, value in backbone.named_parameters() if ".lora_" in name}
-        self.lora = nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
+        self.lora = put_in(backbone, config, targets, ".lora_")
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class: nothing is added, the backbone's layers hold the update."""

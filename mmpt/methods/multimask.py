@@ -5,7 +5,8 @@ For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at 
 - shared part E0 (S, 2L, H·k), route prompts E (R, v, 2L, H·k), own gates g(x) = the top-k of r(x), others zero;
 - ``share_type``: ``only`` e = E0; ``add`` e = E0 + Σ_r g_r·E_r; ``prepend`` e = [E0; Σ_r g_r·E_r]; ``none`` Σ alone;
 - ``mask=per_route``: M (R, P, L), blended m(x) = Σ_r r(x)_r·M_r, then e[p, l] is multiplied by sigmoid(m(x)[p, l]);
-- ``mask=single``: one mask (S, L) for the shared part, and one (v, L) a route for what is appended.
+- ``mask=single``: one mask (S, L) for the shared part, and one (v, L) a route for what is appended;
+- ``gate=true``: as in :mod:`mmpt.methods.prefix`.
 
 The published setting is ``only`` with ``per_route``. The gates are an example's own: the published code's sum over the
 batch's selections is not reproduced (docs/fidelity.md).
@@ -13,11 +14,13 @@ batch's selections is not reproduced (docs/fidelity.md).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
-from mmpt.methods.layout import frontier, layouts
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
+from mmpt.methods.layout import frontier, layouts, new_gates
 from mmpt.methods.options import MultiMask
 from mmpt.methods.prefix import new_mask
 from mmpt.methods.router import Router, route_gates
@@ -48,10 +51,12 @@ class MultiMaskPrefixTuning(Method):
                 self._add_masks(site)
         if "router" in groups:
             self.router = Router(shape.width, options)
+        if "gates" in groups:
+            self.gates = new_gates(self.layouts)
 
     def _random(self, tokens: int, site: str) -> nn.Parameter:
         shape = self.layouts[site].shape
-        return nn.Parameter(self.options.init_std * torch.randn(tokens, 2 * shape.layers * shape.width))
+        return nn.Parameter(self.options.spread * torch.randn(tokens, 2 * shape.layers * shape.width))
 
     def _add_masks(self, site: str) -> None:
         options, layers = self.options, self.layouts[site].shape.layers
@@ -77,13 +82,14 @@ class MultiMaskPrefixTuning(Method):
         return frontier(self.layouts, self.shape)
 
     def initialise(self, recorder: Recorder) -> None:
-        """See the base class: the shared prefix and the route prompts come from sampled vocabulary."""
-        if self.options.init != "vocab":
-            return
+        """See the base class: the shared prefix and the route prompts start alike."""
         for group in ("prefix", "prompts"):
-            if group in self.options.groups():
-                table = getattr(self, group)
-                recorded = recorder.keys_values(recorder.sample(next(iter(table.values())).shape[0]))
+            if group not in self.options.groups():
+                continue
+            table = getattr(self, group)
+            ids = starting_ids(self.options, recorder, next(iter(table.values())).shape[0])
+            if ids is not None:
+                recorded = recorder.keys_values(ids)
                 for site, layout in self.layouts.items():
                     table[site].data.copy_(layout.from_keys_values(*recorded[site]))
 
@@ -124,7 +130,8 @@ class MultiMaskPrefixTuning(Method):
         """One site's prefix, seen through the blend of the routes' masks (before the sigmoid) where each has one."""
         slots = self._slots(site, gates)
         blended = torch.einsum("br,rpl->bpl", probs, self.masks[site]) if self.options.mask == "per_route" else None
-        return self.layouts[site].keys_values(slots, blended)
+        prefix = self.layouts[site].keys_values(slots, blended)
+        return replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

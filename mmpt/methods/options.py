@@ -38,6 +38,29 @@ def _at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Start(MethodOptions):
+    """Where a prefix or prompt starts from, as far as all methods with one share it."""
+
+    init: Literal["random", "zero", "vocab", "text"] = "random"
+    init_text: str | None = None
+    init_std: float = 0.5
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the values that are drawn before the backbone gives any."""
+        return 0.0 if self.init == "zero" else self.init_std
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = _at_least(self, 0, "init_std")
+        if self.init == "text" and not (self.init_text or "").strip():
+            found.append('method.init=text needs a text; set method.init_text="..."')
+        if self.init != "text" and self.init_text is not None:
+            found.append(f"method.init_text has no effect with method.init={self.init}; set method.init=text")
+        return found
+
+
+@dataclass(frozen=True)
 class RouterOptions(MethodOptions):
     """A router over R routes, from the mean word embedding (MMPT section 3; SMoP section 3)."""
 
@@ -58,19 +81,18 @@ class RouterOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class PrefixShape(MethodOptions):
+class PrefixShape(Start):
     """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
 
     num_virtual_tokens: int = 10
     sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
     layers: str = "all"
     layout: Literal["per_layer", "paper"] = "per_layer"
-    init: Literal["random", "vocab"] = "random"
-    init_std: float = 0.5
+    gate: bool = False
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        found = super().problems() + _at_least(self, 1, "num_virtual_tokens")
         if not self.sites:
             found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
         if len(set(self.sites)) != len(self.sites):
@@ -88,6 +110,8 @@ class PrefixShape(MethodOptions):
                     f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "
                     "set method.sites=[decoder] or method.layout=per_layer"
                 )
+            if self.gate:
+                found.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
             if self.init != "random":
                 found.append("method.layout=paper starts from random values; set method.init=random")
         return found
@@ -97,7 +121,7 @@ class PrefixShape(MethodOptions):
 class Prefix(PrefixShape):
     """Options of ``method=prefix``."""
 
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks")
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks", "gates")
 
     reparametrization: Literal["none", "mlp"] = "none"
     reparametrization_hidden: int = 512
@@ -107,7 +131,8 @@ class Prefix(PrefixShape):
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
-        return ("prefix", "masks") if self.mask == "single" else ("prefix",)
+        present = {"prefix": True, "masks": self.mask == "single", "gates": self.gate}
+        return tuple(name for name in self.GROUPS if present[name])
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -116,9 +141,10 @@ class Prefix(PrefixShape):
         )
         if self.layout == "paper" and self.reparametrization != "none":
             found.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
-        if self.reparametrization == "mlp" and self.init == "vocab":
+        if self.reparametrization == "mlp" and self.init != "random":
             found.append(
-                "method.init=vocab sets the prefix itself; set method.reparametrization=none or method.init=random"
+                f"method.init={self.init} sets the prefix itself; set method.reparametrization=none or "
+                "method.init=random"
             )
         return found
 
@@ -127,7 +153,7 @@ class Prefix(PrefixShape):
 class MultiMask(PrefixShape, RouterOptions):
     """Options of ``method=multimask``."""
 
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router")
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router", "gates")
 
     share_type: Literal["only", "add", "prepend", "none"] = "only"
     num_route_tokens: int = 1
@@ -148,6 +174,7 @@ class MultiMask(PrefixShape, RouterOptions):
             "prompts": self.share_type != "only",
             "masks": self.mask != "none",
             "router": self.has_router,
+            "gates": self.gate,
         }
         return tuple(name for name in self.GROUPS if present[name])
 
@@ -169,13 +196,13 @@ class MultiMask(PrefixShape, RouterOptions):
 
 
 @dataclass(frozen=True)
-class SMoP(RouterOptions):
+class SMoP(Start, RouterOptions):
     """Options of ``method=smop``."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "router")
 
     num_virtual_tokens: int = 5
-    init: Literal["random", "vocab"] = "vocab"
+    init: Literal["random", "zero", "vocab", "text"] = "vocab"
     init_std: float = 1.0
 
     def groups(self) -> tuple[str, ...]:
@@ -184,22 +211,81 @@ class SMoP(RouterOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        return super().problems() + _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        found = [*Start.problems(self), *RouterOptions.problems(self)]
+        return found + _at_least(self, 1, "num_virtual_tokens")
 
 
 @dataclass(frozen=True)
-class Prompt(MethodOptions):
+class Prompt(Start):
     """Options of ``method=prompt``."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts",)
 
     num_virtual_tokens: int = 10
-    init: Literal["random", "vocab"] = "vocab"
+    init: Literal["random", "zero", "vocab", "text"] = "vocab"
     init_std: float = 1.0
 
     def problems(self) -> list[str]:
         """See the base class."""
-        return _at_least(self, 1, "num_virtual_tokens") + _at_least(self, 0, "init_std")
+        return super().problems() + _at_least(self, 1, "num_virtual_tokens")
+
+
+@dataclass(frozen=True)
+class PTuning(Prompt):
+    """Options of ``method=ptuning``."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
+
+    init: Literal["random", "zero", "vocab", "text"] = "random"
+    reparametrization: Literal["lstm", "mlp", "none"] = "lstm"
+    reparametrization_hidden: int | None = None
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prompts",) if self.reparametrization == "none" else self.GROUPS
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found, hidden = super().problems(), self.reparametrization_hidden
+        if hidden is not None and (hidden < 2 or hidden % 2):
+            found.append(f"method.reparametrization_hidden={hidden} must be even and at least 2, or null")
+        return found
+
+
+@dataclass(frozen=True)
+class Residual(Prompt):
+    """Options of ``method=residual``; defaults of the published code."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
+
+    reparametrization: Literal["mlp", "none"] = "mlp"
+    reparametrization_hidden: int = 800
+    layer_norm: bool = True
+
+    def groups(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("prompts",) if self.reparametrization == "none" else self.GROUPS
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        return super().problems() + _at_least(self, 1, "reparametrization_hidden")
+
+
+@dataclass(frozen=True)
+class DePT(Prompt):
+    """Options of ``method=dept``; defaults of the published code."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "low_rank")
+
+    num_virtual_tokens: int = 40
+    r: int = 45
+    alpha: float = 8.0
+    max_length: int = 256
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        found = super().problems() + _at_least(self, 1, "r", "max_length")
+        return [*found, f"method.alpha={self.alpha} must be positive"] if self.alpha <= 0 else found
 
 
 @dataclass(frozen=True)
@@ -224,6 +310,24 @@ class LoRA(MethodOptions):
 
 
 @dataclass(frozen=True)
+class IA3(MethodOptions):
+    """Options of ``method=ia3``; names and learning rate for T5 as published."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
+
+    target_modules: list[str] = field(default_factory=lambda: ["k", "v", "wo"])
+    feedforward_modules: list[str] = field(default_factory=lambda: ["wo"])
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        if not self.target_modules:
+            return ["method.target_modules=[] names no module; for T5 use [k,v,wo]"]
+        if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
+            return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
+        return []
+
+
+@dataclass(frozen=True)
 class Full(MethodOptions):
     """Options of ``method=full``: none, every weight of the backbone is trained."""
 
@@ -235,6 +339,10 @@ OPTIONS: dict[str, type[MethodOptions]] = {
     "prefix": Prefix,
     "smop": SMoP,
     "prompt": Prompt,
+    "ptuning": PTuning,
+    "residual": Residual,
+    "dept": DePT,
     "lora": LoRA,
+    "ia3": IA3,
     "full": Full,
 }

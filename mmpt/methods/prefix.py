@@ -4,7 +4,10 @@ Per site, P (S, 2L, H·k): S extra keys and values in each layer that every quer
 
 - ``reparametrization=mlp``: P = W2·tanh(W1·e) with e (S, d); only P is saved with the adapter.
 - ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]), M (S, L), N(2.5, 0.5) at the start.
-- ``init=vocab``: the backbone's own keys and values of sampled vocabulary.
+- ``init``: N(0, init_std²), zeros, or the backbone's own keys and values of sampled vocabulary or of a text. A prefix
+  of zeros still takes part of the attention.
+- ``gate=true``: queries attend to the prefix apart from the text, and g_l times that is added, g (L,) zero at first, so
+  that training starts from the backbone itself (after LLaMA-Adapter, Zhang et al. 2023; not compared with its text).
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
-from mmpt.methods.layout import frontier, layouts
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
+from mmpt.methods.layout import frontier, layouts, new_gates
 from mmpt.methods.options import Prefix
 from mmpt.models.inject import KeyValue
 
@@ -59,7 +62,7 @@ class PrefixTuning(Method):
             )
         else:
             self.prefix = nn.ParameterDict(
-                {site: nn.Parameter(options.init_std * torch.randn(tokens, size)) for site, size in sizes.items()}
+                {site: nn.Parameter(options.spread * torch.randn(tokens, size)) for site, size in sizes.items()}
             )
         if options.mask == "single":
             self.masks = nn.ParameterDict(
@@ -68,6 +71,9 @@ class PrefixTuning(Method):
                     for site, layout in self.layouts.items()
                 }
             )
+
+        if options.gate:
+            self.gates = new_gates(self.layouts)
 
     def _table(self, site: str) -> Tensor:
         entry: Any = self.prefix[site]
@@ -81,8 +87,8 @@ class PrefixTuning(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if self.options.init == "vocab":
-            recorded = recorder.keys_values(recorder.sample(self.options.num_virtual_tokens))
+        if (ids := starting_ids(self.options, recorder, self.options.num_virtual_tokens)) is not None:
+            recorded = recorder.keys_values(ids)
             table: Any = self.prefix
             for site, layout in self.layouts.items():
                 table[site].data.copy_(layout.from_keys_values(*recorded[site]))
@@ -94,7 +100,8 @@ class PrefixTuning(Method):
             slots = layout.slots(self._table(site))  # (S, 2L, H·k)
             if self.options.mask == "single":
                 slots = layout.gate(slots, self.masks[site])
-            prefixes[site] = layout.keys_values(slots.unsqueeze(0))
+            prefix = layout.keys_values(slots.unsqueeze(0))
+            prefixes[site] = replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
         return Contribution(prefixes)
 
     def mask_values(self) -> dict[str, Tensor]:

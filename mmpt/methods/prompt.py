@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
+from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
 from mmpt.methods.options import Prompt
 
 
@@ -17,7 +17,7 @@ class PromptTuning(Method):
     def __init__(self, options: Prompt, shape: BackboneShape) -> None:
         """Create the prompt."""
         super().__init__(options, shape)
-        values = options.init_std * torch.randn(options.num_virtual_tokens, shape.width)
+        values = options.spread * torch.randn(options.num_virtual_tokens, shape.width)
         self.prompts = nn.ParameterDict({"input": nn.Parameter(values)})
 
     @property
@@ -27,10 +27,14 @@ class PromptTuning(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if self.options.init == "vocab":
-            table = self.prompts["input"]
-            table.data.copy_(recorder.embeddings(recorder.sample(table.shape[0])))
+        table = self.prompts["input"]
+        if (ids := starting_ids(self.options, recorder, table.shape[0])) is not None:
+            table.data.copy_(recorder.embeddings(ids))
+
+    def prompt(self) -> Tensor:
+        """The prompt (S, d)."""
+        return self.prompts["input"]
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
-        return Contribution(prompt=self.prompts["input"].unsqueeze(0))
+        return Contribution(prompt=self.prompt().unsqueeze(0))

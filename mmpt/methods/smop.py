@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder
+from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
 from mmpt.methods.options import SMoP
 from mmpt.methods.router import Router, route_gates
 
@@ -24,7 +24,7 @@ class SparseMixtureOfPrompts(Method):
         """Create the prompts (R·v, d), and a router where there is a choice."""
         super().__init__(options, shape)
         rows = options.num_routes * options.num_virtual_tokens
-        self.prompts = nn.ParameterDict({"input": nn.Parameter(options.init_std * torch.randn(rows, shape.width))})
+        self.prompts = nn.ParameterDict({"input": nn.Parameter(options.spread * torch.randn(rows, shape.width))})
         if options.num_routes > 1:
             self.router = Router(shape.width, options)
 
@@ -40,9 +40,9 @@ class SparseMixtureOfPrompts(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if self.options.init == "vocab":
-            table = self.prompts["input"]
-            table.data.copy_(recorder.embeddings(recorder.sample(table.shape[0])))
+        table = self.prompts["input"]
+        if (ids := starting_ids(self.options, recorder, table.shape[0])) is not None:
+            table.data.copy_(recorder.embeddings(ids))
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

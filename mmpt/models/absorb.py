@@ -104,7 +104,9 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
     query = module.q(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, U, k)
     fold_key, fold_value = (weight.weight.unflatten(0, (heads, -1)) for weight in (module.k, module.v))  # (H, k, d)
     folded = _per_head(query, fold_key).reshape(batch, heads * queries, width)
-    prefix = carried(module)
+    whole = carried(module)
+    gated = whole is not None and whole.output_gate is not None
+    prefix = None if gated else whole
     before = None if prefix is None else _times(query, prefix.key.transpose(2, 3))  # (B, H, U, P)
     if prefix is not None and before is not None and prefix.key_gate is not None:
         before = before * for_batch(prefix.key_gate, batch)[:, None, None].to(before.dtype)
@@ -133,6 +135,8 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
         if prefix.value_gate is not None:
             weight = weight * for_batch(prefix.value_gate, batch)[:, None, None].to(weight.dtype)
         context = context + _times(weight, prefix.value)
+    if whole is not None and gated:
+        context = context + whole.apart(query, 1.0)
     output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
     return output
 

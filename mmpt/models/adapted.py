@@ -16,6 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel, Sta
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED
+from mmpt.errors import ConfigError
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
@@ -120,6 +121,8 @@ class AdaptedModel(nn.Module):
         embeddings = word_embeddings(self.backbone)(input_ids)
         contribution = self.method(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         self.injection.set(contribution.prefixes)
+        if contribution.embedding_update is not None:
+            embeddings = _updated(embeddings, contribution.embedding_update)
         if contribution.prompt is not None:
             prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
             embeddings = torch.cat([prompt, embeddings], dim=1)
@@ -244,8 +247,15 @@ class AdaptedModel(nn.Module):
         return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
 
 
+def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
+    """Embeddings (B, T, d) plus an update (M, d) or (B, M, d) of the first M tokens, T above or below M."""
+    tokens = embeddings.shape[1]
+    update = update[..., :tokens, :].to(embeddings.dtype)
+    return embeddings + F.pad(update, (0, 0, 0, tokens - update.shape[-2]))
+
+
 class VocabularyRecorder:
-    """Runs a backbone on sampled vocabulary, and records its keys and values (``init=vocab``)."""
+    """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
 
     def __init__(self, backbone: Backbone, injection: Injection) -> None:
         """Keep what is to be run."""
@@ -258,6 +268,19 @@ class VocabularyRecorder:
         ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
         order = torch.randperm(len(ordinary)).repeat(count // len(ordinary) + 1)
         return ordinary[order[:count]]
+
+    def text(self, text: str, count: int) -> Tensor:
+        """The first ids (P,) of a text without special tokens, repeated where it has fewer.
+
+        Raises:
+            ConfigError: No ordinary piece is in it.
+        """
+        tokenizer = self.backbone.tokenizer
+        special = set(tokenizer.all_special_ids)
+        ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
+        if not ids:
+            raise ConfigError(f"method.init_text={text!r} has no piece that the backbone's vocabulary knows; change it")
+        return torch.tensor(ids).repeat(count // len(ids) + 1)[:count]
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""

@@ -55,6 +55,8 @@ class KeyValue:
 
     ``positioned`` prefixes take positions 0..P-1 of the sequence (layout ``paper``); others have no position.
     ``real`` (G', P), True where there is a token, is given where prefixes of different lengths are stacked.
+    With ``output_gate`` (L,), queries attend to the prefix apart, and that times the gate is added to their attention
+    without it: at zero, nothing changes.
     """
 
     key: Tensor
@@ -63,11 +65,14 @@ class KeyValue:
     key_gate: Tensor | None = None
     value_gate: Tensor | None = None
     real: Tensor | None = None
+    output_gate: Tensor | None = None
 
     def layer(self, index: int) -> LayerPrefix:
         """The prefix of one layer."""
         key_gate, value_gate = (None if gate is None else gate[:, index] for gate in (self.key_gate, self.value_gate))
-        return LayerPrefix(self.key[:, index], self.value[:, index], self.positioned, key_gate, value_gate, self.real)
+        output_gate = None if self.output_gate is None else self.output_gate[index]
+        key, value = self.key[:, index], self.value[:, index]
+        return LayerPrefix(key, value, self.positioned, key_gate, value_gate, self.real, output_gate)
 
     def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
@@ -78,7 +83,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """One layer's :class:`KeyValue`: ``key`` and ``value`` (G, H, P, k), gates and ``real`` (G', P) or None."""
+    """One layer's :class:`KeyValue`: ``key`` and ``value`` (G, H, P, k), ``output_gate`` (), others (G', P) or None."""
 
     key: Tensor
     value: Tensor
@@ -86,12 +91,20 @@ class LayerPrefix:
     key_gate: Tensor | None
     value_gate: Tensor | None
     real: Tensor | None
+    output_gate: Tensor | None
 
     def expanded(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""
         pairs = ((self.key, self.key_gate), (self.value, self.value_gate))
         key, value = (_gated(part, gate, batch).to(dtype) for part, gate in pairs)
         return key, value
+
+    def apart(self, query: Tensor, scaling: float | None) -> Tensor:
+        """Attention of queries (B, H, Q, k) to the prefix alone, times ``output_gate``: (B, H, Q, k)."""
+        assert self.output_gate is not None
+        key, value = self.expanded(query.shape[0], query.dtype)
+        seen = F.scaled_dot_product_attention(query, key, value, scale=scaling)
+        return self.output_gate.to(seen.dtype) * seen
 
 
 def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:
@@ -163,6 +176,10 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
+        prefix = carried(module)
+        if prefix is not None and prefix.output_gate is not None:
+            plain = original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+            return plain[0] + prefix.apart(query, kwargs.get("scaling")).transpose(1, 2), plain[1]
         key, value, attention_mask, position_bias = _extend(module, query, key, value, attention_mask, position_bias)
         return original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 

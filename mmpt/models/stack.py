@@ -28,11 +28,11 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
         One batch, whose rows are those of the parts in order.
 
     Raises:
-        ValueError: A part has a prompt, prefixes with and without position meet, those with one differ in length, or
-            prefixes differ in layers.
+        ValueError: A part changes the encoder's input, a prefix has a gate of its output, prefixes with and without
+            position meet, those with one differ in length, or prefixes differ in layers.
     """
-    if any(part.contribution.prompt is not None for part in parts):
-        raise ValueError("prompts can't be stacked: they pass through the encoder")
+    if any(part.contribution.prompt is not None or part.contribution.embedding_update is not None for part in parts):
+        raise ValueError("prompts and updates of embeddings can't be stacked: they pass through the encoder")
     rows = [part.states.shape[0] for part in parts]
     longest = max(part.states.shape[1] for part in parts)
     states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])
@@ -47,6 +47,8 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
 
 def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: SiteShape, like: Tensor) -> KeyValue:
     """One site's prefixes, each for its rows; a method without a prefix there gets one of padding alone."""
+    if any(prefix is not None and prefix.output_gate is not None for prefix in prefixes):
+        raise ValueError("prefixes with a gate of their output can't be stacked")
     if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
         raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
     layers = {prefix.key.shape[1] for prefix in prefixes if prefix is not None}

@@ -181,12 +181,14 @@ def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), or scales losses (float16).
+    network (its random numbers would be drawn for all at once), scales losses (float16), or has ``method.gate``.
     """
     options = config.method.options
     sites = options.get("sites")
     trainer = config.trainer
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
+        return None
+    if options.get("gate"):
         return None
     positions = f"paper, {options.get('num_virtual_tokens')}" if options.get("layout") == "paper" else "per_layer"
     return f"{config.model} {positions} {options.get('layers')} {trainer.get('bf16')} {trainer.get('use_cpu')}"

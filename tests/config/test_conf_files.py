@@ -77,7 +77,7 @@ def test_paper_preset_is_the_published_setting_and_says_how_to_run_it(
     options = config.method.options
     assert (options["layout"], options["num_virtual_tokens"], options["num_routes"]) == ("paper", 10, 4)
     assert (options["share_type"], options["mask"], options["top_k"]) == ("only", "per_route", 1)
-    assert config.method.lr == {"prefix": 0.05, "prompts": 0.005, "masks": 0.05, "router": 0.0005}
+    assert config.method.lr == {"prefix": 0.05, "prompts": 0.005, "masks": 0.05, "router": 0.0005, "gates": 0.05}
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("adafactor", 1e-5)
     assert (config.scheduler.name, config.scheduler.warmup) == ("linear", 0.06)
     assert (config.data.name, config.data.split, config.data.validation_pick) == ("hub", "held_out", "last")

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import CLASSES
 from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import load_state
+from mmpt.models.backbone import word_embeddings
 from tests.tiny import adapted, batch
 
 ALL = list(SITES)
@@ -22,9 +24,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix-all-mask": ("prefix", {"sites": ALL, "mask": "single"}),
     "prefix-mlp": ("prefix", {"sites": ALL, "reparametrization": "mlp", "reparametrization_hidden": 16}),
     "prefix-vocab": ("prefix", {"sites": ALL, "init": "vocab"}),
+    "prefix-gate": ("prefix", {"sites": ALL, "gate": True, "mask": "single"}),
     "prefix-last": ("prefix", {"sites": ALL, "layers": "last_1", "init": "vocab", "mask": "single"}),
     "multimask-last": ("multimask", {"sites": ALL, "layers": "last_1", "num_routes": 3}),
     "multimask-all": ("multimask", {"sites": ALL, "num_routes": 3}),
+    "multimask-gate": ("multimask", {"sites": ALL, "num_routes": 3, "layers": "last_1", "gate": True}),
     "multimask-one-route": ("multimask", {"num_routes": 1}),
     "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
     "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
@@ -35,15 +39,31 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smop": ("smop", {"top_k": 4}),
     "smop-one-route": ("smop", {"num_routes": 1}),
     "prompt": ("prompt", {}),
+    "ptuning-lstm": ("ptuning", {"reparametrization_hidden": 8}),
+    "ptuning-mlp": ("ptuning", {"reparametrization": "mlp", "init": "vocab"}),
+    "residual": ("residual", {"reparametrization_hidden": 8}),
+    "residual-plain": ("residual", {"reparametrization_hidden": 8, "layer_norm": False, "init": "random"}),
+    "dept": ("dept", {"num_virtual_tokens": 3, "r": 2, "max_length": 9}),
     "lora": ("lora", {}),
+    "ia3": ("ia3", {}),
     "full": ("full", {}),
 }
+NETWORKS = ("prefix-mlp", "ptuning-lstm", "ptuning-mlp", "residual", "residual-plain")  # units of theirs may rest
 ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multimask-prepend-single")
 
 
 def case(name: str, **more: Any) -> AdaptedModel:
     method, options = CASES[name]
-    return adapted(method, {**options, **more})
+    return opened(adapted(method, {**options, **more}))
+
+
+def opened(model: AdaptedModel) -> AdaptedModel:
+    """Open a model's gates, which start at zero."""
+    with torch.no_grad():
+        for key, parameter in model.method.named_parameters():
+            if key.startswith("gates."):
+                parameter.copy_(torch.linspace(0.5, 1.0, len(parameter)))
+    return model
 
 
 def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -68,16 +88,16 @@ def test_every_parameter_is_in_a_group_and_gets_gradient(name: str) -> None:
     assert all(groups.values()), groups.keys()
     assert {id(p) for p in grouped} == {id(p) for p in trainable}
     assert set(groups) == set(model.method.options.groups())
-    if name == "lora":  # B starts at zero, so A has no gradient in the very first step
+    if name in ("lora", "dept"):  # B starts at zero, so A has no gradient in the very first step
         with torch.no_grad():
             for key, parameter in model.method.named_parameters():
-                if "lora_B" in key:
+                if "lora_B" in key or key == "low_rank.B":
                     parameter.normal_(std=0.1)
     model(*batch()).loss.backward()
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
-            if name not in ("full", "lora", "prefix-mlp"):  # no row, layer or slot of ours is dead
+            if name not in ("full", "lora", *NETWORKS):  # no row, layer or slot of ours is dead
                 flat = parameter.grad.flatten(end_dim=-2) if parameter.dim() > 1 else parameter.grad.unsqueeze(0)
                 assert (flat.abs().amax(dim=-1) > 0).all(), key
                 assert (flat.abs().amax(dim=0) > 0).all(), key
@@ -129,9 +149,9 @@ def test_generation_with_cache_equals_generation_without(name: str) -> None:
 def test_the_method_changes_the_logits(name: str) -> None:
     model = case(name).eval()
     changed = logits(model, *batch())
-    if name == "lora":
+    if name in ("lora", "ia3"):  # they start as the backbone itself
         with torch.no_grad():
-            next(p for key, p in model.method.named_parameters() if "lora_B" in key).normal_()
+            next(p for key, p in model.method.named_parameters() if "lora_A" not in key).normal_()
         assert not torch.allclose(logits(model, *batch()), changed, atol=1e-4)
         return
     ids, mask, labels = batch()
@@ -174,12 +194,15 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"mask": "single"}, "leaves the routes without effect"),
         ("multimask", {"share_type": "add"}, "num_route_tokens=1"),
         ("prefix", {"layout": "paper"}, "method.sites=[decoder]"),
+        ("prefix", {"layout": "paper", "sites": ["decoder"], "gate": True}, "set method.gate=false"),
         ("prefix", {"sites": []}, "names no site"),
         ("prefix", {"layers": "last_0"}, "method.layers=last_0 isn't allowed"),
         ("multimask", {"layers": "first_1"}, "method.layers=first_1 isn't allowed"),
         ("multimask", {"layout": "paper", "sites": ["decoder"], "layers": "last_1"}, "set method.layers=all"),
         ("prefix", {"sites": ["cross", "cross"]}, "twice"),
         ("prefix", {"tokens": 3}, "tokens"),
+        ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
+        ("ia3", {"target_modules": ["k"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
     ],
 )
@@ -187,3 +210,64 @@ def test_impossible_options_are_refused_by_name(method: str, options: dict[str, 
     with pytest.raises(ConfigError) as caught:
         adapted(method, options)
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("method", "more"), [("lora", {}), ("ia3", {"feedforward_modules": []})])
+def test_a_name_of_no_layer_is_refused(method: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"query names no layer of the backbone; .*k, lm_head, o, q, v, wi, wo"):
+        adapted(method, {"target_modules": ["v", "query"], **more})
+
+
+def test_a_longer_name_chooses_among_layers() -> None:
+    method: Any = adapted("lora", {"target_modules": ["EncDecAttention.q"]}).method
+    assert len(method.lora) == 2 * 3 and all("EncDecAttention/q" in name for name in method.lora)
+
+
+def test_ia3_rescales_as_published() -> None:
+    """Vectors do what rescaled rows (keys, values) and columns (feed-forward) of the weights do."""
+    model, merged = case("ia3").eval(), case("ia3").eval()
+    assert len(model.method.ia3) == 2 * 3 + 3 * 5  # k, v, wo in 2 layers of the encoder; k, v twice and wo in 3
+    with torch.no_grad():
+        for key, vector in model.method.ia3.items():
+            vector.normal_(1.0, 0.5)
+            layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
+            layer.base_layer.weight.mul_(vector)
+    assert torch.allclose(logits(model, *batch()), logits(merged, *batch()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ptuning-lstm", "ptuning-mlp", "residual"])
+def test_a_reparametrised_prompt_is_saved_as_a_prompt(name: str) -> None:
+    model = case(name).eval()
+    options, state = model.method.folded()
+    assert options.reparametrization == "none" and options.groups() == ("prompts",)
+    assert state.keys() == {"prompts.input"}
+    plain = adapted("prompt", {"num_virtual_tokens": len(state["prompts.input"])}).eval()
+    load_state(plain.method, state, "here")
+    assert torch.equal(logits(plain, *batch()), logits(model, *batch()))
+
+
+def test_a_residual_prompt_is_a_table_plus_its_network() -> None:
+    method: Any = case("residual").method
+    table, (first, _, second, norm) = method.prompts["input"], method.reparametrization.module
+    hidden = torch.relu(table @ first.weight.T + first.bias) @ second.weight.T + second.bias
+    centred = hidden - hidden.mean(dim=1, keepdim=True)
+    wanted = table + centred / (hidden.var(dim=1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    assert torch.allclose(method.prompt(), wanted, atol=1e-5)
+
+
+def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
+    model = case("dept", max_length=6).eval()  # less than the longest source
+    method: Any = model.method
+    plain = adapted("prompt", {"num_virtual_tokens": 3}).eval()
+    load_state(plain.method, {"prompts.input": method.prompts["input"].detach()}, "here")
+    ids, mask, labels = batch()
+    assert torch.equal(logits(model, ids, mask, labels), logits(plain, ids, mask, labels))
+    with torch.no_grad():
+        method.low_rank["B"].normal_()
+        update = 8 / 2**0.5 * method.low_rank["A"] @ method.low_rank["B"]
+        embeddings = word_embeddings(plain.backbone)(ids)
+        embeddings[:, :6] += update
+        inputs = torch.cat([method.prompts["input"].expand(len(ids), -1, -1), embeddings], dim=1)
+        seen = torch.nn.functional.pad(mask, (3, 0), value=1)
+        wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
+        assert torch.allclose(model.encode(ids, mask).states, wanted, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 from mmpt.errors import ModelError
 from mmpt.models.absorb import pays
 from mmpt.models.adapted import AdaptedModel
-from tests.methods.test_all import CASES
+from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
 
 SHAPES: list[dict[str, Any]] = [{}, {"d_kv": 5}, {"d_kv": 16}]  # H·k equal to, below and above d (t5-3b has it above)
@@ -22,7 +22,7 @@ def both(name: str, attention: str = "sdpa", **shape: Any) -> tuple[AdaptedModel
     for way in ("absorbed", "projected"):
         built = replace(backbone(attention=attention, **shape), cross_attention=way)
         torch.manual_seed(1)
-        models.append(AdaptedModel.build(built, *CASES[name]))
+        models.append(opened(AdaptedModel.build(built, *CASES[name])))
     return models[0], models[1]
 
 

@@ -87,6 +87,12 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         stack([plain, positioned], shapes)
     with pytest.raises(ValueError, match="one length"):
         stack([positioned, shorter], shapes)
+    gated = AdaptedModel.build(shared, "prefix", {"gate": True}).encode(*batch()[:2])
+    with pytest.raises(ValueError, match="gate of their output"):
+        stack([plain, gated], shapes)
     prompted = Encoded(plain.states, plain.mask, Contribution(prompt=torch.zeros(1, 2, 24)))
     with pytest.raises(ValueError, match="prompts"):
         stack([plain, prompted], shapes)
+    updated = Encoded(plain.states, plain.mask, Contribution(embedding_update=torch.zeros(2, 24)))
+    with pytest.raises(ValueError, match="updates of embeddings"):
+        stack([plain, updated], shapes)

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from mmpt.cli import main
+from mmpt.config.check import check
+from mmpt.config.compose import compose
 from mmpt.models.adapted import AdaptedModel
-from mmpt.training.pack import Pack, Pass, seat
+from mmpt.training.pack import Pack, Pass, seat, table
 from tests.tiny import backbone, batch
 
 SMALL = ["data.limit_train=96", "data.limit_validation=24", "data.limit_test=24", "logger=none", "model=bundled"]
@@ -68,6 +70,17 @@ def test_what_cannot_be_stacked_runs_by_itself(tmp_path: Path, capsys: pytest.Ca
     assert main([*PACK, *sweep]) == 0
     assert [status(directory) for directory in runs(tmp_path)] == ["done"] * 3
     assert "[1]" not in capsys.readouterr().out, "one trial alone needs no label"
+
+
+def test_methods_that_the_encoder_or_their_own_attention_needs_have_no_table() -> None:
+    conf = Path(__file__).parents[2] / "conf"
+
+    def seats(*words: str) -> str | None:
+        return table(check(compose(list(words), conf)))
+
+    assert seats("method=prefix") is not None
+    alone = ("prefix method.gate=true", "multimask method.gate=true", "ptuning", "residual", "dept", "ia3", "lora")
+    assert [seats(*f"method={words}".split()) for words in alone] == [None] * len(alone)
 
 
 def test_a_bad_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,40 @@
+"""(IA)³ (Liu et al. 2022, arXiv 2205.05638), by peft: learnt vectors that rescale activations, all one at the start.
+
+Keys of every attention are l_k ⊙ K and values l_v ⊙ V, l_k and l_v (H·k,); in every feed-forward layer, what enters the
+last projection is l_ff ⊙ γ(W1·x), l_ff (d_ff,). Only these vectors are trained.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmpt.methods.base import Contribution, Method
+from mmpt.methods.options import IA3
+from mmpt.methods.peft_layers import put_in
+
+
+class RescaledActivations(Method):
+    """Vectors inside the backbone's own layers."""
+
+    options: IA3
+
+    @property
+    def changes_encoder(self) -> str:
+        """See the base class."""
+        return "method=ia3 changes the encoder's layers"
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Let peft put its layers into the backbone, and take their parameters over.
+
+        Raises:
+            ModelError: A name of ``method.target_modules`` is that of no layer.
+        """
+        from peft import IA3Config
+
+        targets = list(self.options.target_modules)
+        config = IA3Config(target_modules=targets, feedforward_modules=list(self.options.feedforward_modules))
+        self.ia3 = put_in(backbone, config, targets, ".ia3_")
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """See the base class: nothing is added, the backbone's layers hold the vectors."""
+        return Contribution()
