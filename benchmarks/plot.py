@@ -46,7 +46,8 @@ def growth(content: dict[str, Any]) -> Figure:
     panels = figure.subplots(1, 3)
     for panel, axis, other, fixed in ((panels[0], "T", "S", 10), (panels[1], "S", "T", 96)):
         for way, colour in ((PEFT, "tab:gray"), (BEST, "tab:blue")):
-            rows = [row for row in content["rows"] if row["way"] == way and row[other] == fixed]
+            chosen = {row[axis]: row for row in content["rows"] if row["way"] == way and row[other] == fixed}
+            rows = [chosen[value] for value in sorted(chosen)]
             panel.plot([row[axis] for row in rows], [row["ms"] for row in rows], "o-", color=colour, label=way)
         panel.set(xscale="log", yscale="log", ylabel="ms a training step")
         panel.set_xlabel("source tokens T" if axis == "T" else "prefix tokens S")

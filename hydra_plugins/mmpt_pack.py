@@ -5,9 +5,9 @@ It lies here because Hydra looks for plugins nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmpt.config.check import check
+from mmpt.config.fingerprint import run_fingerprint
 from mmpt.errors import ConfigError
+from mmpt.sweep.isolation import isolated
 
 SETTINGS = {"_target_": "hydra_plugins.mmpt_pack.PackLauncher", "size": 4}  # hydra.launcher.size: trials of a pack
 ConfigStore.instance().store(group="hydra/launcher", name="pack", node=SETTINGS, provider="mmpt")
@@ -53,13 +55,25 @@ class PackLauncher(Launcher):
         jobs = [self._compose(overrides, initial_job_idx + place) for place, overrides in enumerate(job_overrides)]
         before = HydraConfig.instance().cfg
         results: list[JobReturn] = []
-        for name, group in groupby(jobs, key=_table):
-            together = list(group)
-            width = 1 if name is None else self.size
-            for first in range(0, len(together), width):
-                results += self._run(together[first : first + width])
-        HydraConfig.instance().cfg = before  # each trial restored what it found, in the order of their ends
+        for pack in self._packs(jobs):
+            results += self._run(pack)
+            HydraConfig.instance().cfg = before  # each trial restored what it found, in the order of their ends
         return results
+
+    def _packs(self, jobs: Sequence[DictConfig]) -> list[list[DictConfig]]:
+        """Neighbours that can be stacked, at most ``size`` of them, and no run twice: it would meet its own lock."""
+        packs: list[list[DictConfig]] = []
+        before: str | None = None
+        runs: set[str] = set()
+        for job in jobs:
+            name, run = _table(job)
+            if name is None or name != before or run in runs or len(packs[-1]) == self.size:
+                packs.append([])
+                runs = set()
+            packs[-1].append(job)
+            runs.add(run)
+            before = name
+        return packs
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         assert self.hydra_context is not None
@@ -74,8 +88,9 @@ class PackLauncher(Launcher):
             return [self._job(jobs[0])]
         from mmpt.training.pack import Pack  # imports torch
 
-        pack = Pack({f"[{job.hydra.job.num}] ": functools.partial(self._job, job) for job in jobs})
-        return [seat.result if seat.error is None else _failed(seat.error) for seat in pack.run()]
+        works = {f"[{job.hydra.job.num}] ": functools.partial(self._job, job) for job in jobs}
+        with isolated(), contextlib.chdir(Path.cwd()):
+            return [seat.result if seat.error is None else _failed(seat.error) for seat in Pack(works).run()]
 
     def _job(self, config: DictConfig) -> JobReturn:
         assert self.hydra_context is not None
@@ -89,16 +104,20 @@ class PackLauncher(Launcher):
         )
 
 
-def _table(config: DictConfig) -> str | None:
-    """What a trial must share with its neighbours in a pack; None for one that runs by itself."""
+def _table(config: DictConfig) -> tuple[str | None, str]:
+    """What a trial must share with its neighbours in a pack (None: it runs by itself), and its run's fingerprint."""
     values: Any = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # for ${hydra:job.num} and its like
     try:
         checked = check(values)
     except ConfigError:
-        return None  # told when its turn comes
+        return None, ""  # told when its turn comes
+    finally:
+        HydraConfig.instance().cfg = before
     from mmpt.training.pack import table
 
-    return table(checked)
+    return table(checked), run_fingerprint(checked)
 
 
 def _failed(error: BaseException) -> JobReturn:

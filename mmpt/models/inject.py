@@ -157,8 +157,9 @@ def _extend(
 def _hide_padding(real: Tensor, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
     """Keep queries from the padding of stacked prefixes; ``real`` (B, P), mask (…, Q, P+N) or None."""
     allowed = F.pad(real, (0, key.shape[2] - real.shape[1]), value=True)[:, None, None]  # (B, 1, 1, P+N)
-    if mask is None:
-        return allowed.expand(-1, -1, query.shape[2], -1)
+    if mask is None:  # as numbers, which every implementation adds
+        mask = torch.zeros((), dtype=query.dtype, device=query.device)
+        return mask.masked_fill(~allowed, torch.finfo(query.dtype).min).expand(-1, -1, query.shape[2], -1)
     if mask.dtype == torch.bool:
         return mask & allowed
     return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)

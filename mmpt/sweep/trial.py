@@ -69,8 +69,9 @@ class Trial:
     def _run(self, ledger: Ledger, begun: Outcome, composed: DictConfig) -> Outcome:
         ledger.add(begun)
         clock = time.perf_counter()
-        if _packed():  # trials take turns in this process: the pack keeps them apart, and labels their lines
-            return replace(carry_out(begun, composed), seconds=time.perf_counter() - clock)
+        seat = _seat()
+        if seat is not None:  # trials take turns in this process: the pack keeps them apart, and labels their lines
+            return replace(carry_out(begun, composed), seconds=seat.clock())
         log = None if OmegaConf.select(composed, "sweep.output") == "all" else self.folder / f"{begun.number}.log"
         with isolated(), printing_to(log):
             ended = carry_out(begun, composed)
@@ -79,10 +80,10 @@ class Trial:
         return replace(ended, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
 
 
-def _packed() -> bool:
-    """Whether this trial runs with others in one process, see :mod:`mmpt.training.pack`."""
+def _seat() -> Any:
+    """The trial's seat where it runs with others in one process, see :mod:`mmpt.training.pack`; else None."""
     pack = sys.modules.get("mmpt.training.pack")
-    return pack is not None and pack.seat() is not None
+    return None if pack is None else pack.seat()
 
 
 def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:

@@ -9,16 +9,18 @@ exchanged at every turn.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 from torch.nn import functional as F
@@ -105,16 +107,24 @@ class Seat:
 
     def go_on(self, stop: BaseException | None = None) -> None:
         """Give the trial its turn, or end it with ``stop``: until it asks for a pass, or is over."""
+        with self.globals():
+            self._since = time.perf_counter()
+            try:
+                if stop is None:
+                    self._turn.switch()
+                else:
+                    self._turn.throw(stop)
+            finally:
+                self._used, self._since = self.clock(), None
+
+    @contextlib.contextmanager
+    def globals(self) -> Iterator[None]:
+        """Within the block, what is global to the process is this trial's."""
         outside = _read_globals()
         _write_globals(self._globals)
-        self._since = time.perf_counter()
         try:
-            if stop is None:
-                self._turn.switch()
-            else:
-                self._turn.throw(stop)
+            yield
         finally:
-            self._used, self._since = self.clock(), None
             self._globals = _read_globals()
             _write_globals(outside)
 
@@ -151,15 +161,16 @@ class Pack:
             while live := [seat for seat in self.seats if not seat.ended]:
                 for seat in live:
                     seat.go_on()
-                    if isinstance(seat.error, KeyboardInterrupt | SystemExit):
+                    if isinstance(seat.error, KeyboardInterrupt):
                         raise seat.error
                 waiting = [seat for seat in live if seat.asked is not None]
                 if waiting:
                     _pass(waiting)
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except BaseException:  # Ctrl-C, or a defect of the pack itself: every trial notes that it was interrupted
             for seat in self.seats:
-                if not seat.ended:
-                    seat.go_on(stop=type(stop)(*stop.args))
+                with contextlib.suppress(KeyboardInterrupt):  # a second one: the others are told all the same
+                    if not seat.ended:
+                        seat.go_on(stop=KeyboardInterrupt())
             raise
         return self.seats
 
@@ -181,26 +192,32 @@ def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), scales losses (float16), or has ``method.gate``.
+    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or has
+    ``method.gate``.
     """
     options = config.method.options
     sites = options.get("sites")
     trainer = config.trainer
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
-    if options.get("gate"):
+    if options.get("gate") or trainer.get("torch_compile"):
         return None
-    positions = f"paper, {options.get('num_virtual_tokens')}" if options.get("layout") == "paper" else "per_layer"
-    return f"{config.model} {positions} {options.get('layers')} {trainer.get('bf16')} {trainer.get('use_cpu')}"
+    positions = ["layout", "layers"]
+    if options.get("layout") == "paper":  # one length: its prefixes have positions
+        positions += ["num_virtual_tokens", "share_type", "num_route_tokens"]
+    shared = [options.get(name) for name in positions]
+    return f"{config.model} {shared} {[trainer.get(name) for name in ('bf16', 'tf32', 'full_determinism', 'use_cpu')]}"
 
 
 def _pass(seats: Sequence[Seat]) -> None:
     """One forward and backward of all seats' batches, stacked."""
     began = time.perf_counter()
+    asked = [seat.asked for seat in seats if seat.asked is not None]
     try:
-        answers: Sequence[Tensor | BaseException] = _losses([seat.asked for seat in seats if seat.asked is not None])
+        with seats[0].globals():  # a pass draws no random numbers; mixed precision asks accelerate's state
+            answers: Sequence[Tensor | BaseException] = _losses(asked)
     except Exception as error:  # it belongs to all: each trial ends with it, and can go on in a smaller pack
-        answers = [error] * len(seats)
+        answers = [copy.copy(error).with_traceback(None) for _ in seats]
     share = (time.perf_counter() - began) / len(seats)
     for seat_, answer in zip(seats, answers, strict=True):
         seat_.answer(answer, share)
@@ -218,13 +235,16 @@ def _losses(asked: Sequence[Pass]) -> list[Tensor]:
     return [loss.detach() for loss in losses]
 
 
+_SHARED = (PartialState, AcceleratorState, GradientState)  # accelerate's singletons
+
+
 def _read_globals() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
         "numpy": np.random.get_state(),
         "python": random.getstate(),
-        "gradients": dict(GradientState._shared_state),
+        "accelerate": [dict(state._shared_state) for state in _SHARED],
     }
 
 
@@ -234,5 +254,6 @@ def _write_globals(values: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(values["cuda"])
     np.random.set_state(values["numpy"])
     random.setstate(values["python"])
-    GradientState._shared_state.clear()
-    GradientState._shared_state.update(values["gradients"])
+    for state, content in zip(_SHARED, values["accelerate"], strict=True):
+        state._shared_state.clear()
+        state._shared_state.update(content)

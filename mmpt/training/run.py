@@ -87,7 +87,8 @@ def run_experiment(
     began = clock()
     transformers_logging.set_verbosity_error()
     processes.join()
-    reset_peak_memory()
+    if place is None:  # in a pack, memory is that of all trials since the first began
+        reset_peak_memory()
     identity = identity or identify(config)
     task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
     console = Console(

@@ -38,7 +38,8 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
     strategy = chosen.setdefault("eval_strategy", "epoch")
     selects = strategy != "no"
     if selects:
-        chosen |= {"save_strategy": strategy, "save_steps": chosen.get("eval_steps") or chosen.get("save_steps", 500)}
+        steps = chosen.get("eval_steps") or chosen.get("logging_steps", 500)  # where transformers evaluates
+        chosen |= {"save_strategy": strategy, "save_steps": steps}
     chosen.setdefault("save_total_limit", 2)
     chosen.setdefault("logging_nan_inf_filter", False)  # it would wait for the device in every step; see _watch
     chosen.setdefault("dataloader_pin_memory", False)  # batches are small, and cached ones are on the device already
@@ -116,6 +117,17 @@ class PrefixTrainer(Trainer):
             groups = self.adapted.method.parameter_groups()
             self.optimizer = build_optimizer(self.config.optimizer, groups, self.config.method.lr)
         return self.optimizer
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see :meth:`transformers.Trainer.train`.
+
+        Raises:
+            TrainingError: A loss is not a finite number.
+        """
+        result = super().train(*args, **kwargs)
+        if self._first_bad is not None:  # after the last step that was logged
+            self._refuse(int(self._first_bad))
+        return result
 
     def compute_loss(
         self,

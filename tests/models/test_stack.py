@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,14 +21,17 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def together(cases: list[tuple[str, dict[str, Any]]], sizes: list[int], **where: Any) -> None:
+def together(
+    cases: list[tuple[str, dict[str, Any]]], sizes: list[int], *, padded: bool = True, cross: str = "auto", **where: Any
+) -> None:
     """Assert that a stacked pass gives each method what it gets by itself."""
-    shared = backbone(**where)
+    shared = replace(backbone(**where), cross_attention=cross)
     models, given, alone = [], [], []
     for number, ((name, options), size) in enumerate(zip(cases, sizes, strict=True)):
         torch.manual_seed(number)
         model = AdaptedModel.build(shared, name, options).eval()
-        ids, mask, labels = batch(size, longest=9 + number, target=3 + number % 2)
+        ids, mask, labels = batch(size, longest=9 + number * padded, target=3 + number % 2)
+        mask = mask if padded else torch.ones_like(mask)
         losses = model.losses(model.encode(ids, mask), labels)
         losses.sum().backward()
         alone.append((losses.detach(), {name: p.grad.clone() for name, p in model.method.named_parameters()}))
@@ -36,8 +40,8 @@ def together(cases: list[tuple[str, dict[str, Any]]], sizes: list[int], **where:
         given.append((ids, mask, labels))
     parts = [model.encode(ids, mask) for model, (ids, mask, _) in zip(models, given, strict=True)]
     longest = max(labels.shape[1] for _, _, labels in given)
-    padded = [torch.nn.functional.pad(labels, (0, longest - labels.shape[1]), value=-100) for _, _, labels in given]
-    found = models[0].losses(stack(parts, models[0].injection.shapes), torch.cat(padded)).split(sizes)
+    filled = [torch.nn.functional.pad(labels, (0, longest - labels.shape[1]), value=-100) for _, _, labels in given]
+    found = models[0].losses(stack(parts, models[0].injection.shapes), torch.cat(filled)).split(sizes)
     sum(part.sum() for part in found).backward()
     for model, losses, (wanted, gradients) in zip(models, found, alone, strict=True):
         assert torch.allclose(losses, wanted, atol=1e-5)
@@ -50,6 +54,12 @@ def together(cases: list[tuple[str, dict[str, Any]]], sizes: list[int], **where:
 @pytest.mark.parametrize("d_kv", [8, 64])  # with wide heads projecting takes fewer operations
 def test_different_methods_lengths_and_sites(attention: str, d_kv: int) -> None:
     together(METHODS, [5, 5, 5, 5], attention=attention, d_kv=d_kv)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("cross", ["absorbed", "projected"])
+def test_sources_without_padding(attention: str, cross: str) -> None:
+    together(METHODS[:3], [5, 5, 5], padded=False, cross=cross, attention=attention)
 
 
 def test_batches_of_different_sizes() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.cli import main
+from mmpt.cli import CONF, main
 from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.models.adapted import AdaptedModel
@@ -83,6 +83,34 @@ def test_methods_that_the_encoder_or_their_own_attention_needs_have_no_table() -
     assert [seats(*f"method={words}".split()) for words in alone] == [None] * len(alone)
 
 
+def test_a_trial_that_fails_before_its_training_ends_no_other(tmp_path: Path) -> None:
+    (tmp_path / "c2").write_text("no folder")
+    sweep = [*SMALL, "trainer.max_steps=4", "trainer.eval_strategy=no", f"run.root={tmp_path / 'runs'}", "seed=1,2"]
+    assert main([*PACK, *sweep, "cache=disk", f"cache.dir='{tmp_path}/c${{seed}}'"]) == 1
+    assert sorted(map(status, runs(tmp_path / "runs"))) == ["done", "failed"]
+
+
+def test_a_run_twice_in_a_sweep_does_not_meet_its_own_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = [*SMALL, "trainer.max_steps=2", "trainer.eval_strategy=no", f"run.root={tmp_path}", "cache.max_gb=1,2"]
+    assert main([*PACK, *sweep]) == 0
+    assert len(runs(tmp_path)) == 1 and "done before" in capsys.readouterr().out
+
+
+def test_what_decides_whether_trials_share_a_pack() -> None:
+    def key(*words: str) -> str | None:
+        return table(check(compose(["method=multimask", *words], CONF)))
+
+    assert key() is not None and key() == key("seed=2", "method.num_virtual_tokens=3", "method.lr.masks=0.1", "task=cb")
+    assert key() != key("method.layers=last_1") and key() != key("++trainer.bf16=true")
+    for words in (["method.sites=[encoder]"], ["model.dropout=backbone"], ["method.gate=true"], ["method=lora"]):
+        assert key(*words) is None
+    paper = ["method.layout=paper", "method.sites=[decoder]"]
+    assert key(*paper) == key(*paper, "method.num_routes=3") != key()
+    assert key(*paper) != key(*paper, "method.share_type=prepend") and key(*paper) != key(
+        *paper, "method.num_virtual_tokens=3"
+    )
+
+
 def test_a_bad_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", "hydra/launcher=pack", "hydra.launcher.size=0", *SMALL]) == 2
     assert "hydra.launcher.size=0 must be a whole number" in capsys.readouterr().err
@@ -140,6 +168,14 @@ def test_one_trials_error_ends_no_other() -> None:
     assert first.error is None and third.error is None and len(first.result) == len(third.result) == 3
 
 
+def test_a_trial_that_exits_ends_no_other() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    first, second = Pack({"a": leave, "b": lambda: "done"}).run()
+    assert isinstance(first.error, SystemExit) and second.result == "done"
+
+
 def test_an_interrupt_reaches_every_trial() -> None:
     told = []
 
@@ -167,6 +203,7 @@ def test_a_pass_that_fails_ends_its_trials_with_the_error(monkeypatch: pytest.Mo
     monkeypatch.setattr("mmpt.training.pack.stack", broken)
     seats = Pack(works([[], []])).run()
     assert all(isinstance(place.error, MemoryError) for place in seats)
+    assert seats[0].error is not seats[1].error, "their traces would grow into each other"
 
 
 def test_clocks_count_own_turns_and_a_share_of_passes() -> None:

@@ -242,6 +242,13 @@ def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys:
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
 
 
+def test_evaluation_by_steps_keeps_the_best_checkpoint(tmp_path: Path) -> None:
+    directory = tmp_path / "r"
+    result = run(directory, "trainer.eval_strategy=steps", "trainer.logging_steps=2", "trainer.max_steps=8")
+    assert result["best_step"] < 8 or (directory / "checkpoints" / "checkpoint-8").is_dir()
+    assert (directory / "checkpoints" / f"checkpoint-{result['best_step']}").is_dir()
+
+
 def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
