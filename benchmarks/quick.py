@@ -25,7 +25,7 @@ def main() -> None:
         rows = step.measure(shape, "rte", rounds, [PEFT, BEST], memory=False)
         show(rows)
         found[f"step_{shape}_vs_peft"] = rows[-1]["peft prefix / this"]
-    rows = epoch.measure(examples=320, validation=64, rounds=1)
+    rows = epoch.measure(examples=160, validation=32, rounds=1)
     show(rows)
     found["epoch_t5_small_vs_peft"] = rows[-1]["peft prefix / this"]
     found["first_epoch_t5_small_vs_peft"] = rows[1]["peft prefix / this"]
