@@ -82,7 +82,7 @@ class Method(nn.Module):
     @property
     def changes_encoder(self) -> str | None:
         """The setting by which the encoder's output depends on trained parameters; None where it is a constant."""
-        return "method.sites has encoder" if "encoder" in getattr(self.options, "sites", ()) else None
+        return None
 
     @property
     def frontier(self) -> Frontier:

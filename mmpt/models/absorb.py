@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.errors import ModelError
-from mmpt.models.inject import carried, for_batch
+from mmpt.models.inject import LayerPrefix, carried, for_batch
 
 ROWS = 8  # of a slice of the batch with a length of its own
 WORTH = 0.1  # share of the tokens that cutting the batch must spare
@@ -104,14 +104,9 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
     query = module.q(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, U, k)
     fold_key, fold_value = (weight.weight.unflatten(0, (heads, -1)) for weight in (module.k, module.v))  # (H, k, d)
     folded = _per_head(query, fold_key).reshape(batch, heads * queries, width)
-    whole = carried(module)
-    gated = whole is not None and whole.output_gate is not None
-    prefix = None if gated else whole
-    before = None if prefix is None else _times(query, prefix.key.transpose(2, 3))  # (B, H, U, P)
-    if prefix is not None and before is not None and prefix.key_gate is not None:
-        before = before * for_batch(prefix.key_gate, batch)[:, None, None].to(before.dtype)
-    if prefix is not None and before is not None and prefix.real is not None:
-        before = before.masked_fill(~for_batch(prefix.real, batch)[:, None, None], float("-inf"))
+    prefix = carried(module)
+    apart = prefix is not None and prefix.output_gate is not None
+    before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
     seen, weights = [], []
     cut = _chunks(mask, *states.shape[:2])
     sizes = [rows.stop - rows.start for rows, _ in cut]
@@ -131,14 +126,26 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
         seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
     context = _per_head(torch.cat(seen).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
     if prefix is not None:
-        weight = torch.cat(weights)  # (B, H, U, P)
-        if prefix.value_gate is not None:
-            weight = weight * for_batch(prefix.value_gate, batch)[:, None, None].to(weight.dtype)
-        context = context + _times(weight, prefix.value)
-    if whole is not None and gated:
-        context = context + whole.apart(query, 1.0)
+        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(torch.cat(weights), prefix))
     output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
     return output
+
+
+def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
+    """Scores (B, H, U, P) of queries (B, H, U, k) for a prefix."""
+    scores = _times(query, prefix.key.transpose(2, 3))
+    if prefix.key_gate is not None:
+        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, None, None].to(scores.dtype)
+    if prefix.real is not None:
+        scores = scores.masked_fill(~for_batch(prefix.real, query.shape[0])[:, None, None], float("-inf"))
+    return scores
+
+
+def _prefix_context(weights: Tensor, prefix: LayerPrefix) -> Tensor:
+    """What attention weights (B, H, U, P) take from a prefix, (B, H, U, k)."""
+    if prefix.value_gate is not None:
+        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, None, None].to(weights.dtype)
+    return _times(weights, prefix.value)
 
 
 def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, int]]:

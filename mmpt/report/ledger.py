@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.report.load import Run, one_line
+from mmpt.sweep.ledger import FOLDER
 
-PATTERN = ".sweeps/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
+PATTERN = f"{FOLDER}/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
 
 
 def lost_trials(root: Path, found: set[str]) -> Iterator[Run]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmpt.errors import RunError
 from mmpt.report.settings import Settings, SettingsReader
+from mmpt.sweep.ledger import FOLDER
 
 Result = dict[str, Any]
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
@@ -159,7 +160,7 @@ def find_runs(place: Path, unreadable: Callable[[OSError], object] | None = None
         if "status.json" in files or "result.json" in files:
             names.clear()
             yield Path(folder)
-        names[:] = sorted(name for name in names if name != ".sweeps")
+        names[:] = sorted(name for name in names if name != FOLDER)
 
 
 def read_run(directory: Path, reader: SettingsReader) -> Run:

@@ -188,6 +188,12 @@ def seat() -> Seat | None:
     return found
 
 
+def stacking_seat(config: Config) -> Seat | None:
+    """The seat of the trial that is running, where its passes are stacked with those of others; else None."""
+    place = seat()
+    return place if place is not None and table(config) is not None else None
+
+
 def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 

@@ -33,7 +33,7 @@ from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
 from mmpt.training.names import PREDICTIONS, summary
-from mmpt.training.pack import seat, table
+from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.record import RunRecord, read_status
 from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
 
@@ -107,9 +107,9 @@ def run_experiment(
         result = record.result()
         console.final_table(result)
         return result
-    shares = place is not None and table(config) is not None
+    shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = place.pack.backbone(config.model) if place is not None and shares else load_backbone(config.model)
+    backbone = load_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)

@@ -21,7 +21,7 @@ from mmpt.training import names
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
-from mmpt.training.pack import Pass, seat, table
+from mmpt.training.pack import Pass, stacking_seat
 
 WEIGHTS = "method.safetensors"
 
@@ -101,6 +101,7 @@ class PrefixTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
+        self._place = stacking_seat(config)
         self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
 
@@ -154,11 +155,10 @@ class PrefixTrainer(Trainer):
         Raises:
             TrainingError: The loss is not a finite number.
         """
-        place = seat()
-        if place is None or table(self.config) is None:
+        if self._place is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
-            loss = place.training_pass(self._pass(inputs, num_items_in_batch))
+            loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
         self._watch(loss)
         return loss
 
