@@ -110,7 +110,9 @@ def run_experiment(
     shared = stacking_seat(config)
     # before the run directory is touched
     backbone = load_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
-    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    evaluator = Evaluator(
+        task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
+    )
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
