@@ -29,7 +29,7 @@ from mmpt.cache.store import Store, Tensors
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.backbone import embed, word_embeddings
 from mmpt.models.encoder import lower
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
@@ -95,10 +95,10 @@ def fill(
     layers = model.frontier.layers
     if layers is None:
         raise ValueError(f"nothing is constant: {model.frontier.reason}")
-    starts, table = first_rows(lengths), word_embeddings(model.backbone)
+    starts = first_rows(lengths)
     with model.injection.active({}):
         for rows, batch in batches:
-            embeddings, mask = table(batch["input_ids"]), batch["attention_mask"]
+            embeddings, mask = embed(model.backbone, batch["input_ids"]), batch["attention_mask"]
             states = lower(model.backbone, embeddings, mask, layers)
             means = mean_embedding(embeddings, mask)
             for place, row in enumerate(rows):

@@ -20,7 +20,7 @@ from mmpt.errors import ConfigError
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.encoder import upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
@@ -98,7 +98,7 @@ class AdaptedModel(nn.Module):
         injection = Injection(backbone.model)
         absorb.install(injection.modules["cross"], backbone.cross_attention)
         width = word_embeddings(backbone.model).embedding_dim
-        method = build(name, options, BackboneShape(width, injection.shapes))
+        method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
         method.attach(backbone.model)
         model = cls(backbone.model, method, injection, dropout=dropout)
         if initialise:
@@ -118,7 +118,7 @@ class AdaptedModel(nn.Module):
 
         The contribution's prefixes stay set for the decoder passes that follow.
         """
-        embeddings = word_embeddings(self.backbone)(input_ids)
+        embeddings = embed(self.backbone, input_ids)
         contribution = self.method(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         self.injection.set(contribution.prefixes)
         if contribution.embedding_update is not None:
@@ -254,6 +254,9 @@ def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
     return embeddings + F.pad(update, (0, 0, 0, tokens - update.shape[-2]))
 
 
+_SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
+
+
 class VocabularyRecorder:
     """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
 
@@ -284,32 +287,32 @@ class VocabularyRecorder:
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""
-        table = word_embeddings(self.backbone.model).weight
-        return table[ids.to(table.device)].detach().float()
+        device = word_embeddings(self.backbone.model).weight.device
+        return embed(self.backbone.model, ids.to(device)).detach().float()
 
     @torch.no_grad()
     def keys_values(self, ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values of ids (P,) as source and as target, by site, each (L, H, P, k), float32."""
-        sites: dict[str, list[Any]] = dict(self.injection.modules)
+        sites, architecture = self.injection.modules, self.injection.architecture
         read: dict[nn.Module, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-            source = kwargs.get("key_value_states")
-            read[module] = (args[0] if source is None else source)[0]  # (P, d)
+            source = next((kwargs[name] for name in _SOURCES if kwargs.get(name) is not None), None)
+            states = kwargs["hidden_states"] if not args else args[0]
+            read[module] = (states if source is None else source)[0]  # (P, d)
 
         hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
         ids = ids.to(self.backbone.model.device).unsqueeze(0)
+        target = {"decoder_input_ids": ids, "use_cache": False} if architecture.kind == "seq2seq" else {}
         try:
             with self.injection.active({}):
-                self.backbone.model(input_ids=ids, decoder_input_ids=ids, use_cache=False)
+                self.backbone.model(input_ids=ids, **target)
         finally:
             for hook in hooks:
                 hook.remove()
         result = {}
         for site, modules in sites.items():
-            heads = self.injection.shapes[site].heads
-            pairs = [
-                [p(read[m]).unflatten(-1, (heads, -1)).transpose(0, 1).float() for p in (m.k, m.v)] for m in modules
-            ]
-            result[site] = (torch.stack([key for key, _ in pairs]), torch.stack([value for _, value in pairs]))
+            pairs = [architecture.keys_values(module, read[module]) for module in modules]
+            key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
+            result[site] = (key, value)
         return result
