@@ -53,6 +53,11 @@ class Backbone:
         """The model's row of the table of architectures."""
         return architecture_of(self.model.config.model_type)
 
+    @property
+    def kind(self) -> Kind:
+        """A file of ``mmpt.models.kinds``."""
+        return self.architecture.kind
+
 
 def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto") -> Backbone:
     """Load what ``config`` names, frozen, with attention that can carry prefixes.
