@@ -54,7 +54,7 @@ class ModelConfig:
     source: Literal["bundled", "hub", "path", "random"] = "bundled"
     path: str | None = None  # local directory, or hub id where source is hub
     revision: str | None = None
-    architecture: str = "t5"  # model_type that the checkpoint must state
+    architecture: str = "t5"  # model_type that the checkpoint must state; auto: whatever it states
     config: dict[str, Any] = field(default_factory=dict)  # shape of a random backbone
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"

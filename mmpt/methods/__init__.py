@@ -48,5 +48,6 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
         raise ConfigError(f"options of method={name}: {error}") from error
     if problems := values.problems():
         raise ConfigError(problems)
+    values = values.for_architecture(shape.architecture)
     method: Method = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name])(values, shape)
     return method

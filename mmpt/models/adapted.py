@@ -20,7 +20,7 @@ from mmpt.data.collate import Encoded as Tokens
 from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
 
@@ -125,7 +125,7 @@ class AdaptedModel(nn.Module, ABC):
         injection = Injection(backbone.model)
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
-        method = build(name, options, BackboneShape(width, injection.shapes))
+        method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
@@ -162,7 +162,7 @@ class AdaptedModel(nn.Module, ABC):
         Returns:
             Word embeddings (B, P+T, d) with the method's prompt and update, the mask (B, P+T), the contribution.
         """
-        embeddings = word_embeddings(self.backbone)(input_ids)
+        embeddings = embed(self.backbone, input_ids)
         contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         if contribution.embedding_update is not None:
             embeddings = _updated(embeddings, contribution.embedding_update)

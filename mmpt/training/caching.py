@@ -130,7 +130,7 @@ class SplitCache:
         return cached
 
     def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
-        layers, total = self.model.frontier.layers, self.model.method.shape.sites["encoder"].layers
+        layers, total = self.model.frontier.layers, self.model.method.shape.first_stack.layers
         part = "" if layers == total else f" up to layer {layers} of {total}"
         size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
         dtype = "" if self.config.dtype == "model" else f" as {self.config.dtype}"

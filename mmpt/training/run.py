@@ -109,7 +109,10 @@ def run_experiment(
         return result
     shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = load_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
+    if shared is None:
+        backbone = load_backbone(config.model, sites=config.method.options.get("sites", "auto"))
+    else:
+        backbone = shared.pack.backbone(config.model)
     evaluator = Evaluator(
         task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from mmpt.data.collate import IGNORED, TextToText
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed
 from mmpt.models.encoder import lower, upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
@@ -43,7 +43,7 @@ class EncoderDecoder(AdaptedModel):
         """See the base class."""
         layers = self.frontier.layers
         assert layers is not None
-        embeddings = word_embeddings(self.backbone)(batch["input_ids"])
+        embeddings = embed(self.backbone, batch["input_ids"])
         return lower(self.backbone, embeddings, batch["attention_mask"], layers)
 
     def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
