@@ -65,19 +65,19 @@ def load(directory: str | Path, *, model: str | None = None) -> Predictor:
     """
     path = Path(directory).expanduser()
     adapter = read_adapter(path)
-    parts = _parts(adapter, path)
+    stated_task, evaluation, length, seed = _parts(adapter, path)
+    task = Task(stated_task)
     stated = dict(adapter.description["backbone"])
     fingerprint = stated.pop("fingerprint", None)
     if model is not None:
         stated |= {"source": "path", "path": model}
-    backbone = load_backbone(_build(ModelConfig, stated, "backbone", path))
+    backbone = load_backbone(_build(ModelConfig, stated, "backbone", path), classes=task.outputs)
     if backbone.fingerprint != fingerprint:
         raise AdapterError(
             f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
             f"({backbone.fingerprint[:12]}); give the original with --model DIR"
         )
-    task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
+    evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
     load_state(adapted.method, adapter.state, str(path))
     return Predictor(adapted, evaluator)

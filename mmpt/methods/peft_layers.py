@@ -59,6 +59,8 @@ def put_in(backbone: nn.Module, config: Any, targets: Sequence[str], part: str) 
             f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers are "
             f"{', '.join(sorted(layers))}"
         )
+    # a classification head is trained as it is
+    config.exclude_modules = [name for name in linear if backbone.get_parameter(f"{name}.weight").requires_grad] or None
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's linear layers
     inject_adapter_in_model(config, backbone)
     found = {name: value for name, value in backbone.named_parameters() if part in name}

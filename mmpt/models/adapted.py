@@ -79,6 +79,7 @@ class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
 
     READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
         """Join the two; :meth:`build` is the usual way.
@@ -126,6 +127,7 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
+        method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
@@ -136,6 +138,11 @@ class AdaptedModel(nn.Module, ABC):
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
         """Change the backbone as this kind needs it, before the method is attached. The default changes nothing."""
 
+    @classmethod
+    def head(cls, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """Parameters of the backbone, by name, that are trained whatever the method is. By default there are none."""
+        return {}
+
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
         drops = mode and self.dropout
@@ -143,6 +150,11 @@ class AdaptedModel(nn.Module, ABC):
             super().train(mode)
             self.backbone.train(drops)
         return self
+
+    @property
+    def width(self) -> int:
+        """Model width d, that of hidden states; some networks have smaller word embeddings."""
+        return int(self.backbone.config.hidden_size)
 
     @property
     def frontier(self) -> Frontier:
@@ -168,7 +180,8 @@ class AdaptedModel(nn.Module, ABC):
             embeddings = _updated(embeddings, contribution.embedding_update)
         if contribution.prompt is not None:
             prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
-            embeddings = torch.cat([prompt, embeddings], dim=1)
+            before, after = embeddings.tensor_split([self.PROMPT_AT], dim=1)
+            embeddings = torch.cat([before, prompt, after], dim=1)
             attention_mask = F.pad(attention_mask, (prompt.shape[1], 0), value=1)
         return embeddings, attention_mask, contribution
 

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
 
@@ -197,12 +198,15 @@ def stacking_seat(config: Config) -> Seat | None:
 def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
-    By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or has
-    ``method.gate``.
+    By itself runs what isn't an encoder-decoder, changes it or reaches its encoder (no constant then), drops out in the
+    frozen network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or
+    has ``method.gate``.
     """
     options = config.method.options
     sites = options.get("sites")
+    architecture = ARCHITECTURES.get(config.model.architecture)
+    if architecture is None or architecture.kind != "seq2seq":
+        return None
     trainer = config.trainer
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None

@@ -110,7 +110,8 @@ def run_experiment(
     shared = stacking_seat(config)
     # before the run directory is touched
     if shared is None:
-        backbone = load_backbone(config.model, sites=config.method.options.get("sites", "auto"))
+        sites = config.method.options.get("sites", "auto")
+        backbone = load_backbone(config.model, sites=sites, classes=task.outputs)
     else:
         backbone = shared.pack.backbone(config.model)
     evaluator = Evaluator(
