@@ -41,9 +41,11 @@ class Architecture:
     Attributes:
         kind: ``seq2seq`` (encoder and decoder), ``causal`` (decoder alone) or ``encoder`` (with a classification head).
         sites: Attention modules by site; one stack has one site, ``self``.
-        key: The projection to keys, from an attention module; ``fused`` where one gives queries, keys and values.
+        key: The projection to keys, from an attention module; not used where there is ``fused``.
         value: The projection to values.
-        fused: The projection to all three, in this order.
+        query: The projection to queries.
+        output: The projection of what attention gives.
+        fused: The projection to queries, keys and values, in this order.
         key_norm: What is applied to each head's keys after their projection.
         head_dim: The attention module's attribute with the head width.
         relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
@@ -58,6 +60,8 @@ class Architecture:
     sites: Mapping[str, SitePath]
     key: str = "k_proj"
     value: str = "v_proj"
+    query: str = "q_proj"
+    output: str = "o_proj"
     fused: str | None = None
     key_norm: str | None = None
     head_dim: str = "head_dim"
@@ -123,6 +127,8 @@ _T5 = Architecture(
     },
     key="k",
     value="v",
+    query="q",
+    output="o",
     head_dim="key_value_proj_dim",
     relative_bias=True,
     peft="t5",  # mt5 too: what the papers name
@@ -146,8 +152,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "t5": _T5,
     "mt5": _T5,
     "umt5": _T5,
-    "bart": Architecture("seq2seq", _BART_SITES, peft="bart"),
-    "pegasus": Architecture("seq2seq", _BART_SITES, scales_ids=True, peft="bart"),
+    "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", peft="bart"),
+    "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", scales_ids=True, peft="bart"),
     "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", peft="gpt2"),
     "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, peft="opt"),
     "llama": Architecture("causal", _LLAMA_SITES, peft="llama"),

@@ -28,7 +28,7 @@ class EncoderDecoder(AdaptedModel):
     @classmethod
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
         """Let cross attention absorb the projections of the source."""
-        absorb.install(injection.modules["cross"], backbone.cross_attention)
+        absorb.install(injection.modules["cross"], backbone.cross_attention, backbone.architecture)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
         """See the base class."""
