@@ -77,7 +77,7 @@ def load(directory: str | Path, *, model: str | None = None) -> Predictor:
             f"({backbone.fingerprint[:12]}); give the original with --model DIR"
         )
     task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed)
+    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
     adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
     load_state(adapted.method, adapter.state, str(path))
     return Predictor(adapted, evaluator)

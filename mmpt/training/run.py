@@ -113,7 +113,9 @@ def run_experiment(
         backbone = load_backbone(config.model, sites=config.method.options.get("sites", "auto"))
     else:
         backbone = shared.pack.backbone(config.model)
-    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    evaluator = Evaluator(
+        task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
+    )
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )

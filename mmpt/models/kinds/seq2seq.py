@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from mmpt.data.collate import IGNORED
+from mmpt.data.collate import IGNORED, TextToText
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, embed
@@ -24,6 +24,8 @@ from mmpt.models.loss import only_labelled, row_losses
 
 class EncoderDecoder(AdaptedModel):
     """A frozen encoder-decoder with a method; :class:`Encoded` has the encoder's output."""
+
+    READING = TextToText
 
     @classmethod
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
