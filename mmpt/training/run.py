@@ -25,6 +25,7 @@ from mmpt.data.tasks import Task
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.training import processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
@@ -179,6 +180,8 @@ class _Run:
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        if config.trainer.get("gradient_checkpointing"):
+            checkpoint_layers(model.injection)
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
