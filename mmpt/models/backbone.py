@@ -35,6 +35,7 @@ class Backbone:
     fingerprint: str
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
+    kind: str = "seq2seq"  # a file of mmpt.models.kinds
 
 
 def load_backbone(config: ModelConfig, *, seed: int = 0) -> Backbone:
