@@ -121,12 +121,7 @@ class AdaptedModel(nn.Module):
         embeddings = word_embeddings(self.backbone)(input_ids)
         contribution = self.method(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         self.injection.set(contribution.prefixes)
-        if contribution.embedding_update is not None:
-            embeddings = _updated(embeddings, contribution.embedding_update)
-        if contribution.prompt is not None:
-            prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
-            embeddings = torch.cat([prompt, embeddings], dim=1)
-            attention_mask = F.pad(attention_mask, (prompt.shape[1], 0), value=1)
+        embeddings, attention_mask = encoder_input(contribution, embeddings, attention_mask)
         encoder = self.backbone.get_encoder()
         states = encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
         return Encoded(states, attention_mask, contribution)
@@ -245,6 +240,17 @@ class AdaptedModel(nn.Module):
             raise ValueError("a static cache needs max_new_tokens, its size")
         model: Any = self.backbone
         return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
+
+
+def encoder_input(contribution: Contribution, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T)."""
+    if contribution.embedding_update is not None:
+        embeddings = _updated(embeddings, contribution.embedding_update)
+    if contribution.prompt is not None:
+        prompt = contribution.prompt.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
+        embeddings = torch.cat([prompt, embeddings], dim=1)
+        mask = F.pad(mask, (prompt.shape[1], 0), value=1)
+    return embeddings, mask
 
 
 def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
