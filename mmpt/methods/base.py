@@ -96,11 +96,6 @@ class Method(nn.Module):
     def attach(self, backbone: nn.Module) -> None:
         """Change the backbone itself, for methods that live inside it. The default changes nothing."""
 
-    @property
-    def leaves_backbone(self) -> bool:
-        """Whether the backbone stays as it was, so that another run may use it."""
-        return type(self).attach is Method.attach
-
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}

@@ -22,6 +22,7 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
+from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
@@ -184,7 +185,7 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        if model.method.leaves_backbone and stacking_seat(config) is None:
+        if not lives_inside(config.method.name) and stacking_seat(config) is None:
             give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
