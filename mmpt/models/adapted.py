@@ -162,10 +162,10 @@ class AdaptedModel(nn.Module, ABC):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
         """Run method and network on source ids (B, T) and their mask (B, T)."""
-        return self.read(*self.embed(input_ids, attention_mask))
+        return self.encode_embeddings(*self.embed(input_ids, attention_mask))
 
     @abstractmethod
-    def read(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """Run the network on what :meth:`embed` gives."""
 
     @abstractmethod

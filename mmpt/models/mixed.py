@@ -76,7 +76,7 @@ def encode(models: Sequence[AdaptedModel], rows: Sequence[int], input_ids: Tenso
     mask = torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in masks])
     prefixes = stack_prefixes(contributions, rows, first.injection.shapes, states)
     first.injection.set(prefixes)
-    return first.read(states, mask, Contribution(prefixes))
+    return first.encode_embeddings(states, mask, Contribution(prefixes))
 
 
 @torch.no_grad()

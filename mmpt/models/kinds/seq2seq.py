@@ -31,7 +31,7 @@ class EncoderDecoder(AdaptedModel):
         """Let cross attention absorb the projections of the source."""
         absorb.install(injection.modules["cross"], backbone.cross_attention)
 
-    def read(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
         encoder = self.backbone.get_encoder()
         states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
