@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,16 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mmpt.data.collate import IGNORED
+from mmpt.data.collate import Encoded as Tokens
+from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,22 @@ class Output:
         return self.losses.sum() / self.tokens
 
 
+class Reading(Protocol):
+    """How a kind of model reads a task."""
+
+    candidates: list[list[int]]  # label ids of every label; none for free text
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Prepare the labels."""
+
+    def encode(self, examples: Sequence[Example]) -> Tokens:
+        """Tokenise a split."""
+
+
 class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
+
+    READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
         """Join the two; :meth:`build` is the usual way.
@@ -106,7 +125,7 @@ class AdaptedModel(nn.Module, ABC):
         injection = Injection(backbone.model)
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
-        method = build(name, options, BackboneShape(width, injection.shapes))
+        method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
@@ -143,7 +162,7 @@ class AdaptedModel(nn.Module, ABC):
         Returns:
             Word embeddings (B, P+T, d) with the method's prompt and update, the mask (B, P+T), the contribution.
         """
-        embeddings = word_embeddings(self.backbone)(input_ids)
+        embeddings = embed(self.backbone, input_ids)
         contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask)
         return embeddings, attention_mask, contribution

@@ -22,7 +22,6 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
@@ -111,8 +110,13 @@ def run_experiment(
         return result
     shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = take_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
-    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    if shared is None:
+        backbone = take_backbone(config.model, config.method.options.get("sites", "auto"))
+    else:
+        backbone = shared.pack.backbone(config.model)
+    evaluator = Evaluator(
+        task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
+    )
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
@@ -185,7 +189,7 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        if not lives_inside(config.method.name) and stacking_seat(config) is None:
+        if stacking_seat(config) is None:
             give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
