@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,7 @@ import yaml
 
 from mmpt.errors import RunError
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, read_jsonl, write_json, write_text, writing
+from mmpt.training.files import dumps, read_json, write_json, write_text, writing
 
 State = Literal["new", "done", "resume"]
 
@@ -108,7 +107,7 @@ class RunRecord:
         write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(self.directory / "environment.json", environment())
         if self._state == "resume":
-            self.truncate_metrics(sys.maxsize)  # a line cut short by a crash
+            self._drop_half_a_line()
 
     def _find_state(self) -> State:
         if not (self.directory / "status.json").exists():
@@ -173,18 +172,33 @@ class RunRecord:
         with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the metrics beyond a step, before training goes on from there, and any line that was cut short.
+    def metrics_size(self) -> int:
+        """Bytes of ``metrics.jsonl`` so far."""
+        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+
+    def truncate_metrics(self, size: int) -> bool:
+        """Drop the metrics beyond those of a checkpoint, before training goes on from there.
 
         Args:
-            step: The last step to keep.
+            size: What :meth:`metrics_size` was then.
+
+        Returns:
+            Whether all of them are there: another system may have lost some.
 
         Raises:
             RunError: The file can't be written.
         """
+        there = self.metrics_size()
+        if there > size:
+            with writing(self.metrics_path):
+                os.truncate(self.metrics_path, size)
+        return there >= size
+
+    def _drop_half_a_line(self) -> None:
+        """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
-            kept = [line for line in read_jsonl(self.metrics_path) if line["step"] <= step]
-            write_text(self.metrics_path, "".join(dumps(line) + "\n" for line in kept))
+            with writing(self.metrics_path):
+                self.truncate_metrics(self.metrics_path.read_bytes().rfind(b"\n") + 1)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -239,7 +253,7 @@ class RunRecord:
         self.close()
 
     def interrupt(self) -> None:
-        """Note that the user stopped the run; the lock is given back. Never raises."""
+        """Note that a signal stopped the run; the lock is given back. Never raises."""
         with contextlib.suppress(RunError):
             self._write_status("interrupted")
         self.close()

@@ -26,7 +26,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.kept import give_back, take_backbone
-from mmpt.training import processes
+from mmpt.training import interruption, processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
@@ -36,7 +36,8 @@ from mmpt.training.loggers import Loggers, make_logger
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.record import RunRecord, read_status
-from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
+from mmpt.training.resumable import last_checkpoint, metrics_bytes
+from mmpt.training.trainer import PrefixTrainer, training_arguments
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,19 @@ def run_experiment(
 
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
+        Stopped: A signal asked for it. The run directory then says ``interrupted``.
     """
+    with interruption.heeding():
+        interruption.check()
+        return _run_experiment(config, resolved, identity, on_score)
+
+
+def _run_experiment(
+    config: Config,
+    resolved: dict[str, Any],
+    identity: Identity | None,
+    on_score: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
     place = seat()
     clock = time.perf_counter if place is None else place.clock
     began = clock()
@@ -124,10 +137,8 @@ def run_experiment(
     run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
         result = record.finish(run.carry_out())
-    except KeyboardInterrupt:
-        record.interrupt()
-        logger.finish("interrupted")
-        console.note(f"interrupted; the same command goes on from the last checkpoint; run directory: {directory}")
+    except (KeyboardInterrupt, SystemExit):
+        run.interrupt()
         raise
     except BaseException as error:
         record.fail(error)
@@ -210,6 +221,16 @@ class _Run:
             "warnings": warnings,
         }
 
+    def interrupt(self) -> None:
+        """Note that a signal ended the run, and say where the same command goes on."""
+        with interruption.last_words():
+            checkpoint = last_checkpoint(self.record.checkpoints_dir) if processes.rank() == 0 else None
+            self.record.interrupt()
+            where = "the beginning" if checkpoint is None else f"step {_step(checkpoint)}"
+            note = f"interrupted; the same command goes on from {where}; run directory: {self.record.directory}"
+            self.console.note(note)
+            self.logger.finish("interrupted")
+
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
         """Run the encoder once over all splits where it is a constant, and say so, or say what prevents it."""
         seen = arguments.max_steps * examples_a_step(arguments)
@@ -242,7 +263,7 @@ class _Run:
         if self.record.state != "resume":
             return None
         checkpoint = last_checkpoint(self.record.checkpoints_dir)
-        return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        return -1 if checkpoint is None else _step(checkpoint)
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
@@ -261,12 +282,13 @@ class _Run:
         """Train, from the last checkpoint where there is one; returns seconds."""
         resumes = self.record.state == "resume"
         checkpoint = processes.from_first(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
-        done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        done = 0 if checkpoint is None else _step(checkpoint)
         if resumes:
-            self.record.truncate_metrics(done if checkpoint is not None else -1)
+            if not self.record.truncate_metrics(0 if checkpoint is None else metrics_bytes(checkpoint)):
+                self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"going on with an interrupted run, from step {done}")
         began = self.clock()
-        with self.console.progress(total_steps(trainer), done) as journal.progress:
+        with interruption.deferred(), self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
         return self.clock() - began
@@ -327,6 +349,10 @@ class _Run:
             "max_length": config.data.max_length,
             "seed": config.seed,
         }
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def examples_a_step(arguments: TrainingArguments) -> int:
