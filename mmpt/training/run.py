@@ -114,13 +114,7 @@ def _run_experiment(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
-        if processes.rank() > 0:
-            return read_json(directory.expanduser() / "result.json")
-        record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
-        console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
-        result = record.result()
-        console.final_table(result)
-        return result
+        return _shown_again(directory, console)
     shared = stacking_seat(config)
     # before the run directory is touched
     if shared is None:
@@ -133,6 +127,9 @@ def _run_experiment(
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
+    if record.state == "done":  # by another process, while the backbone was loaded
+        record.close()
+        return _shown_again(directory, console)
     logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
     run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
@@ -146,6 +143,14 @@ def _run_experiment(
         raise
     logger.summary(summary(result))
     logger.finish("done")
+    console.final_table(result)
+    return result
+
+
+def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
+    """Show what a finished run found; no lock is needed."""
+    console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
+    result = read_json(directory.expanduser() / "result.json")
     console.final_table(result)
     return result
 
