@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ class Backbone:
     fingerprint: str
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
+    kind: str = "seq2seq"  # a file of mmpt.models.kinds
+    # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
 
 def load_backbone(config: ModelConfig, *, seed: int = 0) -> Backbone:

@@ -22,9 +22,11 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
+from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
-from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.backbone import Backbone
+from mmpt.models.kept import give_back, take_backbone
 from mmpt.training import processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
@@ -109,7 +111,7 @@ def run_experiment(
         return result
     shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = load_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
+    backbone = take_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
     evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
@@ -179,10 +181,12 @@ class _Run:
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         train_seconds = self._train(trainer, journal)
-        scores = self._evaluate(trainer.adapted, validation, test)
+        scores = self._evaluate(trainer, validation, test)
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
+        if not lives_inside(config.method.name) and stacking_seat(config) is None:
+            give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
         return {
@@ -263,12 +267,13 @@ class _Run:
         journal.progress = None
         return self.clock() - began
 
-    def _evaluate(self, model: AdaptedModel, validation: Prepared, test: Prepared) -> dict[str, Any]:
+    def _evaluate(self, trainer: PrefixTrainer, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""
         scores: dict[str, Any] = {}
         for number, decoding in enumerate(self.config.evaluation.decoding):
             for name, split in (("validation", validation), ("test", test)):
-                predictions = self.evaluator.predict(model, split, decoding)
+                known = trainer.known_predictions() if number == 0 and split is validation else None
+                predictions = known or self.evaluator.predict(trainer.adapted, split, decoding)
                 scores[name if number == 0 else f"{name}_{decoding}"] = self.evaluator.scores(
                     split, predictions, decoding
                 )

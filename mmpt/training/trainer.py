@@ -19,7 +19,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state, read_state, save_state
 from mmpt.training import names
 from mmpt.training.callbacks import Journal
-from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
+from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
 from mmpt.training.pack import Pass, stacking_seat
 
@@ -102,6 +102,7 @@ class PrefixTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
         self._place = stacking_seat(config)
+        self._predicted: dict[int, Predictions] = {}  # of the validation split, by step: the best so far and the last
         self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
 
@@ -223,6 +224,9 @@ class PrefixTrainer(Trainer):
         decoding = self.config.evaluation.decoding[0]
         predictions = self.evaluator.predict(self.adapted, self.validation, decoding)
         scores = self.evaluator.scores(self.validation, predictions, decoding)
+        best = self.state.best_global_step
+        self._predicted = {step: kept for step, kept in self._predicted.items() if step == best}
+        self._predicted[self.state.global_step] = predictions
         primary = self.evaluator.task.primary
         loss = float("nan") if predictions.loss is None else predictions.loss
         metrics = {"eval_score": float(scores[primary]), "eval_loss": loss}
@@ -238,6 +242,11 @@ class PrefixTrainer(Trainer):
             self.journal.on_score(step, metrics["eval_score"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def known_predictions(self) -> Predictions | None:
+        """What the model of the best step said of the validation split; None where this process hasn't asked it."""
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        return None if best is None else self._predicted.get(best)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         """Write the method's parameters, never the backbone, and no pickled arguments."""
