@@ -16,9 +16,9 @@ import argparse
 import json
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import Run, load
 from mmpt.report.records import record
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
-from mmpt.report.tables import decimal, full, grid, interval, markdown, p_value, whole
+from mmpt.report.settings import flatten
+from mmpt.report.tables import decimal, full, grid, markdown, p_value, whole
 from mmpt.training.files import read_jsonl, write_bytes
 
 RESULTS = Path(__file__).parent / "results" / "compare"
@@ -69,8 +70,8 @@ def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
         RunError: No complete row has that label.
     """
     by_label: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        by_label[row.label][row.task] = row
+    for label, row in zip(labels(rows), rows, strict=True):
+        by_label[label][row.task] = row
     tasks = sorted({row.task for row in rows})
     seeds = sorted({seed for row in rows for seed in row.seeds})
     complete = {
@@ -86,6 +87,21 @@ def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
     ]
     _against(listed, complete[baseline])
     return listed
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Name each row by its method and by what differs from most rows of that method on its task."""
+    settings = [flatten({} if (found := row.runs[0].settings) is None else found.values) for row in rows]
+    common: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for row, values in zip(rows, settings, strict=True):
+        for key, value in values.items():
+            common[row.task, row.method, key][str(value)] += 1
+    named = []
+    for row, values in zip(rows, settings, strict=True):
+        usual = {key: common[row.task, row.method, key].most_common(1)[0][0] for key in values}
+        own = [f"{key.removeprefix('method.')}={v}" for key, v in values.items() if str(v) != usual[key]]
+        named.append(" ".join([row.method, *own]))
+    return named
 
 
 def _means(found: Mapping[str, Row], split: str) -> list[float]:
@@ -128,9 +144,7 @@ def _right(runs: Sequence[Run]) -> npt.NDArray[np.float64]:
 def _bootstrap(tasks: Sequence[npt.NDArray[np.float64]]) -> Paired:
     """Paired bootstrap of the mean over tasks, drawn within each task."""
     random = np.random.default_rng(0)
-    drawn = [
-        values[random.integers(0, len(values), (DRAWS, len(values)))].mean(axis=1) for values in tasks
-    ]
+    drawn = [values[random.integers(0, len(values), (DRAWS, len(values)))].mean(axis=1) for values in tasks]
     means = np.round(np.mean(drawn, axis=0), 12)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     p = 2 * (1 + min(int((means <= 0).sum()), int((means >= 0).sum()))) / (DRAWS + 1)
@@ -170,3 +184,59 @@ def interval_points(paired: Paired | None) -> str:
     if paired is None or paired.low is None or paired.high is None:
         return ""
     return f"[{paired.low * PERCENT:+.1f}, {paired.high * PERCENT:+.1f}]"
+
+
+def content(rows: Sequence[Row], listed: Sequence[Overall], routes: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of the tables as plain data, with the scores of each seed and the settings of each row."""
+    return {
+        "command": f"python -m benchmarks.compare {' '.join(sys.argv[1:])}",
+        "versions": rows[0].runs[0].result.get("versions"),
+        "data": {row.task: row.runs[0].result.get("data") for row in rows},
+        "over_tasks": [{**asdict(replace(one, rows={})), "rows": None, "trainable": one.trainable} for one in listed],
+        "rows": [
+            {
+                **{name: value for name, value in record(row).items() if value is not None},
+                "method_settings": row.runs[0].settings.values.get("method") if row.runs[0].settings else None,
+                "scores": {split: {run.seed: run.score(split) for run in row.runs} for split in ("validation", "test")},
+            }
+            for row in rows
+        ],
+        "routing": routes,
+    }
+
+
+def main() -> int:
+    """Read runs and write both files; exit code 1 where a run doesn't count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
+    parser.add_argument("--name", required=True, help="of the files in benchmarks/results/compare")
+    parser.add_argument("--baseline", default="prefix", metavar="METHOD", help="a method, or a label of the table")
+    parser.add_argument("--by", choices=("validation", "test"), default="test", help="what the table is sorted by")
+    arguments = parser.parse_args()
+    try:
+        loaded = load(arguments.runs)
+        rows = group(loaded.runs)
+        trouble = [*loaded.problems, *problems(rows)]
+        compare(rows, arguments.baseline.split()[0])
+        listed = overall([row for row in rows if row.summary], arguments.baseline)
+        routes = {
+            f"{row.label}, {row.task}, seed {run.seed}": found
+            for row in rows
+            for run in row.runs
+            if run.place and (found := routing(run.place))
+        }
+    except MmptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    text = f"# {arguments.name}\n\nMeans over tasks, in points.\n\n{table(listed, arguments.by)}\n{full(rows)}"
+    write_bytes(RESULTS / f"{arguments.name}.md", text.encode())
+    found = content(rows, listed, routes)
+    write_bytes(RESULTS / f"{arguments.name}.json", (json.dumps(found, indent=1) + "\n").encode())
+    print(table(listed, arguments.by))
+    for line in trouble:
+        print(f"not done: {line}", file=sys.stderr)
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
