@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ class Backbone:
     fingerprint: str
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
+    # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
     def architecture(self) -> Architecture:

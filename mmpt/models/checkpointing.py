@@ -17,16 +17,22 @@ from torch.utils.checkpoint import checkpoint
 from mmpt.models.inject import Injection, carried, carry
 
 
-def checkpoint_layers(injection: Injection) -> None:
-    """Keep only what enters each layer, of all stacks of a backbone with injected attention."""
+def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
+    """Keep only what enters each layer, of all stacks of a backbone with injected attention.
+
+    Args:
+        injection: The backbone's.
+        wish: False: keep everything again.
+    """
     held: dict[nn.Module, list[nn.Module]] = {}  # the attention modules of each layer
     for site, modules in injection.modules.items():
         for layer, module in zip(injection.layers[site], modules, strict=True):
             held.setdefault(layer, []).append(module)
     for layer, modules in held.items():
         layer.__dict__.pop("forward", None)  # what an earlier call put there
-        # on the instance: the class, and every other model of it, stays as it is
-        object.__setattr__(layer, "forward", partial(_forward, layer.forward, modules))
+        if wish:
+            # on the instance: the class, and every other model of it, stays as it is
+            object.__setattr__(layer, "forward", partial(_forward, layer.forward, modules))
 
 
 def _forward(original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:

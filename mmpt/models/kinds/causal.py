@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmpt.data.collate import IGNORED, Continuation
-from mmpt.methods.base import Frontier
+from mmpt.methods.base import Contribution, Frontier
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import embed, refuse_positions
 from mmpt.models.loss import only_labelled, row_losses
@@ -29,9 +29,9 @@ class DecoderOnly(AdaptedModel):
 
     READING = Continuation
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class; no layer has run."""
-        return Encoded(*self.embed(input_ids, attention_mask))
+        return Encoded(embeddings, mask, contribution)
 
     @property
     def frontier(self) -> Frontier:

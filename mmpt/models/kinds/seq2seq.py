@@ -14,6 +14,7 @@ from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED, TextToText
+from mmpt.methods.base import Contribution
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
@@ -32,9 +33,8 @@ class EncoderDecoder(AdaptedModel):
         """Let cross attention absorb the projections of the source."""
         absorb.install(injection.modules["cross"], backbone.cross_attention, backbone.architecture)
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
-        embeddings, mask, contribution = self.embed(input_ids, attention_mask)
         refuse_positions(self.backbone, embeddings.shape[1])
         encoder = self.backbone.get_encoder()
         states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
