@@ -176,13 +176,7 @@ class AdaptedModel(nn.Module, ABC):
         """
         embeddings = embed(self.backbone, input_ids)
         contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
-        if contribution.embedding_update is not None:
-            embeddings = _updated(embeddings, contribution.embedding_update)
-        if contribution.prompt is not None:
-            prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
-            before, after = embeddings.tensor_split([self.PROMPT_AT], dim=1)
-            embeddings = torch.cat([before, prompt, after], dim=1)
-            attention_mask = F.pad(attention_mask, (prompt.shape[1], 0), value=1)
+        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask, self.PROMPT_AT)
         return embeddings, attention_mask, contribution
 
     def contribute(self, means: Tensor | None) -> Contribution:
@@ -197,9 +191,13 @@ class AdaptedModel(nn.Module, ABC):
             return self.resume(batch["states"], batch["attention_mask"], batch["means"])
         return self.encode(batch["input_ids"], batch["attention_mask"])
 
-    @abstractmethod
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
         """Run method and network on source ids (B, T) and their mask (B, T)."""
+        return self.encode_embeddings(*self.embed(input_ids, attention_mask))
+
+    @abstractmethod
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
+        """Run the network on what :meth:`embed` gives."""
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -240,6 +238,20 @@ class AdaptedModel(nn.Module, ABC):
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
         losses = self.losses(encoded, labels)
         return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
+
+
+def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor, at: int = 0) -> tuple[Tensor, Tensor]:
+    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T).
+
+    The prompt follows the first ``at`` tokens.
+    """
+    if contribution.embedding_update is not None:
+        embeddings = _updated(embeddings, contribution.embedding_update)
+    if contribution.prompt is not None:
+        prompt = contribution.prompt.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
+        embeddings = torch.cat([embeddings[:, :at], prompt, embeddings[:, at:]], dim=1)
+        mask = F.pad(mask, (prompt.shape[1], 0), value=1)
+    return embeddings, mask
 
 
 def _updated(embeddings: Tensor, update: Tensor) -> Tensor:

@@ -41,14 +41,17 @@ class Architecture:
     Attributes:
         kind: ``seq2seq`` (encoder and decoder), ``causal`` (decoder alone) or ``encoder`` (with a classification head).
         sites: Attention modules by site; one stack has one site, ``self``.
-        key: The projection to keys, from an attention module; ``fused`` where one gives queries, keys and values.
+        key: The projection to keys, from an attention module; not used where there is ``fused``.
         value: The projection to values.
-        fused: The projection to all three, in this order.
+        query: The projection to queries.
+        output: The projection of what attention gives.
+        fused: The projection to queries, keys and values, in this order.
         key_norm: What is applied to each head's keys after their projection.
         head_dim: The attention module's attribute with the head width.
         relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
         scales_ids: Whether the stack scales the word embeddings of ids, but not the embeddings that it is given.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
+        limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
         indexed: Whether the stack chooses each layer's mask by the layer's number, so that it can't be cut in two.
         peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they haven't.
         targets: The same where they haven't: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
@@ -58,12 +61,15 @@ class Architecture:
     sites: Mapping[str, SitePath]
     key: str = "k_proj"
     value: str = "v_proj"
+    query: str = "q_proj"
+    output: str = "o_proj"
     fused: str | None = None
     key_norm: str | None = None
     head_dim: str = "head_dim"
     relative_bias: bool = False
     scales_ids: bool = False
     soft_capped: bool = False
+    limited: bool = False
     indexed: bool = False
     peft: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -123,6 +129,8 @@ _T5 = Architecture(
     },
     key="k",
     value="v",
+    query="q",
+    output="o",
     head_dim="key_value_proj_dim",
     relative_bias=True,
     peft="t5",  # mt5 too: what the papers name
@@ -139,6 +147,7 @@ _BERT = Architecture(
     key="key",
     value="value",
     head_dim="attention_head_size",
+    limited=True,
     peft="bert",
 )
 
@@ -146,10 +155,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "t5": _T5,
     "mt5": _T5,
     "umt5": _T5,
-    "bart": Architecture("seq2seq", _BART_SITES, peft="bart"),
-    "pegasus": Architecture("seq2seq", _BART_SITES, scales_ids=True, peft="bart"),
-    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", peft="gpt2"),
-    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, peft="opt"),
+    "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, peft="bart"),
+    "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, scales_ids=True, peft="bart"),
+    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, peft="gpt2"),
+    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, limited=True, peft="opt"),
     "llama": Architecture("causal", _LLAMA_SITES, peft="llama"),
     "qwen2": Architecture("causal", _LLAMA_SITES, indexed=True, peft="qwen2"),
     "qwen3": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="qwen3"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ class Backbone:
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
     fresh: tuple[str, ...] = ()  # parameters of the classification head that the checkpoint lacks
+    # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
     def architecture(self) -> Architecture:
@@ -231,6 +234,25 @@ def head_parameters(model: PreTrainedModel) -> list[str]:
     base = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     return [name for name in names if not name.startswith(base) or name.startswith(f"{base}pooler.")]
+
+
+def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse sequences that are longer than the model's table of positions.
+
+    Raises:
+        ConfigError: With what can be made shorter.
+    """
+    if not architecture_of(model.config.model_type).limited:
+        return
+    limit = getattr(model.config, "max_position_embeddings", tokens)
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if table is not None and table.padding_idx is not None:  # RoBERTa counts on from the padding's
+        limit -= table.padding_idx + 1
+    if tokens > limit:
+        raise ConfigError(
+            f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
+            f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
+        )
 
 
 def weights_fingerprint(model: torch.nn.Module, without: Collection[str] = ()) -> str:

@@ -10,13 +10,13 @@ from functools import cached_property
 import torch
 
 from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
-from mmpt.cache.directory import size_text
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
+from mmpt.text import size_text
 from mmpt.training.evaluate import Evaluator, Prepared, source_rows
 
 

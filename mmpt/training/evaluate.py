@@ -168,7 +168,7 @@ class Evaluator:
                 found = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
                 losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
             else:
-                found = self._generate(model, encoded)
+                found = self.generate(model, encoded)
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
@@ -192,7 +192,8 @@ class Evaluator:
             return None
         return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
-    def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
+    def generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
+        """Texts of a batch behind the encoder, by greedy generation."""
         length, cache = self.config.max_new_tokens, self.config.key_cache
         options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
         ids = model.generate(encoded, **options)

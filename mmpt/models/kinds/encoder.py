@@ -9,8 +9,7 @@ a text for each class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -19,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.data.classes import Classes
-from mmpt.errors import ConfigError, ModelError
+from mmpt.errors import ConfigError
+from mmpt.methods.base import Contribution
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import Backbone, embed, head_parameters, word_embeddings
+from mmpt.models.backbone import Backbone, embed, head_parameters, refuse_positions, word_embeddings
+from mmpt.models.encoder import only
 from mmpt.models.inject import Injection
 
 SOURCES = ("input_ids", "attention_mask", "token_type_ids")  # tensors of a batch with a row for each source
@@ -68,25 +69,24 @@ class EncoderClassifier(AdaptedModel):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Encoded:
         """See the base class; of N sources, the head's scores (N, C or 1)."""
-        embeddings, mask, contribution = self.embed(input_ids, attention_mask)
-        inputs = self._inputs(embeddings, mask, token_type_ids)
-        return Encoded(self.backbone(**inputs).logits.float(), mask, contribution)
+        return self.encode_embeddings(*self.embed(input_ids, attention_mask), token_type_ids)
+
+    def encode_embeddings(
+        self, embeddings: Tensor, mask: Tensor, contribution: Contribution, types: Tensor | None = None
+    ) -> Encoded:
+        """See the base class; types (N, T) tell the texts of a pair apart."""
+        return Encoded(self.backbone(**self._inputs(embeddings, mask, types)).logits.float(), mask, contribution)
 
     def _inputs(self, embeddings: Tensor, mask: Tensor, types: Tensor | None) -> dict[str, Tensor]:
         """What the network reads: embeddings (N, P+T, d), mask (N, P+T), types (N, T) where it has any.
 
         Raises:
-            ModelError: There are more tokens than positions.
+            ConfigError: There are more tokens than positions.
         """
-        config: Any = self.backbone.config
-        tokens, most = embeddings.shape[1], _positions(self.backbone)
-        if most is not None and tokens > most:
-            raise ModelError(
-                f"a source has {tokens} tokens, with its prompt, but the backbone has {most} positions; lower "
-                "data.max_length"
-            )
+        tokens = embeddings.shape[1]
+        refuse_positions(self.backbone, tokens)
         inputs = {"inputs_embeds": embeddings, "attention_mask": mask}
-        if types is not None and getattr(config, "type_vocab_size", 0) > 1:
+        if types is not None and getattr(self.backbone.config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = F.pad(types, (tokens - types.shape[1], 0))  # a prompt is of the first text
         return inputs
 
@@ -100,7 +100,7 @@ class EncoderClassifier(AdaptedModel):
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             found.append(output[0] if isinstance(output, tuple) else output)
 
-        with self._layers(slice(0, self._first)) as layers:
+        with only(self.backbone, "self", slice(0, self._first)) as layers:
             hook = layers[-1].register_forward_hook(keep)
             try:
                 self.backbone.base_model(**inputs)
@@ -116,7 +116,7 @@ class EncoderClassifier(AdaptedModel):
             return (states, *args[1:])
 
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with self._layers(slice(self._first, None)) as layers:
+        with only(self.backbone, "self", slice(self._first, None)) as layers:
             hook = layers[0].register_forward_pre_hook(give)
             try:
                 scores = self.backbone(**self._inputs(nothing, attention_mask, None)).logits.float()
@@ -130,18 +130,6 @@ class EncoderClassifier(AdaptedModel):
         layers = self.method.frontier.layers
         assert layers is not None
         return layers
-
-    @contextmanager
-    def _layers(self, part: slice) -> Iterator[nn.ModuleList]:
-        """Let the stack have some of its layers alone within the block."""
-        path, _, name = self.injection.architecture.sites["self"].layers.rpartition(".")
-        stack = self.backbone.base_model.get_submodule(path)
-        whole = getattr(stack, name)
-        setattr(stack, name, whole[part])
-        try:
-            yield getattr(stack, name)
-        finally:
-            setattr(stack, name, whole)
 
     def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class; labels (B, 1) are classes."""
@@ -180,12 +168,3 @@ def _draw(model: Any, names: Sequence[str]) -> None:
         value._is_hf_initialized = name not in wanted  # what transformers' own functions go by
     with torch.no_grad():
         model.apply(model._init_weights)
-
-
-def _positions(model: Any) -> int | None:
-    """Most tokens of a source; None where positions aren't learnt."""
-    table = getattr(model.base_model.embeddings, "position_embeddings", None)
-    if table is None:
-        return None
-    reserved = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts on from the padding's
-    return int(table.num_embeddings) - reserved
