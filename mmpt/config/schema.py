@@ -140,11 +140,12 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run directory lies."""
+    """Where the run directory lies, and what is done where memory runs out."""
 
     dir: str | None = None
     root: str = "runs"
     overwrite: bool = False
+    retry_oom: bool = False  # true: a batch that doesn't fit is passed through in pieces
 
 
 @dataclass(frozen=True)

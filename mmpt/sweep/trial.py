@@ -18,6 +18,7 @@ from mmpt.errors import InUseError, MmptError
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
+from mmpt.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
@@ -162,9 +163,7 @@ def describe_failure(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MmptError):
         return text
-    torch = sys.modules.get("torch")
-    out_of_memory = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-    if out_of_memory or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return (
             f"out of memory ({text.split('. ')[0][:120] or 'MemoryError'}); lower trainer.per_device_train_batch_size "
             "(raise trainer.gradient_accumulation_steps with it) or data.max_length, or run fewer trials at once"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -34,6 +30,7 @@ from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.record import RunRecord, read_status
@@ -198,12 +195,16 @@ class _Run:
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
-        train, validation, test = self._cache(model, arguments, train, validation, test)
+        with explained(config.evaluation.batch_size):
+            train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
+        if config.run.retry_oom:
+            trainer.allow_pieces(lambda text: (warnings.append(text), self.console.warn(text)))
         train_seconds = self._train(trainer, journal)
-        scores = self._evaluate(trainer, validation, test)
+        with explained(config.evaluation.batch_size):
+            scores = self._evaluate(trainer, validation, test)
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
@@ -374,22 +375,3 @@ def total_steps(trainer: PrefixTrainer) -> int:
         return int(arguments.max_steps)
     batches = len(trainer.get_train_dataloader())
     return int(-(-batches // arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
-
-
-def peak_memory() -> int:
-    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def reset_peak_memory() -> None:
-    """Forget the peak of an earlier run in this process, where the system lets us."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
