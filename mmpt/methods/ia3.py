@@ -6,14 +6,13 @@ last projection is l_ff ⊙ γ(W1·x), l_ff (d_ff,). Only these vectors are trai
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmpt.methods.base import Contribution, Method
 from mmpt.methods.options import IA3
-from mmpt.methods.peft_layers import put_in
+from mmpt.methods.peft_layers import PeftLayers
 
 
-class RescaledActivations(Method):
+class RescaledActivations(PeftLayers):
     """Vectors inside the backbone's own layers."""
 
     options: IA3
@@ -33,8 +32,4 @@ class RescaledActivations(Method):
 
         targets = list(self.options.target_modules)
         config = IA3Config(target_modules=targets, feedforward_modules=list(self.options.feedforward_modules))
-        self.ia3 = put_in(backbone, config, targets, ".ia3_")
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class: nothing is added, the backbone's layers hold the vectors."""
-        return Contribution()
+        self.ia3 = self.put_in(backbone, config, targets, ".ia3_")
