@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         "runs",
         metavar="RUN_DIR",
         nargs="+",
-        help="a finished run directory, or its adapter folder; several as NAME=RUN_DIR, each row then names its own",
+        help="a finished run directory, its adapter folder, or hub:owner/name; several as NAME=RUN_DIR, each row then "
+        "names its own",
     )
     parser.add_argument(
         "--adapter-field", default="adapter", metavar="FIELD", help="the field in which a row names its adapter"

@@ -12,6 +12,7 @@ from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError
+from mmpt.hub.adapters import located
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
@@ -57,24 +58,27 @@ class Predictor:
             return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
 
 
-def load(directory: str | Path, *, model: str | None = None) -> Predictor:
+def load(directory: str | Path, *, model: str | None = None, revision: str | None = None) -> Predictor:
     """Load a backbone plus adapter.
 
     Adapters of one backbone share its weights while any of them is in use, but for methods that change it (lora, ia3,
     full): each of those has a copy. Several threads may predict; those on one backbone take turns.
 
     Args:
-        directory: A finished run directory, or its ``adapter`` folder.
+        directory: A finished run directory, or its ``adapter`` folder; or an adapter on the hub, as ``hub:owner/name``
+            (``hub:owner/name@REVISION``), or ``owner/name`` where no such directory exists.
         model: Another place of the same backbone (a directory), where it has moved.
+        revision: Commit, branch or tag of an adapter on the hub.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
-        AdapterError: The adapter is missing or damaged, or the backbone's weights aren't those it was trained on.
+        AdapterError: The adapter is missing or damaged, the hub doesn't give it, or the backbone's weights aren't those
+            it was trained on.
         ModelError: The backbone can't be loaded.
     """
-    path = Path(directory).expanduser()
+    path = located(directory, revision)
     adapter = read_adapter(path)
     parts = _parts(adapter, path)
     backbone = _backbone(adapter, path, model)

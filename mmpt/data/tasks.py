@@ -16,6 +16,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "accuracy": ("accuracy",),
     "accuracy_f1": ("accuracy", "f1"),
     "f1a_em": ("f1a", "em", "macro_f1", "accuracy"),
+    "matthews": ("matthews", "accuracy"),
     "exact_match": ("exact_match",),
 }
 
@@ -157,6 +158,8 @@ def _check_metric(task: Task) -> None:
         raise ConfigError(f"task.metric={task.metric} needs task.labels; free text is scored by exact_match")
     if task.metric == "f1a_em" and (len(task.words) != 2 or task.config.group_field is None):
         raise ConfigError("task.metric=f1a_em needs two labels (the second is the positive one) and task.group_field")
+    if task.metric == "matthews" and len(task.words) != 2:
+        raise ConfigError(f"task.metric=matthews needs two labels, not {len(task.words)}; use metric=accuracy")
 
 
 def _check_layout(config: TaskConfig) -> None:

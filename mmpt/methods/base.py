@@ -129,6 +129,10 @@ class Method(nn.Module):
         """Options and tensors of the saved adapter; what only training needs is folded away."""
         return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
 
+    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """The adapter in peft's own format: configuration and tensors by name; None for methods that aren't peft's."""
+        return None
+
 
 def starting_ids(options: Start, recorder: Recorder, count: int) -> Tensor | None:
     """Ids (P,) whose embeddings, or keys and values, are the starting values; None where no ids are asked for.

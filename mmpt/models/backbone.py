@@ -48,6 +48,7 @@ class Backbone:
     fingerprint: str
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
+    revision: str | None = None  # the commit, of a hub's backbone
     # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
@@ -104,7 +105,8 @@ def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | 
     model.requires_grad_(False)
     model.eval()
     use_threads(model)
-    return Backbone(model, tokenizer, weights_fingerprint(model), origin, config.cross_attention)
+    commit = getattr(model.config, "_commit_hash", None) if config.source == "hub" else None
+    return Backbone(model, tokenizer, weights_fingerprint(model), origin, config.cross_attention, commit)
 
 
 def _place(config: ModelConfig) -> tuple[str, str]:

@@ -349,9 +349,10 @@ class _Run:
         return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
     def _description(self) -> dict[str, Any]:
-        config = self.config
+        config, backbone = self.config, self.backbone
+        revision = backbone.revision or config.model.revision
         return {
-            "backbone": {**asdict(config.model), "fingerprint": self.backbone.fingerprint},
+            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
             "task": asdict(config.task),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
