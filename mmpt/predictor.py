@@ -9,11 +9,12 @@ from typing import Any
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError
+from mmpt.errors import AdapterError, MmptError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
 from mmpt.models.backbone import load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.untrusted import one_line
 
 
 class Predictor:
@@ -77,8 +78,11 @@ def load(directory: str | Path, *, model: str | None = None) -> Predictor:
             f"({backbone.fingerprint[:12]}); give the original with --model DIR"
         )
     task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed)
-    adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    try:
+        evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed)
+        adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     load_state(adapted.method, adapter.state, str(path))
     return Predictor(adapted, evaluator)
 
@@ -89,7 +93,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         task, evaluation = content["task"], content["evaluation"]
         length, seed = int(content["max_length"]), int(content["seed"])
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
     return *built, length, seed

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import OPTIONS
 
@@ -64,6 +65,10 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         key = str(error.full_key or "")
         problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
         return None, problems.found
+    for key, holder in holding_secrets(values):
+        problems.add(
+            key, f"{key} holds a secret ({holder}); settings are written to files, so leave it in the environment"
+        )
     hints = fields_of(Config)
     parts: dict[str, Any] = {}
     for name in values:
@@ -137,7 +142,7 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
             what = "a directory" if model.source == "path" else "a name on the hub or a directory"
             problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
         return model
-    if Path(model.path).expanduser().is_dir():
+    if is_folder(model.path):
         revision = None if model.source == "hub" else model.revision
         return dataclasses.replace(model, source="path", path=str(Path(model.path).expanduser()), revision=revision)
     if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:

@@ -227,7 +227,11 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str | int | float):
         kind = "null" if value is None else f"a {type(value).__name__}"
         raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
-    text = str(value)
+    return _encodable(str(value), name, where)
+
+
+def _encodable(text: str, name: str, where: str) -> str:
+    """A text that UTF-8 can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -240,7 +244,7 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
     for name in ("idx", "id"):
         value = row.get(name)
         if isinstance(value, Mapping):
-            return "-".join(str(part) for part in value.values())
+            return _encodable("-".join(str(part) for part in value.values()), name, where)
         if isinstance(value, str | int) and str(value):
-            return str(value)
+            return _encodable(str(value), name, where)
     return where

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmpt.report.groups import Row, group
-from mmpt.report.load import Run, from_result, number, one_line
+from mmpt.report.load import Run, from_result, number
 from mmpt.report.published import Figure
+from mmpt.untrusted import one_line
 
 Escape = Callable[[object], str]
 NONE = "–"

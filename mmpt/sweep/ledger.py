@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import json
 import os
 import platform
 import time
@@ -12,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpt.config.walk import INVALID, Problems, build
 from mmpt.training.files import dumps, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["started", "done", "failed", "pruned"]
 FOLDER = ".sweeps"  # below run.root; one folder for each time a sweep is started
@@ -96,9 +97,11 @@ class Ledger:
         found = []
         for line in lines[skip:]:
             try:
-                found.append(Outcome(**json.loads(line)))
-            except (ValueError, TypeError):  # two halves of lines after a crash
-                found.append(Outcome(-1, "", "started"))
+                content = parse_json(line)
+            except ValueError:  # two halves of lines after a crash
+                content = None
+            outcome = build(Outcome, content, "", Problems())
+            found.append(Outcome(-1, "", "started") if outcome is INVALID else outcome)
         return found
 
     def ended(self) -> dict[int, Outcome]:

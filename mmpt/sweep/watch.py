@@ -14,6 +14,7 @@ from pathlib import Path
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
+from mmpt.untrusted import printable
 
 POLL_SECONDS = 0.2
 
@@ -69,7 +70,7 @@ class Watcher:
                     self.started.setdefault(outcome.number, []).append(outcome)
                 elif outcome.number not in self.outcomes:
                     self.outcomes[outcome.number] = outcome
-                    print(self._line(outcome), file=self._err if outcome.failed else self._out, flush=True)
+                    print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
 
     def lost(self) -> list[Outcome]:
         """Trials that began and never ended."""

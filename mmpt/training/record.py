@@ -22,9 +22,11 @@ from typing import Any, Literal
 
 import yaml
 
+from mmpt.credentials import redact
 from mmpt.errors import RunError
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, read_jsonl, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, read_json, read_jsonl, write_json, write_text, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
 
@@ -87,6 +89,11 @@ class RunRecord:
             raise RunError(
                 f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
                 "name an empty or new directory with run.dir=DIR"
+            )
+        if (link := link_outside(directory)) is not None:
+            raise RunError(
+                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+                "a copy, or name another run.dir"
             )
         record = cls(directory, fingerprint, _take_lock(directory))
         try:
@@ -183,8 +190,14 @@ class RunRecord:
             RunError: The file can't be written.
         """
         if self.metrics_path.exists():
-            kept = [line for line in read_jsonl(self.metrics_path) if line["step"] <= step]
+            kept = [line for line in read_jsonl(self.metrics_path) if self._step_of(line) <= step]
             write_text(self.metrics_path, "".join(dumps(line) + "\n" for line in kept))
+
+    def _step_of(self, line: Mapping[str, Any]) -> int:
+        found = line.get("step")
+        if not isinstance(found, int):
+            raise RunError(f"{self.metrics_path} has a line without a step; run.overwrite=true repeats the run")
+        return found
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -233,9 +246,10 @@ class RunRecord:
 
     def fail(self, error: BaseException) -> None:
         """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
+        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+            self._write_status("failed", error=told)
         self.close()
 
     def interrupt(self) -> None:
@@ -272,8 +286,9 @@ class RunRecord:
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -298,7 +313,7 @@ def _take_lock(directory: Path) -> int:
     """Lock the directory for this process; the system gives the lock back even if the process is killed."""
     path = directory / LOCK
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

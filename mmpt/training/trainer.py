@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
 from mmpt.training.optim import build_optimizer
 from mmpt.training.pack import Pass, stacking_seat
+from mmpt.untrusted import one_line, parse_json
 
 WEIGHTS = "method.safetensors"
 
@@ -262,9 +264,33 @@ class PrefixTrainer(Trainer):
         path = Path(resume_from_checkpoint) / WEIGHTS
         load_state(self.adapted.method, read_state(path), str(path))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: str | None) -> Iterator[None]:
+    """Tell what is wrong with a checkpoint's files in one line; transformers reads no objects from them, only tensors.
+
+    Raises:
+        RunError: In place of whatever torch raises for a file that isn't what was written.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RunError(
+            f"checkpoint {checkpoint} is damaged or from elsewhere ({one_line(error)[:300]}); delete it to go on from "
+            "the one before, or run.overwrite=true to begin again"
+        ) from error
 
 
 def last_checkpoint(directory: Path) -> Path | None:
@@ -278,11 +304,12 @@ def last_checkpoint(directory: Path) -> Path | None:
     """
     if not directory.is_dir():
         return None
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    named = (path for path in directory.iterdir() if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name))
+    found = sorted(named, key=lambda path: int(path.name.split("-")[1]))
     while found:
         newest = found.pop()
         try:
-            json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))  # written last
+            parse_json((newest / "trainer_state.json").read_text(encoding="utf-8"))  # written last
             read_state(newest / WEIGHTS)
         except (OSError, ValueError, AdapterError):
             shutil.rmtree(newest)
