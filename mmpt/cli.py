@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.credentials import error_line
 from mmpt.errors import ConfigError, MmptError
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
@@ -130,4 +131,4 @@ def _report(error: MmptError) -> None:
         traceback.print_exception(error)
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
     for text in lines:
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {error_line(text)}", file=sys.stderr, flush=True)

@@ -83,8 +83,11 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     parts = _parts(adapter, path)
     backbone = _backbone(adapter, path, model)
     task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
-    adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    try:
+        evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     load_state(adapted.method, adapter.state, str(path))
     return Predictor(backbone, adapted, evaluator)
 
@@ -121,7 +124,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         task, evaluation = content["task"], content["evaluation"]
         length, seed = int(content["max_length"]), int(content["seed"])
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
     return *built, length, seed

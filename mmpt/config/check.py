@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import OPTIONS
 from mmpt.models.architectures import ARCHITECTURES
@@ -69,6 +70,10 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         key = str(error.full_key or "")
         problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
         return None, problems.found
+    for key, holder in holding_secrets(values):
+        problems.add(
+            key, f"{key} holds a secret ({holder}); settings are written to files, so leave it in the environment"
+        )
     hints = fields_of(Config)
     parts: dict[str, Any] = {}
     for name in values:
@@ -157,8 +162,9 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
             what = "a directory" if model.source == "path" else "a name on the hub or a directory"
             problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
         return model
-    place = Path(model.path).expanduser()
-    if place.is_dir():
+    place = Path(model.path)
+    if is_folder(model.path):
+        place = place.expanduser()
         revision = None if model.source == "hub" else model.revision
         found = dataclasses.replace(model, source="path", path=str(place), revision=revision)
         return dataclasses.replace(found, architecture=_stated(place)) if model.architecture == "auto" else found

@@ -7,7 +7,6 @@ checked before it is used.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from mmpt.errors import AdapterError
 from mmpt.methods.base import Method
 from mmpt.training.files import write_bytes, write_json
+from mmpt.untrusted import parse_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
@@ -84,10 +84,10 @@ def read_adapter(directory: Path) -> Adapter:
     if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
-        content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        content = parse_json((place / DESCRIPTION).read_text(encoding="utf-8"))
         name, options = content["method"]["name"], dict(content["method"]["options"])
         version, digest = int(content["format"]), str(content["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise AdapterError(f"{place / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT:
         raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
@@ -115,7 +115,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         where: How to call the source in an error.
 
     Raises:
-        AdapterError: Names or shapes differ.
+        AdapterError: Names or shapes differ, or a value isn't finite.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -126,6 +126,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         if parameter.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, the method has {tuple(parameter.shape)}"
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
+        if not torch.isfinite(state[name]).all():
+            raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it can't be used")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])

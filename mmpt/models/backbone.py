@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
+from mmpt.untrusted import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -159,10 +160,13 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str) -> PreTrainedModel:
 def _random(config: ModelConfig, kind: Kind, seed: int) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    shape = AutoConfig.for_model(config.architecture, **config.config)
-    shape._attn_implementation = f"mmpt_{config.attention}"
     try:
-        model = CLASSES[kind].from_config(shape, attn_implementation=f"mmpt_{config.attention}")
+        shape = AutoConfig.for_model(config.architecture, **config.config)
+        shape._attn_implementation = f"mmpt_{config.attention}"
+        options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
+        model = CLASSES[kind].from_config(shape, **options)
+    except Exception as error:  # of transformers and torch, for a shape that can't be
+        raise ModelError(f"model={config.name}: model.config makes no network ({one_line(error)})") from error
     finally:
         torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))

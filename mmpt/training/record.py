@@ -22,10 +22,12 @@ from typing import Any, Literal
 
 import yaml
 
+from mmpt.credentials import redact
 from mmpt.errors import InUseError, RunError
 from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, read_json, write_json, write_text, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
 
@@ -91,6 +93,11 @@ class RunRecord:
             raise RunError(
                 f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
                 "name an empty or new directory with run.dir=DIR"
+            )
+        if (link := link_outside(directory)) is not None:
+            raise RunError(
+                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+                "a copy, or name another run.dir"
             )
         record = cls(directory, fingerprint, _take_lock(directory))
         try:
@@ -252,9 +259,10 @@ class RunRecord:
 
     def fail(self, error: BaseException) -> None:
         """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
+        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+            self._write_status("failed", error=told)
         self.close()
 
     def interrupt(self) -> None:
@@ -292,8 +300,9 @@ class RunRecord:
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -336,7 +345,7 @@ def _take_lock(directory: Path) -> int:
     """Lock the directory for this process; the system gives the lock back even if the process is killed."""
     path = directory / LOCK
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
