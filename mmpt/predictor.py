@@ -11,13 +11,14 @@ from typing import Any
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError, ConfigError
+from mmpt.errors import AdapterError, ConfigError, MmptError
 from mmpt.hub.adapters import located
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
