@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
 from mmpt.training import interruption
@@ -205,11 +206,14 @@ def table(config: Config) -> str | None:
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
     network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model,
-    checkpoints gradients, or has ``method.gate``.
+    checkpoints gradients, or has ``method.gate``; and models with a classification head, or of unknown architecture.
     """
     options = config.method.options
     sites = options.get("sites")
     trainer = config.trainer
+    architecture = ARCHITECTURES.get(config.model.architecture)
+    if architecture is None or architecture.kind == "encoder":
+        return None
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
     if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
