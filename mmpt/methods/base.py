@@ -102,11 +102,17 @@ class Method(nn.Module):
     def attach(self, backbone: nn.Module) -> None:
         """Change the backbone itself, for methods that live inside it. The default changes nothing."""
 
+    def attach_head(self, head: Mapping[str, nn.Parameter]) -> None:
+        """Take over a classification head, which is trained with every method, as the group ``head``."""
+        if head:
+            self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
+            self.head.requires_grad_(True)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}
         for name, parameter in self.named_parameters():
-            groups[name.split(".")[0]].append(parameter)
+            groups.setdefault(name.split(".")[0], []).append(parameter)
         return groups
 
     def forward(self, mean: Tensor | None) -> Contribution:

@@ -15,6 +15,9 @@ from mmpt.models.architectures import ARCHITECTURES, Site, refuse_sites
 
 SITES: tuple[str, ...] = ("encoder", "decoder", "cross")  # of encoder-decoder models; one stack has the site self
 
+HEAD = "head"  # the group that every method has on a model with a classification head
+HEAD_RATE = 0.001  # its learning rate, where none is given
+
 
 @dataclass(frozen=True)
 class MethodOptions:

@@ -63,6 +63,8 @@ class PeftLayers(Method):
                 f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers "
                 f"are {', '.join(sorted(layers))}"
             )
+        trained = [name for name in linear if backbone.get_parameter(f"{name}.weight").requires_grad]
+        config.exclude_modules = trained or None  # a classification head is trained as it is
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's layers
         inject_adapter_in_model(config, backbone)
         self._config = config

@@ -8,7 +8,7 @@ Letters: B batch, T source tokens, d model width, n layers of the lower part.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -86,14 +86,18 @@ def _blocks(model: PreTrainedModel) -> Any:
     return architecture_of(model.config.model_type).layers(model, "encoder")
 
 
+def _only(model: PreTrainedModel, part: slice) -> AbstractContextManager[Any]:
+    return only(model, "encoder", part)
+
+
 @contextmanager
-def _only(model: PreTrainedModel, part: slice) -> Iterator[None]:
-    """Let the encoder have some of its layers alone within the block."""
-    path = architecture_of(model.config.model_type).sites["encoder"].layers
-    stack = model.base_model.get_submodule(path.rpartition(".")[0])
-    name, layers = path.rpartition(".")[2], _blocks(model)
+def only(model: PreTrainedModel, site: str, part: slice) -> Iterator[Any]:
+    """Let the stack of a site have some of its layers alone within the block; gives them."""
+    architecture = architecture_of(model.config.model_type)
+    path, _, name = architecture.sites[site].layers.rpartition(".")
+    stack, layers = model.base_model.get_submodule(path), architecture.layers(model, site)
     setattr(stack, name, layers[part])
     try:
-        yield
+        yield layers[part]
     finally:
         setattr(stack, name, layers)

@@ -116,7 +116,8 @@ def _run_experiment(
     shared = stacking_seat(config)
     # before the run directory is touched
     if shared is None:
-        backbone = take_backbone(config.model, config.method.options.get("sites", "auto"))
+        sites = config.method.options.get("sites", "auto")
+        backbone = take_backbone(config.model, sites, task.outputs)
     else:
         backbone = shared.pack.backbone(config.model)
     evaluator = Evaluator(
