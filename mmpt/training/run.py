@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -202,7 +203,7 @@ class _Run:
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         if config.run.retry_oom:
-            trainer.allow_pieces(lambda text: (warnings.append(text), self.console.warn(text)))
+            trainer.allow_pieces(functools.partial(self._warn, warnings))
         train_seconds = self._train(trainer, journal)
         with explained(config.evaluation.batch_size):
             scores = self._evaluate(trainer, validation, test)
@@ -286,6 +287,10 @@ class _Run:
         for text in warnings:
             self.console.warn(text)
         return warnings
+
+    def _warn(self, warnings: list[str], text: str) -> None:
+        warnings.append(text)
+        self.console.warn(text)
 
     def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
