@@ -9,11 +9,12 @@ import sys
 import time
 from typing import Any
 
-from mmpt.cache.directory import Entry, size_text
+from mmpt.cache.directory import Entry
 from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
 from mmpt.credentials import error_line
 from mmpt.errors import CacheError, MmptError
+from mmpt.text import size_text
 from mmpt.untrusted import one_line
 
 FIELDS = ("backbone", "task", "examples", "tokens", "layers")  # of the description

@@ -25,6 +25,7 @@ from mmpt.untrusted import parse_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # beside ours, for peft's own methods
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,19 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
     options, state = method.folded()
     blob = _serialised(state)
     write_bytes(directory / WEIGHTS, blob)
+    if (foreign := method.in_peft()) is not None:
+        write_bytes(directory / PEFT_WEIGHTS, _serialised(foreign[1]))
+        write_json(directory / PEFT_CONFIG, {**foreign[0], **_peft_base(description.get("backbone"))})
     content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
     write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
     return len(blob)
+
+
+def _peft_base(backbone: Any) -> dict[str, Any]:
+    """What peft's configuration says of the backbone."""
+    stated = backbone if isinstance(backbone, Mapping) else {}
+    path = stated.get("path") if stated.get("source") in ("hub", "path") else None
+    return {"base_model_name_or_path": path, "revision": stated.get("revision"), "task_type": "SEQ_2_SEQ_LM"}
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -69,7 +80,7 @@ def read_adapter(directory: Path) -> Adapter:
     Raises:
         AdapterError: Missing, corrupt, of a newer format, or not of the described method.
     """
-    place = directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
+    place = adapter_place(directory)
     if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
@@ -88,6 +99,11 @@ def read_adapter(directory: Path) -> Adapter:
     if hashlib.sha256(blob).hexdigest() != digest:
         raise AdapterError(f"{place / WEIGHTS} is damaged: its checksum isn't that of {DESCRIPTION}; copy it again")
     return Adapter(str(name), options, state, content)
+
+
+def adapter_place(directory: Path) -> Path:
+    """The folder of an adapter: the directory itself, or ``adapter/`` of a run directory."""
+    return directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -27,7 +27,13 @@ from mmpt.untrusted import one_line, parse_json
 
 STATES = {"finished": "done", "crashed": "failed", "killed": "killed", "failed": "failed", "running": "running"}
 METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
-PRIMARY = {"accuracy": "accuracy", "accuracy_f1": "accuracy", "f1a_em": "f1a", "exact_match": "exact_match"}
+PRIMARY = {
+    "accuracy": "accuracy",
+    "accuracy_f1": "accuracy",
+    "f1a_em": "f1a",
+    "matthews": "matthews",
+    "exact_match": "exact_match",
+}
 PLACES = {  # of scores in a summary; the first one that is there counts
     "test": ("test/{metric}", "test/score"),
     "validation": ("best/validation_score", "validation/{metric}"),
