@@ -40,13 +40,29 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
     Raises:
         ConfigError: No such method, or its options are wrong.
     """
-    if name not in OPTIONS:
-        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}")
+    kind = _class(name)
     try:
         values = OPTIONS[name](**options)
     except TypeError as error:
         raise ConfigError(f"options of method={name}: {error}") from error
     if problems := values.problems():
         raise ConfigError(problems)
-    method: Method = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name])(values, shape)
-    return method
+    return kind(values.for_architecture(shape.architecture), shape)
+
+
+def lives_inside(name: str) -> bool:
+    """Whether a method changes the backbone itself, so that no other adapter can use that backbone.
+
+    Raises:
+        ConfigError: No such method.
+    """
+    from mmpt.methods.base import Method
+
+    return _class(name).attach is not Method.attach
+
+
+def _class(name: str) -> type[Method]:
+    if name not in OPTIONS:
+        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}")
+    found: type[Method] = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name])
+    return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.report.load import Run, one_line
+from mmpt.report.load import Run
 from mmpt.sweep.ledger import FOLDER
+from mmpt.untrusted import one_line, parse_json
 
 PATTERN = f"{FOLDER}/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
 
@@ -27,7 +27,7 @@ def lost_trials(root: Path, found: set[str]) -> Iterator[Run]:
     for path in sorted(root.glob(PATTERN)):
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError:  # cut short by a crash; a sweep that goes on records the trial again
                 continue
             if isinstance(record, dict) and isinstance(record.get("overrides"), str):

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -23,10 +22,12 @@ from typing import Any, Literal
 
 import yaml
 
+from mmpt.credentials import redact
 from mmpt.errors import InUseError, RunError
 from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, read_jsonl, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, read_json, write_json, write_text, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
 
@@ -93,6 +94,11 @@ class RunRecord:
                 f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
                 "name an empty or new directory with run.dir=DIR"
             )
+        if (link := link_outside(directory)) is not None:
+            raise RunError(
+                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+                "a copy, or name another run.dir"
+            )
         record = cls(directory, fingerprint, _take_lock(directory))
         try:
             record._begin(resolved, overwrite)
@@ -113,7 +119,7 @@ class RunRecord:
         write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(self.directory / "environment.json", environment())
         if self._state == "resume":
-            self.truncate_metrics(sys.maxsize)  # a line cut short by a crash
+            self._drop_half_a_line()
 
     def _find_state(self) -> State:
         if not (self.directory / "status.json").exists():
@@ -178,18 +184,33 @@ class RunRecord:
         with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the metrics beyond a step, before training goes on from there, and any line that was cut short.
+    def metrics_size(self) -> int:
+        """Bytes of ``metrics.jsonl`` so far."""
+        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+
+    def truncate_metrics(self, size: int) -> bool:
+        """Drop the metrics beyond those of a checkpoint, before training goes on from there.
 
         Args:
-            step: The last step to keep.
+            size: What :meth:`metrics_size` was then.
+
+        Returns:
+            Whether all of them are there: another system may have lost some.
 
         Raises:
             RunError: The file can't be written.
         """
+        there = self.metrics_size()
+        if there > size:
+            with writing(self.metrics_path):
+                os.truncate(self.metrics_path, size)
+        return there >= size
+
+    def _drop_half_a_line(self) -> None:
+        """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
-            kept = [line for line in read_jsonl(self.metrics_path) if line["step"] <= step]
-            write_text(self.metrics_path, "".join(dumps(line) + "\n" for line in kept))
+            with writing(self.metrics_path):
+                self.truncate_metrics(self.metrics_path.read_bytes().rfind(b"\n") + 1)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -238,13 +259,14 @@ class RunRecord:
 
     def fail(self, error: BaseException) -> None:
         """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
+        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+            self._write_status("failed", error=told)
         self.close()
 
     def interrupt(self) -> None:
-        """Note that the user stopped the run; the lock is given back. Never raises."""
+        """Note that a signal stopped the run; the lock is given back. Never raises."""
         with contextlib.suppress(RunError):
             self._write_status("interrupted")
         self.close()
@@ -278,8 +300,9 @@ class RunRecord:
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -322,7 +345,7 @@ def _take_lock(directory: Path) -> int:
     """Lock the directory for this process; the system gives the lock back even if the process is killed."""
     path = directory / LOCK
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
