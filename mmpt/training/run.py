@@ -29,12 +29,11 @@ from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
-from mmpt.training.record import RunRecord, read_status
+from mmpt.training.record import RunRecord, read_result, read_status
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
 
@@ -150,7 +149,7 @@ def _run_experiment(
 def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
     """Show what a finished run found; no lock is needed."""
     console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
-    result = read_json(directory.expanduser() / "result.json")
+    result = read_result(directory)
     console.final_table(result)
     return result
 
