@@ -83,7 +83,7 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     parts = _parts(adapter, path)
     backbone = _backbone(adapter, path, model)
     task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed)
+    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
     adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
     load_state(adapted.method, adapter.state, str(path))
     return Predictor(backbone, adapted, evaluator)

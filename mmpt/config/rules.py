@@ -23,7 +23,8 @@ from mmpt.config.schema import (
 from mmpt.config.trainer_fields import enum_values
 from mmpt.config.walk import Problems
 from mmpt.data.tasks import Task
-from mmpt.errors import ConfigError, nearest
+from mmpt.errors import ConfigError, ModelError, nearest
+from mmpt.models.architectures import architecture_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,6 +82,18 @@ def _task(task: TaskConfig, problems: Problems) -> None:
 def _model(model: ModelConfig, problems: Problems) -> None:
     if model.source == "random" and not model.config:
         problems.add("model.config", "model.source=random needs model.config, the shape of the network")
+    if model.architecture != "auto":
+        try:
+            architecture = architecture_of(model.architecture)
+        except ModelError as error:
+            problems.add("model.architecture", f"model.architecture={model.architecture}: {error}")
+        else:
+            if architecture.soft_capped and model.attention != "eager":
+                text = f"model.architecture={model.architecture} caps its attention scores, which sdpa can't"
+                problems.add("model.attention", f"{text}; set model.attention=eager")
+    elif model.source in ("random", "bundled"):
+        text = f"model.architecture=auto can't be found out with model.source={model.source}; name the architecture"
+        problems.add("model.architecture", text)
     if model.revision is not None and model.source != "hub":
         text = (
             f"model.revision={model.revision} has no meaning with model.source={model.source}; set model.revision=null"

@@ -22,12 +22,35 @@ class Encoded:
     """Token ids of a split.
 
     Attributes:
-        features: One dict an example: ``input_ids`` and, where labelled, ``labels``.
+        features: One dict an example: ``input_ids`` (of each choice, where the example has several sources),
+            ``token_type_ids`` where the tokenizer gives some, and, where labelled, ``labels``.
         truncated: How many examples had a source or a target longer than the limit.
     """
 
     features: list[dict[str, Any]]
     truncated: int
+
+
+class TextToText:
+    """How models that write text read a task: a source, and the label words as targets."""
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Tokenise the label words.
+
+        Args:
+            task: The task.
+            tokenizer: The backbone's tokenizer.
+            max_length: Most tokens of a source.
+
+        Raises:
+            DataError: A label word can't be told from another, or tokenises to nothing.
+        """
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.candidates = [] if task.free_text else label_ids(task, tokenizer)
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """See :func:`encode`."""
+        return encode(examples, self.task, self.tokenizer, self.max_length)
 
 
 def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -128,19 +151,30 @@ class Collator:
             features: B features as of :func:`encode`; ``labels`` and ``index`` are kept where the first has them.
 
         Returns:
-            int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B, U) padded by -100,
-            ``index`` (B,).
+            int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), or (B, C, T) for examples with C sources,
+            ``token_type_ids`` of that shape where there are some, ``labels`` (B, U) padded by -100, ``index`` (B,).
         """
-        inputs = [feature["input_ids"] for feature in features]
+        inputs = [ids for feature in features for ids in sources(feature)]
         batch = {
             "input_ids": _padded(inputs, self.pad_token_id),
             "attention_mask": _padded([[1] * len(ids) for ids in inputs], 0),
         }
+        if "token_type_ids" in features[0]:
+            types = [ids for feature in features for ids in sources(feature, "token_type_ids")]
+            batch["token_type_ids"] = _padded(types, 0)
+        if isinstance(features[0]["input_ids"][0], list):
+            batch = {name: rows.unflatten(0, (len(features), -1)) for name, rows in batch.items()}
         if "labels" in features[0]:
             batch["labels"] = _padded([feature["labels"] for feature in features], IGNORED)
         if "index" in features[0]:
             batch["index"] = torch.tensor([int(feature["index"]) for feature in features], dtype=torch.int64)
         return batch
+
+
+def sources(feature: Mapping[str, Any], name: str = "input_ids") -> list[list[int]]:
+    """Ids of an example's sources: one, or as many as it has choices."""
+    ids: list[Any] = feature[name]
+    return ids if isinstance(ids[0], list) else [ids]
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -23,6 +23,12 @@ class BackboneShape:
 
     width: int
     sites: Mapping[str, SiteShape]
+    architecture: str = "t5"  # its config.model_type
+
+    @property
+    def first_stack(self) -> SiteShape:
+        """The attention of the stack that reads the source: the encoder, or the only one."""
+        return self.sites["encoder" if "encoder" in self.sites else "self"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Method(nn.Module):
     def frontier(self) -> Frontier:
         """How many of the encoder's layers run before anything trained has an effect."""
         reason = self.changes_encoder
-        return Frontier(self.shape.sites["encoder"].layers if reason is None else None, reason)
+        return Frontier(self.shape.first_stack.layers if reason is None else None, reason)
 
     def initialise(self, recorder: Recorder) -> None:
         """Take starting values from the backbone, where the options ask for it."""

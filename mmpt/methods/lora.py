@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from mmpt.methods.options import LoRA
-from mmpt.methods.peft_layers import PeftLayers
+from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
 class LowRankAdaptation(PeftLayers):
@@ -26,7 +28,8 @@ class LowRankAdaptation(PeftLayers):
         """
         from peft import LoraConfig
 
-        options = self.options
-        targets = list(options.target_modules)
+        if self.options.target_modules == "auto":
+            self.options = replace(self.options, target_modules=usual_targets(backbone, "lora"))
+        options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
         self.lora = self.put_in(backbone, config, targets, ".lora_")

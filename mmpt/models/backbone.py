@@ -5,24 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
-from transformers import AutoModelForSeq2SeqLM as AutoModel
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from mmpt.config.schema import ModelConfig
-from mmpt.errors import ModelError
-from mmpt.models.inject import refuse_uninjectable
+from mmpt.errors import ConfigError, ModelError
+from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+CLASSES: dict[Kind, Any] = {  # transformers' class for a kind of model
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "causal": AutoModelForCausalLM,
+    "encoder": AutoModelForSequenceClassification,
+}
 SMALL = 5_000_000  # parameters; t5-small has 60 million
 _THREADS = torch.get_num_threads()  # what torch chose for this machine
 
@@ -40,19 +52,31 @@ class Backbone:
     # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
+    @property
+    def architecture(self) -> Architecture:
+        """The model's row of the table of architectures."""
+        return architecture_of(self.model.config.model_type)
 
-def load_backbone(config: ModelConfig, *, seed: int = 0) -> Backbone:
+    @property
+    def kind(self) -> Kind:
+        """A file of ``mmpt.models.kinds``."""
+        return self.architecture.kind
+
+
+def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto") -> Backbone:
     """Load what ``config`` names, frozen, with attention that can carry prefixes.
 
     Args:
         config: Source, path, stated architecture, dtype and attention.
         seed: For the weights of a random backbone.
+        sites: ``method.sites``, which are refused before any weight is loaded where the backbone hasn't them.
 
     Returns:
         The backbone; no parameter requires gradient.
 
     Raises:
         ModelError: Nothing there, other architecture than stated, no safetensors, can't be injected, or no hub.
+        ConfigError: The architecture hasn't the sites, or can't run the attention that is asked for.
     """
     place, origin = _place(config)
     transformers_logging.disable_progress_bar()
@@ -60,13 +84,20 @@ def load_backbone(config: ModelConfig, *, seed: int = 0) -> Backbone:
         stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unreadable(config, place, error) from error
-    if stated.model_type != config.architecture:
+    if config.architecture not in ("auto", stated.model_type) and config.source != "random":
         raise ModelError(
             f"model={config.name}: {place} holds a {stated.model_type!r} model, but model.architecture="
-            f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture"
+            f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture=auto"
         )
-    refuse_uninjectable(stated.model_type)
-    model = _random(config, seed) if config.source == "random" else _pretrained(config, place)
+    model_type = config.architecture if config.source == "random" else stated.model_type
+    architecture = architecture_of(model_type)
+    refuse_sites(model_type, sites)
+    if architecture.soft_capped and config.attention != "eager":
+        raise ConfigError(f"{model_type} caps its attention scores, which sdpa can't; set model.attention=eager")
+    if config.source == "random":
+        model = _random(config, architecture.kind, seed)
+    else:
+        model = _pretrained(config, architecture.kind, place)
     tokenizer = _tokenizer(config, place)
     rows = word_embeddings(model).num_embeddings
     if len(tokenizer) > rows:
@@ -106,11 +137,11 @@ def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError
     return ModelError(f"model={config.name}: {place} can't be read: {first}")
 
 
-def _pretrained(config: ModelConfig, place: str) -> PreTrainedModel:
+def _pretrained(config: ModelConfig, kind: Kind, place: str) -> PreTrainedModel:
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype}
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = CLASSES[kind].from_pretrained(
             place,
             revision=config.revision,
             use_safetensors=True,
@@ -125,13 +156,13 @@ def _pretrained(config: ModelConfig, place: str) -> PreTrainedModel:
     return model
 
 
-def _random(config: ModelConfig, seed: int) -> PreTrainedModel:
+def _random(config: ModelConfig, kind: Kind, seed: int) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
     shape = AutoConfig.for_model(config.architecture, **config.config)
     shape._attn_implementation = f"mmpt_{config.attention}"
     try:
-        model = AutoModel.from_config(shape, attn_implementation=f"mmpt_{config.attention}")
+        model = CLASSES[kind].from_config(shape, attn_implementation=f"mmpt_{config.attention}")
     finally:
         torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))
@@ -155,10 +186,19 @@ def use_threads(model: nn.Module) -> None:
 
 
 def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
-    """The table of word embeddings (V, d) that the encoder reads."""
+    """The table of word embeddings (V, d) that the first stack reads."""
     table = model.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
     return table
+
+
+def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Word embeddings (…, d) of ids (…), as the first stack takes them in place of ids: with the model's scale."""
+    embeddings: Tensor = word_embeddings(model)(ids)
+    if architecture_of(model.config.model_type).scales_ids:
+        stack: Any = model.get_encoder()
+        embeddings = embeddings * stack.embed_scale
+    return embeddings
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:

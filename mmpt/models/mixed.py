@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mmpt.data.collate import IGNORED
 from mmpt.methods.base import Contribution, mean_embedding
-from mmpt.models.adapted import AdaptedModel, Encoded, encoder_input
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.adapted import AdaptedModel, Encoded, with_prompt
+from mmpt.models.backbone import embed, word_embeddings
 from mmpt.models.stack import stack_prefixes, stackable
 
 
@@ -63,11 +63,11 @@ def encode(models: Sequence[AdaptedModel], rows: Sequence[int], input_ids: Tenso
     contributions: list[Contribution] = []
     embedded: list[Tensor] = []
     masks: list[Tensor] = []
-    everything = word_embeddings(first.backbone)(input_ids)
+    everything = embed(first.backbone, input_ids)
     parts = zip(models, everything.split(list(rows)), attention_mask.split(list(rows)), strict=True)
     for model, embeddings, mask in parts:
         contribution = model.method(mean_embedding(embeddings, mask) if model.method.reads_input else None)
-        embeddings, mask = encoder_input(contribution, embeddings, mask)
+        embeddings, mask = with_prompt(contribution, embeddings, mask)
         contributions.append(contribution)
         embedded.append(embeddings)
         masks.append(mask)
@@ -76,8 +76,7 @@ def encode(models: Sequence[AdaptedModel], rows: Sequence[int], input_ids: Tenso
     mask = torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in masks])
     prefixes = stack_prefixes(contributions, rows, first.injection.shapes, states)
     first.injection.set(prefixes)
-    states = first.backbone.get_encoder()(inputs_embeds=states, attention_mask=mask).last_hidden_state
-    return Encoded(states, mask, Contribution(prefixes))
+    return first.encode_embeddings(states, mask, Contribution(prefixes))
 
 
 @torch.no_grad()

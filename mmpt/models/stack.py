@@ -54,8 +54,7 @@ def stack_prefixes(
         like: A tensor on the device to use.
 
     Raises:
-        ValueError: Prefixes have gates of their output, differ in layers or in having positions, or, having them, in
-            length.
+        ValueError: Prefixes have output gates, differ in layers or in having positions, or with them in length.
     """
     sites = sorted({site for contribution in contributions for site in contribution.prefixes})
     return {

@@ -30,6 +30,7 @@ from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
+from mmpt.training import interruption
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,15 @@ class Pack:
         Raises:
             KeyboardInterrupt: After every trial has noted that it was interrupted.
         """
+        stop: BaseException | None = None
         try:
             while live := [seat for seat in self.seats if not seat.ended]:
                 for seat in live:
                     seat.go_on()
-                    if isinstance(seat.error, KeyboardInterrupt):
-                        raise seat.error
+                    if isinstance(seat.error, KeyboardInterrupt | SystemExit):
+                        stop = seat.error
+                    if stop is not None and not (interruption.asked() and interruption.patient()):
+                        raise stop  # else each trial comes to the end of its step, and sees the signal itself
                 waiting = [seat for seat in live if seat.asked is not None]
                 if waiting:
                     _pass(waiting)
@@ -172,6 +176,8 @@ class Pack:
                     if not seat.ended:
                         seat.go_on(stop=KeyboardInterrupt())
             raise
+        if stop is not None:
+            raise stop
         return self.seats
 
     def backbone(self, config: ModelConfig) -> Backbone:
