@@ -31,8 +31,8 @@ from mmpt.report.compare import compare
 from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import Run, load
 from mmpt.report.records import record
-from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
 from mmpt.report.settings import flatten
+from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
 from mmpt.report.tables import decimal, full, grid, markdown, p_value, whole
 from mmpt.training.files import read_jsonl, write_bytes
 

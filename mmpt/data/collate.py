@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mmpt.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Target = Callable[[str, "PreTrainedTokenizerBase"], list[int]]
 IGNORED = -100  # the label value cross-entropy skips
 
 
@@ -32,7 +33,7 @@ class Encoded:
 
 
 class TextToText:
-    """How models that write text read a task: a source, and the label words as targets."""
+    """How encoder-decoders read a task: a source, and the label words as targets."""
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         """Tokenise the label words.
@@ -46,14 +47,55 @@ class TextToText:
             DataError: A label word can't be told from another, or tokenises to nothing.
         """
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
-        self.candidates = [] if task.free_text else label_ids(task, tokenizer)
+        self.candidates = [] if task.free_text else label_ids(task, tokenizer, self.target)
+
+    def target(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of a target, with the end token."""
+        return _target_ids(text, tokenizer)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """See :func:`encode`."""
-        return encode(examples, self.task, self.tokenizer, self.max_length)
+        return encode(examples, self.task, self.tokenizer, self.max_length, self.target)
 
 
-def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+class Continuation(TextToText):
+    """How decoder-only models read a task: the label word goes on with the text, after a space, and ends it.
+
+    The space belongs to the label, as in lm-evaluation-harness (target_delimiter), so that its first token is the one
+    a text has there. The end token, which is not scored there, is part of every label: a trained model has to learn
+    where to stop, and of two labels one may begin with the other.
+    """
+
+    def target(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """See the base class: the pieces that a text gains by a space and the target.
+
+        Raises:
+            DataError: The tokenizer joins text before the space to what follows it.
+        """
+        before, both = (
+            tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"] for words in ("a", f"a {text}")
+        )
+        if both[: len(before)] != before:
+            raise DataError(f'the tokenizer has no border before "{text}" in "a {text}"; choose another word')
+        end = tokenizer.eos_token_id
+        return [*both[len(before) :], *([] if end is None else [end])]
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """See :func:`encode`; an empty source is one token, of which the first label token is predicted."""
+        encoded, tokenizer = super().encode(examples), self.tokenizer
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        for feature in encoded.features:
+            feature["input_ids"] = feature["input_ids"] or [start]
+        return encoded
+
+
+def encode(
+    examples: Sequence[Example],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    target: Target | None = None,
+) -> Encoded:
     """Tokenise sources and targets.
 
     Args:
@@ -61,12 +103,14 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
         task: Their task.
         tokenizer: The backbone's tokenizer.
         max_length: Most tokens of a source, and of a target, including the end token.
+        target: Ids of a target; None: as encoder-decoders have them.
 
     Raises:
         DataError: A label tokenises to nothing, or like another one.
     """
+    target = target or _target_ids
     if not task.free_text:
-        label_ids(task, tokenizer)
+        label_ids(task, tokenizer, target)
     sources, truncated = _source_ids([example.source for example in examples], tokenizer, max_length)
     targets: dict[str, list[int]] = {}
     features: list[dict[str, Any]] = []
@@ -74,7 +118,7 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
         feature: dict[str, Any] = {"input_ids": ids}
         if example.target is not None:
             if example.target not in targets:
-                targets[example.target] = _target_ids(example.target, tokenizer)
+                targets[example.target] = target(example.target, tokenizer)
             labels = targets[example.target]
             if len(labels) > max_length:
                 truncated.add(number)
@@ -84,12 +128,13 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
     return Encoded(features, len(truncated))
 
 
-def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase, target: Target | None = None) -> list[list[int]]:
     """Token ids of every label word, with the end token.
 
     Args:
         task: A task with labels.
         tokenizer: The backbone's tokenizer.
+        target: See :func:`encode`.
 
     Returns:
         One list a word, in the order of ``task.words``.
@@ -105,7 +150,7 @@ def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]
             raise DataError(
                 f'task "{task.name}": the tokenizer makes {what} of the label "{word}"; choose another word'
             )
-        ids = tuple(_target_ids(word, tokenizer))
+        ids = tuple((target or _target_ids)(word, tokenizer))
         if ids in found:
             raise DataError(
                 f'task "{task.name}": the labels "{found[ids]}" and "{word}" have the same token ids {list(ids)}; '

@@ -51,6 +51,7 @@ class Architecture:
         relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
         scales_ids: Whether the stack scales the word embeddings of ids, but not the embeddings that it is given.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
+        limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
         indexed: Whether the stack chooses each layer's mask by the layer's number, so that it can't be cut in two.
         peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they haven't.
         targets: The same where they haven't: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
@@ -68,6 +69,7 @@ class Architecture:
     relative_bias: bool = False
     scales_ids: bool = False
     soft_capped: bool = False
+    limited: bool = False
     indexed: bool = False
     peft: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -152,10 +154,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "t5": _T5,
     "mt5": _T5,
     "umt5": _T5,
-    "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", peft="bart"),
-    "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", scales_ids=True, peft="bart"),
-    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", peft="gpt2"),
-    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, peft="opt"),
+    "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, peft="bart"),
+    "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, scales_ids=True, peft="bart"),
+    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, peft="gpt2"),
+    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, limited=True, peft="opt"),
     "llama": Architecture("causal", _LLAMA_SITES, peft="llama"),
     "qwen2": Architecture("causal", _LLAMA_SITES, indexed=True, peft="qwen2"),
     "qwen3": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="qwen3"),

@@ -201,6 +201,20 @@ def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return embeddings
 
 
+def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse sequences that are longer than the model's table of positions.
+
+    Raises:
+        ConfigError: With what can be made shorter.
+    """
+    limit = getattr(model.config, "max_position_embeddings", tokens)
+    if architecture_of(model.config.model_type).limited and tokens > limit:
+        raise ConfigError(
+            f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
+            f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
+        )
+
+
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of a model's parameters."""
     digest = hashlib.sha256()

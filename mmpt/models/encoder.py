@@ -55,27 +55,30 @@ def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> 
     if layers == len(blocks):
         return states
 
+    bias = _shared_bias(model, states, layers)
+
     def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (states, *args[1:])  # whatever the stack does to embeddings before its first layer is done already
+        # whatever the stack does to embeddings before its first layer is done already
+        return (states, *args[1:]) if bias is None else (states, args[1], bias, *args[3:])
 
-    hooks = [blocks[layers].register_forward_pre_hook(enter)]
-    if architecture_of(model.config.model_type).relative_bias:
-        owner, first = (blocks[index].layer[0].SelfAttention for index in (0, layers))
-
-        def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            tokens = states.shape[1]
-            return args, {**kwargs, "position_bias": owner.compute_bias(tokens, tokens, device=states.device)}
-
-        # T5's first layer computes the position bias for all; umT5's layers have one each
-        if not first.has_relative_attention_bias:
-            hooks.append(first.register_forward_pre_hook(give, with_kwargs=True))
+    hook = blocks[layers].register_forward_pre_hook(enter)
     try:
         with _only(model, slice(layers, None)):
             output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     return output
+
+
+def _shared_bias(model: PreTrainedModel, states: Tensor, layers: int) -> Tensor | None:
+    """What T5's first layer computes for all: the position bias. None where a layer has its own, or there is none."""
+    if not architecture_of(model.config.model_type).relative_bias:
+        return None
+    owner, first = (_blocks(model)[index].layer[0].SelfAttention for index in (0, layers))
+    if first.has_relative_attention_bias:
+        return None
+    bias: Tensor = owner.compute_bias(states.shape[1], states.shape[1], device=states.device)
+    return bias
 
 
 def _blocks(model: PreTrainedModel) -> Any:

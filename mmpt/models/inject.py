@@ -9,7 +9,7 @@ Letters: B batch, H heads, k head width, L layers, P prefix tokens, Q queries, N
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +133,13 @@ def carried(module: nn.Module) -> LayerPrefix | None:
     return prefix
 
 
+def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) -> None:
+    """Let attention modules carry a prefix each, or none."""
+    for module, prefix in zip(modules, prefixes, strict=True):
+        # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
+        object.__setattr__(module, _SLOT, prefix)
+
+
 def _extend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -230,6 +237,7 @@ class Injection:
         if not implementation.startswith("mmpt_"):
             raise ModelError(f"the backbone runs {implementation!r} attention, not mmpt_sdpa or mmpt_eager")
         self.modules = self.architecture.modules(model)
+        self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
         if self.architecture.relative_bias:
             paper.remember_bias(self.modules["decoder"])
         self.shapes = {
@@ -243,8 +251,7 @@ class Injection:
             prefix = prefixes.get(site)
             first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
             for index, module in enumerate(modules, start=-first):
-                # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
-                object.__setattr__(module, _SLOT, None if prefix is None or index < 0 else prefix.layer(index))
+                carry([module], [None if prefix is None or index < 0 else prefix.layer(index)])
 
     @contextmanager
     def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:

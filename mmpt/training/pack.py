@@ -204,15 +204,15 @@ def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or has
-    ``method.gate``.
+    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model,
+    checkpoints gradients, or has ``method.gate``.
     """
     options = config.method.options
     sites = options.get("sites")
     trainer = config.trainer
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
-    if options.get("gate") or trainer.get("torch_compile"):
+    if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
         return None
     positions = ["layout", "layers"]
     if options.get("layout") == "paper":  # one length: its prefixes have positions

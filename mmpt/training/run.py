@@ -25,6 +25,7 @@ from mmpt.data.tasks import Task
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
+from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.kept import give_back, take_backbone
 from mmpt.training import interruption, processes
 from mmpt.training.caching import SplitCache
@@ -196,6 +197,7 @@ class _Run:
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)

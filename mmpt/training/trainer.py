@@ -29,8 +29,8 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
         ConfigError: HF refuses a value, or the device can't do what is asked.
     """
     chosen = dict(config.trainer)
-    if chosen.get("gradient_checkpointing") or chosen.get("activation_checkpointing"):
-        raise ConfigError("trainer.gradient_checkpointing isn't supported for frozen backbones; leave it out")
+    for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):  # mmpt.models.checkpointing does it
+        chosen.pop(name, None)
     strategy = chosen.setdefault("eval_strategy", "epoch")
     selects = strategy != "no"
     if selects:

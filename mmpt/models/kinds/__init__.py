@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 CLASSES: dict[str, str] = {  # the module of a kind has the kind's name
     "seq2seq": "EncoderDecoder",
+    "causal": "DecoderOnly",
 }
 
 

@@ -17,7 +17,7 @@ from mmpt.data.collate import IGNORED, TextToText
 from mmpt.methods.base import Contribution
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import Backbone, embed
+from mmpt.models.backbone import Backbone, embed, refuse_positions
 from mmpt.models.encoder import lower, upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
@@ -35,6 +35,7 @@ class EncoderDecoder(AdaptedModel):
 
     def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
+        refuse_positions(self.backbone, embeddings.shape[1])
         encoder = self.backbone.get_encoder()
         states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         return Encoded(states, mask, contribution)
@@ -129,7 +130,7 @@ class EncoderDecoder(AdaptedModel):
         if longest is None:
             raise ValueError("a static cache needs max_new_tokens, its size")
         model: Any = self.backbone
-        return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
+        return EncoderDecoderCache(StaticCache(model.get_decoder().config, max_cache_len=1 + longest), DynamicCache())
 
     def read(self, ids: Tensor) -> None:
         """See the base class: ids are source and target at once."""
