@@ -68,7 +68,7 @@ def _peft_base(backbone: Any) -> dict[str, Any]:
     """What peft's configuration says of the backbone."""
     stated = backbone if isinstance(backbone, Mapping) else {}
     path = stated.get("path") if stated.get("source") in ("hub", "path") else None
-    return {"base_model_name_or_path": path, "revision": stated.get("revision"), "task_type": "SEQ_2_SEQ_LM"}
+    return {"base_model_name_or_path": path, "revision": stated.get("revision")}
 
 
 def read_adapter(directory: Path) -> Adapter:
