@@ -21,6 +21,7 @@ from mmpt.config.compose import CommandLine, compose, describe, read_command_lin
 from mmpt.errors import ConfigError, MmptError
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
+from mmpt.training.interruption import Stopped, heeding
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RANK_SECONDS = 10.0
@@ -35,13 +36,14 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 at least one trial of a multirun failed, 2 an error the user can act on,
-        130 interrupted.
+        130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
+        with heeding():
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        return 130
+        return stop.exit_code if isinstance(stop, Stopped) else 130
     except MmptError as error:
         _report(error)
         return error.exit_code

@@ -41,6 +41,10 @@ class RunError(MmptError):
     """A run directory can't be used: wrong owner, no permission, disk full, in use."""
 
 
+class InUseError(RunError):
+    """Another process writes to the run directory."""
+
+
 class CacheError(MmptError):
     """The cache directory can't be used, or hasn't the room."""
 

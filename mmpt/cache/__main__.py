@@ -9,10 +9,11 @@ import sys
 import time
 from typing import Any
 
-from mmpt.cache.directory import Entry, size_text
+from mmpt.cache.directory import Entry
 from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
 from mmpt.errors import CacheError, MmptError
+from mmpt.text import size_text
 
 FIELDS = ("backbone", "task", "examples", "tokens", "layers")  # of the description
 

@@ -29,7 +29,7 @@ from mmpt.cache.store import Store, Tensors
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.backbone import embed, word_embeddings
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
@@ -93,11 +93,11 @@ def fill(
     """
     if model.frontier.layers is None:
         raise ValueError(f"nothing is constant: {model.frontier.reason}")
-    starts, table = first_rows(lengths), word_embeddings(model.backbone)
+    starts = first_rows(lengths)
     with model.injection.active({}):
         for rows, batch in batches:
             states = model.constants(batch)
-            means = mean_embedding(table(batch["input_ids"]), batch["attention_mask"])
+            means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
             for place, row in enumerate(rows):
                 put("means", row, means[place : place + 1])
                 put("states", starts[row], states[place, : lengths[row]])
@@ -119,7 +119,7 @@ def compute(
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
-        "states": torch.empty(sum(lengths), weight.shape[1], dtype=stored or weight.dtype, device=weight.device),
+        "states": torch.empty(sum(lengths), model.width, dtype=stored or weight.dtype, device=weight.device),
         "means": torch.empty(len(lengths), weight.shape[1], device=weight.device),
     }
 
@@ -173,8 +173,10 @@ def fetch(
 def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
     """Types and shapes of a split's activations."""
     weight = word_embeddings(model.backbone).weight
-    width = weight.shape[1]
-    return {"means": ("F32", (len(lengths), width)), "states": (KINDS[stored or weight.dtype], (sum(lengths), width))}
+    return {
+        "means": ("F32", (len(lengths), weight.shape[1])),
+        "states": (KINDS[stored or weight.dtype], (sum(lengths), model.width)),
+    }
 
 
 def key_of(

@@ -220,11 +220,3 @@ class CacheDirectory:
             reason = "the disk is full" if full else error.strerror or str(error)
             participle = {"read": "read", "write": "written"}[what]
             raise CacheError(f"{self.directory} can't be {participle} ({reason})") from error
-
-
-def size_text(count: float) -> str:
-    """Bytes for people, in units of 10³."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1000:.1f} kB"

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.cache import locks
-from mmpt.cache.directory import CacheDirectory, Damaged, size_text
+from mmpt.cache.directory import CacheDirectory, Damaged
 from mmpt.cache.entry import Draft, Mapped, bytes_of, checksum
 from mmpt.errors import CacheError
+from mmpt.text import size_text
 
 GB = 10**9
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor

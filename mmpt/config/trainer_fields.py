@@ -152,9 +152,12 @@ def _check_range(name: str, value: Any, problems: Problems) -> None:
 def _check_combinations(values: dict[str, Any], problems: Problems) -> None:
     if values.get("fp16") is True and values.get("bf16") is True:
         problems.add("trainer.fp16", "trainer.fp16 and trainer.bf16 exclude each other; keep one")
-    for name in ("gradient_checkpointing", "activation_checkpointing"):
-        if values.get(name) is True:
-            problems.add(f"trainer.{name}", f"trainer.{name}=true isn't supported with a frozen backbone; leave it out")
+    if values.get("activation_checkpointing") is True:
+        text = "trainer.activation_checkpointing=true isn't supported; set trainer.gradient_checkpointing=true"
+        problems.add("trainer.activation_checkpointing", text)
+    if (values.get("gradient_checkpointing_kwargs") or {}).get("use_reentrant") is True:
+        text = "trainer.gradient_checkpointing_kwargs.use_reentrant=true finds no gradient for a frozen backbone"
+        problems.add("trainer.gradient_checkpointing_kwargs", f"{text}; leave it out")
     evaluated, saved = values.get("eval_strategy", "epoch"), values.get("save_strategy")
     if saved is not None and evaluated != "no" and saved != evaluated:
         problems.add(

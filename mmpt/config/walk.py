@@ -31,7 +31,7 @@ def build(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     """Check ``value`` against a type, and construct dataclasses on the way.
 
     Args:
-        kind: A type as in annotations: a scalar, Literal, Optional, list, dict, dataclass or Any.
+        kind: A type as in annotations: a scalar, Literal, Optional, a list or a word, list, dict, dataclass or Any.
         value: Plain data, as YAML gives it.
         key: The dotted key, for messages.
         problems: Where findings go.
@@ -47,7 +47,10 @@ def build(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         inner = [argument for argument in arguments if argument is not type(None)]
-        return None if value is None else build(inner[0], value, key, problems)
+        if value is None and len(inner) < len(arguments):
+            return None
+        fitting = [argument for argument in inner if (get_origin(argument) is list) is isinstance(value, list)]
+        return build((fitting or inner)[0], value, key, problems)
     if origin is Literal:
         return _choice(arguments, value, key, problems)
     if origin is list and isinstance(value, list):

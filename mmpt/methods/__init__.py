@@ -47,7 +47,7 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
         raise ConfigError(f"options of method={name}: {error}") from error
     if problems := values.problems():
         raise ConfigError(problems)
-    return kind(values, shape)
+    return kind(values.for_architecture(shape.architecture), shape)
 
 
 def lives_inside(name: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from mmpt.methods.base import Contribution, Method
 from mmpt.methods.options import LoRA
-from mmpt.methods.peft_layers import put_in
+from mmpt.methods.peft_layers import put_in, usual_targets
 
 
 class LowRankAdaptation(Method):
@@ -27,8 +29,9 @@ class LowRankAdaptation(Method):
         """
         from peft import LoraConfig
 
-        options = self.options
-        targets = list(options.target_modules)
+        if self.options.target_modules == "auto":
+            self.options = replace(self.options, target_modules=usual_targets(backbone, "lora"))
+        options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
         self.lora = put_in(backbone, config, targets, ".lora_")
 

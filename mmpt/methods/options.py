@@ -7,11 +7,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-Site = Literal["encoder", "decoder", "cross"]
-SITES: tuple[str, ...] = ("encoder", "decoder", "cross")
+from mmpt.errors import ConfigError
+from mmpt.models.architectures import ARCHITECTURES, Site, refuse_sites
+
+SITES: tuple[str, ...] = ("encoder", "decoder", "cross")  # of encoder-decoder models; one stack has the site self
+
+HEAD = "head"  # the group that every method has on a model with a classification head
+HEAD_RATE = 0.001  # its learning rate, where none is given
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,17 @@ class MethodOptions:
     def problems(self) -> list[str]:
         """Name every impossible value or combination, one line each, with the remedy."""
         return []
+
+    def for_architecture(self, model_type: str) -> Self:
+        """These options on a backbone: what they leave to the architecture is filled in.
+
+        Args:
+            model_type: A key of ``mmpt.models.architectures.ARCHITECTURES``.
+
+        Raises:
+            ConfigError: The architecture can't have what they ask for.
+        """
+        return self
 
 
 def _at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
@@ -85,7 +101,7 @@ class PrefixShape(Start):
     """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
 
     num_virtual_tokens: int = 10
-    sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
+    sites: list[Site] | Literal["auto"] = "auto"
     layers: str = "all"
     layout: Literal["per_layer", "paper"] = "per_layer"
     gate: bool = False
@@ -94,8 +110,8 @@ class PrefixShape(Start):
         """See the base class."""
         found = super().problems() + _at_least(self, 1, "num_virtual_tokens")
         if not self.sites:
-            found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
-        if len(set(self.sites)) != len(self.sites):
+            found.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
+        if self.sites != "auto" and len(set(self.sites)) != len(self.sites):
             found.append(f"method.sites={list(self.sites)} names a site twice")
         if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
             found.append(f"method.layers={self.layers} isn't allowed; give all, or last_N with N from 1, as in last_4")
@@ -105,9 +121,9 @@ class PrefixShape(Start):
                     f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
                     "or method.layout=per_layer"
                 )
-            if list(self.sites) != ["decoder"]:
+            if self.sites != ["decoder"]:
                 found.append(
-                    f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "
+                    f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
                     "set method.sites=[decoder] or method.layout=per_layer"
                 )
             if self.gate:
@@ -115,6 +131,17 @@ class PrefixShape(Start):
             if self.init != "random":
                 found.append("method.layout=paper starts from random values; set method.init=random")
         return found
+
+    def for_architecture(self, model_type: str) -> Self:
+        """See the base class: the sites."""
+        architecture = ARCHITECTURES[model_type]
+        if self.layout == "paper" and not architecture.relative_bias:
+            raise ConfigError(
+                f"method.layout=paper is how the published code prefixes T5; for {model_type} models set "
+                "method.layout=per_layer and method.sites=auto"
+            )
+        refuse_sites(model_type, self.sites)
+        return replace(self, sites=list(architecture.default_sites)) if self.sites == "auto" else self
 
 
 @dataclass(frozen=True)
@@ -297,7 +324,7 @@ class LoRA(MethodOptions):
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=lambda: ["q", "v"])
+    target_modules: list[str] | Literal["auto"] = "auto"
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -305,23 +332,27 @@ class LoRA(MethodOptions):
         if self.alpha <= 0:
             found.append(f"method.alpha={self.alpha} must be positive")
         if not self.target_modules:
-            found.append("method.target_modules=[] names no module; for T5 use [q,v]")
+            found.append("method.target_modules=[] names no module; set method.target_modules=auto")
         return found
 
 
 @dataclass(frozen=True)
 class IA3(MethodOptions):
-    """Options of ``method=ia3``; names and learning rate for T5 as published."""
+    """Options of ``method=ia3``; the learning rate is that published for T5."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
 
-    target_modules: list[str] = field(default_factory=lambda: ["k", "v", "wo"])
-    feedforward_modules: list[str] = field(default_factory=lambda: ["wo"])
+    target_modules: list[str] | Literal["auto"] = "auto"
+    feedforward_modules: list[str] | Literal["auto"] = "auto"
 
     def problems(self) -> list[str]:
         """See the base class."""
         if not self.target_modules:
-            return ["method.target_modules=[] names no module; for T5 use [k,v,wo]"]
+            return ["method.target_modules=[] names no module; set method.target_modules=auto"]
+        if self.feedforward_modules == "auto":
+            return []
+        if self.target_modules == "auto":
+            return ["method.feedforward_modules is a list, so method.target_modules must be one too; or set it to auto"]
         if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
             return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
         return []

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from mmpt.errors import ModelError
+from mmpt.models.architectures import architecture_of
+
+Usual = Literal["lora", "ia3", "feedforward"]
+
+
+def usual_targets(backbone: nn.Module, what: Usual) -> list[str]:
+    """What ``auto`` means for a backbone: peft's own choice for its architecture, ours where peft has none.
+
+    Args:
+        backbone: A transformers model.
+        what: ``lora``, ``ia3``, or ``feedforward``, those of ``ia3`` whose input is rescaled.
+    """
+    from peft.utils import constants
+
+    config: Any = backbone.config
+    architecture = architecture_of(config.model_type)
+    if architecture.peft is None:
+        return list(architecture.targets[what])
+    tables: dict[str, Any] = {
+        "lora": constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+        "ia3": constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+        "feedforward": constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
+    }
+    return list(tables[what][architecture.peft])
 
 
 def put_in(backbone: nn.Module, config: Any, targets: Sequence[str], part: str) -> nn.ParameterDict:
@@ -27,13 +52,16 @@ def put_in(backbone: nn.Module, config: Any, targets: Sequence[str], part: str) 
     """
     from peft import inject_adapter_in_model
 
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if absent := [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]:
         layers = {name.rsplit(".", 1)[-1] for name in linear}
         raise ModelError(
             f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers are "
             f"{', '.join(sorted(layers))}"
         )
+    # a classification head is trained as it is
+    config.exclude_modules = [name for name in linear if backbone.get_parameter(f"{name}.weight").requires_grad] or None
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's linear layers
     inject_adapter_in_model(config, backbone)
     found = {name: value for name, value in backbone.named_parameters() if part in name}
     return nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,16 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mmpt.data.collate import IGNORED
+from mmpt.data.collate import Encoded as Tokens
+from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,23 @@ class Output:
         return self.losses.sum() / self.tokens
 
 
+class Reading(Protocol):
+    """How a kind of model reads a task."""
+
+    candidates: list[list[int]]  # label ids of every label; none for free text
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Prepare the labels."""
+
+    def encode(self, examples: Sequence[Example]) -> Tokens:
+        """Tokenise a split."""
+
+
 class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
+
+    READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
         """Join the two; :meth:`build` is the usual way.
@@ -106,7 +126,8 @@ class AdaptedModel(nn.Module, ABC):
         injection = Injection(backbone.model)
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
-        method = build(name, options, BackboneShape(width, injection.shapes))
+        method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
+        method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
@@ -117,6 +138,11 @@ class AdaptedModel(nn.Module, ABC):
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
         """Change the backbone as this kind needs it, before the method is attached. The default changes nothing."""
 
+    @classmethod
+    def head(cls, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """Parameters of the backbone, by name, that are trained whatever the method is. By default there are none."""
+        return {}
+
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
         drops = mode and self.dropout
@@ -124,6 +150,11 @@ class AdaptedModel(nn.Module, ABC):
             super().train(mode)
             self.backbone.train(drops)
         return self
+
+    @property
+    def width(self) -> int:
+        """Model width d, that of hidden states; some networks have smaller word embeddings."""
+        return int(self.backbone.config.hidden_size)
 
     @property
     def frontier(self) -> Frontier:
@@ -143,9 +174,9 @@ class AdaptedModel(nn.Module, ABC):
         Returns:
             Word embeddings (B, P+T, d) with the method's prompt and update, the mask (B, P+T), the contribution.
         """
-        embeddings = word_embeddings(self.backbone)(input_ids)
+        embeddings = embed(self.backbone, input_ids)
         contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
-        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask)
+        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask, self.PROMPT_AT)
         return embeddings, attention_mask, contribution
 
     def contribute(self, means: Tensor | None) -> Contribution:
@@ -209,13 +240,16 @@ class AdaptedModel(nn.Module, ABC):
         return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
 
 
-def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T)."""
+def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor, at: int = 0) -> tuple[Tensor, Tensor]:
+    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T).
+
+    The prompt follows the first ``at`` tokens.
+    """
     if contribution.embedding_update is not None:
         embeddings = _updated(embeddings, contribution.embedding_update)
     if contribution.prompt is not None:
         prompt = contribution.prompt.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
-        embeddings = torch.cat([prompt, embeddings], dim=1)
+        embeddings = torch.cat([embeddings[:, :at], prompt, embeddings[:, at:]], dim=1)
         mask = F.pad(mask, (prompt.shape[1], 0), value=1)
     return embeddings, mask
 

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.backbone import embed, word_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mmpt.models.adapted import AdaptedModel
+
+
+_SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
 
 
 class VocabularyRecorder:
@@ -49,18 +52,19 @@ class VocabularyRecorder:
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""
-        table = word_embeddings(self.model.backbone).weight
-        return table[ids.to(table.device)].detach().float()
+        device = word_embeddings(self.model.backbone).weight.device
+        return embed(self.model.backbone, ids.to(device)).detach().float()
 
     @torch.no_grad()
     def keys_values(self, ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values of ids (P,) by site, each (L, H, P, k), float32."""
-        sites: dict[str, list[Any]] = dict(self.model.injection.modules)
+        sites, architecture = self.model.injection.modules, self.model.injection.architecture
         read: dict[nn.Module, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-            source = kwargs.get("key_value_states")
-            read[module] = (args[0] if source is None else source)[0]  # (P, d)
+            source = next((kwargs[name] for name in _SOURCES if kwargs.get(name) is not None), None)
+            states = args[0] if args else kwargs["hidden_states"]
+            read[module] = (states if source is None else source)[0]  # (P, d)
 
         hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
         ids = ids.to(word_embeddings(self.model.backbone).weight.device).unsqueeze(0)
@@ -72,9 +76,7 @@ class VocabularyRecorder:
                 hook.remove()
         result = {}
         for site, modules in sites.items():
-            heads = self.model.injection.shapes[site].heads
-            pairs = [
-                [p(read[m]).unflatten(-1, (heads, -1)).transpose(0, 1).float() for p in (m.k, m.v)] for m in modules
-            ]
-            result[site] = (torch.stack([key for key, _ in pairs]), torch.stack([value for _, value in pairs]))
+            pairs = [architecture.keys_values(module, read[module]) for module in modules]
+            key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
+            result[site] = (key, value)
         return result

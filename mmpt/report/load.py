@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from mmpt.errors import RunError
 from mmpt.report.settings import Settings, SettingsReader
 from mmpt.sweep.ledger import FOLDER
+from mmpt.training.record import lives
 
 Result = dict[str, Any]
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
@@ -191,23 +191,9 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         return _checked(Run(name, "done", result, settings, _seed(seed), directory, problem))
     told = status.get("error")
     why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
-    if state == "running" and not _alive(status):
+    if state == "running" and not lives(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
     return Run(name, state, {}, settings, _seed(seed), directory, why)
-
-
-def _alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote the status still runs, as far as this machine can tell."""
-    pid = status.get("pid")
-    if status.get("host") != platform.node() or not isinstance(pid, int) or pid <= 0:
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _checked(run: Run) -> Run:

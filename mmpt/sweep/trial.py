@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.config.check import check, plain
-from mmpt.errors import MmptError
+from mmpt.errors import InUseError, MmptError
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, printing_to
-from mmpt.sweep.ledger import Ledger, Outcome, State
+from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
@@ -49,7 +49,7 @@ class Trial:
         """
         hydra = HydraConfig.get()
         number, words = int(hydra.job.num), task_words(list(hydra.overrides.task))
-        ledger = Ledger(self.folder)
+        ledger = ledger_of(self.folder)
         outcome = self._settled(ledger, number, str(OmegaConf.select(composed, "sweep.on_failure")))
         if outcome is None:
             take_share(self.folder, self.parent, self.at_once)
@@ -116,6 +116,8 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
             directory=directory,
             result=result,
         )
+    except InUseError as error:
+        return replace(begun, state="busy", directory=directory, error=str(error))
     except Exception as error:
         if not isinstance(error, MmptError):
             traceback.print_exc()  # a defect, or a library's error: the log has all of it

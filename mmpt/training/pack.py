@@ -28,8 +28,10 @@ from torch.nn import functional as F
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
+from mmpt.training import interruption
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,15 @@ class Pack:
         Raises:
             KeyboardInterrupt: After every trial has noted that it was interrupted.
         """
+        stop: BaseException | None = None
         try:
             while live := [seat for seat in self.seats if not seat.ended]:
                 for seat in live:
                     seat.go_on()
-                    if isinstance(seat.error, KeyboardInterrupt):
-                        raise seat.error
+                    if isinstance(seat.error, KeyboardInterrupt | SystemExit):
+                        stop = seat.error
+                    if stop is not None and not (interruption.asked() and interruption.patient()):
+                        raise stop  # else each trial comes to the end of its step, and sees the signal itself
                 waiting = [seat for seat in live if seat.asked is not None]
                 if waiting:
                     _pass(waiting)
@@ -172,6 +177,8 @@ class Pack:
                     if not seat.ended:
                         seat.go_on(stop=KeyboardInterrupt())
             raise
+        if stop is not None:
+            raise stop
         return self.seats
 
     def backbone(self, config: ModelConfig) -> Backbone:
@@ -197,16 +204,19 @@ def stacking_seat(config: Config) -> Seat | None:
 def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
-    By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or has
-    ``method.gate``.
+    By itself runs what isn't an encoder-decoder, changes it or reaches its encoder (no constant then), drops out in the
+    frozen network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model,
+    checkpoints gradients, or has ``method.gate``.
     """
     options = config.method.options
     sites = options.get("sites")
+    architecture = ARCHITECTURES.get(config.model.architecture)
+    if architecture is None or architecture.kind != "seq2seq":
+        return None
     trainer = config.trainer
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
-    if options.get("gate") or trainer.get("torch_compile"):
+    if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
         return None
     positions = ["layout", "layers"]
     if options.get("layout") == "paper":  # one length: its prefixes have positions

@@ -22,12 +22,12 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
+from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.kept import give_back, take_backbone
-from mmpt.training import processes
+from mmpt.training import interruption, processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
@@ -37,7 +37,8 @@ from mmpt.training.loggers import Loggers, make_logger
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.record import RunRecord, read_status
-from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
+from mmpt.training.resumable import last_checkpoint, metrics_bytes
+from mmpt.training.trainer import PrefixTrainer, training_arguments
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,19 @@ def run_experiment(
 
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
+        Stopped: A signal asked for it. The run directory then says ``interrupted``.
     """
+    with interruption.heeding():
+        interruption.check()
+        return _run_experiment(config, resolved, identity, on_score)
+
+
+def _run_experiment(
+    config: Config,
+    resolved: dict[str, Any],
+    identity: Identity | None,
+    on_score: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
     place = seat()
     clock = time.perf_counter if place is None else place.clock
     began = clock()
@@ -102,28 +115,29 @@ def run_experiment(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
-        if processes.rank() > 0:
-            return read_json(directory.expanduser() / "result.json")
-        record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
-        console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
-        result = record.result()
-        console.final_table(result)
-        return result
+        return _shown_again(directory, console)
     shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = take_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
-    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    if shared is None:
+        sites = config.method.options.get("sites", "auto")
+        backbone = take_backbone(config.model, sites, task.outputs)
+    else:
+        backbone = shared.pack.backbone(config.model)
+    evaluator = Evaluator(
+        task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
+    )
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
+    if record.state == "done":  # by another process, while the backbone was loaded
+        record.close()
+        return _shown_again(directory, console)
     logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
     run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
         result = record.finish(run.carry_out())
-    except KeyboardInterrupt:
-        record.interrupt()
-        logger.finish("interrupted")
-        console.note(f"interrupted; the same command goes on from the last checkpoint; run directory: {directory}")
+    except (KeyboardInterrupt, SystemExit):
+        run.interrupt()
         raise
     except BaseException as error:
         record.fail(error)
@@ -131,6 +145,14 @@ def run_experiment(
         raise
     logger.summary(summary(result))
     logger.finish("done")
+    console.final_table(result)
+    return result
+
+
+def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
+    """Show what a finished run found; no lock is needed."""
+    console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
+    result = read_json(directory.expanduser() / "result.json")
     console.final_table(result)
     return result
 
@@ -176,6 +198,7 @@ class _Run:
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
         train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
@@ -185,7 +208,7 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        if not lives_inside(config.method.name) and stacking_seat(config) is None:
+        if stacking_seat(config) is None:
             give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
@@ -205,6 +228,16 @@ class _Run:
             "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
             "warnings": warnings,
         }
+
+    def interrupt(self) -> None:
+        """Note that a signal ended the run, and say where the same command goes on."""
+        with interruption.last_words():
+            checkpoint = last_checkpoint(self.record.checkpoints_dir) if processes.rank() == 0 else None
+            self.record.interrupt()
+            where = "the beginning" if checkpoint is None else f"step {_step(checkpoint)}"
+            note = f"interrupted; the same command goes on from {where}; run directory: {self.record.directory}"
+            self.console.note(note)
+            self.logger.finish("interrupted")
 
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
         """Run the encoder once over all splits where it is a constant, and say so, or say what prevents it."""
@@ -238,7 +271,7 @@ class _Run:
         if self.record.state != "resume":
             return None
         checkpoint = last_checkpoint(self.record.checkpoints_dir)
-        return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        return -1 if checkpoint is None else _step(checkpoint)
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
@@ -257,12 +290,13 @@ class _Run:
         """Train, from the last checkpoint where there is one; returns seconds."""
         resumes = self.record.state == "resume"
         checkpoint = processes.from_first(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
-        done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        done = 0 if checkpoint is None else _step(checkpoint)
         if resumes:
-            self.record.truncate_metrics(done if checkpoint is not None else -1)
+            if not self.record.truncate_metrics(0 if checkpoint is None else metrics_bytes(checkpoint)):
+                self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"going on with an interrupted run, from step {done}")
         began = self.clock()
-        with self.console.progress(total_steps(trainer), done) as journal.progress:
+        with interruption.deferred(), self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
         return self.clock() - began
@@ -323,6 +357,10 @@ class _Run:
             "max_length": config.data.max_length,
             "seed": config.seed,
         }
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def examples_a_step(arguments: TrainingArguments) -> int:

@@ -202,7 +202,7 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("prefix", {"sites": ["cross", "cross"]}, "twice"),
         ("prefix", {"tokens": 3}, "tokens"),
         ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
-        ("ia3", {"target_modules": ["k"]}, "feedforward_modules has wo"),
+        ("ia3", {"target_modules": ["k"], "feedforward_modules": ["wo"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
     ],
 )

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from mmpt.data.collate import IGNORED
+from mmpt.data.collate import IGNORED, TextToText
 from mmpt.methods.base import Contribution
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import Backbone, word_embeddings
+from mmpt.models.backbone import Backbone, embed, refuse_positions
 from mmpt.models.encoder import lower, upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
@@ -26,13 +26,16 @@ from mmpt.models.loss import only_labelled, row_losses
 class EncoderDecoder(AdaptedModel):
     """A frozen encoder-decoder with a method; :class:`Encoded` has the encoder's output."""
 
+    READING = TextToText
+
     @classmethod
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
         """Let cross attention absorb the projections of the source."""
-        absorb.install(injection.modules["cross"], backbone.cross_attention)
+        absorb.install(injection.modules["cross"], backbone.cross_attention, backbone.architecture)
 
     def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
+        refuse_positions(self.backbone, embeddings.shape[1])
         encoder = self.backbone.get_encoder()
         states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         return Encoded(states, mask, contribution)
@@ -41,7 +44,7 @@ class EncoderDecoder(AdaptedModel):
         """See the base class."""
         layers = self.frontier.layers
         assert layers is not None
-        embeddings = word_embeddings(self.backbone)(batch["input_ids"])
+        embeddings = embed(self.backbone, batch["input_ids"])
         return lower(self.backbone, embeddings, batch["attention_mask"], layers)
 
     def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
@@ -127,7 +130,7 @@ class EncoderDecoder(AdaptedModel):
         if longest is None:
             raise ValueError("a static cache needs max_new_tokens, its size")
         model: Any = self.backbone
-        return EncoderDecoderCache(StaticCache(model.decoder.config, max_cache_len=1 + longest), DynamicCache())
+        return EncoderDecoderCache(StaticCache(model.get_decoder().config, max_cache_len=1 + longest), DynamicCache())
 
     def read(self, ids: Tensor) -> None:
         """See the base class: ids are source and target at once."""
