@@ -15,7 +15,8 @@ from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
 from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import OPTIONS
+from mmpt.methods.options import OPTIONS, options_of
+from mmpt.methods.options.own import OWN
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -91,12 +92,17 @@ def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
 
 def _method(value: Any, problems: Problems) -> Any:
     """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    if not isinstance(value, Mapping) or value.get("name") not in OPTIONS:
-        name = value.get("name") if isinstance(value, Mapping) else value
-        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{nearest(name, OPTIONS)}"
+    name = value.get("name") if isinstance(value, Mapping) else value
+    try:
+        kind = options_of(name)
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("method.name", text)
+        return INVALID
+    if kind is None or not isinstance(value, Mapping):
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{OWN}{nearest(name, OPTIONS)}"
         problems.add("method.name", text)
         return INVALID
-    kind = OPTIONS[value["name"]]
     flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
     for key in [key for key in flat if key not in fields_of(kind)]:
         problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.errors import ModelError
-from mmpt.models.inject import LayerPrefix, carried, for_batch
+from mmpt.models.inject import LayerPrefix, carried, for_batch, query_gates
 
 ROWS = 8  # of a slice of the batch with a length of its own
 WORTH = 0.1  # share of the tokens that cutting the batch must spare
@@ -107,6 +107,8 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
     prefix = carried(module)
     apart = prefix is not None and prefix.output_gate is not None
     before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
+    gates = None if prefix is None else query_gates(module, prefix)  # (B, 1, U, P)
+    before = before if before is None or gates is None else before * gates
     seen, weights = [], []
     cut = _chunks(mask, *states.shape[:2])
     sizes = [rows.stop - rows.start for rows, _ in cut]
@@ -126,7 +128,8 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
         seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
     context = _per_head(torch.cat(seen).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
     if prefix is not None:
-        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(torch.cat(weights), prefix))
+        taken = torch.cat(weights) if gates is None else torch.cat(weights) * gates
+        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
     output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
     return output
 
@@ -135,7 +138,7 @@ def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
     """Scores (B, H, U, P) of queries (B, H, U, k) for a prefix."""
     scores = _times(query, prefix.key.transpose(2, 3))
     if prefix.key_gate is not None:
-        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, None, None].to(scores.dtype)
+        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, :, None].to(scores.dtype)
     if prefix.real is not None:
         scores = scores.masked_fill(~for_batch(prefix.real, query.shape[0])[:, None, None], float("-inf"))
     return scores
@@ -144,7 +147,7 @@ def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
 def _prefix_context(weights: Tensor, prefix: LayerPrefix) -> Tensor:
     """What attention weights (B, H, U, P) take from a prefix, (B, H, U, k)."""
     if prefix.value_gate is not None:
-        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, None, None].to(weights.dtype)
+        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, :, None].to(weights.dtype)
     return _times(weights, prefix.value)
 
 

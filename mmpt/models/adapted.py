@@ -20,8 +20,9 @@ from mmpt.errors import ConfigError
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models import absorb
+from mmpt.models.adapter import start_from
 from mmpt.models.backbone import Backbone, word_embeddings
-from mmpt.models.encoder import upper
+from mmpt.models.encoder import prompted, upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
 
@@ -43,16 +44,19 @@ class Output:
         losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
         tokens: How many label tokens there are in the batch, ().
         route_probs: (B, R), or None.
+        auxiliary: What the method adds to the loss, (), or None.
     """
 
     losses: Tensor
     tokens: Tensor
     route_probs: Tensor | None
+    auxiliary: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
-        """Mean over the batch's label tokens, ()."""
-        return self.losses.sum() / self.tokens
+        """Mean over the batch's label tokens, and what the method adds, ()."""
+        loss = self.losses.sum() / self.tokens
+        return loss if self.auxiliary is None else loss + self.auxiliary
 
 
 class AdaptedModel(nn.Module):
@@ -94,6 +98,7 @@ class AdaptedModel(nn.Module):
 
         Raises:
             ConfigError: The method or its options are wrong.
+            AdapterError: The adapter to start from can't be used.
         """
         injection = Injection(backbone.model)
         absorb.install(injection.modules["cross"], backbone.cross_attention)
@@ -103,6 +108,8 @@ class AdaptedModel(nn.Module):
         model = cls(backbone.model, method, injection, dropout=dropout)
         if initialise:
             method.initialise(VocabularyRecorder(backbone, injection))
+            if getattr(method.options, "init", None) == "adapter":
+                start_from(method, method.options.init_adapter, backbone.fingerprint)
         return model
 
     def train(self, mode: bool = True) -> AdaptedModel:
@@ -119,6 +126,9 @@ class AdaptedModel(nn.Module):
         The contribution's prefixes stay set for the decoder passes that follow.
         """
         embeddings = word_embeddings(self.backbone)(input_ids)
+        if self.method.reads_encoder:
+            self.injection.set({})
+            return self._behind(self._encoder_output(embeddings, attention_mask), attention_mask)
         contribution = self.method(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
         self.injection.set(contribution.prefixes)
         if contribution.embedding_update is not None:
@@ -127,12 +137,28 @@ class AdaptedModel(nn.Module):
             prompt = contribution.prompt.to(embeddings.dtype).expand(input_ids.shape[0], -1, -1)
             embeddings = torch.cat([prompt, embeddings], dim=1)
             attention_mask = F.pad(attention_mask, (prompt.shape[1], 0), value=1)
-        encoder = self.backbone.get_encoder()
-        states = encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
-        return Encoded(states, attention_mask, contribution)
+        if (prompts := contribution.layer_prompts) is not None:
+            text, room = attention_mask, (0, 0, prompts.tokens, 0)  # which the first layer's prompt takes
+            embeddings, attention_mask = F.pad(embeddings, room), F.pad(attention_mask, (prompts.tokens, 0), value=1)
+            with prompted(self.backbone, prompts, text):
+                states = self._encoder_output(embeddings, attention_mask)
+            return Encoded(states, attention_mask, prompts.finish(contribution))
+        return Encoded(self._encoder_output(embeddings, attention_mask), attention_mask, contribution)
+
+    def _encoder_output(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self.backbone.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return states
+
+    def _behind(self, states: Tensor, mask: Tensor) -> Encoded:
+        """A batch of the encoder's output (B, T, d), which the method reads."""
+        contribution = self.method(mean_embedding(states, mask))
+        self.injection.set(contribution.prefixes)
+        return Encoded(states, mask, contribution)
 
     def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
         """Go on from cached activations (:mod:`mmpt.cache`): states (B, T, d), mask (B, T), means (B, d)."""
+        if self.method.reads_encoder:  # all of the encoder is constant then
+            return self._behind(states, attention_mask)
         contribution = self.method(means if self.method.reads_input else None)
         layers = self.method.frontier.layers
         assert layers is not None
@@ -194,8 +220,8 @@ class AdaptedModel(nn.Module):
             cached: ``states`` (B, T, d) and ``means`` (B, d), or nothing.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **cached})
-        losses = self.losses(encoded, labels)
-        return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
+        losses, given = self.losses(encoded, labels), encoded.contribution
+        return Output(losses, (labels != IGNORED).sum(), given.route_probs, given.auxiliary_loss)
 
     @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:

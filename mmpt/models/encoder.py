@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from mmpt.methods.base import LayerPrompts
 
 
 def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int) -> Tensor:
@@ -65,6 +68,34 @@ def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> 
         if hook is not None:
             hook.remove()
     return output
+
+
+@contextmanager
+def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Iterator[None]:
+    """Let every layer of the encoder have its own prompt in place of the first P states.
+
+    Args:
+        model: An encoder-decoder of the T5 family.
+        prompts: What each layer gets.
+        mask: (B, T) of the text behind the prompt.
+    """
+
+    def swap(layer: int) -> Any:
+        def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            text = args[0][:, prompts.tokens :]
+            return (torch.cat([prompts.at(layer, text, mask).to(text.dtype), text], dim=1), *args[1:]), kwargs
+
+        return give
+
+    encoder: Any = model.get_encoder()
+    hooks = [
+        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(encoder.block)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
