@@ -19,7 +19,8 @@ from mmpt.config.trainer_fields import check_trainer
 from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
 from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS
+from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
+from mmpt.methods.options.own import OWN
 from mmpt.models.architectures import ARCHITECTURES
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
@@ -104,12 +105,17 @@ def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
 
 def _method(value: Any, problems: Problems) -> Any:
     """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    if not isinstance(value, Mapping) or value.get("name") not in OPTIONS:
-        name = value.get("name") if isinstance(value, Mapping) else value
-        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{nearest(name, OPTIONS)}"
+    name = value.get("name") if isinstance(value, Mapping) else value
+    try:
+        kind = options_of(name)
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("method.name", text)
+        return INVALID
+    if kind is None or not isinstance(value, Mapping):
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{OWN}{nearest(name, OPTIONS)}"
         problems.add("method.name", text)
         return INVALID
-    kind = OPTIONS[value["name"]]
     flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
     for key in [key for key in flat if key not in fields_of(kind)]:
         problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))

@@ -47,6 +47,8 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
         _task_with_data(parts["task"], parts["data"], problems)
     if "data" in parts and "method" in parts:
         _data_with_method(parts["data"], parts["method"], problems)
+    if "model" in parts and "method" in parts:
+        _model_with_method(parts["model"], parts["method"], problems)
     if "evaluation" in parts and "method" in parts:
         _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
@@ -225,6 +227,15 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
             "method.max_length",
             f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update; "
             f"set method.max_length={data.max_length}",
+        )
+
+
+def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if model.dropout != "none" and method.options.get("router_input") == "encoder":
+        problems.add(
+            "method.router_input",
+            "method.router_input=encoder needs the encoder's output to be a constant, but "
+            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
         )
 
 

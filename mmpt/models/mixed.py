@@ -26,6 +26,9 @@ def passes(models: Sequence[AdaptedModel]) -> list[list[int]]:
     found: list[list[int]] = []
     contributions = [_probe(model) for model in models]
     for index, model in enumerate(models):
+        if model.method.reads_encoder or contributions[index].layer_prompts is not None:
+            found.append([index])  # what it adds depends on the encoder's states
+            continue
         for members in found:
             if stackable([contributions[member] for member in [*members, index]], model.injection.shapes):
                 members.append(index)

@@ -19,8 +19,10 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
+from mmpt.methods.options import OPTIONS
+from mmpt.methods.options.own import find_own
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import save_adapter
+from mmpt.models.adapter import read_adapter, save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.kept import give_back, take_backbone
@@ -52,11 +54,15 @@ def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
     Raises:
-        MmptError: The data can't be had.
+        MmptError: The data, or the adapter to start from, can't be had.
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
+    if (start := config.method.options.get("init_adapter")) is not None:
+        parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
+    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
+        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
     parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
