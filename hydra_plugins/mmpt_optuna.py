@@ -47,8 +47,8 @@ class OptunaSweeper(Sweeper):
         ledger = getattr(self.task_function, "folder", None)
         if ledger is None:
             return
-        from mmpt.sweep.ledger import Ledger
+        from mmpt.sweep.ledger import ledger_of
 
-        ended = Ledger(ledger).ended()
+        ended = ledger_of(ledger).ended()
         for number, trial in enumerate(batch, start=first):
             search.tell(trial, ended.get(number))

@@ -9,7 +9,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "load_all"]
 
 
 def load(*args: Any, **kwargs: Any) -> Any:
@@ -17,3 +17,10 @@ def load(*args: Any, **kwargs: Any) -> Any:
     from mmpt.predictor import load as load_run
 
     return load_run(*args, **kwargs)
+
+
+def load_all(*args: Any, **kwargs: Any) -> Any:
+    """Load several runs of one backbone, for batches that mix them; see :func:`mmpt.mixture.load_all`."""
+    from mmpt.mixture import load_all as load_runs
+
+    return load_runs(*args, **kwargs)

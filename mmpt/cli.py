@@ -18,10 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.credentials import error_line
 from mmpt.errors import ConfigError, MmptError
 from mmpt.methods.options.own import add_folder
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
+from mmpt.training.interruption import Stopped, heeding
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RANK_SECONDS = 10.0
@@ -36,13 +38,14 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 at least one trial of a multirun failed, 2 an error the user can act on,
-        130 interrupted.
+        130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
+        with heeding():
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        return 130
+        return stop.exit_code if isinstance(stop, Stopped) else 130
     except MmptError as error:
         _report(error)
         return error.exit_code
@@ -131,4 +134,4 @@ def _report(error: MmptError) -> None:
         traceback.print_exception(error)
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
     for text in lines:
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {error_line(text)}", file=sys.stderr, flush=True)

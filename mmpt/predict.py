@@ -1,4 +1,4 @@
-"""Predict with a trained run: ``python -m mmpt.predict RUN_DIR --input FILE``."""
+"""Predict with trained runs: ``python -m mmpt.predict RUN_DIR --input FILE``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from mmpt.errors import MmptError
+from mmpt.credentials import error_line
+from mmpt.errors import AdapterError, DataError, MmptError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,10 +21,19 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m mmpt.predict",
-        description="Predict rows with a trained run. Each output line is a JSON object with the prediction and the "
-        "probability of every label word.",
+        description="Predict rows with a trained run, or with several on one backbone. Each output line is a JSON "
+        "object with the prediction and the probability of every label word.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", help="a finished run directory, or its adapter folder")
+    parser.add_argument(
+        "runs",
+        metavar="RUN_DIR",
+        nargs="+",
+        help="a finished run directory, its adapter folder, or hub:owner/name; several as NAME=RUN_DIR, each row then "
+        "names its own",
+    )
+    parser.add_argument(
+        "--adapter-field", default="adapter", metavar="FIELD", help="the field in which a row names its adapter"
+    )
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="jsonl, csv, tsv or parquet; - reads jsonl from stdin"
     )
@@ -32,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _predict(arguments)
     except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more
@@ -49,11 +60,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         rows = list(read_rows(Path(arguments.input), arguments.input))
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read
 
-    from mmpt.predictor import load
-
     transformers_logging.set_verbosity_error()
-    predictor = load(arguments.run, model=arguments.model)
-    found = predictor.predict_located(rows)
+    found = _found(arguments, rows)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
     if arguments.output == "-":
         sys.stdout.write(text)
@@ -65,6 +73,30 @@ def _predict(arguments: argparse.Namespace) -> None:
         print(
             f"{sum(scored)} of {len(scored)} labelled rows are right ({sum(scored) / len(scored):.3f})", file=sys.stderr
         )
+
+
+def _found(arguments: argparse.Namespace, rows: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Predictions by the one run, or by the run that each row names."""
+    if len(arguments.runs) == 1:
+        from mmpt.predictor import load
+
+        return load(arguments.runs[0], model=arguments.model).predict_located(rows)
+    from mmpt.mixture import load_all
+
+    named = dict(_named(run) for run in arguments.runs)
+    if len(named) < len(arguments.runs):
+        raise AdapterError("two adapters have the same name; give each NAME=RUN_DIR a name of its own")
+    field = arguments.adapter_field
+    if missing := next((where for where, row in rows if field not in row), None):
+        raise DataError(f"{missing}: no field {field!r} that names the row's adapter; choose it with --adapter-field")
+    return load_all(named, model=arguments.model).predict_located(rows, [str(row[field]) for _, row in rows])
+
+
+def _named(run: str) -> tuple[str, str]:
+    name, found, directory = run.partition("=")
+    if not found or not name or not directory:
+        raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
+    return name, directory
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,25 @@ from typing import Any
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError
+from mmpt.errors import AdapterError, ConfigError, MmptError
+from mmpt.hub.adapters import located
+from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
-from mmpt.models.backbone import load_backbone
+from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.untrusted import one_line
+
+_backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
+_loading = threading.Lock()
 
 
 class Predictor:
     """A backbone with a saved adapter, and the task it was trained for."""
 
-    def __init__(self, model: AdaptedModel, evaluator: Evaluator) -> None:
-        """Join the two; :func:`load` is the usual way."""
+    def __init__(self, backbone: Backbone, model: AdaptedModel, evaluator: Evaluator) -> None:
+        """Join them; :func:`load` is the usual way."""
+        self.backbone = backbone
         self.model = model.eval()
         self.evaluator = evaluator
 
@@ -46,41 +55,68 @@ class Predictor:
             return []
         split = self.evaluator.prepare(examples)
         decoding = self.evaluator.config.decoding[0]
-        return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
+        with self.backbone.lock:
+            return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
 
 
-def load(directory: str | Path, *, model: str | None = None) -> Predictor:
+def load(directory: str | Path, *, model: str | None = None, revision: str | None = None) -> Predictor:
     """Load a backbone plus adapter.
 
+    Adapters of one backbone share its weights while any of them is in use, but for methods that change it (lora, ia3,
+    full): each of those has a copy. Several threads may predict; those on one backbone take turns.
+
     Args:
-        directory: A finished run directory, or its ``adapter`` folder.
+        directory: A finished run directory, or its ``adapter`` folder; or an adapter on the hub, as ``hub:owner/name``
+            (``hub:owner/name@REVISION``), or ``owner/name`` where no such directory exists.
         model: Another place of the same backbone (a directory), where it has moved.
+        revision: Commit, branch or tag of an adapter on the hub.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
-        AdapterError: The adapter is missing or damaged, or the backbone's weights aren't those it was trained on.
+        AdapterError: The adapter is missing or damaged, the hub doesn't give it, or the backbone's weights aren't those
+            it was trained on.
         ModelError: The backbone can't be loaded.
     """
-    path = Path(directory).expanduser()
+    path = located(directory, revision)
     adapter = read_adapter(path)
-    parts = _parts(adapter, path)
+    stated_task, evaluation, length, seed = _parts(adapter, path)
+    task = Task(stated_task)
+    backbone = _backbone(adapter, path, model, task.outputs)
+    try:
+        evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    load_state(adapted.method, adapter.state, str(path))
+    return Predictor(backbone, adapted, evaluator)
+
+
+def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
+    """The adapter's backbone: one that is in use already, where that can be shared, else loaded."""
     stated = dict(adapter.description["backbone"])
     fingerprint = stated.pop("fingerprint", None)
     if model is not None:
         stated |= {"source": "path", "path": model}
-    backbone = load_backbone(_build(ModelConfig, stated, "backbone", path))
-    if backbone.fingerprint != fingerprint:
-        raise AdapterError(
-            f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
-            f"({backbone.fingerprint[:12]}); give the original with --model DIR"
-        )
-    task, evaluation, length, seed = parts
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed)
-    adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
-    load_state(adapted.method, adapter.state, str(path))
-    return Predictor(adapted, evaluator)
+    config = _build(ModelConfig, stated, "backbone", path)
+    try:
+        alone = lives_inside(adapter.method)
+    except ConfigError as error:
+        raise AdapterError(f"{path}: {error}; update mmpt") from error
+    key = repr(config)
+    with _loading:
+        backbone = None if alone else _backbones.get(key)
+        if backbone is None or backbone.fingerprint != fingerprint:
+            backbone = load_backbone(config, classes=classes)
+        if backbone.fingerprint != fingerprint:
+            raise AdapterError(
+                f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
+                f"({backbone.fingerprint[:12]}); give the original with --model DIR"
+            )
+        if not alone and backbone.kind != "encoder":  # whose head is the adapter's
+            _backbones[key] = backbone
+    return backbone
 
 
 def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, int, int]:
@@ -89,7 +125,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         task, evaluation = content["task"], content["evaluation"]
         length, seed = int(content["max_length"]), int(content["seed"])
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
     return *built, length, seed

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AutoConfig
 
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import Backbone
+from mmpt.models.architectures import architecture_of
+from mmpt.models.backbone import CLASSES, Backbone
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 96,
@@ -22,6 +23,71 @@ SHAPE: dict[str, Any] = {
     "decoder_start_token_id": 0,
     "pad_token_id": 0,
     "eos_token_id": 1,
+}
+BART: dict[str, Any] = {
+    "vocab_size": 96,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "scale_embedding": True,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "forced_eos_token_id": None,
+}
+LLAMA: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,  # each for two heads of queries
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+SLIDING: dict[str, Any] = {
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "bart": BART,
+    "pegasus": BART,
+    "gpt2": {
+        "vocab_size": 96,
+        "n_embd": 24,
+        "n_layer": 3,
+        "n_head": 3,
+        "n_positions": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    },
+    "opt": {
+        "vocab_size": 96,
+        "hidden_size": 24,
+        "word_embed_proj_dim": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+    },
+    "llama": LLAMA,
+    "qwen2": {**LLAMA, **SLIDING, "hidden_size": 32, "use_sliding_window": True},
+    "qwen3": {**LLAMA, **SLIDING, "use_sliding_window": True},
+    "gemma": LLAMA,
+    "gemma2": {**LLAMA, **SLIDING, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**LLAMA, **SLIDING, "query_pre_attn_scalar": 8},
 }
 
 
@@ -41,13 +107,16 @@ class Vocabulary:
 def backbone(model_type: str = "t5", attention: str = "sdpa", seed: int = 0, **shape: Any) -> Backbone:
     """A frozen random backbone with larger weights than at initialisation, so that attention matters."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(model_type, **{**SHAPE, **shape})
-    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=f"mmpt_{attention}")
+    architecture = architecture_of(model_type)
+    config = AutoConfig.for_model(model_type, **{**SHAPES.get(model_type, SHAPE), **shape})
+    attention = "eager" if architecture.soft_capped else attention
+    model = CLASSES[architecture.kind].from_config(config, attn_implementation=f"mmpt_{attention}")
+    attended = {id(p) for found in architecture.modules(model).values() for m in found for p in m.parameters()}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "relative_attention_bias" in name:
                 parameter.copy_(torch.randn_like(parameter))
-            elif name.endswith((".q.weight", ".k.weight", ".v.weight", ".o.weight")):
+            elif id(parameter) in attended and "norm" not in name:
                 parameter.copy_(0.2 * torch.randn_like(parameter))
     model.requires_grad_(False).eval()
     return Backbone(model, Vocabulary(), "tiny", "tiny random")  # type: ignore[arg-type]

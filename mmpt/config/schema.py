@@ -27,9 +27,11 @@ class TaskConfig:
     label_field: str = "label"
     # label word -> the raw values that mean it; empty: free text (the label field holds the target text)
     labels: dict[str, list[Any]] = field(default_factory=dict)
-    metric: str = "accuracy"  # accuracy | accuracy_f1 | f1a_em | exact_match
+    metric: str = "accuracy"  # accuracy | accuracy_f1 | f1a_em | matthews | exact_match
     group_field: str | None = None  # rows with one value are one question (MultiRC)
     unroll: str | None = None  # 'multirc': nested official layout, one row an answer
+    pair: list[str] | None = None  # for models with a classification head: a text or two, instead of template
+    choices: list[list[str]] | None = None  # the same by label: the head scores each label's own text
     directory: str | None = None  # name of the folder in the official layout ('RTE')
     files: dict[str, str] = field(default_factory=dict)  # split -> file name below data.dir
     hub: HubConfig | None = None
@@ -49,10 +51,11 @@ class ModelConfig:
     """The frozen backbone."""
 
     name: str
-    source: Literal["bundled", "hub", "path", "random"] = "bundled"
-    path: str | None = None  # local directory, or hub id where source is hub
+    source: Literal["bundled", "hub", "path", "package", "random"] = "bundled"
+    # local directory; hub id where source is hub; PACKAGE/FOLDER, in an installed package, where it is package
+    path: str | None = None
     revision: str | None = None
-    architecture: str = "t5"  # model_type that the checkpoint must state
+    architecture: str = "t5"  # model_type that the checkpoint must state; auto: whatever it states
     config: dict[str, Any] = field(default_factory=dict)  # shape of a random backbone
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -138,11 +141,12 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run directory lies."""
+    """Where the run directory lies, and what is done where memory runs out."""
 
     dir: str | None = None
     root: str = "runs"
     overwrite: bool = False
+    retry_oom: bool = False  # true: a batch that doesn't fit is passed through in pieces
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _ELSEWHERE = {  # fields that another key sets, or that the framework must decid
     "remove_unused_columns": "batches are made by mmpt and have no unused columns",
     "label_names": "batches are made by mmpt, with the label field 'labels'",
     "disable_tqdm": "progress is shown on a terminal and left out elsewhere",
+    "hub_token": "settings are written to files: set HF_TOKEN in the environment, or run `hf auth login`",
     "do_train": "train.py always trains",
     "do_eval": "train.py always evaluates",
     "do_predict": "train.py always writes predictions",
@@ -152,9 +153,12 @@ def _check_range(name: str, value: Any, problems: Problems) -> None:
 def _check_combinations(values: dict[str, Any], problems: Problems) -> None:
     if values.get("fp16") is True and values.get("bf16") is True:
         problems.add("trainer.fp16", "trainer.fp16 and trainer.bf16 exclude each other; keep one")
-    for name in ("gradient_checkpointing", "activation_checkpointing"):
-        if values.get(name) is True:
-            problems.add(f"trainer.{name}", f"trainer.{name}=true isn't supported with a frozen backbone; leave it out")
+    if values.get("activation_checkpointing") is True:
+        text = "trainer.activation_checkpointing=true isn't supported; set trainer.gradient_checkpointing=true"
+        problems.add("trainer.activation_checkpointing", text)
+    if (values.get("gradient_checkpointing_kwargs") or {}).get("use_reentrant") is True:
+        text = "trainer.gradient_checkpointing_kwargs.use_reentrant=true finds no gradient for a frozen backbone"
+        problems.add("trainer.gradient_checkpointing_kwargs", f"{text}; leave it out")
     evaluated, saved = values.get("eval_strategy", "epoch"), values.get("save_strategy")
     if saved is not None and evaluated != "no" and saved != evaluated:
         problems.add(

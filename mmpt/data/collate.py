@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mmpt.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Target = Callable[[str, "PreTrainedTokenizerBase"], list[int]]
 IGNORED = -100  # the label value cross-entropy skips
 
 
@@ -22,7 +23,8 @@ class Encoded:
     """Token ids of a split.
 
     Attributes:
-        features: One dict an example: ``input_ids`` and, where labelled, ``labels``.
+        features: One dict an example: ``input_ids`` (of each choice, where the example has several sources),
+            ``token_type_ids`` where the tokenizer gives some, and, where labelled, ``labels``.
         truncated: How many examples had a source or a target longer than the limit.
     """
 
@@ -30,7 +32,70 @@ class Encoded:
     truncated: int
 
 
-def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+class TextToText:
+    """How encoder-decoders read a task: a source, and the label words as targets."""
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Tokenise the label words.
+
+        Args:
+            task: The task.
+            tokenizer: The backbone's tokenizer.
+            max_length: Most tokens of a source.
+
+        Raises:
+            DataError: A label word can't be told from another, or tokenises to nothing.
+        """
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.candidates = [] if task.free_text else label_ids(task, tokenizer, self.target)
+
+    def target(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Token ids of a target, with the end token."""
+        return _target_ids(text, tokenizer)
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """See :func:`encode`."""
+        return encode(examples, self.task, self.tokenizer, self.max_length, self.target)
+
+
+class Continuation(TextToText):
+    """How decoder-only models read a task: the label word goes on with the text, after a space, and ends it.
+
+    The space belongs to the label, as in lm-evaluation-harness (target_delimiter), so that its first token is the one
+    a text has there. The end token, which is not scored there, is part of every label: a trained model has to learn
+    where to stop, and of two labels one may begin with the other.
+    """
+
+    def target(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """See the base class: the pieces that a text gains by a space and the target.
+
+        Raises:
+            DataError: The tokenizer joins text before the space to what follows it.
+        """
+        before, both = (
+            tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"] for words in ("a", f"a {text}")
+        )
+        if both[: len(before)] != before:
+            raise DataError(f'the tokenizer has no border before "{text}" in "a {text}"; choose another word')
+        end = tokenizer.eos_token_id
+        return [*both[len(before) :], *([] if end is None else [end])]
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """See :func:`encode`; an empty source is one token, of which the first label token is predicted."""
+        encoded, tokenizer = super().encode(examples), self.tokenizer
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        for feature in encoded.features:
+            feature["input_ids"] = feature["input_ids"] or [start]
+        return encoded
+
+
+def encode(
+    examples: Sequence[Example],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    target: Target | None = None,
+) -> Encoded:
     """Tokenise sources and targets.
 
     Args:
@@ -38,12 +103,14 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
         task: Their task.
         tokenizer: The backbone's tokenizer.
         max_length: Most tokens of a source, and of a target, including the end token.
+        target: Ids of a target; None: as encoder-decoders have them.
 
     Raises:
         DataError: A label tokenises to nothing, or like another one.
     """
+    target = target or _target_ids
     if not task.free_text:
-        label_ids(task, tokenizer)
+        label_ids(task, tokenizer, target)
     sources, truncated = _source_ids([example.source for example in examples], tokenizer, max_length)
     targets: dict[str, list[int]] = {}
     features: list[dict[str, Any]] = []
@@ -51,7 +118,7 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
         feature: dict[str, Any] = {"input_ids": ids}
         if example.target is not None:
             if example.target not in targets:
-                targets[example.target] = _target_ids(example.target, tokenizer)
+                targets[example.target] = target(example.target, tokenizer)
             labels = targets[example.target]
             if len(labels) > max_length:
                 truncated.add(number)
@@ -61,12 +128,13 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: PreTrainedTokeniz
     return Encoded(features, len(truncated))
 
 
-def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase, target: Target | None = None) -> list[list[int]]:
     """Token ids of every label word, with the end token.
 
     Args:
         task: A task with labels.
         tokenizer: The backbone's tokenizer.
+        target: See :func:`encode`.
 
     Returns:
         One list a word, in the order of ``task.words``.
@@ -82,7 +150,7 @@ def label_ids(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]
             raise DataError(
                 f'task "{task.name}": the tokenizer makes {what} of the label "{word}"; choose another word'
             )
-        ids = tuple(_target_ids(word, tokenizer))
+        ids = tuple((target or _target_ids)(word, tokenizer))
         if ids in found:
             raise DataError(
                 f'task "{task.name}": the labels "{found[ids]}" and "{word}" have the same token ids {list(ids)}; '
@@ -128,19 +196,30 @@ class Collator:
             features: B features as of :func:`encode`; ``labels`` and ``index`` are kept where the first has them.
 
         Returns:
-            int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B, U) padded by -100,
-            ``index`` (B,).
+            int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), or (B, C, T) for examples with C sources,
+            ``token_type_ids`` of that shape where there are some, ``labels`` (B, U) padded by -100, ``index`` (B,).
         """
-        inputs = [feature["input_ids"] for feature in features]
+        inputs = [ids for feature in features for ids in sources(feature)]
         batch = {
             "input_ids": _padded(inputs, self.pad_token_id),
             "attention_mask": _padded([[1] * len(ids) for ids in inputs], 0),
         }
+        if "token_type_ids" in features[0]:
+            types = [ids for feature in features for ids in sources(feature, "token_type_ids")]
+            batch["token_type_ids"] = _padded(types, 0)
+        if isinstance(features[0]["input_ids"][0], list):
+            batch = {name: rows.unflatten(0, (len(features), -1)) for name, rows in batch.items()}
         if "labels" in features[0]:
             batch["labels"] = _padded([feature["labels"] for feature in features], IGNORED)
         if "index" in features[0]:
             batch["index"] = torch.tensor([int(feature["index"]) for feature in features], dtype=torch.int64)
         return batch
+
+
+def sources(feature: Mapping[str, Any], name: str = "input_ids") -> list[list[int]]:
+    """Ids of an example's sources: one, or as many as it has choices."""
+    ids: list[Any] = feature[name]
+    return ids if isinstance(ids[0], list) else [ids]
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

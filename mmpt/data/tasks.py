@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmpt.config.schema import TaskConfig
 from mmpt.data.layouts import LAYOUTS, Rows
+from mmpt.data.templates import Template, encodable, field_text, has_field, look_up
 from mmpt.errors import ConfigError, DataError, nearest
 
 # metric -> the names it reports, the primary one first
@@ -16,6 +16,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "accuracy": ("accuracy",),
     "accuracy_f1": ("accuracy", "f1"),
     "f1a_em": ("f1a", "em", "macro_f1", "accuracy"),
+    "matthews": ("matthews", "accuracy"),
     "exact_match": ("exact_match",),
 }
 
@@ -26,10 +27,12 @@ class Example:
 
     Attributes:
         id: Its ``idx`` or ``id`` in the data, else where it was read.
-        source: The text the model reads.
+        source: The text that models which write text read.
         target: The label word or the free text to produce; None where unlabelled.
         label: Index of the target in ``Task.words``; None for free text and where unlabelled.
         group: What is scored and split as one (a MultiRC question); None without ``group_field``.
+        segments: What models with a classification head read: one text or two, by choice where ``task.choices``
+            has some; empty where the task says nothing of it, and they read ``source``.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Example:
     target: str | None
     label: int | None
     group: str | None
+    segments: tuple[tuple[str, ...], ...] = ()
 
 
 class Task:
@@ -47,6 +51,7 @@ class Task:
         words: Label words in the order of the configuration; empty for free text.
         free_text: Whether the target is free text.
         metric: Key of ``METRICS``; ``accuracy`` of free text is ``exact_match``.
+        choices: Whether a classification head scores each label's own text, instead of one text for all labels.
         metric_names: What ``score`` reports.
         primary: The metric that selects checkpoints and has an interval.
     """
@@ -64,13 +69,20 @@ class Task:
         self.name = config.name
         self.words: tuple[str, ...] = tuple(str(word) for word in config.labels)
         self.free_text = not self.words
+        self.choices = config.choices is not None
         self.metric = "exact_match" if self.free_text and config.metric == "accuracy" else config.metric
         _check_metric(self)
         _check_layout(config)
         self.metric_names = METRICS[self.metric]
         self.primary = self.metric_names[0]
-        self._pieces = _parse_template(config)
+        self._template = _template(config)
+        self._segments = _segments(config, self._template)
         self._labels = _label_map(config)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a classification head: one a label, or the one that scores each choice."""
+        return 1 if self.choices else len(self.words)
 
     def examples(self, rows: Rows, require_label: bool = True) -> Iterator[Example]:
         """Render rows in file order, unrolling a nested official layout first.
@@ -103,9 +115,10 @@ class Task:
         """
         target, label = self._target(row, where, require_label)
         group = None
-        if self.config.group_field is not None and (require_label or _has(row, self.config.group_field)):
-            group = _text(row, self.config.group_field, where)
-        return Example(_identity(row, where), self.render(row, where), target, label, group)
+        if self.config.group_field is not None and (require_label or has_field(row, self.config.group_field)):
+            group = field_text(row, self.config.group_field, where)
+        segments = tuple(tuple(part.render(row, where) for part in parts) for parts in self._segments)
+        return Example(_identity(row, where), self.render(row, where), target, label, group, segments)
 
     def render(self, row: Mapping[str, Any], where: str) -> str:
         """Fill the template.
@@ -117,11 +130,11 @@ class Task:
         Raises:
             DataError: A field of the template is missing, null or no text.
         """
-        return "".join(literal if name is None else literal + _text(row, name, where) for literal, name in self._pieces)
+        return self._template.render(row, where)
 
     def _target(self, row: Mapping[str, Any], where: str, required: bool) -> tuple[str | None, int | None]:
         name = self.config.label_field
-        raw = _lookup(row, name, where) if required or _has(row, name) else None
+        raw = look_up(row, name, where) if required or has_field(row, name) else None
         if raw is not None and _canonical(raw) in self._labels:
             index = self._labels[_canonical(raw)]
             return self.words[index], index
@@ -130,7 +143,7 @@ class Task:
                 raise DataError(f'{where}: unlabelled (field "{name}" is {raw!r}); training and scoring need a label')
             return None, None
         if self.free_text:
-            return _text(row, name, where), None
+            return field_text(row, name, where), None
         allowed = ", ".join(self.words)
         hint = nearest(raw, self.words)
         raise DataError(
@@ -150,6 +163,8 @@ def _check_metric(task: Task) -> None:
         raise ConfigError(f"task.metric={task.metric} needs task.labels; free text is scored by exact_match")
     if task.metric == "f1a_em" and (len(task.words) != 2 or task.config.group_field is None):
         raise ConfigError("task.metric=f1a_em needs two labels (the second is the positive one) and task.group_field")
+    if task.metric == "matthews" and len(task.words) != 2:
+        raise ConfigError(f"task.metric=matthews needs two labels, not {len(task.words)}; use metric=accuracy")
 
 
 def _check_layout(config: TaskConfig) -> None:
@@ -157,18 +172,39 @@ def _check_layout(config: TaskConfig) -> None:
         raise ConfigError(f'task.unroll="{config.unroll}" is unknown; allowed: {", ".join(LAYOUTS)}')
 
 
-def _parse_template(config: TaskConfig) -> tuple[tuple[str, str | None], ...]:
-    """Split the template into literals and field names."""
-    try:
-        parsed = list(string.Formatter().parse(config.template))
-    except ValueError as error:
-        raise ConfigError(f"task.template={config.template!r}: {error}; write {{{{ or }}}} for a brace") from error
-    for _, name, spec, conversion in parsed:
-        if name is not None and (not name.strip() or spec or conversion):
-            raise ConfigError(f"task.template={config.template!r}: a field is a plain {{name}} or {{outer.inner}}")
-    if not any(name for _, name, _, _ in parsed):
+def _template(config: TaskConfig) -> Template:
+    template = Template(config.template)
+    if not template.fields:
         raise ConfigError(f"task.template={config.template!r} names no field, so every example would read the same")
-    return tuple((literal, name) for literal, name, _, _ in parsed)
+    return template
+
+
+def _segments(config: TaskConfig, template: Template) -> tuple[tuple[Template, ...], ...]:
+    """The templates of ``task.pair`` or ``task.choices``, by choice; empty without them."""
+    if config.pair is not None and config.choices is not None:
+        raise ConfigError("task.pair and task.choices are both given; choices have their own pairs, so leave pair out")
+    if config.pair is not None:
+        return (_texts(config.pair, "task.pair", template),)
+    if config.choices is None:
+        return ()
+    if len(config.choices) != len(config.labels):
+        raise ConfigError(
+            f"task.choices has {len(config.choices)} entries, and task.labels {len(config.labels)}; give one each"
+        )
+    return tuple(_texts(parts, f"task.choices[{at}]", template) for at, parts in enumerate(config.choices))
+
+
+def _texts(parts: Sequence[str], key: str, template: Template) -> tuple[Template, ...]:
+    """One text or two. Their fields are among the template's: what the template renders tells examples apart."""
+    texts = tuple(Template(part, key) for part in parts)
+    if len(texts) not in (1, 2):
+        raise ConfigError(f"{key} has {len(texts)} texts; a model reads one, or a pair of two")
+    fields = [name for text in texts for name in text.fields]
+    if not fields:
+        raise ConfigError(f"{key}={list(parts)} names no field, so every example would read the same")
+    if absent := [name for name in fields if name not in template.fields]:
+        raise ConfigError(f"{key} names the field {absent[0]}, which task.template doesn't; name it there too")
+    return texts
 
 
 def _canonical(value: object) -> str:
@@ -194,53 +230,12 @@ def _label_map(config: TaskConfig) -> dict[str, int]:
     return found
 
 
-def _fields(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields."""
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _has(row: Mapping[str, Any], name: str) -> bool:
-    return name in row or name in set(_fields(row))
-
-
-def _lookup(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """A field by its name, or a nested one by its dotted name."""
-    if name in row:  # a CSV header may itself contain dots
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            names = list(_fields(row))
-            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise DataError(f'{where}: no field "{name}"; the fields here: {listed}{nearest(name, names)}')
-        value = value[part]
-    return value
-
-
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A field as text that can be encoded."""
-    value = _lookup(row, name, where)
-    if not isinstance(value, str | int | float):
-        kind = "null" if value is None else f"a {type(value).__name__}"
-        raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
-    text = str(value)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f'{where}: field "{name}" has half a surrogate pair, which is no text: {error}') from error
-    return text
-
-
 def _identity(row: Mapping[str, Any], where: str) -> str:
     """The example's own id where it has one."""
     for name in ("idx", "id"):
         value = row.get(name)
         if isinstance(value, Mapping):
-            return "-".join(str(part) for part in value.values())
+            return encodable("-".join(str(part) for part in value.values()), name, where)
         if isinstance(value, str | int) and str(value):
-            return str(value)
+            return encodable(str(value), name, where)
     return where

@@ -12,6 +12,7 @@ from mmpt.methods.options.own import OWN, find_own
 
 if TYPE_CHECKING:
     from mmpt.methods.base import BackboneShape, Method
+    from mmpt.methods.options import MethodOptions
 
 CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "multimask": "MultiMaskPrefixTuning",
@@ -43,17 +44,26 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
     Raises:
         ConfigError: No such method, or its options are wrong.
     """
-    kind = options_of(name)
-    if kind is None:
-        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}{OWN}")
+    kind = _options(name)
     try:
         values = kind(**options)
     except TypeError as error:
         raise ConfigError(f"options of method={name}: {error}") from error
     if problems := values.problems():
         raise ConfigError(problems)
-    method: Method = class_of(name)(values, shape)
-    return method
+    return class_of(name)(values.for_architecture(shape.architecture), shape)
+
+
+def lives_inside(name: str) -> bool:
+    """Whether a method changes the backbone itself, so that no other adapter can use that backbone.
+
+    Raises:
+        ConfigError: No such method.
+    """
+    from mmpt.methods.base import Method
+
+    _options(name)
+    return class_of(name).attach is not Method.attach
 
 
 def class_of(name: str) -> type[Method]:
@@ -61,3 +71,10 @@ def class_of(name: str) -> type[Method]:
     own = None if name in OPTIONS else find_own(name)
     found: type[Method] = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name]) if own is None else own.method
     return found
+
+
+def _options(name: str) -> type[MethodOptions]:
+    kind = options_of(name)
+    if kind is None:
+        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}{OWN}")
+    return kind

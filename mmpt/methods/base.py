@@ -23,6 +23,12 @@ class BackboneShape:
 
     width: int
     sites: Mapping[str, SiteShape]
+    architecture: str = "t5"  # its config.model_type
+
+    @property
+    def first_stack(self) -> SiteShape:
+        """The attention of the stack that reads the source: the encoder, or the only one."""
+        return self.sites["encoder" if "encoder" in self.sites else "self"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Method(nn.Module):
     def frontier(self) -> Frontier:
         """How many of the encoder's layers run before anything trained has an effect."""
         reason = self.changes_encoder
-        return Frontier(self.shape.sites["encoder"].layers if reason is None else None, reason)
+        return Frontier(self.shape.first_stack.layers if reason is None else None, reason)
 
     def initialise(self, recorder: Recorder) -> None:
         """Take starting values from the backbone, where the options ask for it."""
@@ -115,11 +121,17 @@ class Method(nn.Module):
     def attach(self, backbone: nn.Module) -> None:
         """Change the backbone itself, for methods that live inside it. The default changes nothing."""
 
+    def attach_head(self, head: Mapping[str, nn.Parameter]) -> None:
+        """Take over a classification head, which is trained with every method, as the group ``head``."""
+        if head:
+            self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
+            self.head.requires_grad_(True)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}
         for name, parameter in self.named_parameters():
-            groups[name.split(".")[0]].append(parameter)
+            groups.setdefault(name.split(".")[0], []).append(parameter)
         return groups
 
     def forward(self, mean: Tensor | None) -> Contribution:
@@ -141,6 +153,10 @@ class Method(nn.Module):
     def folded(self) -> tuple[MethodOptions, dict[str, Tensor]]:
         """Options and tensors of the saved adapter; what only training needs is folded away."""
         return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """The adapter in peft's own format: configuration and tensors by name; None for methods that aren't peft's."""
+        return None
 
 
 def starting_ids(options: Start, recorder: Recorder, count: int) -> Tensor | None:

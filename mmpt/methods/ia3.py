@@ -6,14 +6,15 @@ last projection is l_ff ⊙ γ(W1·x), l_ff (d_ff,). Only these vectors are trai
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import replace
 
-from mmpt.methods.base import Contribution, Method
+from torch import nn
+
 from mmpt.methods.options import IA3
-from mmpt.methods.peft_layers import put_in
+from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
-class RescaledActivations(Method):
+class RescaledActivations(PeftLayers):
     """Vectors inside the backbone's own layers."""
 
     options: IA3
@@ -31,10 +32,11 @@ class RescaledActivations(Method):
         """
         from peft import IA3Config
 
-        targets = list(self.options.target_modules)
-        config = IA3Config(target_modules=targets, feedforward_modules=list(self.options.feedforward_modules))
-        self.ia3 = put_in(backbone, config, targets, ".ia3_")
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class: nothing is added, the backbone's layers hold the vectors."""
-        return Contribution()
+        options = self.options
+        targets = usual_targets(backbone, "ia3") if options.target_modules == "auto" else list(options.target_modules)
+        rescaled = options.feedforward_modules
+        if rescaled == "auto":
+            rescaled = [name for name in usual_targets(backbone, "feedforward") if name in targets]
+        self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
+        config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
+        self.ia3 = self.put_in(backbone, config, targets, ".ia3_")

@@ -131,8 +131,9 @@ def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
 
 def frontier(layouts: Mapping[str, Layout], shape: BackboneShape) -> Frontier:
     """The first encoder layer with a prefix; all layers are constant without one."""
-    total = shape.sites["encoder"].layers
-    prefixed = layouts["encoder"].shape.layers if "encoder" in layouts else 0
+    total = shape.first_stack.layers
+    site = "encoder" if "encoder" in shape.sites else "self"
+    prefixed = layouts[site].shape.layers if site in layouts else 0
     if prefixed == total:
-        return Frontier(None, "method.sites has encoder")
+        return Frontier(None, f"method.sites has {site}")
     return Frontier(total - prefixed)

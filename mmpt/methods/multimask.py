@@ -23,7 +23,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
 from mmpt.methods.layout import frontier, layouts, new_gates
 from mmpt.methods.options import MultiMask
@@ -40,17 +39,8 @@ class MultiMaskPrefixTuning(Method):
     prompts: nn.ParameterDict  # route prompts E by site, (R·v, 2L·H·k)
 
     def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
-        """Create prefix, route prompts, masks and router, as far as the options use them.
-
-        Raises:
-            ConfigError: The router is to read an encoder that the backbone hasn't.
-        """
+        """Create prefix, route prompts, masks and router, as far as the options use them."""
         super().__init__(options, shape)
-        if options.router_input == "encoder" and "encoder" not in shape.sites:
-            raise ConfigError(
-                "method.router_input=encoder: this backbone has no encoder before its decoder; set "
-                "method.router_input=embedding"
-            )
         self.layouts = layouts(options, shape)
         groups = options.groups()
         for group, tokens in (

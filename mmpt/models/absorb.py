@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.errors import ModelError
+from mmpt.models.architectures import Architecture
 from mmpt.models.inject import LayerPrefix, carried, for_batch, query_gates
 
 ROWS = 8  # of a slice of the batch with a length of its own
@@ -36,62 +38,71 @@ def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bo
     return absorbed < projected
 
 
-def install(modules: Sequence[nn.Module], wish: str) -> None:
+@dataclass(frozen=True)
+class Names:
+    """How an architecture calls the parts of its cross attention, and their heads H and head width k."""
+
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    head_dim: int
+
+    def plain(self, module: nn.Module) -> bool:
+        """Whether keys and values come from plain layers; an adapter may have wrapped them."""
+        return all(type(getattr(module, name)) is nn.Linear for name in (self.key, self.value))
+
+
+def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture) -> None:
     """Let cross-attention modules absorb.
 
     Args:
-        modules: T5's ``EncDecAttention`` modules.
+        modules: An encoder-decoder's cross attention.
         wish: ``auto`` (where it pays), ``absorbed`` (but for generation with a key cache), ``projected``.
+        architecture: The model's.
 
     Raises:
-        ModelError: ``absorbed`` is asked of another architecture's attention.
+        ModelError: ``absorbed`` is asked of attention that doesn't say what it reads.
     """
     if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
         if wish == "absorbed":
             raise ModelError(
-                f"model.cross_attention=absorbed: {type(modules[0]).__name__} isn't T5's attention (t5 and mt5); set "
-                "model.cross_attention=auto"
+                f"model.cross_attention=absorbed: {type(modules[0]).__name__} isn't known to absorb (t5, mt5, bart and "
+                "pegasus are); set model.cross_attention=auto"
             )
         return
+    parts = architecture.query, architecture.key, architecture.value, architecture.output
+    names = Names(*parts, *architecture.width_of_heads(modules[0]))
     for module in modules:
         module.__dict__.pop("forward", None)  # what an earlier call put there
         if wish != "projected":
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(module, "forward", partial(_forward, module, module.forward, wish == "absorbed"))
+            object.__setattr__(module, "forward", partial(_forward, module, module.forward, names, wish == "absorbed"))
 
 
-def _forward(
-    module: Any,
-    original: Any,
-    always: bool,
-    hidden_states: Tensor,
-    mask: Tensor | None = None,
-    key_value_states: Tensor | None = None,
-    position_bias: Tensor | None = None,
-    past_key_values: Any = None,
-    **kwargs: Any,
-) -> Any:
-    """Cross attention of T5: absorbed where that is right and pays, else the model's own."""
-    plain = type(module.k) is nn.Linear and type(module.v) is nn.Linear  # an adapter may have wrapped them
-    if key_value_states is not None and past_key_values is None and plain and not kwargs.get("output_attentions"):
-        queries, (tokens, width) = hidden_states.shape[1], key_value_states.shape[1:]
-        if always or pays(queries, tokens, width, module.n_heads, module.key_value_proj_dim):
-            return attend(module, hidden_states, key_value_states, mask), position_bias, None
-    return original(
-        hidden_states,
-        mask=mask,
-        key_value_states=key_value_states,
-        position_bias=position_bias,
-        past_key_values=past_key_values,
-        **kwargs,
-    )
+def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
+    """Cross attention: absorbed where that is right and pays, else the model's own."""
+    states, caches = kwargs.get("key_value_states"), kwargs.get("past_key_values") is not None
+    if states is not None and not caches and not kwargs.get("output_attentions") and names.plain(module):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        queries, (tokens, width) = hidden.shape[1], states.shape[1:]
+        if always or pays(queries, tokens, width, names.heads, names.head_dim):
+            if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
+                return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
+            return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
+    return original(*args, **kwargs)
 
 
-def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
     """Cross attention with the module's weights and prefix.
 
+    Biases: that of keys adds q·b_K to every token of the source, and none to the prefix, whose keys are as they are;
+    that of values adds b_V, times the share of attention that the source gets.
+
     Args:
-        module: Has ``q``, ``k``, ``v``, ``o``, ``n_heads``, ``key_value_proj_dim``, ``dropout``; scores aren't scaled.
+        module: Has the four projections, ``dropout``, and ``scaling`` where scores are scaled.
+        names: Of its projections.
         hidden: Decoder states (B, U, d).
         states: Encoder output X (B, T, d).
         mask: (B, 1, U or 1, T), True where a token may be attended, or a float to be added; None: all.
@@ -99,24 +110,61 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
     Returns:
         (B, U, d).
     """
-    batch, queries, _ = hidden.shape
-    heads, width = module.n_heads, states.shape[2]
-    query = module.q(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, U, k)
-    fold_key, fold_value = (weight.weight.unflatten(0, (heads, -1)) for weight in (module.k, module.v))  # (H, k, d)
-    folded = _per_head(query, fold_key).reshape(batch, heads * queries, width)
+    heads = names.heads
+    key, value = getattr(module, names.key), getattr(module, names.value)
+    query = _scaled(module, getattr(module, names.query)(hidden)).unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module)
     apart = prefix is not None and prefix.output_gate is not None
     before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
     gates = None if prefix is None else query_gates(module, prefix)  # (B, 1, U, P)
     before = before if before is None or gates is None else before * gates
-    seen, weights = [], []
+    seen, shares, weights = _look(module, query, key, before, states, mask)
+    fold_value = value.weight.unflatten(0, (heads, -1))  # (H, k, d)
+    context = _per_head(seen, fold_value.transpose(1, 2))  # (B, H, U, k)
+    if value.bias is not None:
+        context = context + shares * value.bias.view(heads, 1, -1)
+    if prefix is not None:
+        taken = weights if gates is None else weights * gates
+        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
+    output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
+    return output
+
+
+def _scaled(module: Any, query: Tensor) -> Tensor:
+    """Queries times the module's scale, so that scores need none."""
+    scaling = getattr(module, "scaling", 1.0)
+    return query if scaling == 1.0 else query * scaling
+
+
+def _look(
+    module: Any, query: Tensor, key: nn.Linear, before: Tensor | None, states: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of queries (B, H, U, k) to prefix and source.
+
+    Args:
+        module: For its dropout.
+        query: Scaled.
+        key: The projection to keys.
+        before: Scores of the prefix (B, H, U, P), or None.
+        states: See :func:`attend`.
+        mask: See :func:`attend`.
+
+    Returns:
+        What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1), weights of the prefix.
+    """
+    heads, queries = query.shape[1:3]
+    folded = _per_head(query, key.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, H·U, d)
+    shift = None if key.bias is None else _per_head(query, key.bias.view(heads, -1, 1))  # (B, H, U, 1)
     cut = _chunks(mask, *states.shape[:2])
     sizes = [rows.stop - rows.start for rows, _ in cut]
+    nothing: list[Tensor | None] = [None] * len(cut)
+    fronts, shifts = (nothing if part is None else part.split(sizes) for part in (before, shift))
+    seen, shares, weights = [], [], []
     parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
-    fronts = [None] * len(cut) if before is None else before.split(sizes)
-    for (rows, tokens), part, front in zip(cut, parts, fronts, strict=True):
+    for (rows, tokens), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
         source = states[rows, :tokens]
         scores = (part @ source.transpose(1, 2)).unflatten(1, (heads, queries))  # (B', H, U, T')
+        scores = scores if bias is None else scores + bias
         if mask is not None:
             allowed = mask[rows, ..., :tokens]
             scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
@@ -125,13 +173,9 @@ def attend(module: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> 
         probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
         before_part, seen_part = probs.split([scores.shape[-1] - tokens, tokens], dim=-1)
         weights.append(before_part)
+        shares.append(seen_part.sum(dim=-1, keepdim=True))
         seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
-    context = _per_head(torch.cat(seen).view(batch, heads, queries, width), fold_value.transpose(1, 2))  # (B, H, U, k)
-    if prefix is not None:
-        taken = torch.cat(weights) if gates is None else torch.cat(weights) * gates
-        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
-    output: Tensor = module.o(context.transpose(1, 2).reshape(batch, queries, -1))
-    return output
+    return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares), torch.cat(weights)
 
 
 def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:

@@ -7,7 +7,6 @@ checked before it is used.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +22,11 @@ from mmpt.errors import AdapterError
 from mmpt.methods.base import Method
 from mmpt.methods.options import options_of
 from mmpt.training.files import write_bytes, write_json
+from mmpt.untrusted import parse_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # beside ours, for peft's own methods
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,19 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
     options, state = method.folded()
     blob = _serialised(state)
     write_bytes(directory / WEIGHTS, blob)
+    if (foreign := method.in_peft()) is not None:
+        write_bytes(directory / PEFT_WEIGHTS, _serialised(foreign[1]))
+        write_json(directory / PEFT_CONFIG, {**foreign[0], **_peft_base(description.get("backbone"))})
     content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
     write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
     return len(blob)
+
+
+def _peft_base(backbone: Any) -> dict[str, Any]:
+    """What peft's configuration says of the backbone."""
+    stated = backbone if isinstance(backbone, Mapping) else {}
+    path = stated.get("path") if stated.get("source") in ("hub", "path") else None
+    return {"base_model_name_or_path": path, "revision": stated.get("revision")}
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -70,14 +81,14 @@ def read_adapter(directory: Path) -> Adapter:
     Raises:
         AdapterError: Missing, corrupt, of a newer format, or not of the described method.
     """
-    place = directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
+    place = adapter_place(directory)
     if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
-        content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        content = parse_json((place / DESCRIPTION).read_text(encoding="utf-8"))
         name, options = content["method"]["name"], dict(content["method"]["options"])
         version, digest = int(content["format"]), str(content["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise AdapterError(f"{place / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT:
         raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
@@ -91,6 +102,11 @@ def read_adapter(directory: Path) -> Adapter:
     return Adapter(str(name), options, state, content)
 
 
+def adapter_place(directory: Path) -> Path:
+    """The folder of an adapter: the directory itself, or ``adapter/`` of a run directory."""
+    return directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy tensors into a method's parameters.
 
@@ -100,7 +116,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         where: How to call the source in an error.
 
     Raises:
-        AdapterError: Names or shapes differ.
+        AdapterError: Names or shapes differ, or a value isn't finite.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -111,6 +127,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         if parameter.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, the method has {tuple(parameter.shape)}"
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
+        if not torch.isfinite(state[name]).all():
+            raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it can't be used")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])

@@ -8,7 +8,7 @@ Letters: B batch, T source tokens, d model width, n layers of the lower part.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.methods.base import LayerPrompts
+from mmpt.models.architectures import architecture_of
 
 
 def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int) -> Tensor:
     """Hidden states entering encoder layer ``layers``, or the encoder's output where that is all of them.
 
     Args:
-        model: An encoder-decoder of the T5 family.
+        model: An encoder-decoder.
         embeddings: The encoder's input (B, T, d).
         mask: (B, T), 1 where a token is.
         layers: n, at least 1.
@@ -31,7 +32,8 @@ def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int)
         (B, T, d).
     """
     encoder: Any = model.get_encoder()
-    if layers == len(encoder.block):
+    blocks = _blocks(model)
+    if layers == len(blocks):
         whole: Tensor = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         return whole
     found: list[Tensor] = []
@@ -39,8 +41,8 @@ def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int)
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
 
-    with _only(encoder, slice(0, layers)):
-        hook = encoder.block[-1].register_forward_hook(keep)
+    with _only(model, slice(0, layers)):
+        hook = blocks[layers - 1].register_forward_hook(keep)
         try:
             encoder(inputs_embeds=embeddings, attention_mask=mask)
         finally:
@@ -51,23 +53,43 @@ def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int)
 def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> Tensor:
     """The encoder's output (B, T, d), from the states (B, T, d) that :func:`lower` gives."""
     encoder: Any = model.get_encoder()
-    if layers == len(encoder.block):
+    blocks = _blocks(model)
+    if layers == len(blocks):
         return states
-    owner, first = (encoder.block[index].layer[0].SelfAttention for index in (0, layers))
 
-    def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        tokens = states.shape[1]
-        return args, {**kwargs, "position_bias": owner.compute_bias(tokens, tokens, device=states.device)}
+    bias = _shared_bias(model, states, layers)
 
-    # T5's first layer computes the position bias for all; umT5's layers have one each
-    hook = None if first.has_relative_attention_bias else first.register_forward_pre_hook(give, with_kwargs=True)
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # whatever the stack does to embeddings before its first layer is done already
+        return (states, *args[1:]) if bias is None else (states, args[1], bias, *args[3:])
+
+    hook = blocks[layers].register_forward_pre_hook(enter)
     try:
-        with _only(encoder, slice(layers, None)):
+        with _only(model, slice(layers, None)):
             output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     finally:
-        if hook is not None:
-            hook.remove()
+        hook.remove()
     return output
+
+
+def _shared_bias(model: PreTrainedModel, states: Tensor, layers: int) -> Tensor | None:
+    """What T5's first layer computes for all: the position bias. None where a layer has its own, or there is none."""
+    if not architecture_of(model.config.model_type).relative_bias:
+        return None
+    owner, first = (_blocks(model)[index].layer[0].SelfAttention for index in (0, layers))
+    if first.has_relative_attention_bias:
+        return None
+    bias: Tensor = owner.compute_bias(states.shape[1], states.shape[1], device=states.device)
+    return bias
+
+
+def _blocks(model: PreTrainedModel) -> Any:
+    """The encoder's list of layers."""
+    return architecture_of(model.config.model_type).layers(model, "encoder")
+
+
+def _only(model: PreTrainedModel, part: slice) -> AbstractContextManager[Any]:
+    return only(model, "encoder", part)
 
 
 @contextmanager
@@ -75,7 +97,7 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
     """Let every layer of the encoder have its own prompt in place of the first P states.
 
     Args:
-        model: An encoder-decoder of the T5 family.
+        model: An encoder-decoder.
         prompts: What each layer gets.
         mask: (B, T) of the text behind the prompt.
     """
@@ -87,9 +109,8 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
 
         return give
 
-    encoder: Any = model.get_encoder()
     hooks = [
-        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(encoder.block)
+        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(_blocks(model))
     ]
     try:
         yield
@@ -99,11 +120,13 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
 
 
 @contextmanager
-def _only(encoder: Any, part: slice) -> Iterator[None]:
-    """Let the stack have some of its layers alone within the block."""
-    layers = encoder.block
-    encoder.block = layers[part]
+def only(model: PreTrainedModel, site: str, part: slice) -> Iterator[Any]:
+    """Let the stack of a site have some of its layers alone within the block; gives them."""
+    architecture = architecture_of(model.config.model_type)
+    path, _, name = architecture.sites[site].layers.rpartition(".")
+    stack, layers = model.base_model.get_submodule(path), architecture.layers(model, site)
+    setattr(stack, name, layers[part])
     try:
-        yield
+        yield layers[part]
     finally:
-        encoder.block = layers
+        setattr(stack, name, layers)

@@ -23,15 +23,15 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from mmpt.errors import ModelError
 from mmpt.models import paper
+from mmpt.models.architectures import architecture_of
 
-INJECTABLE: tuple[str, ...] = ("t5", "mt5", "umt5")
 _SLOT = "_mmpt_prefix"  # where an attention module carries its prefix during a forward pass
 _HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and whether they are kept
 
 
 @dataclass(frozen=True)
 class SiteShape:
-    """The attention of one site: layers L, key/value heads H, head width k."""
+    """The attention of one site: layers L, key/value heads H (fewer than query heads in some models), head width k."""
 
     layers: int
     heads: int
@@ -112,7 +112,8 @@ class LayerPrefix:
         """Attention of queries (B, H, Q, k) to the prefix alone, times ``output_gate``: (B, H, Q, k)."""
         assert self.output_gate is not None
         key, value = self.expanded(query.shape[0], query.dtype)
-        seen = F.scaled_dot_product_attention(query, key, value, scale=scaling)
+        grouped = query.shape[1] != key.shape[1]
+        seen = F.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped)
         return self.output_gate.to(seen.dtype) * seen
 
 
@@ -139,6 +140,16 @@ def carried(module: nn.Module) -> LayerPrefix | None:
     """The prefix that an attention module carries in this pass; None without one."""
     prefix: LayerPrefix | None = getattr(module, _SLOT, None)
     return prefix
+
+
+def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) -> None:
+    """Let attention modules carry a prefix each, or none."""
+    for module, prefix in zip(modules, prefixes, strict=True):
+        # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
+        object.__setattr__(module, _SLOT, prefix)
+        if prefix is not None and prefix.query_weight is not None and not hasattr(module, _HOOKED):
+            module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
+            object.__setattr__(module, _HOOKED, True)
 
 
 def query_gates(module: nn.Module, prefix: LayerPrefix) -> Tensor | None:
@@ -287,21 +298,17 @@ class Injection:
         Raises:
             ModelError: The architecture can't be injected, or the model was loaded with other attention.
         """
-        refuse_uninjectable(model.config.model_type)
-        if not str(model.config._attn_implementation).startswith("mmpt_"):
-            raise ModelError(
-                f"the backbone runs {model.config._attn_implementation!r} attention, not mmpt_sdpa or mmpt_eager"
-            )
-        stacks: Any = model
-        self.modules: dict[str, list[nn.Module]] = {
-            "encoder": [block.layer[0].SelfAttention for block in stacks.encoder.block],
-            "decoder": [block.layer[0].SelfAttention for block in stacks.decoder.block],
-            "cross": [block.layer[1].EncDecAttention for block in stacks.decoder.block],
-        }
-        paper.remember_bias(self.modules["decoder"])
-        config = model.config
+        self.architecture = architecture_of(model.config.model_type)
+        implementation = str(model.config._attn_implementation)
+        if not implementation.startswith("mmpt_"):
+            raise ModelError(f"the backbone runs {implementation!r} attention, not mmpt_sdpa or mmpt_eager")
+        self.modules = self.architecture.modules(model)
+        self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
+        if self.architecture.relative_bias:
+            paper.remember_bias(self.modules["decoder"])
         self.shapes = {
-            site: SiteShape(len(modules), config.num_heads, config.d_kv) for site, modules in self.modules.items()
+            site: SiteShape(len(modules), *self.architecture.width_of_heads(modules[0]))
+            for site, modules in self.modules.items()
         }
 
     def set(self, prefixes: Mapping[str, KeyValue]) -> None:
@@ -310,11 +317,7 @@ class Injection:
             prefix = prefixes.get(site)
             first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
             for index, module in enumerate(modules, start=-first):
-                # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
-                object.__setattr__(module, _SLOT, None if prefix is None or index < 0 else prefix.layer(index))
-                if prefix is not None and prefix.query_weight is not None and not hasattr(module, _HOOKED):
-                    module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
-                    object.__setattr__(module, _HOOKED, True)
+                carry([module], [None if prefix is None or index < 0 else prefix.layer(index)])
 
     @contextmanager
     def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:
@@ -324,15 +327,3 @@ class Injection:
             yield
         finally:
             self.set({})
-
-
-def refuse_uninjectable(model_type: str) -> None:
-    """Refuse an architecture by name.
-
-    Raises:
-        ModelError: ``model_type`` isn't one that the injection was tested with.
-    """
-    if model_type not in INJECTABLE:
-        raise ModelError(
-            f"the attention of {model_type!r} models can't be injected; architectures that can: {', '.join(INJECTABLE)}"
-        )

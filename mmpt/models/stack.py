@@ -5,7 +5,7 @@ Letters: K methods, B rows of one method, L layers, H heads, P prefix tokens, k 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -38,12 +38,39 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
     longest = max(part.states.shape[1] for part in parts)
     states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])
     mask = torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts])
-    sites = {site for part in parts for site in part.contribution.prefixes}
-    prefixes = {
-        site: _stack_site([part.contribution.prefixes.get(site) for part in parts], rows, shapes[site], states)
-        for site in sorted(sites)
+    return Encoded(
+        states, mask, Contribution(stack_prefixes([part.contribution for part in parts], rows, shapes, states))
+    )
+
+
+def stack_prefixes(
+    contributions: Sequence[Contribution], rows: Sequence[int], shapes: Mapping[str, SiteShape], like: Tensor
+) -> dict[str, KeyValue]:
+    """Stack what K methods put into attention, by site.
+
+    Args:
+        contributions: What each method adds to its rows.
+        rows: How many rows each has.
+        shapes: The backbone's attention by site.
+        like: A tensor on the device to use.
+
+    Raises:
+        ValueError: Prefixes have output gates, differ in layers or in having positions, or with them in length.
+    """
+    sites = sorted({site for contribution in contributions for site in contribution.prefixes})
+    return {
+        site: _stack_site([each.prefixes.get(site) for each in contributions], rows, shapes[site], like)
+        for site in sites
     }
-    return Encoded(states, mask, Contribution(prefixes))
+
+
+def stackable(contributions: Sequence[Contribution], shapes: Mapping[str, SiteShape]) -> bool:
+    """Whether :func:`stack_prefixes` takes these."""
+    try:
+        stack_prefixes(contributions, [1] * len(contributions), shapes, torch.empty(0))
+    except ValueError:
+        return False
+    return True
 
 
 def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: SiteShape, like: Tensor) -> KeyValue:

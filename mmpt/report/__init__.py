@@ -14,9 +14,9 @@ from pathlib import Path
 from mmpt.errors import RunError
 from mmpt.report.groups import group, problems
 from mmpt.report.load import Result, from_result, load
-from mmpt.report.tables import ranked, short
+from mmpt.report.tables import short
 
-__all__ = ["collect", "ranked", "table"]
+__all__ = ["collect", "table"]
 
 
 def collect(places: Iterable[Path]) -> tuple[list[Result], list[str]]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, number, one_line
+from mmpt.report.load import Run, number
 from mmpt.training.files import read_jsonl
+from mmpt.untrusted import one_line
 
 Points = list[tuple[float, float]]
 LARGEST_MASK = 20_000  # values of one adapter that are drawn

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from mmpt.report.groups import Row, group
-from mmpt.report.load import Run, from_result, number, one_line
+from mmpt.report.groups import Row
+from mmpt.report.load import number
 from mmpt.report.published import Figure
+from mmpt.untrusted import one_line
 
 Escape = Callable[[object], str]
 NONE = "–"
@@ -28,34 +28,6 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': "''",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-
-
-def ranked(results: Iterable[Run | Mapping[str, Any]]) -> str:
-    """Rank settings by task, as plain text for the end of a sweep.
-
-    Args:
-        results: Runs, or contents of result.json (with the resolved configuration as ``config``, where known).
-
-    Returns:
-        Aligned lines, the best mean test score of each task first; empty where there is nothing to rank.
-    """
-    runs = [
-        one if isinstance(one, Run) else from_result(f"result {count}", dict(one))
-        for count, one in enumerate(results, start=1)
-    ]
-    rows = [row for row in group(runs) if row.summary is not None]
-    if not rows:
-        return ""
-    cells = [("rank", "task", "method", "test", "seeds", "trainable", "training s")]
-    for row in rows:
-        task = f"{row.task} ({row.metric})"
-        seconds = decimal(row.median("timing", "train_s"), 0)
-        trainable = whole(row.median("parameters", "trainable"))
-        cells.append((str(row.place), task, row.label, spread(row), str(len(row.seeds)), trainable, seconds))
-    cells = [tuple(one_line(cell) for cell in line) for line in cells]  # type: ignore[misc]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join(lines) + "\n"
 
 
 def short(rows: Sequence[Row]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
-import json
+import functools
+import itertools
 import os
 import platform
 import time
@@ -12,9 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpt.config.walk import INVALID, Problems, build
 from mmpt.training.files import dumps, writing
+from mmpt.untrusted import parse_json
 
-State = Literal["started", "done", "failed", "pruned"]
+State = Literal["started", "busy", "done", "failed", "pruned"]
+ENDS = ("done", "failed", "pruned")
+FORMAT = 1  # of a line; raise it when a reader of today would misread one
 FOLDER = ".sweeps"  # below run.root; one folder for each time a sweep is started
 
 
@@ -25,7 +31,7 @@ class Outcome:
     Attributes:
         number: The trial's place in the sweep, from 0.
         overrides: The words that make this trial, such as ``method=smop seed=2``.
-        state: ``started``, or how it ended.
+        state: ``started``, ``busy`` (another process is at this very run: its turn comes again), or how it ended.
         earlier: Whether an earlier command had settled it, so that nothing was trained now.
         resumed: Whether it went on from what an earlier command left.
         seconds: How long this command worked on it.
@@ -33,6 +39,9 @@ class Outcome:
         error: Why it failed, in one line.
         log: The file with everything the trial printed; None where that was shown.
         result: Content of result.json.
+        where: Machine and process, as ``host:pid``.
+        at: When it began, in seconds since 1970.
+        format: Of this line.
     """
 
     number: int
@@ -46,6 +55,8 @@ class Outcome:
     log: str | None = None
     result: dict[str, Any] | None = None
     where: str = field(default_factory=lambda: f"{platform.node()}:{os.getpid()}")
+    at: float = field(default_factory=lambda: round(time.time(), 3))
+    format: int = FORMAT
 
     @property
     def failed(self) -> bool:
@@ -60,6 +71,8 @@ class Ledger:
         """Name the folder; nothing is written yet."""
         self.folder = folder
         self.path = folder / "trials.jsonl"
+        self._position = 0  # bytes read so far
+        self._ended: dict[int, Outcome] = {}
 
     @classmethod
     def create(cls, root: Path) -> Ledger:
@@ -68,39 +81,58 @@ class Ledger:
         Raises:
             RunError: The folder can't be written.
         """
+        place = root.expanduser().absolute() / FOLDER
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        ledger = cls(root.expanduser().absolute() / FOLDER / name)
-        with writing(ledger.folder):
-            ledger.folder.mkdir(parents=True, exist_ok=True)
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+            for count in itertools.count(1):  # another machine's process may have the number, or an earlier sweep here
+                ledger = cls(place / (name if count == 1 else f"{name}-{count}"))
+                with contextlib.suppress(FileExistsError):
+                    ledger.folder.mkdir()
+                    break
             ledger.path.touch()
         return ledger
 
     def add(self, outcome: Outcome) -> None:
-        """Append one line, whole even where several processes append.
+        """Append one line, whole even where several processes append, or one was killed while it did.
 
         Raises:
             RunError: The line can't be written.
         """
         line = dumps(dataclasses.asdict(outcome)).encode("utf-8") + b"\n"
-        with writing(self.path), self.path.open("ab") as file:
+        with writing(self.path), self.path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            if file.seek(0, os.SEEK_END) and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                line = b"\n" + line
             file.write(line)
             file.flush()
 
-    def read(self, skip: int = 0) -> list[Outcome]:
-        """Read the lines after the first ``skip`` bytes-complete ones; a line cut short by a crash is left out."""
+    def news(self) -> list[Outcome]:
+        """Read what was appended since this object last read; a line cut short by a crash is left out."""
         try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]
+            with self.path.open("rb") as file:
+                file.seek(self._position)
+                text = file.read()
         except OSError:
             return []
+        lines = text.split(b"\n")[:-1]
+        self._position += sum(len(line) + 1 for line in lines)
         found = []
-        for line in lines[skip:]:
-            try:
-                found.append(Outcome(**json.loads(line)))
-            except (ValueError, TypeError):  # two halves of lines after a crash
-                found.append(Outcome(-1, "", "started"))
+        for line in lines:
+            with contextlib.suppress(ValueError):  # two halves of lines after a crash
+                outcome = build(Outcome, parse_json(line), "", Problems())
+                if outcome is not INVALID:
+                    found.append(outcome)
+        self._ended |= {outcome.number: outcome for outcome in found if outcome.state in ENDS}
         return found
 
     def ended(self) -> dict[int, Outcome]:
         """Trial number -> how it ended."""
-        return {outcome.number: outcome for outcome in self.read() if outcome.state != "started"}
+        self.news()
+        return self._ended
+
+
+@functools.lru_cache(maxsize=4)
+def ledger_of(folder: Path) -> Ledger:
+    """The ledger in a folder, one object for all trials of this process: it reads each line once."""
+    return Ledger(folder)

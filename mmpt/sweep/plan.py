@@ -38,6 +38,7 @@ class Plan:
     Attributes:
         root: ``run.root``, below which the ledger lies.
         total: Number of trials; None where only the sweeper knows.
+        repeats: Whether another launch gives the same trials again.
         launcher: Name of the engine.
         at_once: Trials at once on this machine; None where another system decides.
     """
@@ -46,6 +47,7 @@ class Plan:
     total: int | None
     launcher: str
     at_once: int | None
+    repeats: bool = True
 
 
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
@@ -79,7 +81,8 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     if total == 0:
         raise ConfigError("the sweep has no trials: a list, a range or hydra.sweeper.n_trials is empty")
     _check_directory(config, parsed, total)
-    return Plan(Path(str(config.run.root)), total, launcher, _at_once(config, launcher, total))
+    root = Path(str(config.run.root))
+    return Plan(root, total, launcher, _at_once(config, launcher, total), repeats=sweeper == "basic")
 
 
 def _task_part(config: DictConfig) -> dict[str, Any]:

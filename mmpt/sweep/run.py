@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mmpt.sweep.ledger import Ledger
 from mmpt.sweep.plan import plan_sweep
 from mmpt.sweep.trial import Trial
 from mmpt.sweep.watch import Watcher
+from mmpt.untrusted import one_line
 
 ROUNDS = 2  # a trial whose process died this often has failed
 
@@ -40,14 +42,18 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
     watcher = Watcher(ledger, plan.total)
     trial = Trial(ledger.folder, os.getpid(), plan.at_once)
     with watcher.watching(), _importable(conf.parent), watcher.interruptible():
-        for attempt in range(1, 100):
+        for attempt in itertools.count(1):
             reason = _launch(trial, launch, watcher, plan.launcher)
             lost = watcher.lost()
             died = [begun for begun in lost if len(watcher.started[begun.number]) >= ROUNDS]
             again = reason is not None and plan.launcher == "joblib" and plan.total is not None and attempt < 99
             watcher.give_up(died if again else lost, reason or "no reason given")
-            if not again:
+            if not again and not plan.repeats:
+                watcher.give_up_busy()
+            if not again and not watcher.busy:
                 break
+            if not again:
+                watcher.wait_for_busy()
     return watcher.summary()
 
 
@@ -64,7 +70,7 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], watcher: Watcher, lau
     except Exception as error:  # of the engine: trials raise nothing
         watcher.poll()
         watcher.wait_for_lost()
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)[:300]
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if not watcher.lost() and not watcher.outcomes:
             raise RunError(f"hydra/launcher={launcher} can't start: {reason}") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-import platform
 import sys
 import threading
 import time
@@ -14,8 +14,13 @@ from pathlib import Path
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
+from mmpt.text import duration
+from mmpt.training.alive import is_alive
+from mmpt.training.record import is_busy
+from mmpt.untrusted import printable
 
 POLL_SECONDS = 0.2
+BUSY_SECONDS = 60.0  # whether another machine's process still lives shows when its run is tried again
 
 
 class Watcher:
@@ -26,9 +31,11 @@ class Watcher:
         self.ledger, self.total = ledger, total
         self._out, self._err = sys.stdout, sys.stderr
         self._began = time.monotonic()
-        self._lock, self._read = threading.Lock(), 0
+        self._lock = threading.Lock()
         self.outcomes: dict[int, Outcome] = {}
         self.started: dict[int, list[Outcome]] = {}
+        self.busy: dict[int, Outcome] = {}
+        self._told: set[int] = set()  # busy trials that had their line
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -62,24 +69,42 @@ class Watcher:
     def poll(self) -> None:
         """Print what has come since the last time."""
         with self._lock:
-            new = self.ledger.read(self._read)
-            self._read += len(new)
-            for outcome in new:
+            for outcome in self.ledger.news():
                 if outcome.state == "started":
                     self.started.setdefault(outcome.number, []).append(outcome)
+                elif outcome.state == "busy":
+                    self.started.get(outcome.number, [outcome]).pop()  # it didn't begin after all
+                    self.busy[outcome.number] = outcome
+                    self._tell_busy(outcome)
                 elif outcome.number not in self.outcomes:
+                    self.busy.pop(outcome.number, None)
                     self.outcomes[outcome.number] = outcome
-                    print(self._line(outcome), file=self._err if outcome.failed else self._out, flush=True)
+                    print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
 
     def lost(self) -> list[Outcome]:
         """Trials that began and never ended."""
-        return [begun[-1] for number, begun in sorted(self.started.items()) if number not in self.outcomes]
+        return [begun[-1] for number, begun in sorted(self.started.items()) if begun and number not in self.outcomes]
 
     def wait_for_lost(self) -> None:
         """Wait for trials whose process on this machine is still alive."""
-        while any(_alive(outcome.where) for outcome in self.lost()):
+        while any(_lives(outcome) for outcome in self.lost()):
             time.sleep(POLL_SECONDS)
             self.poll()
+
+    def wait_for_busy(self) -> None:
+        """Wait until one of the runs that other processes are at may be free."""
+        last = time.monotonic() + BUSY_SECONDS
+        directories = [Path(outcome.directory) for outcome in self.busy.values() if outcome.directory is not None]
+        time.sleep(POLL_SECONDS)
+        while time.monotonic() < last and all(is_busy(directory) for directory in directories):
+            time.sleep(POLL_SECONDS)
+        self.busy.clear()  # tried again now; found again, where they still are
+
+    def give_up_busy(self) -> None:
+        """Record trials as failed that other processes are at."""
+        for begun in list(self.busy.values()):
+            self.ledger.add(dataclasses.replace(begun, state="failed"))
+        self.poll()
 
     def give_up(self, lost: list[Outcome], reason: str) -> None:
         """Record trials as failed whose process died."""
@@ -103,8 +128,18 @@ class Watcher:
             print(f"error: {failed} trial(s) of the sweep failed; each is told above", file=self._err, flush=True)
         return 1 if failed or missing else 0
 
+    def _tell_busy(self, outcome: Outcome) -> None:
+        """Say once that a trial's turn comes later."""
+        if outcome.number not in self._told:
+            self._told.add(outcome.number)
+            text = f"{self._name(outcome)}  {outcome.overrides}: another process is at this run; its turn comes later"
+            print(text, file=self._out, flush=True)
+
+    def _name(self, outcome: Outcome) -> str:
+        return f"trial {outcome.number + 1}" + ("" if self.total is None else f"/{self.total}")
+
     def _line(self, outcome: Outcome) -> str:
-        of = f"trial {outcome.number + 1}" + ("" if self.total is None else f"/{self.total}")
+        of = self._name(outcome)
         if outcome.failed:
             place = f"; see {outcome.log}" if outcome.log is not None and not outcome.earlier else ""
             return f"error: {of}  {outcome.overrides}: {outcome.error}{place}{self._left('; ')}"
@@ -126,29 +161,11 @@ class Watcher:
         return f"{before}{left} left, about {duration(pace * left)}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them: 3.2 s, 5 min 10 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
-def _alive(where: str) -> bool:
-    """Whether a process such as ``host:123`` is on this machine and lives."""
-    host, _, pid = where.rpartition(":")
-    return host == platform.node() and int(pid) != os.getpid() and _running(Path(f"/proc/{pid}"), int(pid))
-
-
-def _running(entry: Path, pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    with contextlib.suppress(OSError):
-        return entry.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+def _lives(begun: Outcome) -> bool:
+    """Whether the process that began a trial is another one of this machine, and lives."""
+    host, _, pid = begun.where.rpartition(":")
+    return int(pid) != os.getpid() and is_alive(host, int(pid), since=begun.at) is True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
-from mmpt.cache.activations import SHARE, Activations, compute, fetch, free_bytes, key_of, tensors_of
-from mmpt.cache.directory import size_text
+from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from mmpt.training.evaluate import Evaluator, Prepared
+from mmpt.text import size_text
+from mmpt.training.evaluate import Evaluator, Prepared, source_rows
 
 
 @dataclass
@@ -111,7 +111,7 @@ class SplitCache:
             )
 
     def _fetch(self, split: Prepared) -> Activations:
-        batches = self.evaluator.batches(split, self._device)
+        batches = self._batches(split)
         task = self.evaluator.task.name
         description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
         description |= {"tokens": sum(split.lengths), "layers": self.model.frontier.layers}
@@ -124,13 +124,13 @@ class SplitCache:
         began = time.perf_counter()
         cached = []
         for split in splits:
-            batches = self.evaluator.batches(split, self._device)
+            batches = self._batches(split)
             cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
         self._tell(splits, "in memory", began)
         return cached
 
     def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
-        layers, total = self.model.frontier.layers, self.model.method.shape.sites["encoder"].layers
+        layers, total = self.model.frontier.layers, self.model.method.shape.first_stack.layers
         part = "" if layers == total else f" up to layer {layers} of {total}"
         size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
         dtype = "" if self.config.dtype == "model" else f" as {self.config.dtype}"
@@ -140,11 +140,17 @@ class SplitCache:
             text = f"ran once{part}, {size} cached{dtype} {where} in {seconds:.1f} s"
         self.note(f"encoder: {text}")
 
+    def _batches(self, split: Prepared) -> Iterator[Batch]:
+        """Every source once, in the batches of an evaluation."""
+        for rows, batch in self.evaluator.batches(split, self._device):
+            flat = {name: values.flatten(0, -2) for name, values in batch.items()}
+            yield source_rows(rows, batch), flat
+
     def _stored(self, split: Prepared) -> bool:
         return self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        inputs = [feature["input_ids"] for feature in split.features]
+        inputs = [[*feature["input_ids"], *feature.get("token_type_ids", [])] for feature in split.features]
         return key_of(self.model, self.fingerprint, inputs, self.evaluator.cut(split), self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:

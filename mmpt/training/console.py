@@ -14,6 +14,9 @@ import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from mmpt.text import duration, size_text
+from mmpt.untrusted import printable
+
 PLAIN_SECONDS = 10.0  # between two lines of progress where no bar can be drawn
 
 
@@ -59,7 +62,7 @@ class Progress:
         if score is not None or ended or now - self._shown >= PLAIN_SECONDS:
             self._shown = now
             left = (now - self._began) / max(step - self._first, 1) * (self._total - step)
-            parts = [f"step {step}/{self._total}", self._loss, self._score, f"{_duration(left)} left"]
+            parts = [f"step {step}/{self._total}", self._loss, self._score, f"{duration(left)} left"]
             self._console.note("  ".join(part for part in parts if part))
 
 
@@ -92,11 +95,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line as it is, whatever the width of the terminal."""
-        self._console.print(self._label + text, markup=False, soft_wrap=True)
+        self._console.print(printable(self._label + text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line the user should act on."""
-        self._console.print(f"{self._label}warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(printable(f"{self._label}warning: {text}"), style="yellow", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:
@@ -156,7 +159,7 @@ def final_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "trainable",
             f"{parameters['trainable']:,} of {parameters['total']:,} parameters ({share:.2f} %), "
-            f"{_size(parameters['bytes'])} saved",
+            f"{size_text(parameters['bytes'])} saved",
         )
     ]
     for split, score in scores.items():
@@ -169,7 +172,7 @@ def final_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "time",
             ("" if step is None else f"{step:.1f} ms a step, ")
-            + f"{_duration(timing['train_s'])} training, {_duration(timing['total_s'])} in all",
+            + f"{duration(timing['train_s'])} training, {duration(timing['total_s'])} in all",
         )
     )
     if result["data"]["bundled"]:
@@ -214,17 +217,3 @@ def _baselines(metric: str, scores: Mapping[str, Any]) -> str:
     if test["interval"] is not None and test["interval"][0] <= best:
         text += "  (the test score is not clearly above)"
     return text
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -5,7 +5,7 @@ Letters: N examples, C label words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mmpt.cache.activations import Activations
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.collate import Collator, encode, label_ids
+from mmpt.data.collate import Collator, sources
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.kinds import class_of
 from mmpt.training.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
@@ -35,8 +36,24 @@ class Prepared:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each source."""
-        return [len(feature["input_ids"]) for feature in self.features]
+        """Tokens of each source; an example has one, or as many as it has choices."""
+        return [len(ids) for feature in self.features for ids in sources(feature)]
+
+    @property
+    def longest(self) -> list[int]:
+        """Tokens of each example's longest source."""
+        return [_longest(feature) for feature in self.features]
+
+
+def _longest(feature: Mapping[str, Any]) -> int:
+    return max(map(len, sources(feature)))
+
+
+def source_rows(rows: Sequence[int], batch: Mapping[str, Tensor]) -> list[int]:
+    """Which of all sources the examples ``rows`` of a batch have."""
+    ids = batch["input_ids"]
+    each = ids.shape[1] if ids.dim() == 3 else 1
+    return [row * each + choice for row in rows for choice in range(each)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +68,11 @@ class CachingCollator:
 
         Sorted, because attention then skips most padding (:mod:`mmpt.models.absorb`).
         """
-        batch = self.collate(sorted(features, key=lambda feature: len(feature["input_ids"])))
+        batch = self.collate(sorted(features, key=_longest))
         rows = batch.pop("index").tolist()
         if self.activations is None:
             return batch
-        return {**batch, **self.activations.batch(rows, batch["input_ids"].shape[1])}
+        return {**batch, **self.activations.batch(source_rows(rows, batch), batch["input_ids"].shape[-1])}
 
 
 @dataclass(frozen=True)
@@ -79,9 +96,15 @@ class Evaluator:
     """Predicts and scores one task with one tokenizer. Batches are cut by length, in the same way every time."""
 
     def __init__(
-        self, task: Task, tokenizer: PreTrainedTokenizerBase, config: EvaluationConfig, max_length: int, seed: int
+        self,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        config: EvaluationConfig,
+        max_length: int,
+        seed: int,
+        kind: str = "seq2seq",
     ) -> None:
-        """Tokenise the label words.
+        """Prepare the labels.
 
         Args:
             task: The task.
@@ -89,26 +112,28 @@ class Evaluator:
             config: Decoding, batch size, bootstrap.
             max_length: Most tokens of a source.
             seed: Of the bootstrap.
+            kind: The backbone's, which decides what sources and targets are.
 
         Raises:
-            DataError: A label word can't be told from another, or tokenises to nothing.
+            DataError: The labels, or their absence, are nothing for this kind of model.
         """
         self.task, self.tokenizer, self.config = task, tokenizer, config
-        self.max_length, self.seed = max_length, seed
-        self.candidates = [] if task.free_text else label_ids(task, tokenizer)
+        self.seed = seed
+        self.reading = class_of(kind).READING(task, tokenizer, max_length)
+        self.candidates = self.reading.candidates
         self.places = {tuple(ids): place for place, ids in enumerate(self.candidates)}
         pad = tokenizer.pad_token_id
         self.collate = Collator(0 if pad is None else int(pad))
 
     def prepare(self, examples: Sequence[Example]) -> Prepared:
         """Tokenise a split."""
-        encoded = encode(examples, self.task, self.tokenizer, self.max_length)
+        encoded = self.reading.encode(examples)
         features = [{**feature, "index": row} for row, feature in enumerate(encoded.features)]
         return Prepared(tuple(examples), features, encoded.truncated)
 
     def cut(self, split: Prepared) -> list[list[int]]:
         """Rows of each batch that :meth:`predict` makes; the cache is computed in the same ones, so that bits agree."""
-        lengths, size = split.lengths, self.config.batch_size
+        lengths, size = split.longest, self.config.batch_size
         order = sorted(range(len(lengths)), key=lambda row: lengths[row])
         return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -143,7 +168,7 @@ class Evaluator:
                 found = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
                 losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
             else:
-                found = self._generate(model, encoded)
+                found = self.generate(model, encoded)
             for row, text in zip(rows, found, strict=True):
                 texts[row] = text
             if "labels" in batch:
@@ -167,7 +192,8 @@ class Evaluator:
             return None
         return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
 
-    def _generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
+    def generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
+        """Texts of a batch behind the encoder, by greedy generation."""
         length, cache = self.config.max_new_tokens, self.config.key_cache
         options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
         ids = model.generate(encoded, **options)

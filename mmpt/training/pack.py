@@ -29,8 +29,10 @@ from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
 from mmpt.methods.options import options_of
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
+from mmpt.training import interruption
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,15 @@ class Pack:
         Raises:
             KeyboardInterrupt: After every trial has noted that it was interrupted.
         """
+        stop: BaseException | None = None
         try:
             while live := [seat for seat in self.seats if not seat.ended]:
                 for seat in live:
                     seat.go_on()
-                    if isinstance(seat.error, KeyboardInterrupt):
-                        raise seat.error
+                    if isinstance(seat.error, KeyboardInterrupt | SystemExit):
+                        stop = seat.error
+                    if stop is not None and not (interruption.asked() and interruption.patient()):
+                        raise stop  # else each trial comes to the end of its step, and sees the signal itself
                 waiting = [seat for seat in live if seat.asked is not None]
                 if waiting:
                     _pass(waiting)
@@ -175,6 +180,8 @@ class Pack:
                     if not seat.ended:
                         seat.go_on(stop=KeyboardInterrupt())
             raise
+        if stop is not None:
+            raise stop
         return self.seats
 
     def backbone(self, config: ModelConfig) -> Backbone:
@@ -201,15 +208,19 @@ def table(config: Config) -> str | None:
     """What trials must have in common to be stacked, or None for one that runs by itself.
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
-    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model, or has
-    ``method.gate`` or other gates that can't be stacked.
+    network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model,
+    checkpoints gradients, or has ``method.gate`` or other gates that can't be stacked; and models with a classification
+    head, or of unknown architecture.
     """
     options = config.method.options
     sites = options.get("sites")
     trainer, kind = config.trainer, options_of(config.method.name)
+    architecture = ARCHITECTURES.get(config.model.architecture)
+    if architecture is None or architecture.kind == "encoder" or kind is None or not kind.STACKABLE:
+        return None
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
-    if options.get("gate") or kind is None or not kind.STACKABLE or trainer.get("torch_compile"):
+    if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
         return None
     positions = ["layout", "layers"]
     if options.get("layout") == "paper":  # one length: its prefixes have positions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable
@@ -43,6 +44,27 @@ def leave() -> None:
     """Part from the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def meet() -> None:
+    """Wait until every process is here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+def any_of(here: bool) -> bool:
+    """Whether something holds for any process; each must ask."""
+    if count() == 1:
+        return here
+    votes = torch.tensor([int(here)])
+    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX, group=_host_group())
+    return bool(votes)
+
+
+@functools.cache
+def _host_group() -> distributed.ProcessGroup | None:
+    """A group whose messages no GPU waits for."""
+    return None if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
 
 
 def from_first(make: Callable[[], T]) -> T:

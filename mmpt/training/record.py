@@ -5,6 +5,7 @@ docs/run_directory.md describes every file. Nothing here imports torch.
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import json
@@ -12,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -22,9 +22,12 @@ from typing import Any, Literal
 
 import yaml
 
-from mmpt.errors import RunError
+from mmpt.credentials import redact
+from mmpt.errors import InUseError, RunError
+from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, read_jsonl, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
 
@@ -40,6 +43,9 @@ FILES = (
 )
 FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
 LOCK = ".lock"
+FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
+_UTC = "%Y-%m-%dT%H:%M:%SZ"
+_held: set[int] = set()  # descriptors of the locks of this process
 LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
 
 
@@ -83,10 +89,16 @@ class RunRecord:
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
             found = {entry.name for entry in directory.iterdir() if not LEFTOVER.fullmatch(entry.name)}
-        if found and "status.json" not in found:
+            is_run = (directory / "status.json").exists()  # now: another process may have begun one meanwhile
+        if found and not is_run:
             raise RunError(
                 f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
                 "name an empty or new directory with run.dir=DIR"
+            )
+        if (link := link_outside(directory)) is not None:
+            raise RunError(
+                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+                "a copy, or name another run.dir"
             )
         record = cls(directory, fingerprint, _take_lock(directory))
         try:
@@ -108,12 +120,14 @@ class RunRecord:
         write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(self.directory / "environment.json", environment())
         if self._state == "resume":
-            self.truncate_metrics(sys.maxsize)  # a line cut short by a crash
+            self._drop_half_a_line()
 
     def _find_state(self) -> State:
         if not (self.directory / "status.json").exists():
             return "new"
         status = read_json(self.directory / "status.json")
+        if newer := newer_format(status, FORMAT):
+            raise RunError(f"run directory {self.directory} {newer}, or name another run.dir")
         found = status.get("config_fingerprint")
         if found != self.fingerprint:
             raise RunError(
@@ -173,18 +187,33 @@ class RunRecord:
         with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the metrics beyond a step, before training goes on from there, and any line that was cut short.
+    def metrics_size(self) -> int:
+        """Bytes of ``metrics.jsonl`` so far."""
+        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+
+    def truncate_metrics(self, size: int) -> bool:
+        """Drop the metrics beyond those of a checkpoint, before training goes on from there.
 
         Args:
-            step: The last step to keep.
+            size: What :meth:`metrics_size` was then.
+
+        Returns:
+            Whether all of them are there: another system may have lost some.
 
         Raises:
             RunError: The file can't be written.
         """
+        there = self.metrics_size()
+        if there > size:
+            with writing(self.metrics_path):
+                os.truncate(self.metrics_path, size)
+        return there >= size
+
+    def _drop_half_a_line(self) -> None:
+        """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
-            kept = [line for line in read_jsonl(self.metrics_path) if line["step"] <= step]
-            write_text(self.metrics_path, "".join(dumps(line) + "\n" for line in kept))
+            with writing(self.metrics_path):
+                self.truncate_metrics(self.metrics_path.read_bytes().rfind(b"\n") + 1)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -218,6 +247,7 @@ class RunRecord:
         """
         complete = {
             **result,
+            "format": FORMAT,
             "status": "done",
             "config_fingerprint": self.fingerprint,
             "versions": environment()["versions"],
@@ -233,13 +263,14 @@ class RunRecord:
 
     def fail(self, error: BaseException) -> None:
         """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
+        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+            self._write_status("failed", error=told)
         self.close()
 
     def interrupt(self) -> None:
-        """Note that the user stopped the run; the lock is given back. Never raises."""
+        """Note that a signal stopped the run; the lock is given back. Never raises."""
         with contextlib.suppress(RunError):
             self._write_status("interrupted")
         self.close()
@@ -253,29 +284,61 @@ class RunRecord:
         Raises:
             RunError: ``result.json`` is missing or damaged.
         """
-        return read_json(self.result_path)
+        return read_result(self.directory)
 
     def close(self) -> None:
         """Give the lock back; the files stay. Safe to call twice."""
         if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing alone would leave it with forked data workers
+            _held.discard(self._lock)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing alone would leave it with any copy of the descriptor
             os.close(self._lock)
             self._lock = None
 
     def _write_status(self, status: str, **more: Any) -> None:
         now = time.time()
-        content = {"status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
+        content = {"format": FORMAT, "status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
         content |= {"host": platform.node(), "started": _utc(self._started), "updated": _utc(now), **more}
         write_json(self.directory / "status.json", content)
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """Read the result of a run that is done.
+
+    Raises:
+        RunError: ``result.json`` is missing, damaged or of a newer format.
+    """
+    result = read_json(directory.expanduser() / "result.json")
+    if newer := newer_format(result, FORMAT):
+        raise RunError(f"{directory / 'result.json'} {newer}, or name another run.dir")
+    return result
 
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def lives(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a ``status.json`` still lives, as far as this machine can tell."""
+    try:
+        since: float | None = calendar.timegm(time.strptime(str(status.get("started")), _UTC))
+    except ValueError:
+        since = None
+    return is_alive(status.get("host"), status.get("pid"), since) is not False
+
+
+def is_busy(directory: Path) -> bool:
+    """Whether a process is at the run in a directory, as its status says; no lock is touched."""
+    try:
+        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
+        return status["status"] == "running" and lives(status)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def schema_problems(result: Mapping[str, Any]) -> list[str]:
@@ -298,22 +361,32 @@ def _take_lock(directory: Path) -> int:
     """Lock the directory for this process; the system gives the lock back even if the process is killed."""
     path = directory / LOCK
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise RunError(
+            raise InUseError(
                 f"run directory {directory} is in use by pid {owner}; wait for it, or name another run.dir"
             ) from None
         except OSError:
             os.close(descriptor)
             raise
+        _held.add(descriptor)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
     return descriptor
 
 
 def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return time.strftime(_UTC, time.gmtime(seconds))
+
+
+def _leave_locks_to_parent() -> None:
+    """In a forked process, such as a worker that loads data: it may outlive a killed parent, and no lock should."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_parent)

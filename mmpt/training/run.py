@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import io
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -26,18 +23,21 @@ from mmpt.methods.options import OPTIONS
 from mmpt.methods.options.own import find_own
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import read_adapter, save_adapter
-from mmpt.models.backbone import Backbone, load_backbone
-from mmpt.training import processes
+from mmpt.models.backbone import Backbone
+from mmpt.models.checkpointing import checkpoint_layers
+from mmpt.models.kept import give_back, take_backbone
+from mmpt.training import interruption, processes
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
-from mmpt.training.record import RunRecord, read_status
-from mmpt.training.trainer import PrefixTrainer, last_checkpoint, training_arguments
+from mmpt.training.record import RunRecord, read_result, read_status
+from mmpt.training.resumable import last_checkpoint, metrics_bytes
+from mmpt.training.trainer import PrefixTrainer, training_arguments
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,19 @@ def run_experiment(
 
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
+        Stopped: A signal asked for it. The run directory then says ``interrupted``.
     """
+    with interruption.heeding():
+        interruption.check()
+        return _run_experiment(config, resolved, identity, on_score)
+
+
+def _run_experiment(
+    config: Config,
+    resolved: dict[str, Any],
+    identity: Identity | None,
+    on_score: Callable[[int, float], None] | None,
+) -> dict[str, Any]:
     place = seat()
     clock = time.perf_counter if place is None else place.clock
     began = clock()
@@ -106,28 +118,29 @@ def run_experiment(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
-        if processes.rank() > 0:
-            return read_json(directory.expanduser() / "result.json")
-        record = RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint)
-        console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
-        result = record.result()
-        console.final_table(result)
-        return result
+        return _shown_again(directory, console)
     shared = stacking_seat(config)
     # before the run directory is touched
-    backbone = load_backbone(config.model) if shared is None else shared.pack.backbone(config.model)
-    evaluator = Evaluator(task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed)
+    if shared is None:
+        sites = config.method.options.get("sites", "auto")
+        backbone = take_backbone(config.model, sites, task.outputs)
+    else:
+        backbone = shared.pack.backbone(config.model)
+    evaluator = Evaluator(
+        task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
+    )
     record = processes.open_record(
         lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
     )
+    if record.state == "done":  # by another process, while the backbone was loaded
+        record.close()
+        return _shown_again(directory, console)
     logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
     run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
     try:
         result = record.finish(run.carry_out())
-    except KeyboardInterrupt:
-        record.interrupt()
-        logger.finish("interrupted")
-        console.note(f"interrupted; the same command goes on from the last checkpoint; run directory: {directory}")
+    except (KeyboardInterrupt, SystemExit):
+        run.interrupt()
         raise
     except BaseException as error:
         record.fail(error)
@@ -135,6 +148,14 @@ def run_experiment(
         raise
     logger.summary(summary(result))
     logger.finish("done")
+    console.final_table(result)
+    return result
+
+
+def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
+    """Show what a finished run found; no lock is needed."""
+    console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
+    result = read_result(directory)
     console.final_table(result)
     return result
 
@@ -180,15 +201,22 @@ class _Run:
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
-        train, validation, test = self._cache(model, arguments, train, validation, test)
+        checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
+        with explained(config.evaluation.batch_size):
+            train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
+        if config.run.retry_oom:
+            trainer.allow_pieces(functools.partial(self._warn, warnings))
         train_seconds = self._train(trainer, journal)
-        scores = self._evaluate(trainer.adapted, validation, test)
+        with explained(config.evaluation.batch_size):
+            scores = self._evaluate(trainer, validation, test)
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
+        if stacking_seat(config) is None:
+            give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
         return {
@@ -207,6 +235,16 @@ class _Run:
             "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
             "warnings": warnings,
         }
+
+    def interrupt(self) -> None:
+        """Note that a signal ended the run, and say where the same command goes on."""
+        with interruption.last_words():
+            checkpoint = last_checkpoint(self.record.checkpoints_dir) if processes.rank() == 0 else None
+            self.record.interrupt()
+            where = "the beginning" if checkpoint is None else f"step {_step(checkpoint)}"
+            note = f"interrupted; the same command goes on from {where}; run directory: {self.record.directory}"
+            self.console.note(note)
+            self.logger.finish("interrupted")
 
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
         """Run the encoder once over all splits where it is a constant, and say so, or say what prevents it."""
@@ -240,7 +278,7 @@ class _Run:
         if self.record.state != "resume":
             return None
         checkpoint = last_checkpoint(self.record.checkpoints_dir)
-        return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        return -1 if checkpoint is None else _step(checkpoint)
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
@@ -255,26 +293,32 @@ class _Run:
             self.console.warn(text)
         return warnings
 
+    def _warn(self, warnings: list[str], text: str) -> None:
+        warnings.append(text)
+        self.console.warn(text)
+
     def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
         resumes = self.record.state == "resume"
         checkpoint = processes.from_first(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
-        done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+        done = 0 if checkpoint is None else _step(checkpoint)
         if resumes:
-            self.record.truncate_metrics(done if checkpoint is not None else -1)
+            if not self.record.truncate_metrics(0 if checkpoint is None else metrics_bytes(checkpoint)):
+                self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"going on with an interrupted run, from step {done}")
         began = self.clock()
-        with self.console.progress(total_steps(trainer), done) as journal.progress:
+        with interruption.deferred(), self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
         return self.clock() - began
 
-    def _evaluate(self, model: AdaptedModel, validation: Prepared, test: Prepared) -> dict[str, Any]:
+    def _evaluate(self, trainer: PrefixTrainer, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""
         scores: dict[str, Any] = {}
         for number, decoding in enumerate(self.config.evaluation.decoding):
             for name, split in (("validation", validation), ("test", test)):
-                predictions = self.evaluator.predict(model, split, decoding)
+                known = trainer.known_predictions() if number == 0 and split is validation else None
+                predictions = known or self.evaluator.predict(trainer.adapted, split, decoding)
                 scores[name if number == 0 else f"{name}_{decoding}"] = self.evaluator.scores(
                     split, predictions, decoding
                 )
@@ -316,14 +360,19 @@ class _Run:
         return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
     def _description(self) -> dict[str, Any]:
-        config = self.config
+        config, backbone = self.config, self.backbone
+        revision = backbone.revision or config.model.revision
         return {
-            "backbone": {**asdict(config.model), "fingerprint": self.backbone.fingerprint},
+            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
             "task": asdict(config.task),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
             "seed": config.seed,
         }
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def examples_a_step(arguments: TrainingArguments) -> int:
@@ -338,22 +387,3 @@ def total_steps(trainer: PrefixTrainer) -> int:
         return int(arguments.max_steps)
     batches = len(trainer.get_train_dataloader())
     return int(-(-batches // arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
-
-
-def peak_memory() -> int:
-    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def reset_peak_memory() -> None:
-    """Forget the peak of an earlier run in this process, where the system lets us."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

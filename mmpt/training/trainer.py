@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import IGNORED
-from mmpt.errors import AdapterError, ConfigError, RunError, TrainingError
+from mmpt.errors import ConfigError, TrainingError
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import load_state, read_state, save_state
-from mmpt.training import names
+from mmpt.training import interruption, names, processes
 from mmpt.training.callbacks import Journal
-from mmpt.training.evaluate import CachingCollator, Evaluator, Prepared, route_statistics
+from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
+from mmpt.training.memory import Pieces, advise, explained, is_out_of_memory
 from mmpt.training.optim import build_optimizer
 from mmpt.training.pack import Pass, stacking_seat
-
-WEIGHTS = "method.safetensors"
+from mmpt.training.resumable import ResumableTrainer
 
 
 def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
@@ -33,14 +32,15 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
         ConfigError: HF refuses a value, or the device can't do what is asked.
     """
     chosen = dict(config.trainer)
-    if chosen.get("gradient_checkpointing") or chosen.get("activation_checkpointing"):
-        raise ConfigError("trainer.gradient_checkpointing isn't supported for frozen backbones; leave it out")
+    for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):  # mmpt.models.checkpointing does it
+        chosen.pop(name, None)
     strategy = chosen.setdefault("eval_strategy", "epoch")
     selects = strategy != "no"
     if selects:
         steps = chosen.get("eval_steps") or chosen.get("logging_steps", 500)  # where transformers evaluates
         chosen |= {"save_strategy": strategy, "save_steps": steps}
     chosen.setdefault("save_total_limit", 2)
+    chosen.setdefault("restore_callback_states_from_checkpoint", True)  # the patience of early stopping
     chosen.setdefault("logging_nan_inf_filter", False)  # it would wait for the device in every step; see _watch
     chosen.setdefault("dataloader_pin_memory", False)  # batches are small, and cached ones are on the device already
     by_score = config.evaluation.best_by == "score"
@@ -64,7 +64,7 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
         raise ConfigError(f"trainer: {str(error).strip().splitlines()[0]}") from error
 
 
-class PrefixTrainer(Trainer):
+class PrefixTrainer(ResumableTrainer):
     """Trains a method on a frozen backbone."""
 
     def __init__(
@@ -98,10 +98,13 @@ class PrefixTrainer(Trainer):
             train_dataset=train.features,
             eval_dataset=validation.features,
             callbacks=callbacks,
+            written=journal.record.metrics_size,
         )
         self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
         self._place = stacking_seat(config)
+        self._predicted: dict[int, Predictions] = {}  # of the validation split, by step: the best so far and the last
+        self._pieces: Pieces | None = None
         self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
 
@@ -111,6 +114,11 @@ class PrefixTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         assert isinstance(model, AdaptedModel)
         return model
+
+    @property
+    def trained(self) -> nn.Module:
+        """The method: the backbone is in no checkpoint."""
+        return self.adapted.method
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters a learning rate."""
@@ -155,14 +163,40 @@ class PrefixTrainer(Trainer):
         """One forward and backward pass.
 
         Raises:
-            TrainingError: The loss is not a finite number.
+            TrainingError: The loss is not a finite number, or memory has run out.
         """
-        if self._place is None:
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        else:
-            loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
+        try:
+            if self._place is not None:
+                loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
+            elif self._pieces is None or num_items_in_batch is None:
+                loss = super().training_step(model, inputs, num_items_in_batch)
+            else:
+                one = functools.partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+                loss = self._pieces.run(one, inputs, self.trained)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self._advice(error) from error
+            raise
         self._watch(loss)
         return loss
+
+    def allow_pieces(self, tell: Callable[[str], object]) -> None:
+        """Go on where memory runs out, with a batch in pieces; several processes, or trials of a pack, can't.
+
+        Args:
+            tell: Takes a line each time there are more pieces.
+        """
+        if self.args.world_size == 1 and self._place is None:
+            self._pieces = Pieces(tell)
+
+    def _advice(self, error: Exception) -> TrainingError:
+        batch, accumulation = self.args.train_batch_size, self.args.gradient_accumulation_steps
+        retry = ", or run.retry_oom=true, which does the like by itself"
+        if self._place is not None:
+            retry = ", or a smaller hydra.launcher.size"
+        elif self.args.world_size > 1:
+            retry = ""
+        return advise(error, self.state.global_step + 1, batch, accumulation, retry)
 
     @property
     def notes_on_device(self) -> bool:
@@ -224,10 +258,22 @@ class PrefixTrainer(Trainer):
         return f"gradients that aren't finite are in group {', '.join(broken) or '(none)'}"
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the validation split by the first decoding of ``evaluation.decoding``."""
+        """Score the validation split by the first decoding of ``evaluation.decoding``.
+
+        Raises:
+            interruption.Stopped: A signal has come, to this rank or another one; nothing is written then.
+        """
         decoding = self.config.evaluation.decoding[0]
-        predictions = self.evaluator.predict(self.adapted, self.validation, decoding)
+        predictions = None
+        size = self.config.evaluation.batch_size
+        with contextlib.suppress(interruption.Stopped), interruption.deferred(False), explained(size):
+            predictions = self.evaluator.predict(self.adapted, self.validation, decoding)
+        if processes.any_of(predictions is None) or predictions is None:
+            raise interruption.Stopped(interruption.number())
         scores = self.evaluator.scores(self.validation, predictions, decoding)
+        best = self.state.best_global_step
+        self._predicted = {step: kept for step, kept in self._predicted.items() if step == best}
+        self._predicted[self.state.global_step] = predictions
         primary = self.evaluator.task.primary
         loss = float("nan") if predictions.loss is None else predictions.loss
         metrics = {"eval_score": float(scores[primary]), "eval_loss": loss}
@@ -244,53 +290,7 @@ class PrefixTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
-        """Write the method's parameters, never the backbone, and no pickled arguments."""
-        if self.args.should_save:
-            save_state(Path(output_dir or str(self.args.output_dir)), self.adapted.method, WEIGHTS)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, RunError) as error:
-            where = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            shutil.rmtree(where, ignore_errors=True)
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            kept = last_checkpoint(where.parent)
-            raise RunError(
-                f"checkpoint {where} can't be written ({reason}); "
-                f"{'no earlier one exists' if kept is None else f'{kept.name} is kept'}; free space there, "
-                "and give the same command again to go on"
-            ) from error
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        path = Path(resume_from_checkpoint) / WEIGHTS
-        load_state(self.adapted.method, read_state(path), str(path))
-
-    def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-def last_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint; what a killed process left half written is deleted.
-
-    Args:
-        directory: The run's checkpoints.
-
-    Returns:
-        A checkpoint directory, or None where there is none.
-    """
-    if not directory.is_dir():
-        return None
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    while found:
-        newest = found.pop()
-        try:
-            json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))  # written last
-            read_state(newest / WEIGHTS)
-        except (OSError, ValueError, AdapterError):
-            shutil.rmtree(newest)
-            continue
-        return newest
-    return None
+    def known_predictions(self) -> Predictions | None:
+        """What the model of the best step said of the validation split; None where this process hasn't asked it."""
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        return None if best is None else self._predicted.get(best)

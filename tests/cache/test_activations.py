@@ -18,7 +18,7 @@ from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, case
-from tests.tiny import adapted, backbone, batch
+from tests.tiny import SHAPES, adapted, backbone, batch
 
 CONSTANT = [name for name in CASES if case(name).frontier.layers is not None]
 ORDER = [3, 0, 4, 2, 1]
@@ -52,6 +52,16 @@ def test_which_methods_can_use_it() -> None:
     assert len(CONSTANT) >= 10
 
 
+@pytest.mark.parametrize("model_type", ["bart", "pegasus"])
+def test_the_encoders_output_is_a_constant_of_other_architectures_too(model_type: str) -> None:
+    model = adapted("multimask", {}, model_type=model_type).eval()
+    ids, mask, labels = batch()
+    given = cached(model, None).batch(list(range(5)), ids.shape[1])
+    plain, found = model(ids, mask, labels), model(ids, mask, labels, **given)
+    assert torch.allclose(plain.losses, found.losses, atol=1e-5)
+    assert torch.equal(plain.route_probs, found.route_probs)
+
+
 def losses_over_steps(model: AdaptedModel, given: dict[str, Any]) -> list[float]:
     ids, mask, labels = batch()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -79,12 +89,13 @@ def test_cached_absorbed_and_plain_losses_agree_over_steps(name: str, tmp_path: 
     assert losses_over_steps(model, given) == pytest.approx(plain, abs=1e-4)
 
 
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", "bart", "pegasus"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: str) -> None:
     """The position bias belongs to T5's first layer, which doesn't run when the upper ones go on."""
     options = {"sites": ["encoder", "decoder", "cross"], "layers": "last_2"}
-    model = adapted("multimask", options, model_type=model_type, attention=attention, num_layers=4).eval()
+    layers = {"encoder_layers": 4} if model_type in SHAPES else {"num_layers": 4}
+    model = adapted("multimask", options, model_type=model_type, attention=attention, **layers).eval()
     ids, mask, _ = batch()
     given = cached(model, None).batch(ORDER, ids.shape[1])
     assert model.frontier.layers == 2
@@ -92,7 +103,8 @@ def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: 
     resumed = model.resume(given["states"], mask[ORDER], given["means"]).states
     real = mask[ORDER].bool()
     assert torch.equal(states[real], resumed[real])
-    assert len(model.backbone.get_encoder().block) == 4, "the stack lost layers"
+    stack = model.injection.architecture.layers(model.backbone, "encoder")
+    assert len(stack) == 4, "the stack lost layers"
 
 
 def test_only_the_chosen_layers_carry_a_prefix() -> None:

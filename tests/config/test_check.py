@@ -29,7 +29,8 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.per_device_train_batch_size=0"], ["trainer.per_device_train_batch_size=0", "at least 1"]),
     (["trainer.num_train_epochs=0"], ["trainer.num_train_epochs=0 must be positive"]),
     (["trainer.save_strategy=best"], ["trainer.save_strategy=best", "trainer.eval_strategy=epoch"]),
-    (["trainer.gradient_checkpointing=true"], ["trainer.gradient_checkpointing=true isn't supported"]),
+    (["trainer.activation_checkpointing=true"], ["trainer.activation_checkpointing=true isn't supported"]),
+    (["trainer.gradient_checkpointing_kwargs={use_reentrant: true}"], ["finds no gradient", "leave it out"]),
     (["trainer.eval_strategy=steps", "trainer.eval_steps=null"], ["needs trainer.eval_steps"]),
     (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),
     (["trainer.learning_rate=1"], ["trainer.learning_rate can't be set", "method.lr"]),
@@ -93,7 +94,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["logger.tags=[1]"], ["logger.tags[0] must be text"]),
     (["logger=wandb", "logger.mode=of"], ["choose from: auto, online, offline"]),
     (["run.dir=''"], ["run.dir is empty"]),
-    (["run=5"], ["run must be a mapping with the keys dir, root, overwrite; got 5"]),
+    (["run=5"], ["run must be a mapping with the keys dir, root, overwrite, retry_oom; got 5"]),
 ]
 
 
@@ -166,7 +167,7 @@ def test_trainer_fields_are_those_of_transformers() -> None:
         "trainer.gradient_checkpointing_kwargs={use_reentrant: false}",
         "trainer.logging_steps=0.5",
         "trainer.neftune_noise_alpha=5",
-        "trainer.gradient_checkpointing=false",
+        "trainer.gradient_checkpointing=true",
     ],
 )
 def test_trainer_accepts(word: str, problems_of: Callable[..., list[str]]) -> None:

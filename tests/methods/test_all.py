@@ -229,7 +229,7 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"}, "masks by layer"),
         ("prefix", {"mask_granularity": "head"}, "no effect with method.mask=none"),
         ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
-        ("ia3", {"target_modules": ["k"]}, "feedforward_modules has wo"),
+        ("ia3", {"target_modules": ["k"], "feedforward_modules": ["wo"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
     ],
 )

@@ -43,6 +43,22 @@ def test_outputs_and_gradients_are_equal(name: str, shape: dict[str, Any]) -> No
         assert (grad - wanted_grads[key]).abs().max() <= 3e-5 * wanted_grads[key].abs().max().clamp(min=least), key
 
 
+@pytest.mark.parametrize("name", ["prefix-cross", "multimask-all", "multimask-gate", "smop", "full"])
+@pytest.mark.parametrize("model_type", ["bart", "pegasus"])
+def test_scaling_and_biases_are_exact(model_type: str, name: str) -> None:
+    results = []
+    for model in both(name, model_type=model_type):
+        output = model.eval()(*batch())
+        output.loss.backward()
+        found = {key: p.grad for key, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+        results.append((model.logits(*batch()), found))
+    (logits, grads), (wanted, wanted_grads) = results
+    assert torch.allclose(logits, wanted, atol=1e-5)
+    assert grads.keys() == wanted_grads.keys()
+    for key, grad in grads.items():
+        assert (grad - wanted_grads[key]).abs().max() <= 1e-5 * wanted_grads[key].abs().max().clamp(min=1e-3), key
+
+
 def test_it_is_used_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     absorbed, projected = both("prefix-cross")
     projections = []
@@ -87,7 +103,7 @@ def test_generation_and_ranking_agree() -> None:
 
 def test_other_architectures_are_left_alone_or_refused_by_name() -> None:
     built = backbone("umt5")
-    with pytest.raises(ModelError, match=r"UMT5Attention isn't T5's.*cross_attention=auto"):
+    with pytest.raises(ModelError, match=r"UMT5Attention isn't known to absorb.*cross_attention=auto"):
         AdaptedModel.build(replace(built, cross_attention="absorbed"), "prefix", {})
 
 

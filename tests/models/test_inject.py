@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from mmpt.errors import ModelError
 from mmpt.methods.options import SITES
-from mmpt.models.inject import INJECTABLE, Injection, KeyValue
+from mmpt.models.inject import Injection, KeyValue
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
 
@@ -22,12 +22,12 @@ def all_logits(attention: str = "sdpa", model_type: str = "t5") -> Tensor:
         return model.logits(*batch())
 
 
-@pytest.mark.parametrize("model_type", INJECTABLE)
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
 def test_eager_and_sdpa_agree(model_type: str) -> None:
     assert torch.allclose(all_logits("eager", model_type), all_logits("sdpa", model_type), atol=1e-5)
 
 
-@pytest.mark.parametrize("model_type", INJECTABLE)
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
 @pytest.mark.parametrize("site", SITES)
 def test_every_architecture_trains_at_every_site(model_type: str, site: str) -> None:
     model = adapted("prefix", {"sites": [site]}, model_type=model_type).train()

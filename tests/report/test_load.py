@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,13 @@ def test_damage_is_one_line_and_the_rest_is_reported(name: str, content: str | N
 
 
 def test_a_dead_process_is_not_running(tmp_path: Path) -> None:
-    alive = {"status": "running", "pid": os.getpid(), "host": platform.node()}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    alive = {"status": "running", "pid": os.getpid(), "host": platform.node(), "started": now}
     write(tmp_path, seed=1, status=alive)
     write(tmp_path, seed=2, status={**alive, "pid": 2**22 - 1})
     write(tmp_path, seed=3, status={**alive, "pid": 2**22 - 1, "host": "elsewhere"})
-    assert [run.status for run in load([tmp_path]).runs] == ["running", "killed", "running"]
+    write(tmp_path, seed=4, status={**alive, "started": "2020-01-01T00:00:00Z"})  # this process took its number
+    assert [run.status for run in load([tmp_path]).runs] == ["running", "killed", "running", "killed"]
 
 
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf"), "0.7", True])

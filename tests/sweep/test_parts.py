@@ -17,7 +17,8 @@ from mmpt.sweep.isolation import isolated
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import describe_failure, task_words
-from mmpt.sweep.watch import Watcher, duration
+from mmpt.sweep.watch import Watcher
+from mmpt.text import duration
 
 
 def done(number: int, words: str, score: float, **more: object) -> Outcome:
@@ -43,9 +44,8 @@ def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path: Path) -> None:
     with ledger.path.open("ab") as file:
         file.write(b'{"number": 1, "overr')
     assert sorted(ledger.ended()) == [0]
-    ledger.add(done(2, "task=rte", 0.5))  # the line that was begun swallows this one, and nothing else
-    ledger.add(done(3, "task=rte", 0.5))
-    assert sorted(ledger.ended()) == [0, 3]
+    Ledger(ledger.folder).add(done(2, "task=rte", 0.5))  # begins a line of its own
+    assert sorted(ledger.ended()) == sorted(Ledger(ledger.folder).ended()) == [0, 2]
 
 
 def test_lines_count_down_and_lost_trials_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

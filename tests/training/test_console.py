@@ -44,7 +44,7 @@ def test_final_table_says_it_all_and_ends_with_the_directory(tmp_path: Path) -> 
     assert "test        accuracy 0.750  [0.625, 0.850]  f1 0.740  by ranking" in text
     assert "test        accuracy 0.500  by generation" in text
     assert "majority 0.550, chance 0.500" in text and "not clearly above" not in text
-    assert "12.3 ms a step, 1 min 15 s training, 1 h 01 min in all" in text
+    assert "12.3 ms a step, 1 min 15 s training, 1 h 1 min in all" in text
     assert "no benchmark results" in text
     assert "warning: 3 examples were cut" in text
     commands = lines[lines.index("next:") + 1 : -1]

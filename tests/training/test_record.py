@@ -187,13 +187,16 @@ def test_racing_processes_have_one_winner(tmp_path: Path) -> None:
 
 def test_metrics_are_flushed_plain_and_truncated(tmp_path: Path) -> None:
     record = open_record(tmp_path)
+    sizes = []
     for step in range(5):
         record.log(step, {"loss": np.float32(0.5), "grad": float("nan"), "phase": "train\u2028x"})
+        sizes.append(record.metrics_size())
     lines = list(read_jsonl(record.metrics_path))
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
     assert lines[0]["loss"] == 0.5 and lines[0]["grad"] is None and lines[0]["phase"] == "train\u2028x"
-    record.truncate_metrics(2)
+    assert record.truncate_metrics(sizes[2])
     assert [line["step"] for line in read_jsonl(record.metrics_path)] == [0, 1, 2]
+    assert not record.truncate_metrics(sizes[3])  # the file has lost a line
 
 
 def test_half_a_line_is_dropped_on_resume(tmp_path: Path) -> None:

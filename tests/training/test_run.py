@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from mmpt.cli import main
 from mmpt.training.record import schema_problems
-from mmpt.training.trainer import PrefixTrainer, last_checkpoint
+from mmpt.training.resumable import last_checkpoint
+from mmpt.training.trainer import PrefixTrainer
 from tests.training.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]

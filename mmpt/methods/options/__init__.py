@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from mmpt.methods.options.baselines import IA3, Full, LoRA
 from mmpt.methods.options.common import (
+    HEAD,
+    HEAD_RATE,
     SITES,
     DeepPrefix,
     MaskOptions,
@@ -22,6 +24,8 @@ from mmpt.methods.options.prefixes import AdaptivePrefix, MultiMask, Prefix
 from mmpt.methods.options.prompts import MEPT, DePT, Prompt, PTuning, Residual, SMoP
 
 __all__ = [
+    "HEAD",
+    "HEAD_RATE",
     "IA3",
     "MEPT",
     "OPTIONS",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from mmpt.methods.options.common import MethodOptions, at_least
 
@@ -17,7 +17,7 @@ class LoRA(MethodOptions):
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=lambda: ["q", "v"])
+    target_modules: list[str] | Literal["auto"] = "auto"
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -25,23 +25,27 @@ class LoRA(MethodOptions):
         if self.alpha <= 0:
             found.append(f"method.alpha={self.alpha} must be positive")
         if not self.target_modules:
-            found.append("method.target_modules=[] names no module; for T5 use [q,v]")
+            found.append("method.target_modules=[] names no module; set method.target_modules=auto")
         return found
 
 
 @dataclass(frozen=True)
 class IA3(MethodOptions):
-    """Options of ``method=ia3``; names and learning rate for T5 as published."""
+    """Options of ``method=ia3``; the learning rate is that published for T5."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
 
-    target_modules: list[str] = field(default_factory=lambda: ["k", "v", "wo"])
-    feedforward_modules: list[str] = field(default_factory=lambda: ["wo"])
+    target_modules: list[str] | Literal["auto"] = "auto"
+    feedforward_modules: list[str] | Literal["auto"] = "auto"
 
     def problems(self) -> list[str]:
         """See the base class."""
         if not self.target_modules:
-            return ["method.target_modules=[] names no module; for T5 use [k,v,wo]"]
+            return ["method.target_modules=[] names no module; set method.target_modules=auto"]
+        if self.feedforward_modules == "auto":
+            return []
+        if self.target_modules == "auto":
+            return ["method.feedforward_modules is a list, so method.target_modules must be one too; or set it to auto"]
         if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
             return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
         return []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-Site = Literal["encoder", "decoder", "cross"]
+from mmpt.errors import ConfigError
+from mmpt.models.architectures import ARCHITECTURES, Site, refuse_sites
+
 Init = Literal["random", "zero", "vocab", "text", "adapter"]
-SITES: tuple[str, ...] = ("encoder", "decoder", "cross")
+SITES: tuple[str, ...] = ("encoder", "decoder", "cross")  # of encoder-decoder models; one stack has the site self
+
+HEAD = "head"  # the group that every method has on a model with a classification head
+HEAD_RATE = 0.001  # its learning rate, where none is given
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,17 @@ class MethodOptions:
     def problems(self) -> list[str]:
         """Name every impossible value or combination, one line each, with the remedy."""
         return []
+
+    def for_architecture(self, model_type: str) -> Self:
+        """These options on a backbone: what they leave to the architecture is filled in.
+
+        Args:
+            model_type: A key of ``mmpt.models.architectures.ARCHITECTURES``.
+
+        Raises:
+            ConfigError: The architecture can't have what they ask for.
+        """
+        return self
 
 
 def at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
@@ -98,7 +114,7 @@ class DeepPrefix(Start):
     """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
 
     num_virtual_tokens: int = 10
-    sites: list[Site] = field(default_factory=lambda: ["decoder", "cross"])
+    sites: list[Site] | Literal["auto"] = "auto"
     layers: str = "all"
     prefix_dropout: float = 0.0
 
@@ -108,12 +124,18 @@ class DeepPrefix(Start):
         if not 0 <= self.prefix_dropout < 1:
             found.append(f"method.prefix_dropout={self.prefix_dropout} must lie from 0 to below 1")
         if not self.sites:
-            found.append(f"method.sites=[] names no site; allowed: {', '.join(SITES)}")
-        if len(set(self.sites)) != len(self.sites):
+            found.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
+        if self.sites != "auto" and len(set(self.sites)) != len(self.sites):
             found.append(f"method.sites={list(self.sites)} names a site twice")
         if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
             found.append(f"method.layers={self.layers} isn't allowed; give all, or last_N with N from 1, as in last_4")
         return found
+
+    def for_architecture(self, model_type: str) -> Self:
+        """See the base class: the sites."""
+        refuse_sites(model_type, self.sites)
+        sites = ARCHITECTURES[model_type].default_sites
+        return replace(self, sites=list(sites)) if self.sites == "auto" else self
 
 
 @dataclass(frozen=True)
@@ -136,9 +158,9 @@ class PrefixShape(DeepPrefix):
                     f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
                     "or method.layout=per_layer"
                 )
-            if list(self.sites) != ["decoder"]:
+            if self.sites != ["decoder"]:
                 found.append(
-                    f"method.layout=paper has its prefix at the decoder alone, not at {list(self.sites)}; "
+                    f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
                     "set method.sites=[decoder] or method.layout=per_layer"
                 )
             if self.gate:
@@ -146,6 +168,15 @@ class PrefixShape(DeepPrefix):
             if self.init not in ("random", "adapter"):
                 found.append("method.layout=paper starts from random values; set method.init=random")
         return found
+
+    def for_architecture(self, model_type: str) -> Self:
+        """See the base class."""
+        if self.layout == "paper" and not ARCHITECTURES[model_type].relative_bias:
+            raise ConfigError(
+                f"method.layout=paper is how the published code prefixes T5; for {model_type} models set "
+                "method.layout=per_layer and method.sites=auto"
+            )
+        return super().for_architecture(model_type)
 
 
 @dataclass(frozen=True)

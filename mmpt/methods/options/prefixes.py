@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
+from mmpt.errors import ConfigError
 from mmpt.methods.options.common import DeepPrefix, MaskOptions, PrefixShape, RouterOptions, at_least
+from mmpt.models.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,15 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
                 f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
             )
         return found + self._router_problems()
+
+    def for_architecture(self, model_type: str) -> Self:
+        """See the base class."""
+        if self.router_input == "encoder" and ARCHITECTURES[model_type].kind != "seq2seq":
+            raise ConfigError(
+                f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
+                "set method.router_input=embedding"
+            )
+        return super().for_architecture(model_type)
 
     def _router_problems(self) -> list[str]:
         found = []

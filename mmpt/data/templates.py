@@ -1,0 +1,97 @@
+"""Templates: literal text with ``{field}`` in it, and the fields of a row. Imports no torch."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmpt.errors import ConfigError, DataError, nearest
+
+
+class Template:
+    """One template, parsed once so that rows are only looked up."""
+
+    def __init__(self, text: str, key: str = "task.template") -> None:
+        """Split the text into literals and field names.
+
+        Args:
+            text: The template; ``{{`` and ``}}`` stand for braces.
+            key: Where it is set, for messages.
+
+        Raises:
+            ConfigError: It isn't one.
+        """
+        try:
+            parsed = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ConfigError(f"{key}={text!r}: {error}; write {{{{ or }}}} for a brace") from error
+        for _, name, spec, conversion in parsed:
+            if name is not None and (not name.strip() or spec or conversion):
+                raise ConfigError(f"{key}={text!r}: a field is a plain {{name}} or {{outer.inner}}")
+        self._pieces = tuple((literal, name) for literal, name, _, _ in parsed)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields in it."""
+        return tuple(name for _, name in self._pieces if name is not None)
+
+    def render(self, row: Mapping[str, Any], where: str) -> str:
+        """Fill it.
+
+        Args:
+            row: Field name to value.
+            where: File and line, for messages.
+
+        Raises:
+            DataError: A field is missing, null or no text.
+        """
+        return "".join(
+            literal if name is None else literal + field_text(row, name, where) for literal, name in self._pieces
+        )
+
+
+def field_names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields."""
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from field_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def has_field(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has a field, by its name or its dotted name."""
+    return name in row or name in set(field_names(row))
+
+
+def look_up(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """A field by its name, or a nested one by its dotted name."""
+    if name in row:  # a CSV header may itself contain dots
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            names = list(field_names(row))
+            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise DataError(f'{where}: no field "{name}"; the fields here: {listed}{nearest(name, names)}')
+        value = value[part]
+    return value
+
+
+def field_text(row: Mapping[str, Any], name: str, where: str) -> str:
+    """A field as text that can be encoded."""
+    value = look_up(row, name, where)
+    if not isinstance(value, str | int | float):
+        kind = "null" if value is None else f"a {type(value).__name__}"
+        raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
+    return encodable(str(value), name, where)
+
+
+def encodable(text: str, name: str, where: str) -> str:
+    """A text that UTF-8 can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f'{where}: field "{name}" has half a surrogate pair, which is no text: {error}') from error
+    return text

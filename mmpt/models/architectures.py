@@ -1,0 +1,223 @@
+"""The one table of architectures: what kind a model is, where its attention lies, how keys and values come about.
+
+Keyed by ``config.model_type``. No torch is imported here, so that a wrong site is answered at once.
+
+Letters: N tokens, d model width, H key/value heads, k head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmpt.errors import ConfigError, ModelError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+Kind = Literal["seq2seq", "causal", "encoder"]
+Site = Literal["encoder", "decoder", "cross", "self"]
+
+
+@dataclass(frozen=True)
+class SitePath:
+    """Where the attention modules of one site are.
+
+    Attributes:
+        layers: The stack's list of layers, from the model's base model.
+        attention: The attention module, from a layer.
+    """
+
+    layers: str
+    attention: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What injection, methods and the kinds of models must know of an architecture.
+
+    Attributes:
+        kind: ``seq2seq`` (encoder and decoder), ``causal`` (decoder alone) or ``encoder`` (with a classification head).
+        sites: Attention modules by site; one stack has one site, ``self``.
+        key: The projection to keys, from an attention module; not used where there is ``fused``.
+        value: The projection to values.
+        query: The projection to queries.
+        output: The projection of what attention gives.
+        fused: The projection to queries, keys and values, in this order.
+        key_norm: What is applied to each head's keys after their projection.
+        head_dim: The attention module's attribute with the head width.
+        relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
+        scales_ids: Whether the stack scales the word embeddings of ids, but not the embeddings that it is given.
+        soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
+        limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
+        indexed: Whether the stack chooses each layer's mask by the layer's number, so that it can't be cut in two.
+        peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they haven't.
+        targets: The same where they haven't: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
+    """
+
+    kind: Kind
+    sites: Mapping[str, SitePath]
+    key: str = "k_proj"
+    value: str = "v_proj"
+    query: str = "q_proj"
+    output: str = "o_proj"
+    fused: str | None = None
+    key_norm: str | None = None
+    head_dim: str = "head_dim"
+    relative_bias: bool = False
+    scales_ids: bool = False
+    soft_capped: bool = False
+    limited: bool = False
+    indexed: bool = False
+    peft: str | None = None
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def default_sites(self) -> tuple[Site, ...]:
+        """What ``method.sites=auto`` means."""
+        return ("decoder", "cross") if self.kind == "seq2seq" else ("self",)
+
+    def layers(self, model: PreTrainedModel, site: str) -> Any:
+        """The stack's list of layers that a site's attention is in, an ``nn.ModuleList``."""
+        return model.base_model.get_submodule(self.sites[site].layers)
+
+    def modules(self, model: PreTrainedModel) -> dict[str, list[nn.Module]]:
+        """The attention modules of every site, first layer first."""
+        return {
+            site: [layer.get_submodule(path.attention) for layer in self.layers(model, site)]
+            for site, path in self.sites.items()
+        }
+
+    def width_of_heads(self, module: nn.Module) -> tuple[int, int]:
+        """Key/value heads H and head width k of an attention module; grouped queries share a key head."""
+        width = int(getattr(module, self.head_dim))
+        if self.fused is not None:
+            rows = _rows(module.get_submodule(self.fused)) // 3
+        else:
+            rows = _rows(module.get_submodule(self.key))
+        return rows // width, width
+
+    def keys_values(self, module: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each (H, N, k), that an attention module makes of the hidden states (N, d) it reads.
+
+        Keys of rotary models aren't rotated: as a prefix, they all lie at position 0.
+        """
+        heads, width = self.width_of_heads(module)
+        if self.fused is not None:
+            key, value = module.get_submodule(self.fused)(states).chunk(3, dim=-1)[1:]
+        else:
+            key, value = (module.get_submodule(name)(states) for name in (self.key, self.value))
+        key, value = (part.unflatten(-1, (heads, width)) for part in (key, value))  # (N, H, k)
+        if self.key_norm is not None:
+            key = module.get_submodule(self.key_norm)(key)
+        return key.transpose(0, 1), value.transpose(0, 1)
+
+
+def _rows(projection: Any) -> int:
+    """Output width of a linear layer; ``nf`` of GPT-2's."""
+    return int(projection.nf if hasattr(projection, "nf") else projection.out_features)
+
+
+_T5 = Architecture(
+    "seq2seq",
+    {
+        "encoder": SitePath("encoder.block", "layer.0.SelfAttention"),
+        "decoder": SitePath("decoder.block", "layer.0.SelfAttention"),
+        "cross": SitePath("decoder.block", "layer.1.EncDecAttention"),
+    },
+    key="k",
+    value="v",
+    query="q",
+    output="o",
+    head_dim="key_value_proj_dim",
+    relative_bias=True,
+    peft="t5",  # mt5 too: what the papers name
+)
+_BART_SITES = {
+    "encoder": SitePath("encoder.layers", "self_attn"),
+    "decoder": SitePath("decoder.layers", "self_attn"),
+    "cross": SitePath("decoder.layers", "encoder_attn"),
+}
+_LLAMA_SITES = {"self": SitePath("layers", "self_attn")}
+_BERT = Architecture(
+    "encoder",
+    {"self": SitePath("encoder.layer", "attention.self")},
+    key="key",
+    value="value",
+    head_dim="attention_head_size",
+    limited=True,
+    peft="bert",
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
+    "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, peft="bart"),
+    "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, scales_ids=True, peft="bart"),
+    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, peft="gpt2"),
+    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, limited=True, peft="opt"),
+    "llama": Architecture("causal", _LLAMA_SITES, peft="llama"),
+    "qwen2": Architecture("causal", _LLAMA_SITES, indexed=True, peft="qwen2"),
+    "qwen3": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="qwen3"),
+    "gemma": Architecture("causal", _LLAMA_SITES, peft="gemma"),
+    "gemma2": Architecture("causal", _LLAMA_SITES, soft_capped=True, indexed=True, peft="gemma2"),
+    "gemma3_text": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="gemma3_text"),
+    "bert": _BERT,
+    "roberta": _BERT,
+    "electra": _BERT,
+    "modernbert": Architecture(
+        "encoder",
+        {"self": SitePath("layers", "attn")},
+        fused="Wqkv",
+        targets={"lora": ("Wqkv",), "ia3": ("Wqkv", "mlp.Wo"), "feedforward": ("mlp.Wo",)},
+    ),
+}
+
+_OWN = "its attention doesn't go through transformers' attention interface, where prefixes are put in"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("bloom", "deberta", "deberta-v2", "falcon", "gpt_neo", "gptj", "longformer", "mpnet"), _OWN),
+    **dict.fromkeys(("led", "mvp", "prophetnet", "xlnet"), _OWN),
+    "mbart": "its decoder starts with a language code, which label words don't have",
+    "gemma3": "it is the model with images; the text models state gemma3_text",
+}
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """Find an architecture.
+
+    Args:
+        model_type: As ``config.json`` states it.
+
+    Raises:
+        ModelError: It can't be injected, for the stated reason, or nobody has tested it.
+    """
+    found = ARCHITECTURES.get(model_type)
+    if found is None:
+        reason = REFUSED.get(model_type, f"it isn't among those that were tested{nearest(model_type, ARCHITECTURES)}")
+        raise ModelError(
+            f"the attention of {model_type!r} models can't be injected: {reason}; architectures that can: "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    return found
+
+
+def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:
+    """Refuse sites that an architecture hasn't.
+
+    Args:
+        model_type: A known architecture.
+        sites: ``method.sites``; a word such as ``auto`` names none.
+
+    Raises:
+        ConfigError: With the ones it has.
+    """
+    have = ARCHITECTURES[model_type].sites
+    absent = [] if isinstance(sites, str) else [site for site in sites if site not in have]
+    if absent:
+        raise ConfigError(
+            f"method.sites={list(sites)}: {model_type} models have no {absent[0]} attention; their sites are "
+            f"{', '.join(have)}; set method.sites=auto"
+        )

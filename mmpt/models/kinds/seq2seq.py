@@ -1,0 +1,161 @@
+"""Encoder-decoders: the source goes through the encoder once, and the decoder reads it for every target.
+
+Letters: B batch, T source tokens, P prompt tokens, U target tokens, C candidate labels, V vocabulary, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from mmpt.data.collate import IGNORED, TextToText
+from mmpt.methods.base import Contribution, mean_embedding
+from mmpt.models import absorb
+from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.backbone import Backbone, embed, refuse_positions
+from mmpt.models.encoder import lower, prompted, upper
+from mmpt.models.inject import Injection
+from mmpt.models.loss import only_labelled, row_losses
+
+
+class EncoderDecoder(AdaptedModel):
+    """A frozen encoder-decoder with a method; :class:`Encoded` has the encoder's output."""
+
+    READING = TextToText
+
+    @classmethod
+    def prepare(cls, backbone: Backbone, injection: Injection) -> None:
+        """Let cross attention absorb the projections of the source."""
+        absorb.install(injection.modules["cross"], backbone.cross_attention, backbone.architecture)
+
+    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
+        """See the base class."""
+        refuse_positions(self.backbone, embeddings.shape[1])
+        if (prompts := contribution.layer_prompts) is None:
+            return Encoded(self._encoder_output(embeddings, mask), mask, contribution)
+        text, room = mask, (0, 0, prompts.tokens, 0)  # which the first layer's prompt takes
+        embeddings, mask = F.pad(embeddings, room), F.pad(mask, (prompts.tokens, 0), value=1)
+        with prompted(self.backbone, prompts, text):
+            states = self._encoder_output(embeddings, mask)
+        return Encoded(states, mask, prompts.finish(contribution))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """See the base class."""
+        if not self.method.reads_encoder:
+            return super().encode(input_ids, attention_mask)
+        self.injection.set({})
+        return self._behind(self._encoder_output(embed(self.backbone, input_ids), attention_mask), attention_mask)
+
+    def _encoder_output(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self.backbone.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return states
+
+    def _behind(self, states: Tensor, mask: Tensor) -> Encoded:
+        """A batch of the encoder's output (B, T, d), which the method reads."""
+        contribution: Contribution = self.method(mean_embedding(states, mask))
+        self.injection.set(contribution.prefixes)
+        return Encoded(states, mask, contribution)
+
+    def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """See the base class."""
+        layers = self.frontier.layers
+        assert layers is not None
+        embeddings = embed(self.backbone, batch["input_ids"])
+        return lower(self.backbone, embeddings, batch["attention_mask"], layers)
+
+    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
+        """See the base class."""
+        if self.method.reads_encoder:  # all of the encoder is constant then
+            return self._behind(states, attention_mask)
+        contribution = self.contribute(means)
+        layers = self.method.frontier.layers
+        assert layers is not None
+        return Encoded(upper(self.backbone, states, attention_mask, layers), attention_mask, contribution)
+
+    def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Logits of the decoder's head for labels (B', U), -100 for padding.
+
+        B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
+        :func:`mmpt.models.loss.only_labelled`.
+        """
+        times = labels.shape[0] // encoded.states.shape[0]
+        states, mask = encoded.states, encoded.mask
+        if times > 1:
+            states, mask = states.repeat_interleave(times, dim=0), mask.repeat_interleave(times, dim=0)
+        self.injection.set(encoded.contribution.prefixes)
+        model: Any = self.backbone
+        output = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+            use_cache=False,
+        )
+        return output.logits
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
+        return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
+
+    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """See the base class."""
+        with only_labelled(self.backbone, labels) as places:
+            return row_losses(self.decode(encoded, labels), labels, places)
+
+    @torch.no_grad()
+    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihood of every candidate's ids (with end of sequence) for every source.
+
+        Args:
+            encoded: A batch behind the encoder.
+            candidates: C lists of token ids.
+
+        Returns:
+            (B, C), float32, the sum over a candidate's tokens.
+        """
+        batch, longest = encoded.states.shape[0], max(map(len, candidates))
+        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
+        labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
+        return -self.losses(encoded, labels).view(batch, len(candidates))
+
+    @torch.no_grad()
+    def generate(self, encoded: Encoded, **options: Any) -> Tensor:
+        """Generate as the backbone does, (B, U) with the start token; ``options`` go to its own ``generate``.
+
+        ``cache_implementation="static"`` keeps the decoder's keys and values in tensors of a fixed size, which
+        compiled decoders need; it takes ``max_new_tokens``.
+
+        Raises:
+            ValueError: A static cache is asked of layout ``paper``, whose positions count the tokens there are, or
+                without ``max_new_tokens``; or another cache is.
+        """
+        wish = options.pop("cache_implementation", None)
+        if wish not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
+        if options.get("use_cache", True):
+            options["past_key_values"] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
+        self.injection.set(encoded.contribution.prefixes)
+        states = BaseModelOutput(last_hidden_state=encoded.states)
+        model: Any = self.backbone
+        ids: Tensor = model.generate(encoder_outputs=states, attention_mask=encoded.mask, **options)
+        return ids
+
+    def _key_cache(self, encoded: Encoded, static: bool, longest: int | None) -> EncoderDecoderCache:
+        """A cache for keys and values; generate's own has as many layers as the encoder, whatever the decoder has."""
+        if not static:
+            return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if any(prefix.positioned for prefix in encoded.contribution.prefixes.values()):
+            raise ValueError("method.layout=paper needs the dynamic cache: its positions count the tokens there are")
+        if longest is None:
+            raise ValueError("a static cache needs max_new_tokens, its size")
+        model: Any = self.backbone
+        return EncoderDecoderCache(StaticCache(model.get_decoder().config, max_cache_len=1 + longest), DynamicCache())
+
+    def read(self, ids: Tensor) -> None:
+        """See the base class: ids are source and target at once."""
+        self.backbone(input_ids=ids, decoder_input_ids=ids, use_cache=False)

@@ -1,0 +1,82 @@
+"""Starting values from the backbone itself: its embeddings, keys and values of sampled vocabulary or of a text.
+
+Letters: P prefix or prompt tokens, L layers, H heads, k head width, d model width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.errors import ConfigError
+from mmpt.models.backbone import embed, word_embeddings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mmpt.models.adapted import AdaptedModel
+
+
+_SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
+
+
+class VocabularyRecorder:
+    """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
+
+    def __init__(self, model: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Keep what is to be run."""
+        self.model, self.tokenizer = model, tokenizer
+
+    def sample(self, count: int) -> Tensor:
+        """Draw ids (P,) of ordinary pieces, with repetition only where the vocabulary is too small."""
+        tokenizer = self.tokenizer
+        special = set(tokenizer.all_special_ids)
+        ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
+        order = torch.randperm(len(ordinary)).repeat(count // len(ordinary) + 1)
+        return ordinary[order[:count]]
+
+    def text(self, text: str, count: int) -> Tensor:
+        """The first ids (P,) of a text without special tokens, repeated where it has fewer.
+
+        Raises:
+            ConfigError: No ordinary piece is in it.
+        """
+        tokenizer = self.tokenizer
+        special = set(tokenizer.all_special_ids)
+        ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
+        if not ids:
+            raise ConfigError(f"method.init_text={text!r} has no piece that the backbone's vocabulary knows; change it")
+        return torch.tensor(ids).repeat(count // len(ids) + 1)[:count]
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """Word embeddings (P, d), float32."""
+        device = word_embeddings(self.model.backbone).weight.device
+        return embed(self.model.backbone, ids.to(device)).detach().float()
+
+    @torch.no_grad()
+    def keys_values(self, ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Keys and values of ids (P,) by site, each (L, H, P, k), float32."""
+        sites, architecture = self.model.injection.modules, self.model.injection.architecture
+        read: dict[nn.Module, Tensor] = {}
+
+        def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            source = next((kwargs[name] for name in _SOURCES if kwargs.get(name) is not None), None)
+            states = args[0] if args else kwargs["hidden_states"]
+            read[module] = (states if source is None else source)[0]  # (P, d)
+
+        hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
+        ids = ids.to(word_embeddings(self.model.backbone).weight.device).unsqueeze(0)
+        try:
+            with self.model.injection.active({}):
+                self.model.read(ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        result = {}
+        for site, modules in sites.items():
+            pairs = [architecture.keys_values(module, read[module]) for module in modules]
+            key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
+            result[site] = (key, value)
+        return result

@@ -1,0 +1,56 @@
+"""Adapters as runs leave them, without training: on the bundled backbone, with values drawn from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mmpt.cli import CONF
+from mmpt.config.check import check
+from mmpt.config.compose import compose, read_command_line
+from mmpt.config.schema import ModelConfig
+from mmpt.methods import lives_inside
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import save_adapter
+from mmpt.models.backbone import Backbone, load_backbone
+
+_BACKBONES: dict[str, Backbone] = {}
+
+
+def save(directory: Path, *overrides: str, seed: int = 0) -> Path:
+    """Save an adapter of the bundled backbone.
+
+    Args:
+        directory: Where; ``adapter/`` below it is written.
+        overrides: Words of the command line: task, method and their options.
+        seed: Of the values.
+
+    Returns:
+        ``directory``.
+    """
+    config = check(compose(read_command_line(list(overrides), CONF).overrides, CONF))
+    backbone = load_backbone(config.model) if lives_inside(config.method.name) else _shared(config.model)
+    torch.manual_seed(seed)
+    model = AdaptedModel.build(backbone, config.method.name, config.method.options)
+    with torch.no_grad():
+        for parameter in model.method.parameters():
+            parameter.add_(0.3 * parameter.std(correction=0).clamp(min=0.05) * torch.randn_like(parameter))
+    description = {
+        "backbone": {**asdict(config.model), "fingerprint": backbone.fingerprint},
+        "task": asdict(config.task),
+        "evaluation": asdict(config.evaluation),
+        "max_length": config.data.max_length,
+        "seed": config.seed,
+    }
+    save_adapter(directory / "adapter", config.method.name, model.method, description)
+    return directory
+
+
+def _shared(config: ModelConfig) -> Backbone:
+    """A backbone that no method may change."""
+    key = repr(config)
+    if key not in _BACKBONES:
+        _BACKBONES[key] = load_backbone(config)
+    return _BACKBONES[key]

@@ -1,0 +1,261 @@
+"""Every architecture at toy size: each site trains, rows don't mix, generation agrees with and without caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmpt.errors import ConfigError, ModelError
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.architectures import ARCHITECTURES, REFUSED, architecture_of
+from mmpt.models.checkpointing import checkpoint_layers
+from tests.methods.test_all import opened
+from tests.tiny import SHAPES, adapted, backbone, batch
+
+SEQ2SEQ = ["bart", "pegasus"]
+CAUSAL = [name for name, row in ARCHITECTURES.items() if row.kind == "causal"]
+MODELS = [*SEQ2SEQ, *CAUSAL]
+SITES = [(name, site) for name in MODELS for site in ARCHITECTURES[name].sites]
+METHODS: dict[str, dict[str, Any]] = {
+    "multimask": {"num_routes": 3, "num_virtual_tokens": 4},
+    "prefix": {"init": "vocab", "num_virtual_tokens": 3, "gate": True},
+    "smop": {"num_virtual_tokens": 2, "top_k": 4},
+    "dept": {"num_virtual_tokens": 3, "r": 2, "max_length": 9},
+    "lora": {},
+    "ia3": {},
+}
+EVERYWHERE = {"multimask": METHODS["multimask"]}
+
+
+def model_of(model_type: str, method: str = "multimask", **more: Any) -> Any:
+    options = {**METHODS.get(method, {}), **more}
+    if method in ("multimask", "prefix"):
+        options.setdefault("sites", list(ARCHITECTURES[model_type].sites))
+    return opened(adapted(method, options, model_type=model_type)).eval()
+
+
+def logits(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model.logits(ids, mask, labels)
+    return found
+
+
+@pytest.mark.parametrize(("model_type", "site"), SITES)
+def test_every_site_trains(model_type: str, site: str) -> None:
+    model = model_of(model_type, "prefix", sites=[site], gate=False).train()
+    model(*batch()).loss.backward()
+    grad = model.method.prefix[site].grad
+    assert (grad.abs().amax(dim=-1) > 0).all(), "a token is dead"
+    assert (grad.unflatten(-1, (2 * model.injection.shapes[site].layers, -1)).abs().amax(dim=(0, 2)) > 0).all(), (
+        "a slot is"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model_type", MODELS)
+def test_every_parameter_gets_gradient(model_type: str, method: str) -> None:
+    model = model_of(model_type, method).train()
+    with torch.no_grad():
+        for name, parameter in model.method.named_parameters():
+            if "lora_B" in name or name == "low_rank.B":  # they start at zero, so that A has no gradient at first
+                parameter.normal_(std=0.1)
+    model(*batch()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad is name.startswith("method.") or any(
+            parameter is p for p in model.method.parameters()
+        )
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("method", ["multimask", "smop"])
+@pytest.mark.parametrize("model_type", MODELS)
+def test_an_example_does_not_depend_on_its_batch(model_type: str, method: str) -> None:
+    model = model_of(model_type, method)
+    ids, mask, labels = batch()
+    together = logits(model, ids, mask, labels)
+    for row in range(len(ids)):
+        length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
+        alone = logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels[row : row + 1, :target])
+        assert torch.allclose(alone[0], together[row, :target], atol=1e-5)
+    wide_ids, wide_mask = (torch.nn.functional.pad(tensor, (0, 6)) for tensor in (ids, mask))
+    assert torch.allclose(logits(model, wide_ids, wide_mask, labels), together, atol=1e-5)
+
+
+def ranked(model: AdaptedModel, candidates: list[list[int]]) -> Tensor:
+    ids, mask, _ = batch()
+    return model.rank(model.encode(ids, mask), candidates)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_ranking_is_the_likelihood_of_each_label(model_type: str) -> None:
+    model = model_of(model_type)
+    candidates = [[5, 1], [6, 7, 1]]
+    found = ranked(model, candidates)
+    ids, mask, _ = batch()
+    for place, candidate in enumerate(candidates):
+        labels = torch.tensor([candidate] * len(ids))
+        log_probs = logits(model, ids, mask, labels).log_softmax(dim=-1)
+        wanted = log_probs.gather(2, labels.unsqueeze(-1)).sum(dim=(1, 2))
+        assert torch.allclose(found[:, place], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_generation_agrees_with_and_without_caches(model_type: str) -> None:
+    model = model_of(model_type)
+    ids, mask, _ = batch()
+    encoded = model.encode(ids, mask)
+    options = {"max_new_tokens": 5, "do_sample": False}
+    cached, plain = (model.generate(encoded, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(cached, plain)
+    static = model.generate(encoded, cache_implementation="static", **options)
+    assert torch.equal(static, plain)
+    beams = model.generate(encoded, num_beams=3, **options)
+    alone = model.generate(model.encode(ids[2:3], mask[2:3]), num_beams=3, **options)
+    length = min(beams.shape[1], alone.shape[1])
+    assert torch.equal(beams[2, :length], alone[0, :length]), "beams of one example take another's prefix"
+
+
+@pytest.mark.parametrize("model_type", CAUSAL)
+def test_generation_takes_the_likeliest_token(model_type: str) -> None:
+    """One token at a time by teacher forcing, each row alone: padding at the left changes nothing."""
+    model = model_of(model_type, "multimask")
+    ids, mask, _ = batch()
+    found = model.generate(model.encode(ids, mask), max_new_tokens=4, do_sample=False)
+    for row in range(len(ids)):
+        length = int(mask[row].sum())
+        told: list[int] = []
+        while len(told) < found.shape[1] and 1 not in told:
+            labels = torch.tensor([[*told, 0]])
+            told.append(
+                int(logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels)[0, -1].argmax())
+            )
+        assert found[row, : len(told)].tolist() == told
+
+
+@pytest.mark.parametrize("model_type", CAUSAL)
+def test_without_a_prefix_it_is_the_backbone(model_type: str) -> None:
+    model = model_of(model_type, "lora")
+    ids, mask, labels = batch()
+    for row in range(len(ids)):
+        length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
+        whole = torch.cat([ids[row, :length], labels[row, :target]]).unsqueeze(0)
+        with torch.no_grad():
+            wanted = model.backbone(input_ids=whole).logits[0, length - 1 : length - 1 + target]
+        assert torch.allclose(logits(model, ids, mask, labels)[row, :target], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_attention_implementations_agree(model_type: str) -> None:
+    if architecture_of(model_type).soft_capped:
+        pytest.skip("it runs eager attention alone")
+    found = [
+        logits(opened(adapted("prefix", METHODS["prefix"], model_type=model_type, attention=name)).eval(), *batch())
+        for name in ("sdpa", "eager")
+    ]
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def gradients(model: Any) -> dict[str, Tensor]:
+    model.zero_grad()
+    model(*batch()).loss.backward()
+    model.injection.set({})
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("model_type", ["t5", "umt5", *MODELS])
+@pytest.mark.parametrize("method", ["multimask", "lora"])
+def test_checkpointing_gives_the_same_gradients(model_type: str, method: str) -> None:
+    model = model_of(model_type, method).train()
+    torch.manual_seed(3)
+    wanted = gradients(model)
+    checkpoint_layers(model.injection)
+    torch.manual_seed(3)
+    found = gradients(model)
+    assert found.keys() == wanted.keys()
+    for name, grad in found.items():
+        assert torch.allclose(grad, wanted[name], atol=1e-7), name
+
+
+def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
+    model = model_of("llama").train()
+    wanted = gradients(model)
+    checkpoint_layers(model.injection)
+    model.zero_grad()
+    torch.manual_seed(0)
+    calls: list[int] = []
+    model.injection.layers["self"][0].self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    torch.manual_seed(3)
+    loss = model.eval()(*batch()).loss
+    model.injection.set({})  # the next pass's prefix, or none
+    loss.backward()
+    assert len(calls) == 2
+    assert all(parameter.grad is not None for parameter in model.method.parameters())
+    assert wanted.keys() == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_half_precision_runs(model_type: str) -> None:
+    built = backbone(model_type)
+    built.model.to(torch.bfloat16)
+    model: Any = AdaptedModel.build(built, "multimask", {}).train()
+    output = model(*batch())
+    output.loss.backward()
+    assert model.logits(*batch()).dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.method.parameters())
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_initialisation_takes_the_keys_and_values_of_a_text(model_type: str) -> None:
+    """At the first layer they are projections of the text's own embeddings, so a text of one letter gives one key."""
+    options = {"init": "text", "init_text": "aaa", "num_virtual_tokens": 3}
+    model = adapted("prefix", options, model_type=model_type)
+    other = adapted("prefix", {**options, "init_text": "bbb"}, model_type=model_type)
+    for site, table in model.method.prefix.items():
+        assert torch.isfinite(table).all() and not torch.allclose(table, other.method.prefix[site])
+
+
+def test_a_prefix_is_seen_from_every_query_of_a_sliding_layer() -> None:
+    """With a window of 4 in a source of 9 tokens, the last query still attends to the prefix in every layer."""
+    for model_type in ("qwen3", "gemma3_text"):
+        for layer in range(3):
+            model = model_of(model_type, "prefix", gate=False)
+            ids, mask, labels = batch()
+            before = logits(model, ids[:1], mask[:1], labels[:1])
+            with torch.no_grad():
+                table = model.method.layouts["self"].slots(model.method.prefix["self"])
+                table[:, 2 * layer + 1] += 1.0  # values of one layer
+            assert (logits(model, ids[:1], mask[:1], labels[:1]) - before).abs().amax(dim=-1).min() > 1e-4
+
+
+def test_what_cannot_be_injected_is_refused_with_the_reason() -> None:
+    for name, reason in REFUSED.items():
+        with pytest.raises(ModelError, match=rf"'{name}' models can't be injected: {reason[:20]}"):
+            architecture_of(name)
+    with pytest.raises(ModelError, match="isn't among those that were tested"):
+        architecture_of("longt5")
+
+
+@pytest.mark.parametrize(("model_type", "site"), [("bart", "self"), ("gpt2", "cross"), ("llama", "encoder")])
+def test_sites_that_a_model_has_not_are_refused(model_type: str, site: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{model_type} models have no {site} attention; their sites are"):
+        adapted("prefix", {"sites": [site]}, model_type=model_type)
+
+
+def test_the_published_layout_is_for_t5() -> None:
+    with pytest.raises(ConfigError, match="how the published code prefixes T5"):
+        adapted("prefix", {"layout": "paper", "sites": ["decoder"]}, model_type="bart")
+
+
+@pytest.mark.parametrize("model_type", ["bart", "pegasus", "gpt2", "opt"])
+def test_sequences_longer_than_the_positions_are_refused(model_type: str) -> None:
+    model = model_of(model_type, "prompt", num_virtual_tokens=60)
+    with pytest.raises(ConfigError, match=r"exceed the 64 positions of this .* lower data\.max_length"):
+        model.logits(*batch())
+
+
+def test_every_row_has_a_tiny_shape() -> None:
+    assert {name for name, row in ARCHITECTURES.items() if row.kind == "causal"} <= set(SHAPES)

@@ -1,0 +1,94 @@
+"""Batches that mix adapters of one backbone: each row gets what it gets in a batch of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt.methods import lives_inside
+from mmpt.models import mixed
+from mmpt.models.adapted import AdaptedModel
+from tests.methods.test_all import CASES, opened
+from tests.tiny import backbone, batch
+
+SHARING = {name: case for name, case in CASES.items() if not lives_inside(case[0])}
+
+
+def models(cases: dict[str, tuple[str, dict[str, Any]]], **where: Any) -> list[AdaptedModel]:
+    """Adapters of one backbone, whose values differ from those at the start."""
+    shared, found = backbone(**where), []
+    for number, (name, options) in enumerate(cases.values()):
+        torch.manual_seed(number)
+        model = opened(AdaptedModel.build(shared, name, options)).eval()
+        with torch.no_grad():
+            for parameter in model.method.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        found.append(model)
+    return found
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_every_method_that_leaves_the_backbone_alone_mixes(attention: str) -> None:
+    everyone = models(SHARING, attention=attention)
+    ids, mask, labels = batch(3 * len(everyone))
+    shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(3))
+    ids, mask, labels = ids[shuffled], mask[shuffled], labels[shuffled]
+    groups = mixed.passes(everyone)
+    assert sorted(index for members in groups for index in members) == list(range(len(everyone)))
+    assert len(groups) < len(everyone) / 2
+    for members in groups:
+        chosen = [everyone[index] for index in members]
+        rows = [1 + index % 3 for index in members]
+        some = sum(rows)
+        with torch.no_grad():
+            found = chosen[0].losses(mixed.encode(chosen, rows, ids[:some], mask[:some]), labels[:some])
+            parts = zip(chosen, *(part[:some].split(rows) for part in (ids, mask, labels)), strict=True)
+            wanted = [model.losses(model.encode(own, seen), target) for model, own, seen, target in parts]
+        assert torch.allclose(found, torch.cat(wanted), atol=2e-5), members
+
+
+def test_what_cannot_share_a_pass_goes_apart() -> None:
+    paper = {"layout": "paper", "sites": ["decoder"]}
+    cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "plain": ("prefix", {}),
+        "gated": ("prefix", {"gate": True}),
+        "routed": ("multimask", {"num_virtual_tokens": 3}),
+        "published": ("multimask", paper),
+        "last": ("prefix", {"layers": "last_1"}),
+        "prompt": ("smop", {}),
+        "gated too": ("prefix", {"gate": True}),
+        "published too": ("prefix", paper),
+    }
+    assert mixed.passes(models(cases)) == [[0, 2, 5], [1], [3, 7], [4], [6]]
+
+
+def test_candidates_are_a_rows_own() -> None:
+    chosen = models({"a": ("prefix", {}), "b": ("smop", {})})
+    ids, mask, _ = batch(4)
+    candidates = [[[5, 1], [6, 7, 1]], [[8, 1], [9, 1], [10, 11, 12, 1]]]
+    likelihoods = mixed.rank(
+        chosen[0],
+        mixed.encode(chosen, [1, 3], ids, mask),
+        [candidates[0], candidates[1], candidates[1], candidates[1]],
+    )
+    assert likelihoods.shape == (4, 3) and likelihoods[0, 2] == 0
+    first = chosen[0].rank(chosen[0].encode(ids[:1], mask[:1]), candidates[0])
+    others = chosen[1].rank(chosen[1].encode(ids[1:], mask[1:]), candidates[1])
+    assert torch.allclose(likelihoods[:1, :2], first, atol=1e-5)
+    assert torch.allclose(likelihoods[1:], others, atol=1e-5)
+
+
+def test_beams_stay_with_their_rows() -> None:
+    chosen = models({"a": ("prefix", {}), "b": ("multimask", {"num_virtual_tokens": 3})})
+    ids, mask, _ = batch(4)
+    options = {"max_new_tokens": 5, "num_beams": 2, "do_sample": False}
+    found = chosen[0].generate(mixed.encode(chosen, [2, 2], ids, mask), **options)
+    parts = [
+        model.generate(model.encode(own, seen), **options)
+        for model, own, seen in zip(chosen, ids.split(2), mask.split(2), strict=True)
+    ]
+    longest = max(part.shape[1] for part in parts)
+    wanted = torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
+    assert torch.equal(found, wanted)
