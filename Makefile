@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install docs demo test test-all lint check bench bench-quick clean
+.PHONY: help install demo test test-all lint check docs bench bench-quick clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
