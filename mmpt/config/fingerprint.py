@@ -35,7 +35,6 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
     "logging_strategy",
     "push_to_hub",
     "save_on_each_node",
-    "save_only_model",
     "save_total_limit",
     "skip_memory_metrics",
     "trackio_bucket_id",
