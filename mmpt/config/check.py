@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import OPTIONS
 from mmpt.models.architectures import ARCHITECTURES
+from mmpt.untrusted import parse_json
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
@@ -178,6 +178,6 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
 def _stated(place: Path) -> str:
     """The architecture that a directory states; ``auto`` where it can't be read, which is told when it is loaded."""
     try:
-        return str(json.loads((place / "config.json").read_text(encoding="utf-8"))["model_type"])
+        return str(parse_json((place / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return "auto"
