@@ -20,7 +20,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 .PHONY: help install install-locked demo test test-all lint check bench bench-quick lock audit sbom clean
 
 help:  ## print this help
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## make .venv and install mmpt with its test tools
 
