@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install install-locked demo test test-all lint check bench bench-quick lock audit sbom clean
+.PHONY: help install install-locked demo test test-all lint check docs bench bench-quick lock audit sbom clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ lint: install  ## ruff, formatting and types
 	$(PY) -m mypy
 
 check: lint test  ## what a change must pass: lint, then the fast tests
+
+docs: install  ## write docs/methods.md from the code
+	$(PY) -m mmpt.methods > docs/methods.md
 
 bench: install  ## every benchmark against peft, about an hour on 2 cores; writes benchmarks/results
 	$(PY) -m benchmarks.step

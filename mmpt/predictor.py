@@ -81,11 +81,11 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
-    parts = _parts(adapter, path)
-    backbone = _backbone(adapter, path, model)
-    task, evaluation, length, seed = parts
+    stated_task, evaluation, length, seed = _parts(adapter, path)
+    task = Task(stated_task)
+    backbone = _backbone(adapter, path, model, task.outputs)
     try:
-        evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
         adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
     except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
@@ -93,7 +93,7 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     return Predictor(backbone, adapted, evaluator)
 
 
-def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
+def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
     """The adapter's backbone: one that is in use already, where that can be shared, else loaded."""
     stated = dict(adapter.description["backbone"])
     fingerprint = stated.pop("fingerprint", None)
@@ -108,13 +108,13 @@ def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
     with _loading:
         backbone = None if alone else _backbones.get(key)
         if backbone is None or backbone.fingerprint != fingerprint:
-            backbone = load_backbone(config)
+            backbone = load_backbone(config, classes=classes)
         if backbone.fingerprint != fingerprint:
             raise AdapterError(
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone:
+        if not alone and backbone.kind != "encoder":  # whose head is the adapter's
             _backbones[key] = backbone
     return backbone
 

@@ -24,7 +24,7 @@ from mmpt.config.trainer_fields import enum_values
 from mmpt.config.walk import Problems, is_folder
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, ModelError, nearest
-from mmpt.models.architectures import architecture_of
+from mmpt.models.architectures import ARCHITECTURES, architecture_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -41,10 +41,14 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
             rule(parts[name], problems)
     if "task" in parts and "evaluation" in parts:
         _task_with_evaluation(parts["task"], parts["evaluation"], problems)
+    if "model" in parts and "evaluation" in parts and "task" in parts:
+        _head_with_others(parts["model"], parts["evaluation"], parts["task"], problems)
     if "task" in parts and "data" in parts:
         _task_with_data(parts["task"], parts["data"], problems)
     if "data" in parts and "method" in parts:
         _data_with_method(parts["data"], parts["method"], problems)
+    if "model" in parts and "method" in parts:
+        _model_with_method(parts["model"], parts["method"], problems)
     if "evaluation" in parts and "method" in parts:
         _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
@@ -192,6 +196,18 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
         )
 
 
+def _head_with_others(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
+    """What a classification head can't do, where it is known to be one before the model is loaded."""
+    architecture = ARCHITECTURES.get(model.architecture)
+    if architecture is None or architecture.kind != "encoder":
+        return
+    what = f"model.architecture={model.architecture} has a classification head and writes no text"
+    if not task.labels:
+        problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
+    elif "generation" in evaluation.decoding:
+        problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
+
+
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
     if data.name == "bundled" and task.name not in NAMES:
         there = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
@@ -211,6 +227,15 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
             "method.max_length",
             f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update; "
             f"set method.max_length={data.max_length}",
+        )
+
+
+def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if model.dropout != "none" and method.options.get("router_input") == "encoder":
+        problems.add(
+            "method.router_input",
+            "method.router_input=encoder needs the encoder's output to be a constant, but "
+            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
         )
 
 

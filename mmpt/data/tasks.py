@@ -79,6 +79,11 @@ class Task:
         self._segments = _segments(config, self._template)
         self._labels = _label_map(config)
 
+    @property
+    def outputs(self) -> int:
+        """Outputs of a classification head: one a label, or the one that scores each choice."""
+        return 1 if self.choices else len(self.words)
+
     def examples(self, rows: Rows, require_label: bool = True) -> Iterator[Example]:
         """Render rows in file order, unrolling a nested official layout first.
 

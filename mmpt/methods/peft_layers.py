@@ -12,6 +12,7 @@ from mmpt.errors import ModelError
 from mmpt.methods.base import Contribution, Method
 from mmpt.models.architectures import architecture_of
 
+TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM", "encoder": "SEQ_CLS"}  # peft's word for a kind of model
 Usual = Literal["lora", "ia3", "feedforward"]
 
 
@@ -63,8 +64,12 @@ class PeftLayers(Method):
                 f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers "
                 f"are {', '.join(sorted(layers))}"
             )
+        trained = [name for name in linear if backbone.get_parameter(f"{name}.weight").requires_grad]
+        config.exclude_modules = trained or None  # a classification head is trained as it is
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's layers
         inject_adapter_in_model(config, backbone)
+        model_config: Any = backbone.config
+        config.task_type = TASK_TYPES[architecture_of(model_config.model_type).kind]
         self._config = config
         found = {name: value for name, value in backbone.named_parameters() if part in name}
         return nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmpt.errors import AdapterError
 from mmpt.methods.base import Method
+from mmpt.methods.options import options_of
 from mmpt.training.files import write_bytes, write_json
 from mmpt.untrusted import parse_json
 
@@ -68,7 +69,7 @@ def _peft_base(backbone: Any) -> dict[str, Any]:
     """What peft's configuration says of the backbone."""
     stated = backbone if isinstance(backbone, Mapping) else {}
     path = stated.get("path") if stated.get("source") in ("hub", "path") else None
-    return {"base_model_name_or_path": path, "revision": stated.get("revision"), "task_type": "SEQ_2_SEQ_LM"}
+    return {"base_model_name_or_path": path, "revision": stated.get("revision")}
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -131,6 +132,48 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
+
+
+def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
+    """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
+
+    Args:
+        method: Takes the values; what the adapter doesn't have stays as it is.
+        directory: ``method.init_adapter``, a finished run.
+        fingerprint: Of the weights of the method's backbone.
+
+    Returns:
+        The names of the parameters that were set.
+
+    Raises:
+        AdapterError: No such adapter, another backbone, nothing in common, or another shape. Nothing was set then.
+    """
+    where = f"method.init_adapter={directory}"
+    adapter = read_adapter(Path(directory).expanduser())
+    backbone = adapter.description.get("backbone")
+    if not isinstance(backbone, dict) or backbone.get("fingerprint") != fingerprint:
+        raise AdapterError(f"{where} was trained on other backbone weights; choose the model it was trained on")
+    kind = options_of(adapter.method)
+    try:
+        theirs = {} if kind is None else kind(**adapter.options).meanings()
+    except (TypeError, AttributeError) as error:
+        raise AdapterError(f"{where}: adapter.json has options that method={adapter.method} doesn't have") from error
+    ours, parameters = method.options.meanings(), dict(method.named_parameters())
+    groups = {name: name.split(".")[0] for name in parameters if name in adapter.state}
+    common = [name for name, group in groups.items() if group in ours and ours[group] == theirs.get(group)]
+    if not common:
+        raise AdapterError(
+            f"{where} (method={adapter.method}: {', '.join(sorted(adapter.state)[:4])}) has nothing that this method "
+            f"can start from: {', '.join(sorted(parameters)[:4])}; choose another adapter, or method.init=random"
+        )
+    for name in common:
+        if adapter.state[name].shape != parameters[name].shape:
+            shapes = f"{tuple(adapter.state[name].shape)}, this method {tuple(parameters[name].shape)}"
+            raise AdapterError(f"{where}: its {name} has shape {shapes}; give both the same tokens, layers and routes")
+    with torch.no_grad():
+        for name in common:
+            parameters[name].copy_(adapter.state[name])
+    return common
 
 
 def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> None:

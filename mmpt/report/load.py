@@ -11,7 +11,8 @@ from typing import Any
 from mmpt.errors import RunError
 from mmpt.report.settings import Settings, SettingsReader
 from mmpt.sweep.ledger import FOLDER
-from mmpt.training.record import lives
+from mmpt.training.files import newer_format
+from mmpt.training.record import FORMAT, lives
 from mmpt.untrusted import one_line, parse_json
 
 Result = dict[str, Any]
@@ -170,6 +171,8 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
     """
     try:
         status = _object(directory / "status.json")
+        if newer := newer_format(status, FORMAT):
+            raise ValueError(f"it {newer}")
     except ValueError as error:
         status = {"status": "damaged", "error": {"message": one_line(error)}}
     name, settings, seed, problem = one_line(directory.name), None, None, ""
@@ -194,6 +197,8 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
 def _checked(run: Run) -> Run:
     """Say what a result lacks: without what a row needs it is damaged, without the rest it is of an older format."""
     result, problem = run.result, run.problem
+    if newer := newer_format(result, FORMAT):
+        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, f"its result {newer}")
     if missing := [name for name in NEEDED if name not in result]:
         why = f"its result lacks {', '.join(missing)}"
         return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, why)

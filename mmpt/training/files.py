@@ -139,6 +139,22 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         yield content
 
 
+def newer_format(content: Mapping[str, Any], known: int) -> str:
+    """Say so where something was written in a format that this mmpt doesn't know; without ``format`` it is the first.
+
+    Args:
+        content: A JSON object of unknown origin.
+        known: The newest format that its reader knows.
+
+    Returns:
+        ``has format 2, ...``, or nothing where it can be read.
+    """
+    found = content.get("format", 1)
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= known:
+        return ""
+    return f"has format {str(found)[:40]}, this mmpt reads up to {known}; update mmpt"
+
+
 def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:
     """Format plain values, numpy and torch scalars, and paths as JSON; NaN and infinity become null."""
     return json.dumps(_plain(content), indent=indent, ensure_ascii=False, allow_nan=False)

@@ -26,7 +26,7 @@ from mmpt.credentials import redact
 from mmpt.errors import InUseError, RunError
 from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, link_outside, read_json, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
 from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
@@ -43,6 +43,7 @@ FILES = (
 )
 FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
 LOCK = ".lock"
+FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
 _held: set[int] = set()  # descriptors of the locks of this process
 LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
@@ -125,6 +126,8 @@ class RunRecord:
         if not (self.directory / "status.json").exists():
             return "new"
         status = read_json(self.directory / "status.json")
+        if newer := newer_format(status, FORMAT):
+            raise RunError(f"run directory {self.directory} {newer}, or name another run.dir")
         found = status.get("config_fingerprint")
         if found != self.fingerprint:
             raise RunError(
@@ -244,6 +247,7 @@ class RunRecord:
         """
         complete = {
             **result,
+            "format": FORMAT,
             "status": "done",
             "config_fingerprint": self.fingerprint,
             "versions": environment()["versions"],
@@ -280,7 +284,7 @@ class RunRecord:
         Raises:
             RunError: ``result.json`` is missing or damaged.
         """
-        return read_json(self.result_path)
+        return read_result(self.directory)
 
     def close(self) -> None:
         """Give the lock back; the files stay. Safe to call twice."""
@@ -292,9 +296,21 @@ class RunRecord:
 
     def _write_status(self, status: str, **more: Any) -> None:
         now = time.time()
-        content = {"status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
+        content = {"format": FORMAT, "status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
         content |= {"host": platform.node(), "started": _utc(self._started), "updated": _utc(now), **more}
         write_json(self.directory / "status.json", content)
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """Read the result of a run that is done.
+
+    Raises:
+        RunError: ``result.json`` is missing, damaged or of a newer format.
+    """
+    result = read_json(directory.expanduser() / "result.json")
+    if newer := newer_format(result, FORMAT):
+        raise RunError(f"{directory / 'result.json'} {newer}, or name another run.dir")
+    return result
 
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from mmpt.errors import AdapterError, RunError
 from mmpt.models.adapter import load_state, read_state, save_state
 from mmpt.training import interruption, processes
-from mmpt.training.files import read_json, write_json
+from mmpt.training.files import read_json, write_json, writing
 from mmpt.untrusted import one_line, parse_json
 
 WEIGHTS, STATE, PROGRESS = "method.safetensors", "trainer_state.json", "progress_{rank}.json"
@@ -79,7 +79,7 @@ class ResumableTrainer(Trainer):
         except interruption.Stopped:  # in an evaluation, which is due again when training goes on
             if interruption.patient():
                 self.control.should_evaluate = self.control.should_save = True
-                self._save_checkpoint(self.model, None)
+                self._save_checkpoint(self.trained, None)
             raise
         if self._stopping:
             raise interruption.Stopped(interruption.number())
@@ -117,9 +117,8 @@ class ResumableTrainer(Trainer):
         best = self.state.best_global_step
         if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
             self.state.best_model_checkpoint = str(self._checkpoint(best))
-        for kept in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(kept, ExportableState):
-                self.state.stateful_callbacks[type(kept).__name__] = kept.state()
+        stateful = [one for one in (*self.callback_handler.callbacks, self.control) if isinstance(one, ExportableState)]
+        self.state.stateful_callbacks = {type(one).__name__: one.state() for one in stateful}  # type: ignore[assignment]
         self.state.save_to_json(str(draft / STATE))
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -212,16 +211,17 @@ def last_checkpoint(directory: Path) -> Path | None:
     for left in directory.glob(".checkpoint-*"):
         name = directory / left.stem[1:]
         if left.suffix == ".old" and not name.exists():
-            left.rename(name)
+            with writing(name):
+                left.rename(name)
         else:
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # where the disk can't be written, it will be told of that
     named = (path for path in directory.iterdir() if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name))
     found = sorted(named, key=lambda path: int(path.name.split("-")[1]))
     while found:
         newest = found.pop()
         if _is_complete(newest):
             return newest
-        shutil.rmtree(newest)
+        shutil.rmtree(newest, ignore_errors=True)
     return None
 
 

@@ -153,6 +153,8 @@ class PrefixTrainer(ResumableTrainer):
             loss = output.losses.sum() / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
+            if output.auxiliary is not None:
+                loss = loss + output.auxiliary / self.current_gradient_accumulation_steps
         return (loss, output) if return_outputs else loss
 
     def training_step(
@@ -237,7 +239,10 @@ class PrefixTrainer(ResumableTrainer):
             divisor = (batch["labels"] != IGNORED).sum() * self.current_gradient_accumulation_steps
         else:
             divisor = num_items_in_batch
-        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast)
+        auxiliary = encoded.contribution.auxiliary_loss
+        if auxiliary is not None:
+            auxiliary = auxiliary / self.current_gradient_accumulation_steps
+        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast, auxiliary)
 
     def _culprits(self) -> str:
         """Which groups hold values, or else gradients, that aren't finite."""

@@ -100,7 +100,7 @@ step = PrefixTrainer.training_step
 def limited(self, *args, **kwargs):
     used = 1024 * next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize"))
     if self.state.global_step == 0:
-        resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, -1))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000, -1))
     return step(self, *args, **kwargs)
 PrefixTrainer.training_step = limited
 sys.exit(main(sys.argv[1:]))
@@ -117,14 +117,14 @@ def test_memory_that_really_runs_out(tmp_path: Path, retry: bool) -> None:
         "logger=none",
         "data.limit_train=512",
     ]
-    words += ["data.limit_validation=8", "data.limit_test=8", "evaluation.bootstrap=0", "trainer.max_steps=3"]
-    words += ["trainer.per_device_train_batch_size=256", "cache=off"]
+    words += ["data.limit_validation=8", "data.limit_test=8", "evaluation.bootstrap=0", "trainer.max_steps=2"]
+    words += ["trainer.per_device_train_batch_size=512", "cache=off"]
     done = subprocess.run([sys.executable, "-c", LIMITED, *words], cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     if retry:
         assert done.returncode == 0, done.stderr
-        assert "examples at once, not 256" in done.stdout
+        assert "examples at once, not 512" in done.stdout
     else:
         assert done.returncode == 2
-        assert "out of memory at step 1, with 256 examples at once" in done.stderr
-        assert "per_device_train_batch_size=128 trainer.gradient_accumulation_steps=2" in done.stderr
+        assert "out of memory at step 1, with 512 examples at once" in done.stderr
+        assert "per_device_train_batch_size=256 trainer.gradient_accumulation_steps=2" in done.stderr
