@@ -62,7 +62,8 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     """Load a backbone plus adapter.
 
     Adapters of one backbone share its weights while any of them is in use, but for methods that change it (lora, ia3,
-    full): each of those has a copy. Several threads may predict; those on one backbone take turns.
+    full), and for models with a classification head: each of those has a copy. Several threads may predict; those on
+    one backbone take turns.
 
     Args:
         directory: A finished run directory, or its ``adapter`` folder; or an adapter on the hub, as ``hub:owner/name``
@@ -80,13 +81,28 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
-    parts = _parts(adapter, path)
-    backbone = _backbone(adapter, path, model)
-    task, evaluation, length, seed = parts
+    task, evaluation, length, seed = _parts(adapter, path)
+    backbone, built = join(adapter, path, model=model)
     evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
-    adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
-    load_state(adapted.method, adapter.state, str(path))
-    return Predictor(backbone, adapted, evaluator)
+    return Predictor(backbone, built, evaluator)
+
+
+def join(adapter: Adapter, path: Path, *, model: str | None = None) -> tuple[Backbone, AdaptedModel]:
+    """An adapter on its backbone.
+
+    Args:
+        adapter: What :func:`mmpt.models.adapter.read_adapter` gave.
+        path: How to call it in an error.
+        model: Another place of the backbone.
+
+    Raises:
+        AdapterError: As of :func:`load`.
+        ModelError: The backbone can't be loaded.
+    """
+    backbone = _backbone(adapter, path, model)
+    built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    load_state(built.method, adapter.state, str(path))
+    return backbone, built.eval()
 
 
 def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
@@ -110,7 +126,7 @@ def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone:
+        if not alone and backbone.kind != "encoder":  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
 

@@ -28,12 +28,12 @@ class Layout:
         """Work out the slots.
 
         Args:
-            name: ``per_layer`` or ``paper``.
+            name: ``per_layer``, ``paper``, or ``peft``: as ``per_layer``, with the text behind the prefix.
             shape: The site's attention.
         """
         layers = shape.layers
         self.shape = shape
-        self.positioned = name == "paper"
+        self.positioned, self.shifts = name == "paper", name == "peft"
         if self.positioned:
             self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
             self.columns = paper.mask_columns(layers)
@@ -58,13 +58,14 @@ class Layout:
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
         key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
+        shift = slots.shape[1] if self.shifts else 0
         if mask is None:
-            return KeyValue(key, value, self.positioned)
+            return KeyValue(key, value, self.positioned, shift=shift)
         gate = torch.sigmoid(mask).transpose(1, 2)  # (B, L, P)
         key_gate, value_gate = (
             gate[:, [self.columns[slot] for slot in chosen]] for chosen in (self.key_slots, self.value_slots)
         )
-        return KeyValue(key, value, self.positioned, key_gate, value_gate)
+        return KeyValue(key, value, self.positioned, key_gate, value_gate, shift=shift)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
         """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only.

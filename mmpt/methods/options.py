@@ -100,7 +100,7 @@ class PrefixShape(Start):
     num_virtual_tokens: int = 10
     sites: list[Site] | Literal["auto"] = "auto"
     layers: str = "all"
-    layout: Literal["per_layer", "paper"] = "per_layer"
+    layout: Literal["per_layer", "paper", "peft"] = "per_layer"
     gate: bool = False
 
     def problems(self) -> list[str]:
@@ -136,6 +136,11 @@ class PrefixShape(Start):
             raise ConfigError(
                 f"method.layout=paper is how the published code prefixes T5; for {model_type} models set "
                 "method.layout=per_layer and method.sites=auto"
+            )
+        if self.layout == "peft" and architecture.kind != "causal":
+            raise ConfigError(
+                f"method.layout=peft is peft's prefix tuning of decoder-only models; for {model_type} models set "
+                "method.layout=per_layer"
             )
         refuse_sites(model_type, self.sites)
         return replace(self, sites=list(architecture.default_sites)) if self.sites == "auto" else self
@@ -211,7 +216,7 @@ class MultiMask(PrefixShape, RouterOptions):
                 f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
                 f"{self.num_route_tokens} must equal method.num_virtual_tokens={self.num_virtual_tokens}"
             )
-        if self.share_type == "only" and self.mask != "per_route" and self.layout == "per_layer":
+        if self.share_type == "only" and self.mask != "per_route" and self.layout != "paper":
             found.append(
                 f"method.share_type=only with method.mask={self.mask} leaves the routes without effect; set "
                 f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
