@@ -156,6 +156,11 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
             )
     predictors = {name: load(place, model=model) for name, place in places.items()}
     first = next(iter(predictors))
+    if predictors[first].backbone.kind == "encoder" and len(predictors) > 1:
+        raise AdapterError(
+            f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
+            "model, so their rows can't share a batch; load each by itself with mmpt.load"
+        )
     for name, predictor in predictors.items():
         if predictor.backbone is not predictors[first].backbone:
             raise AdapterError(

@@ -239,3 +239,17 @@ def test_through_the_environment(tmp_path: Path, adapter: Path) -> None:
         assert found.returncode == 0, found.stderr
         assert found.stdout.startswith(hub.url) and TOKEN not in found.stdout + found.stderr
         assert hub.repos[REPO]["main"]["adapter.json"]
+
+
+def test_a_backbone_from_the_hub_is_pinned_to_its_commit(hub: Hub) -> None:
+    from mmpt.bundled import MODEL_DIR
+    from mmpt.config.schema import ModelConfig
+    from mmpt.models.backbone import load_backbone
+
+    files = {path.name: path.read_bytes() for path in MODEL_DIR.iterdir()}
+    commit = hub.commit("toys/t5", files)
+    backbone = load_backbone(ModelConfig("toy", source="hub", path="toys/t5"))
+    assert backbone.revision == commit
+    hub.commit("toys/t5", {"config.json": b"{}"})
+    again = load_backbone(ModelConfig("toy", source="hub", path="toys/t5", revision=commit))
+    assert again.fingerprint == backbone.fingerprint

@@ -31,7 +31,7 @@ class Layout:
         """Work out the slots.
 
         Args:
-            name: ``per_layer`` or ``paper``.
+            name: ``per_layer``, ``paper``, or ``peft``: as ``per_layer``, with the text behind the prefix.
             shape: The site's attention.
             granularity: What a mask's entry is about: ``layer``, ``head`` or ``key_value``.
             temperature: What masks are divided by before the sigmoid.
@@ -39,7 +39,7 @@ class Layout:
         layers = shape.layers
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature
-        self.positioned = name == "paper"
+        self.positioned, self.shifts = name == "paper", name == "peft"
         if self.positioned:
             self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
             self.columns = paper.mask_columns(layers)
@@ -88,11 +88,12 @@ class Layout:
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
         key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
+        shift = slots.shape[1] if self.shifts else 0
         if mask is None:
-            return KeyValue(key, value, self.positioned)
+            return KeyValue(key, value, self.positioned, shift=shift)
         gate = self.opened(mask).permute(0, 2, 3, 1)  # (B, 2L, h, P)
         key_gate, value_gate = (gate[:, chosen] for chosen in (self.key_slots, self.value_slots))
-        return KeyValue(key, value, self.positioned, key_gate, value_gate)
+        return KeyValue(key, value, self.positioned, key_gate, value_gate, shift=shift)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
         """Flatten keys and values, each (L, H, P, k), to a parameter (P, 2L·H·k); layout ``per_layer`` only.

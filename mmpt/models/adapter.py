@@ -55,17 +55,17 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
         RunError: The files can't be written.
     """
     options, state = method.folded()
-    blob = _serialised(state)
+    blob = serialised(state)
     write_bytes(directory / WEIGHTS, blob)
     if (foreign := method.in_peft()) is not None:
-        write_bytes(directory / PEFT_WEIGHTS, _serialised(foreign[1]))
-        write_json(directory / PEFT_CONFIG, {**foreign[0], **_peft_base(description.get("backbone"))})
+        write_bytes(directory / PEFT_WEIGHTS, serialised(foreign[1]))
+        write_json(directory / PEFT_CONFIG, {**foreign[0], **peft_base(description.get("backbone"))})
     content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
     write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
     return len(blob)
 
 
-def _peft_base(backbone: Any) -> dict[str, Any]:
+def peft_base(backbone: Any) -> dict[str, Any]:
     """What peft's configuration says of the backbone."""
     stated = backbone if isinstance(backbone, Mapping) else {}
     path = stated.get("path") if stated.get("source") in ("hub", "path") else None
@@ -182,10 +182,10 @@ def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> N
     Raises:
         RunError: The file can't be written.
     """
-    write_bytes(directory / filename, _serialised(dict(module.named_parameters())))
+    write_bytes(directory / filename, serialised(dict(module.named_parameters())))
 
 
-def _serialised(state: Mapping[str, Tensor]) -> bytes:
+def serialised(state: Mapping[str, Tensor]) -> bytes:
     """Tensors as the bytes of a safetensors file."""
     return save_bytes({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
 

@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from mmpt.errors import ModelError
-from mmpt.models import paper
+from mmpt.models import paper, positions
 from mmpt.models.architectures import architecture_of
 
 _SLOT = "_mmpt_prefix"  # where an attention module carries its prefix during a forward pass
@@ -60,6 +60,7 @@ class KeyValue:
     without it: at zero, nothing changes.
     With ``query_weight`` (G, L, d, P), each query sees token p through a gate of its own on key and value,
     ``sigmoid(h·w_p)``, h (d,) being the hidden state that the attention module was called with.
+    ``shift`` is added to the positions of a decoder-only model's text (layout ``peft``).
     """
 
     key: Tensor
@@ -70,6 +71,7 @@ class KeyValue:
     real: Tensor | None = None
     output_gate: Tensor | None = None
     query_weight: Tensor | None = None
+    shift: int = 0
 
     def layer(self, index: int) -> LayerPrefix:
         """The prefix of one layer."""
@@ -122,6 +124,11 @@ def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:
         return for_batch(part, batch)
     rows = max(part.shape[0], gate.shape[0])
     return for_batch(for_batch(part, rows) * for_batch(gate, rows)[..., None], batch)
+
+
+def shift_of(prefixes: Mapping[str, KeyValue]) -> int:
+    """How many positions further on the text begins."""
+    return max((prefix.shift for prefix in prefixes.values()), default=0)
 
 
 def for_batch(part: Tensor, batch: int) -> Tensor:
@@ -306,6 +313,10 @@ class Injection:
         self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
         if self.architecture.relative_bias:
             paper.remember_bias(self.modules["decoder"])
+        place = self.architecture.positions
+        self.positions = None if place is None else model.base_model.get_submodule(place)
+        if self.positions is not None:
+            positions.install(self.positions)
         self.shapes = {
             site: SiteShape(len(modules), *self.architecture.width_of_heads(modules[0]))
             for site, modules in self.modules.items()
@@ -313,6 +324,8 @@ class Injection:
 
     def set(self, prefixes: Mapping[str, KeyValue]) -> None:
         """Give every site its prefix for the coming forward passes; sites not named carry none."""
+        if self.positions is not None:
+            positions.shift(self.positions, shift_of(prefixes))
         for site, modules in self.modules.items():
             prefix = prefixes.get(site)
             first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none

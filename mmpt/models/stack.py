@@ -81,6 +81,9 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
         raise ValueError("prefixes with gates by query can't be stacked")
     if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
         raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
+    shifts = {0 if prefix is None else prefix.shift for prefix in prefixes}
+    if len(shifts) > 1:
+        raise ValueError("prefixes that shift the text by different numbers of positions can't be stacked")
     layers = {prefix.key.shape[1] for prefix in prefixes if prefix is not None}
     if len(layers) > 1:
         raise ValueError(f"prefixes in different layers can't be stacked; got the last {sorted(layers)}")
@@ -108,7 +111,8 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
         real = (places < torch.tensor(lengths, device=like.device)[:, None]).repeat_interleave(
             torch.tensor(rows, device=like.device), dim=0
         )
-    return KeyValue(key, value, any(prefix.positioned for prefix in found), key_gate, value_gate, real)
+    positioned = any(prefix.positioned for prefix in found)
+    return KeyValue(key, value, positioned, key_gate, value_gate, real, shift=shifts.pop())
 
 
 def _empty(shape: SiteShape, like: Tensor) -> KeyValue:

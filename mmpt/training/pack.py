@@ -223,7 +223,7 @@ def table(config: Config) -> str | None:
     if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
         return None
     positions = ["layout", "layers"]
-    if options.get("layout") == "paper":  # one length: its prefixes have positions
+    if options.get("layout") in ("paper", "peft"):  # one length: its prefixes have positions
         positions += ["num_virtual_tokens", "share_type", "num_route_tokens"]
     shared = [options.get(name) for name in positions]
     return f"{config.model} {shared} {[trainer.get(name) for name in ('bf16', 'tf32', 'full_determinism', 'use_cpu')]}"

@@ -36,7 +36,10 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),
     (["trainer.learning_rate=1"], ["trainer.learning_rate can't be set", "method.lr"]),
     (["trainer.seed=1"], ["trainer.seed can't be set", "set seed"]),
-    (["method=multmask"], ["method=multmask isn't there", "choose from: apt, dept, full, ia3", 'did you mean "multimask"?']),
+    (
+        ["method=multmask"],
+        ["method=multmask isn't there", "choose from: apt, dept, full, ia3", 'did you mean "multimask"?'],
+    ),
     (["method=dept", "data.max_length=300"], ["method.max_length=256", "set method.max_length=300"]),
     (["method=dept", "method.alpha=0"], ["method.alpha=0.0 must be positive"]),
     (["task=null"], ["task=null isn't there"]),

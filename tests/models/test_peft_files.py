@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ FAMILIES = [name for name in ("t5", "bart", "gpt2", "llama") if backbone(name).k
 
 def plain(one: Backbone) -> PreTrainedModel:
     """The same weights in transformers' own model."""
-    model = CLASSES[one.kind].from_config(one.model.config, attn_implementation="sdpa")
+    model = CLASSES[one.kind].from_config(deepcopy(one.model.config), attn_implementation="sdpa")
     model.load_state_dict(one.model.state_dict())
     return model.eval()
 

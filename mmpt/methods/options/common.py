@@ -142,7 +142,7 @@ class DeepPrefix(Start):
 class PrefixShape(DeepPrefix):
     """A deep prefix in one of the two layouts, with or without a gate."""
 
-    layout: Literal["per_layer", "paper"] = "per_layer"
+    layout: Literal["per_layer", "paper", "peft"] = "per_layer"
     gate: bool = False
 
     def meanings(self) -> dict[str, str]:
@@ -175,6 +175,11 @@ class PrefixShape(DeepPrefix):
             raise ConfigError(
                 f"method.layout=paper is how the published code prefixes T5; for {model_type} models set "
                 "method.layout=per_layer and method.sites=auto"
+            )
+        if self.layout == "peft" and ARCHITECTURES[model_type].kind != "causal":
+            raise ConfigError(
+                f"method.layout=peft is peft's prefix tuning of decoder-only models; for {model_type} models set "
+                "method.layout=per_layer"
             )
         return super().for_architecture(model_type)
 

@@ -85,7 +85,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
                 f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
                 f"{self.num_route_tokens} must equal method.num_virtual_tokens={self.num_virtual_tokens}"
             )
-        if self.share_type == "only" and self.mask != "per_route" and self.layout == "per_layer":
+        if self.share_type == "only" and self.mask != "per_route" and self.layout != "paper":
             found.append(
                 f"method.share_type=only with method.mask={self.mask} leaves the routes without effect; set "
                 f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
