@@ -50,7 +50,7 @@ def with_states(model: AdaptedModel, given: dict[str, Tensor]) -> dict[str, Tens
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("method", [name for name in OPTIONS if name != "mept"])
 def test_every_parameter_is_in_a_group_and_gets_gradient(method: str, model_type: str) -> None:
     model = adapted(method, SMALL.get(method), model_type).train()
     groups = model.method.parameter_groups()
@@ -215,6 +215,8 @@ def test_what_a_head_cannot_do_is_refused_by_name() -> None:
         model.generate(model.start(batch()))
     with pytest.raises(ConfigError, match=r"64 positions of this bert model; lower data\.max_length"):
         model.start(batch(longest=65))
+    with pytest.raises(ConfigError, match="this backbone is no encoder-decoder"):
+        adapted("mept")
     with pytest.raises(ConfigError, match="63 positions of this roberta model"):
         adapted("prefix", {}, "roberta").start(batch(longest=64))
 
