@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.options import MethodOptions, Start
+from mmpt.methods.options import HEAD, MethodOptions, Start
 from mmpt.models.inject import KeyValue, SiteShape
 
 
@@ -132,6 +132,11 @@ class Method(nn.Module):
         if head:
             self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
             self.head.requires_grad_(True)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a classification head is trained along."""
+        return hasattr(self, HEAD)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""
