@@ -37,6 +37,10 @@ class AdapterError(MmptError):
     """A saved adapter is missing, corrupt, or belongs to another backbone or method."""
 
 
+class HubError(MmptError):
+    """The hub refuses, can't be reached, or a name isn't one of its repositories."""
+
+
 class RunError(MmptError):
     """A run directory can't be used: wrong owner, no permission, disk full, in use."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mmpt.errors import AdapterError, nearest
+from mmpt.hub.adapters import located
 from mmpt.methods import lives_inside
 from mmpt.models import mixed
 from mmpt.models.adapted import Encoded
@@ -145,15 +146,21 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
     """
     if not directories:
         raise AdapterError("no adapter to load; give names and run directories")
-    for name, directory in directories.items():
-        method = read_adapter(Path(directory).expanduser()).method
+    places = {name: located(directory) for name, directory in directories.items()}
+    for name, place in places.items():
+        method = read_adapter(place).method
         if lives_inside(method):
             raise AdapterError(
-                f"adapter {name!r} ({directory}): method={method} changes the backbone's own layers, so its rows can't "
+                f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows can't "
                 "share a batch with those of others; load it by itself with mmpt.load"
             )
-    predictors = {name: load(directory, model=model) for name, directory in directories.items()}
+    predictors = {name: load(place, model=model) for name, place in places.items()}
     first = next(iter(predictors))
+    if predictors[first].backbone.kind == "encoder" and len(predictors) > 1:
+        raise AdapterError(
+            f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
+            "model, so their rows can't share a batch; load each by itself with mmpt.load"
+        )
     for name, predictor in predictors.items():
         if predictor.backbone is not predictors[first].backbone:
             raise AdapterError(

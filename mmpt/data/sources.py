@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmpt.config.schema import DataConfig, HubConfig
 from mmpt.data.files import listing, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
+from mmpt.untrusted import one_line
 
 __all__ = ["Splits", "load_splits", "read_rows"]
 
 OFFLINE = "data=bundled and data=local data.dir=DIR work offline"
-HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,10 @@ def _bundled(task: Task, data: DataConfig) -> Loaded:
 
 
 def _local(task: Task, data: DataConfig) -> Loaded:
-    directory = _directory(task, data)
+    try:
+        directory = _directory(task, data)
+    except (OSError, RuntimeError) as error:  # too long a name, no permission, ~ of a user that isn't there
+        raise DataError(f"data.dir={data.dir} can't be read ({one_line(error)}); give another directory") from error
     files = task.config.files
     as_given = data.split == "official" or all(name in files for name in SPLITS)
     names = _needed(files, as_given, "task.files")
@@ -150,34 +151,8 @@ def _hub(task: Task, data: DataConfig) -> Loaded:
 
 def _download(hub: HubConfig, file: str) -> Path:
     """One file at the pinned revision, from the hub's cache where it is there already."""
-    import huggingface_hub
-    from huggingface_hub import errors
+    from mmpt.hub.client import fetch, told
 
     where = f"{hub.repo}@{hub.revision}/{file}"
-    try:
-        return _fetch(hub, file)
-    except errors.GatedRepoError as error:
-        raise DataError(f"hub: {where} needs an accepted licence and a token (HF_TOKEN)") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise DataError(f"hub: {where} does not exist ({type(error).__name__}); check task.hub") from error
-    except errors.HFValidationError as error:
-        raise DataError(f"hub: {where}: {error}") from error
-    except Exception as error:  # the client raises its transport's own errors, which change with its versions
-        endpoint = huggingface_hub.constants.ENDPOINT
-        raise DataError(
-            f"hub: {where} can't be fetched from {endpoint} ({type(error).__name__}) and isn't cached; {OFFLINE}"
-        ) from error
-
-
-def _fetch(hub: HubConfig, file: str) -> Path:
-    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
-
-    wanted: dict[str, Any] = {"repo_id": hub.repo, "filename": file, "repo_type": "dataset", "revision": hub.revision}
-    if re.fullmatch("[0-9a-f]{40}", hub.revision):  # a commit never changes, a branch may
-        try:
-            return Path(hf_hub_download(**wanted, local_files_only=True))
-        except errors.LocalEntryNotFoundError:
-            pass
-    # Asked once before the download, which tries an unreachable hub for half a minute.
-    get_hf_file_metadata(hf_hub_url(**wanted), timeout=HUB_TIMEOUT_S)
-    return Path(hf_hub_download(**wanted))
+    with told(where, DataError, check="task.hub", instead=f"it isn't cached; {OFFLINE}"):
+        return fetch(hub.repo, file, repo_type="dataset", revision=hub.revision)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmpt.config.schema import TaskConfig
 from mmpt.data.layouts import LAYOUTS, Rows
-from mmpt.data.templates import Template, field_text, has_field, look_up
+from mmpt.data.templates import Template, encodable, field_text, has_field, look_up
 from mmpt.errors import ConfigError, DataError, nearest
 
 # metric -> the names it reports, the primary one first
@@ -16,6 +16,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "accuracy": ("accuracy",),
     "accuracy_f1": ("accuracy", "f1"),
     "f1a_em": ("f1a", "em", "macro_f1", "accuracy"),
+    "matthews": ("matthews", "accuracy"),
     "exact_match": ("exact_match",),
 }
 
@@ -162,6 +163,8 @@ def _check_metric(task: Task) -> None:
         raise ConfigError(f"task.metric={task.metric} needs task.labels; free text is scored by exact_match")
     if task.metric == "f1a_em" and (len(task.words) != 2 or task.config.group_field is None):
         raise ConfigError("task.metric=f1a_em needs two labels (the second is the positive one) and task.group_field")
+    if task.metric == "matthews" and len(task.words) != 2:
+        raise ConfigError(f"task.metric=matthews needs two labels, not {len(task.words)}; use metric=accuracy")
 
 
 def _check_layout(config: TaskConfig) -> None:
@@ -232,7 +235,7 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
     for name in ("idx", "id"):
         value = row.get(name)
         if isinstance(value, Mapping):
-            return "-".join(str(part) for part in value.values())
+            return encodable("-".join(str(part) for part in value.values()), name, where)
         if isinstance(value, str | int) and str(value):
-            return str(value)
+            return encodable(str(value), name, where)
     return where

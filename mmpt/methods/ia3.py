@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmpt.methods.base import Contribution, Method
 from mmpt.methods.options import IA3
-from mmpt.methods.peft_layers import put_in, usual_targets
+from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
-class RescaledActivations(Method):
+class RescaledActivations(PeftLayers):
     """Vectors inside the backbone's own layers."""
 
     options: IA3
@@ -40,8 +39,4 @@ class RescaledActivations(Method):
             rescaled = [name for name in usual_targets(backbone, "feedforward") if name in targets]
         self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
         config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
-        self.ia3 = put_in(backbone, config, targets, ".ia3_")
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class: nothing is added, the backbone's layers hold the vectors."""
-        return Contribution()
+        self.ia3 = self.put_in(backbone, config, targets, ".ia3_")

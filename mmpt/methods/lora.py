@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from mmpt.methods.base import Contribution, Method
 from mmpt.methods.options import LoRA
-from mmpt.methods.peft_layers import put_in, usual_targets
+from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
-class LowRankAdaptation(Method):
+class LowRankAdaptation(PeftLayers):
     """Low-rank updates inside the backbone's own layers."""
 
     options: LoRA
@@ -33,8 +32,4 @@ class LowRankAdaptation(Method):
             self.options = replace(self.options, target_modules=usual_targets(backbone, "lora"))
         options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
-        self.lora = put_in(backbone, config, targets, ".lora_")
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class: nothing is added, the backbone's layers hold the update."""
-        return Contribution()
+        self.lora = self.put_in(backbone, config, targets, ".lora_")

@@ -20,6 +20,7 @@ from mmpt.data.collate import Encoded as Tokens
 from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
+from mmpt.models.adapter import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
@@ -51,16 +52,19 @@ class Output:
         losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
         tokens: How many label tokens there are in the batch, ().
         route_probs: (B, R), or None.
+        auxiliary: What the method adds to the loss, (), or None.
     """
 
     losses: Tensor
     tokens: Tensor
     route_probs: Tensor | None
+    auxiliary: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
-        """Mean over the batch's label tokens, ()."""
-        return self.losses.sum() / self.tokens
+        """Mean over the batch's label tokens, and what the method adds, ()."""
+        loss = self.losses.sum() / self.tokens
+        return loss if self.auxiliary is None else loss + self.auxiliary
 
 
 class Reading(Protocol):
@@ -119,6 +123,7 @@ class AdaptedModel(nn.Module, ABC):
 
         Raises:
             ConfigError: The method or its options are wrong.
+            AdapterError: The adapter to start from can't be used.
         """
         from mmpt.models.kinds import class_of  # the kinds are subclasses
 
@@ -132,6 +137,8 @@ class AdaptedModel(nn.Module, ABC):
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
             method.initialise(VocabularyRecorder(model, backbone.tokenizer))
+            if getattr(method.options, "init", None) == "adapter":
+                start_from(method, method.options.init_adapter, backbone.fingerprint)
         return model
 
     @classmethod
@@ -236,8 +243,8 @@ class AdaptedModel(nn.Module, ABC):
             more: What else the batch has: cached ``states`` (B, T, d) and ``means`` (B, d), say.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
-        losses = self.losses(encoded, labels)
-        return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
+        losses, given = self.losses(encoded, labels), encoded.contribution
+        return Output(losses, (labels != IGNORED).sum(), given.route_probs, given.auxiliary_loss)
 
 
 def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor, at: int = 0) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+ROTARY = "rotary_emb"
 Kind = Literal["seq2seq", "causal", "encoder"]
 Site = Literal["encoder", "decoder", "cross", "self"]
 
@@ -50,6 +51,7 @@ class Architecture:
         head_dim: The attention module's attribute with the head width.
         relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
         scales_ids: Whether the stack scales the word embeddings of ids, but not the embeddings that it is given.
+        positions: The module that takes the positions of tokens, from the model's base model; None: not known.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
         limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
         indexed: Whether the stack chooses each layer's mask by the layer's number, so that it can't be cut in two.
@@ -68,11 +70,17 @@ class Architecture:
     head_dim: str = "head_dim"
     relative_bias: bool = False
     scales_ids: bool = False
+    positions: str | None = None
     soft_capped: bool = False
     limited: bool = False
     indexed: bool = False
     peft: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether positions rotate keys and queries."""
+        return self.positions == ROTARY
 
     @property
     def default_sites(self) -> tuple[Site, ...]:
@@ -157,14 +165,24 @@ ARCHITECTURES: dict[str, Architecture] = {
     "umt5": _T5,
     "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, peft="bart"),
     "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, scales_ids=True, peft="bart"),
-    "gpt2": Architecture("causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, peft="gpt2"),
-    "opt": Architecture("causal", {"self": SitePath("decoder.layers", "self_attn")}, limited=True, peft="opt"),
-    "llama": Architecture("causal", _LLAMA_SITES, peft="llama"),
-    "qwen2": Architecture("causal", _LLAMA_SITES, indexed=True, peft="qwen2"),
-    "qwen3": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="qwen3"),
-    "gemma": Architecture("causal", _LLAMA_SITES, peft="gemma"),
-    "gemma2": Architecture("causal", _LLAMA_SITES, soft_capped=True, indexed=True, peft="gemma2"),
-    "gemma3_text": Architecture("causal", _LLAMA_SITES, key_norm="k_norm", indexed=True, peft="gemma3_text"),
+    "gpt2": Architecture(
+        "causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, positions="wpe", peft="gpt2"
+    ),
+    "opt": Architecture(
+        "causal",
+        {"self": SitePath("decoder.layers", "self_attn")},
+        limited=True,
+        positions="decoder.embed_positions",
+        peft="opt",
+    ),
+    "llama": Architecture("causal", _LLAMA_SITES, positions=ROTARY, peft="llama"),
+    "qwen2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, indexed=True, peft="qwen2"),
+    "qwen3": Architecture("causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", indexed=True, peft="qwen3"),
+    "gemma": Architecture("causal", _LLAMA_SITES, positions=ROTARY, peft="gemma"),
+    "gemma2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, soft_capped=True, indexed=True, peft="gemma2"),
+    "gemma3_text": Architecture(
+        "causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", indexed=True, peft="gemma3_text"
+    ),
     "bert": _BERT,
     "roberta": _BERT,
     "electra": _BERT,

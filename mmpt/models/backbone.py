@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
+from mmpt.untrusted import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +50,7 @@ class Backbone:
     fingerprint: str
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
+    revision: str | None = None  # the commit, of a hub's backbone
     fresh: tuple[str, ...] = ()  # parameters of the classification head that the checkpoint lacks
     # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
@@ -111,8 +113,9 @@ def load_backbone(
     model.requires_grad_(False)
     model.eval()
     use_threads(model)
+    commit = getattr(model.config, "_commit_hash", None) if config.source == "hub" else None
     fingerprint = weights_fingerprint(model, without=fresh)
-    return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, tuple(fresh))
+    return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
 
 
 def _place(config: ModelConfig) -> tuple[str, str]:
@@ -187,10 +190,13 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
 def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
-    shape._attn_implementation = f"mmpt_{config.attention}"
     try:
-        model = CLASSES[kind].from_config(shape, attn_implementation=f"mmpt_{config.attention}")
+        shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
+        shape._attn_implementation = f"mmpt_{config.attention}"
+        options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
+        model = CLASSES[kind].from_config(shape, **options)
+    except Exception as error:  # of transformers and torch, for a shape that can't be
+        raise ModelError(f"model={config.name}: model.config makes no network ({one_line(error)})") from error
     finally:
         torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mmpt.methods.base import LayerPrompts
 from mmpt.models.architectures import architecture_of
 
 
@@ -88,6 +90,33 @@ def _blocks(model: PreTrainedModel) -> Any:
 
 def _only(model: PreTrainedModel, part: slice) -> AbstractContextManager[Any]:
     return only(model, "encoder", part)
+
+
+@contextmanager
+def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Iterator[None]:
+    """Let every layer of the encoder have its own prompt in place of the first P states.
+
+    Args:
+        model: An encoder-decoder.
+        prompts: What each layer gets.
+        mask: (B, T) of the text behind the prompt.
+    """
+
+    def swap(layer: int) -> Any:
+        def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            text = args[0][:, prompts.tokens :]
+            return (torch.cat([prompts.at(layer, text, mask).to(text.dtype), text], dim=1), *args[1:]), kwargs
+
+        return give
+
+    hooks = [
+        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(_blocks(model))
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmpt.data.collate import IGNORED
 from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models.adapted import AdaptedModel, Encoded, with_prompt
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.backbone import embed, word_embeddings
 from mmpt.models.stack import stack_prefixes, stackable
 
 
@@ -26,6 +26,9 @@ def passes(models: Sequence[AdaptedModel]) -> list[list[int]]:
     found: list[list[int]] = []
     contributions = [_probe(model) for model in models]
     for index, model in enumerate(models):
+        if model.method.reads_encoder or contributions[index].layer_prompts is not None:
+            found.append([index])  # what it adds depends on the encoder's states
+            continue
         for members in found:
             if stackable([contributions[member] for member in [*members, index]], model.injection.shapes):
                 members.append(index)
@@ -63,7 +66,7 @@ def encode(models: Sequence[AdaptedModel], rows: Sequence[int], input_ids: Tenso
     contributions: list[Contribution] = []
     embedded: list[Tensor] = []
     masks: list[Tensor] = []
-    everything = word_embeddings(first.backbone)(input_ids)
+    everything = embed(first.backbone, input_ids)
     parts = zip(models, everything.split(list(rows)), attention_mask.split(list(rows)), strict=True)
     for model, embeddings, mask in parts:
         contribution = model.method(mean_embedding(embeddings, mask) if model.method.reads_input else None)

@@ -8,7 +8,7 @@ import pytest
 from mmpt.config.schema import TaskConfig
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
-from mmpt.errors import DataError
+from mmpt.errors import ConfigError, DataError
 
 
 def _examples(task: Task, labels: list[int], groups: list[str] | None = None) -> list[Example]:
@@ -51,6 +51,28 @@ def test_free_text_folds_what_surrounds_but_keeps_signs() -> None:
     task = Task(TaskConfig("own", "{x}"))
     examples = [Example(str(n), "s", target, None, None) for n, target in enumerate(["Paris", "The Hague", "?"])]
     assert score(task, examples, ["paris.", "Hague", "?"]) == {"exact_match": pytest.approx(2 / 3)}
+
+
+def test_matthews_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import matthews_corrcoef
+
+    task = Task(TaskConfig("cola", "{x}", labels={"no": [0], "yes": [1]}, metric="matthews"))
+    rng = np.random.default_rng(5)
+    truth, guess = rng.integers(0, 2, (2, 60))
+    guess[:20] = truth[:20]
+    examples = _examples(task, truth.tolist())
+    found = score(task, examples, [task.words[label] for label in guess])
+    assert list(found) == ["matthews", "accuracy"]
+    assert found["matthews"] == pytest.approx(matthews_corrcoef(truth, guess))
+    low, high = interval(
+        task, examples, [task.words[label] for label in guess], resamples=400, confidence=0.9, seed=1
+    ) or (0.0, 0.0)
+    assert -1 <= low < found["matthews"] < high <= 1
+    assert score(task, examples, ["yes"] * 60)["matthews"] == 0 == chance(task)
+    none = score(task, examples, ["what"] * 60)  # what is no label is wrong
+    assert none == {"matthews": pytest.approx(-1.0), "accuracy": 0.0}
+    with pytest.raises(ConfigError, match="matthews needs two labels, not 3"):
+        Task(TaskConfig("t", "{x}", labels={"a": [0], "b": [1], "c": [2]}, metric="matthews"))
 
 
 def test_cb_by_hand(configs: dict[str, TaskConfig]) -> None:

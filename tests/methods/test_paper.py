@@ -65,3 +65,25 @@ def test_a_positioned_prefix_sees_the_bias_of_its_positions() -> None:
     for module in model.injection.modules["decoder"]:
         assert torch.equal(paper.prefix_bias(module, queries=5, past=0, length=3), whole[:, :, 3:, :3])
         assert torch.equal(paper.prefix_bias(module, queries=1, past=4, length=3), whole[:, :, 7:, :3])
+
+
+def test_a_source_as_long_as_the_prefix_is_read() -> None:
+    """The published code then takes parts of the prefix for the encoder's output."""
+    for method in ("prefix", "multimask"):
+        model = adapted(method, {"layout": "paper", "sites": ["decoder"], "num_virtual_tokens": 9}).eval()
+        ids, mask, labels = batch(longest=9)
+        wider = [torch.nn.functional.pad(part, (0, 1)) for part in (ids, mask)]
+        with torch.no_grad():
+            assert torch.allclose(model.logits(ids, mask, labels), model.logits(*wider, labels), atol=1e-5)
+            other = ids.masked_fill(ids > 3, 3)
+            assert (model.logits(other, mask, labels) - model.logits(ids, mask, labels)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("method", ["prompt", "smop"])
+def test_as_many_prompts_as_examples_are_not_transposed(method: str) -> None:
+    model = adapted(method, {"num_virtual_tokens": 5}).eval()
+    ids, mask, labels = batch(5)
+    with torch.no_grad():
+        together = model.logits(ids, mask, labels)
+        alone = torch.cat([model.logits(ids[n : n + 1], mask[n : n + 1], labels[n : n + 1]) for n in range(5)])
+    assert torch.allclose(together, alone, atol=1e-5)

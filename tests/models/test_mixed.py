@@ -64,6 +64,28 @@ def test_what_cannot_share_a_pass_goes_apart() -> None:
     assert mixed.passes(models(cases)) == [[0, 2, 5], [1], [3, 7], [4], [6]]
 
 
+def test_decoder_only_models_mix() -> None:
+    cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "prefix": ("prefix", {"num_virtual_tokens": 3}),
+        "shifted": ("prefix", {"num_virtual_tokens": 3, "layout": "peft"}),
+        "routed": ("multimask", {"num_virtual_tokens": 5}),
+        "shifted too": ("multimask", {"num_virtual_tokens": 3, "layout": "peft"}),
+        "smop": ("smop", {"num_virtual_tokens": 2}),
+        "longer": ("prefix", {"num_virtual_tokens": 4, "layout": "peft"}),
+    }
+    everyone = models(cases, model_type="gpt2")
+    ids, mask, labels = batch(9)
+    assert mixed.passes(everyone) == [[0, 2, 4], [1, 3], [5]]
+    for members in ([0, 2, 4], [1, 3]):
+        chosen, rows = [everyone[index] for index in members], [2, 3, 1][: len(members)]
+        some = sum(rows)
+        with torch.no_grad():
+            found = chosen[0].losses(mixed.encode(chosen, rows, ids[:some], mask[:some]), labels[:some])
+            parts = zip(chosen, *(part[:some].split(rows) for part in (ids, mask, labels)), strict=True)
+            wanted = [model.losses(model.encode(own, seen), target) for model, own, seen, target in parts]
+        assert torch.allclose(found, torch.cat(wanted), atol=2e-5), members
+
+
 def test_candidates_are_a_rows_own() -> None:
     chosen = models({"a": ("prefix", {}), "b": ("smop", {})})
     ids, mask, _ = batch(4)

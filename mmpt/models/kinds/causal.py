@@ -21,6 +21,7 @@ from mmpt.data.collate import IGNORED, Continuation
 from mmpt.methods.base import Contribution, Frontier
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import embed, refuse_positions
+from mmpt.models.inject import shift_of
 from mmpt.models.loss import only_labelled, row_losses
 
 
@@ -59,7 +60,7 @@ class DecoderOnly(AdaptedModel):
         lengths = mask.sum(dim=1, keepdim=True)  # (B', 1)
         read = labels[:, :-1]  # nothing follows the last token
         rows, real = _packed(states, lengths, embed(self.backbone, read.clamp(min=0)), (read != IGNORED).sum(dim=1))
-        refuse_positions(self.backbone, rows.shape[1])
+        refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
         places = lengths - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
         model: Any = self.backbone
 
@@ -107,7 +108,8 @@ class DecoderOnly(AdaptedModel):
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front
         order = torch.arange(longest, device=shift.device) - shift
         rows, mask = _rows(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
-        refuse_positions(self.backbone, longest + options.get("max_new_tokens", 0))
+        first = shift_of(encoded.contribution.prefixes)
+        refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
         pad = model.config.pad_token_id
         options.setdefault("pad_token_id", model.config.eos_token_id if pad is None else pad)

@@ -1,0 +1,151 @@
+"""The model card of a pushed adapter: what it is, what it scored, how to load it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from mmpt.report.groups import Row
+from mmpt.report.load import Run, number
+
+NO_SCORES = "No result lies beside this adapter."
+
+
+def card(
+    repo: str, adapter: Mapping[str, Any], *, run: Run | None = None, row: Row | None = None, license: str | None = None
+) -> str:
+    """Write README.md.
+
+    Args:
+        repo: ``owner/name``.
+        adapter: Content of adapter.json as it is pushed.
+        run: The run that the adapter belongs to.
+        row: This run with those that differ from it in nothing but the seed.
+        license: Its identifier on the hub; None leaves the field to the user.
+
+    Returns:
+        Markdown under a YAML header.
+    """
+    method, task, backbone = adapter["method"]["name"], adapter["task"]["name"], adapter["backbone"]
+    about = [f"# {repo.split('/')[-1]}", f"`{method}` adapter of {_backbone(backbone)} for the task `{task}`."]
+    about += ["It holds what was trained alone; the backbone is loaded beside it, and isn't changed."]
+    parts = [
+        *about,
+        "## Load it",
+        f'```python\nimport mmpt\npredictor = mmpt.load("{repo}")\n'
+        f"print(predictor.predict([{_example(adapter)}]))\n```",
+        "## Scores",
+        *_scores(run, row),
+        "## Backbone",
+        _table({**_stated(backbone), "SHA-256 of the weights": f"`{backbone.get('fingerprint')}`"}),
+        "## Method",
+        f"```yaml\n{yaml.safe_dump(adapter['method'], sort_keys=False, allow_unicode=True).strip()}\n```",
+        "## Task",
+        f"```yaml\n{yaml.safe_dump(_task(adapter), sort_keys=False, allow_unicode=True).strip()}\n```",
+    ]
+    header = _header(repo, adapter, run, license)
+    return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _header(repo: str, adapter: Mapping[str, Any], run: Run | None, license: str | None) -> str:
+    """The fields that the hub reads."""
+    backbone, task = adapter["backbone"], adapter["task"]["name"]
+    score, results = None if run is None else run.score(), None
+    if run is not None and score is not None and not _bundled(run):
+        kind: dict[str, Any] = {
+            "task_type": "text-classification" if adapter["task"]["labels"] else "text2text-generation"
+        }
+        where: dict[str, Any] = {
+            "dataset_type": (adapter["task"].get("hub") or {}).get("repo", task),
+            "dataset_name": task,
+        }
+        results = [EvalResult(**kind, **where, metric_type=run.metric, metric_value=round(score, 4))]
+    data = ModelCardData(
+        license=license,
+        library_name="mmpt",
+        base_model=backbone["path"] if backbone.get("source") == "hub" else None,
+        tags=["mmpt", adapter["method"]["name"], "parameter-efficient-fine-tuning"],
+        model_name=repo.split("/")[-1],
+        eval_results=results,
+    )
+    note = "" if license else "# license: left to you; choose an identifier of the hub's list\n"
+    return f"{data.to_yaml().strip()}\n{note}"
+
+
+def _backbone(backbone: Mapping[str, Any]) -> str:
+    if backbone.get("source") == "hub":
+        return f"[{backbone['path']}](https://huggingface.co/{backbone['path']})"
+    return f"the backbone `{backbone.get('name')}`"
+
+
+def _stated(backbone: Mapping[str, Any]) -> dict[str, str]:
+    """Where the backbone is to be had."""
+    source = backbone.get("source")
+    if source == "hub":
+        revision = backbone.get("revision")
+        return {"hub id": f"`{backbone['path']}`", "revision": f"`{revision}`" if revision else "not pinned"}
+    if source == "bundled":
+        return {"place": "comes with mmpt (a toy)"}
+    return {"place": f"a directory, `{backbone.get('path')}`: give yours as `mmpt.load(..., model=DIR)`"}
+
+
+def _scores(run: Run | None, row: Row | None) -> list[str]:
+    """Test scores with their number of examples, interval and baselines; over seeds where several are known."""
+    if run is None or run.score() is None:
+        return [NO_SCORES]
+    scores, count = run.result["scores"]["test"], number(run.result, "data", "test")
+    interval = scores.get("interval")
+    values = {f"test {run.metric}": f"{run.score():.4f}"}
+    if count is not None:
+        values["test examples (n)"] = f"{count:.0f}"
+    if isinstance(interval, Sequence) and len(interval) == 2:
+        values["interval over examples (bootstrap)"] = f"{interval[0]:.4f} to {interval[1]:.4f}"
+    for name in ("majority", "chance"):
+        if (level := number(run.result, "scores", name, run.metric)) is not None:
+            values[f"{name} baseline"] = f"{level:.4f}"
+    summary = None if row is None else row.summary
+    if row is not None and summary is not None and summary.n > 1 and summary.sd is not None:
+        values["over seeds"] = f"{summary.mean:.4f} ± {summary.sd:.4f} (mean ± sd, {summary.n} seeds)"
+    else:
+        values["over seeds"] = "not known; this is one run"
+    values["seed of this run"] = f"{run.seed}"
+    notes = ["The data are the synthetic miniature that comes with mmpt: no benchmark."] if _bundled(run) else []
+    return [*notes, _table(values)]
+
+
+def _bundled(run: Run) -> bool:
+    data = run.result.get("data")
+    return isinstance(data, Mapping) and bool(data.get("bundled"))
+
+
+def _table(values: Mapping[str, str]) -> str:
+    lines = [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in values.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _example(adapter: Mapping[str, Any]) -> str:
+    """A row for the template, as Python."""
+    import string
+
+    found = [name for _, name, _, _ in string.Formatter().parse(adapter["task"]["template"]) if name]
+    row: dict[str, Any] = {}
+    for name in found:
+        head, *rest = name.split(".")
+        place = row
+        for part in rest:
+            place = place.setdefault(head, {})
+            head = part
+        place[head] = "..."
+    return repr(row).replace("'", '"')
+
+
+def _task(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("name", "template", "label_field", "labels", "metric")
+    return {name: adapter["task"].get(name) for name in kept} | {"max_length": adapter.get("max_length")}

@@ -1,0 +1,126 @@
+"""Files of hub repositories, and every way in which a hub can fail told in one line. Imports no torch.
+
+Transfers are huggingface_hub's: it caches, resumes replies that were cut, and waits where the hub asks for that.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import MmptError
+
+COMMIT = re.compile("[0-9a-f]{40}")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+TIMEOUT_S = 5.0
+WAITS_S = (1.0, 2.0, 4.0, 8.0)  # between tries while the hub is busy
+LONGEST_S = 60.0  # that is waited because the hub asks for it
+_BUSY = (429, 500, 502, 503, 504)
+
+
+def fetch(repo: str, file: str, *, repo_type: str, revision: str) -> Path:
+    """One file, from the hub's cache where it is there at that commit.
+
+    Args:
+        repo: ``owner/name``.
+        file: Its path there.
+        repo_type: ``model`` or ``dataset``.
+        revision: A commit, branch or tag.
+
+    Raises:
+        Exception: Whatever huggingface_hub raises; :func:`told` turns it into one line.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    wanted: dict[str, Any] = {"repo_id": repo, "filename": file, "repo_type": repo_type, "revision": revision}
+    if COMMIT.fullmatch(revision):  # a commit never changes, a branch may
+        try:
+            return Path(hf_hub_download(**wanted, local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            pass
+    commit_of(repo, file, repo_type=repo_type, revision=revision)
+    return Path(hf_hub_download(**wanted))
+
+
+def commit_of(repo: str, file: str, *, repo_type: str, revision: str) -> str:
+    """The commit that a revision of a repository with this file means; arguments and errors as of :func:`fetch`.
+
+    Asked before a download, which tries an unreachable hub for half a minute. A busy hub is asked again.
+    """
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repo, file, repo_type=repo_type, revision=revision)
+    for wait in (*WAITS_S, None):
+        try:
+            return get_hf_file_metadata(url, timeout=TIMEOUT_S).commit_hash or revision
+        except errors.HfHubHTTPError as error:
+            if wait is None or _status(error) not in _BUSY:
+                raise
+            time.sleep(min(_asked_s(error) or wait, LONGEST_S))
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def told(
+    what: str, kind: type[MmptError], *, check: str, instead: str = "", verb: str = "fetched from"
+) -> Iterator[None]:
+    """Turn what huggingface_hub raises within the block into one line. Tokens are in none of them.
+
+    Args:
+        what: What is fetched or pushed.
+        kind: The error to raise.
+        check: What to look at where it doesn't exist.
+        instead: What works without a hub.
+        verb: What can't be done where no hub is reached.
+    """
+    from huggingface_hub import constants, errors
+
+    try:
+        yield
+    except MmptError:
+        raise
+    except Exception as error:  # the client raises its transport's own errors, which change with its versions
+        if isinstance(error, errors.HFValidationError):
+            problem = str(error).splitlines()[0]
+        elif isinstance(error, errors.HfHubHTTPError):
+            problem = _refusal(error, check)
+        else:
+            problem = (
+                f"can't be {verb} {constants.ENDPOINT} ({type(error).__name__}){f'; {instead}' if instead else ''}"
+            )
+        raise kind(f"hub: {what}{':' if isinstance(error, errors.HFValidationError) else ''} {problem}") from error
+
+
+def _refusal(error: Any, check: str) -> str:
+    """What the hub's answer means."""
+    from huggingface_hub import errors
+
+    status, name = _status(error), type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        return "needs an accepted licence and a token (HF_TOKEN)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"does not exist ({name}), or is private and HF_TOKEN gives no access; check {check}"
+    if isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
+        return f"does not exist ({name}); check {check}"
+    if status == 401:
+        return "is refused (401): the token is wrong or has expired; set HF_TOKEN, or run: hf auth login"
+    if status == 403:
+        return "is refused (403): the token has no right to that; set HF_TOKEN to one with write access"
+    if status == 429:
+        return "is refused (429): too many requests; try again in some minutes, with HF_TOKEN the limits are higher"
+    return f"failed: the hub answers {status} ({name}); try again later"
+
+
+def _status(error: Any) -> int | None:
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def _asked_s(error: Any) -> float | None:
+    """Seconds that the answer's Retry-After asks for."""
+    text = error.response.headers.get("Retry-After", "")
+    return float(text) if re.fullmatch(r"\d+", text) else None

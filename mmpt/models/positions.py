@@ -1,0 +1,57 @@
+"""Positions of a decoder-only model's text, counted from behind a prefix: ``method.layout=peft``.
+
+peft gives a prefix to the model as keys and values that are there already, so the model begins to count at P, the
+number of prefix tokens. Layout ``per_layer`` leaves the text where it is without a prefix, at 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SHIFT = "_mmpt_shift"  # where the module that takes positions carries what is added to them
+
+
+def install(module: nn.Module) -> None:
+    """Let a module that takes positions add to them what :func:`shift` sets; a second call changes nothing."""
+    if not hasattr(module, _SHIFT):
+        shift(module, 0)
+        module.register_forward_pre_hook(_shifted, with_kwargs=True)
+
+
+def shift(module: nn.Module, count: int) -> None:
+    """Add ``count`` to all positions of the coming passes."""
+    object.__setattr__(module, _SHIFT, count)  # a value of one pass, never part of the state
+
+
+def _shifted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Positions are the argument ``position_ids``, the second one of rotary embeddings, or the only one."""
+    count = getattr(module, _SHIFT)
+    if count == 0:
+        return None
+    if kwargs.get("position_ids") is not None:
+        return args, {**kwargs, "position_ids": kwargs["position_ids"] + count}
+    place = 1 if len(args) > 1 else 0
+    return (*args[:place], args[place] + count, *args[place + 1 :]), kwargs
+
+
+def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None = None) -> Tensor:
+    """Keys (…, P, k) of a rotary model, as if each lay ``count`` positions further on.
+
+    Args:
+        module: The model's rotary embedding.
+        keys: Keys that weren't rotated.
+        count: Positions.
+        layer_type: Of the keys' layer; used where the angles differ between types of layers.
+    """
+    rotary: Any = module
+    ids = torch.full((1, 1), count, device=keys.device)
+    by_type = "layer_type" in inspect.signature(rotary.forward).parameters
+    cos, sin = rotary(keys, ids, layer_type) if by_type else rotary(keys, ids)  # (1, 1, k)
+    scale = (cos.square() + sin.square()).sqrt()  # long-context models scale what is rotated, but no prefix
+    half = keys.shape[-1] // 2
+    turned = torch.cat([-keys[..., half:], keys[..., :half]], dim=-1)
+    return keys * (cos / scale).squeeze(0) + turned * (sin / scale).squeeze(0)

@@ -1,0 +1,66 @@
+"""LoRA and (IA)3 in peft's own format: peft loads it without us, and gives the same logits."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import read_adapter, save_adapter
+from mmpt.models.backbone import CLASSES, Backbone
+from mmpt.models.kinds import CLASSES as KINDS
+from tests.tiny import backbone, batch
+
+METHODS: dict[str, dict[str, Any]] = {"lora": {"r": 4, "alpha": 6.0}, "ia3": {}}
+FAMILIES = [name for name in ("t5", "bart", "gpt2", "llama") if backbone(name).kind in KINDS]
+
+
+def plain(one: Backbone) -> PreTrainedModel:
+    """The same weights in transformers' own model."""
+    model = CLASSES[one.kind].from_config(deepcopy(one.model.config), attn_implementation="sdpa")
+    model.load_state_dict(one.model.state_dict())
+    return model.eval()
+
+
+def trained(one: Backbone, method: str) -> AdaptedModel:
+    torch.manual_seed(2)
+    model = AdaptedModel.build(one, method, METHODS[method]).eval()
+    with torch.no_grad():
+        for parameter in model.method.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_what_a_run_saves(method: str, family: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    base = plain(backbone(family))
+    model = trained(backbone(family), method)
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        before = base(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+        wanted = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+    description = {"backbone": {"source": "hub", "path": "owner/name", "revision": "a" * 40}}
+    save_adapter(tmp_path, method, model.method, description)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    with torch.no_grad():
+        found = loaded(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert (wanted - before).abs().max() > 1e-2
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["peft_type"] == method.upper() and config["base_model_name_or_path"] == "owner/name"
+    assert config["inference_mode"] and config["revision"] == "a" * 40
+    assert read_adapter(tmp_path).method == method
+
+
+def test_other_methods_write_no_files_of_pefts(tmp_path: Path) -> None:
+    save_adapter(tmp_path, "prefix", AdaptedModel.build(backbone(), "prefix", {}).method, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter.json", "adapter.safetensors"}
