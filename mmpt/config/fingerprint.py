@@ -69,7 +69,8 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         A copy without logging, places, names of presets, the trainer's fields that only show or store, and what of a
-        task only classification heads read. The cache leaves all but rounding as it is, unless it stores another type than was computed.
+        task only classification heads read. The cache leaves all but rounding as it is, unless it stores another type
+        than was computed.
     """
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := kept.get("trainer"), Mapping):
