@@ -95,13 +95,17 @@ class ResumableTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(draft))
             self._save_scaler(str(draft))
             self._save_rng_state(str(draft))
+            best = self.state.best_global_step
+            if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
+                self.state.best_model_checkpoint = str(self._checkpoint(best))
             if self.args.should_save:
-                self._save_state(draft, target)
+                self._save_state(draft)
                 _replace(draft, target)
                 if self.args.push_to_hub:
                     self._push_from_checkpoint(str(target))
-                limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
-                rotate_checkpoints(str(target.parent), limit, best, use_mtime=True)
+                limit, protected = self.args.save_total_limit, self.state.best_model_checkpoint
+                rotate_checkpoints(str(target.parent), limit, protected, use_mtime=True)
+            processes.meet()  # who ends training reads the best checkpoint next
         except (OSError, RuntimeError, RunError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -115,10 +119,7 @@ class ResumableTrainer(Trainer):
     def _checkpoint(self, step: int) -> Path:
         return Path(str(self.args.output_dir)) / f"checkpoint-{step}"
 
-    def _save_state(self, draft: Path, target: Path) -> None:
-        best = self.state.best_global_step
-        if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
-            self.state.best_model_checkpoint = str(self._checkpoint(best))
+    def _save_state(self, draft: Path) -> None:
         stateful = [one for one in (*self.callback_handler.callbacks, self.control) if isinstance(one, ExportableState)]
         self.state.stateful_callbacks = {type(one).__name__: one.state() for one in stateful}  # type: ignore[assignment]
         self.state.save_to_json(str(draft / STATE))
