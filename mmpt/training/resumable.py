@@ -131,10 +131,10 @@ class ResumableTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
-        if checkpoint is not None:
-            progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
-            self._tr_loss.fill_(progress["loss"])
-            self._globalstep_last_logged = progress["logged"]
+            if checkpoint is not None:
+                progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
+                self._tr_loss.fill_(float(progress["loss"]))
+                self._globalstep_last_logged = int(progress["logged"])
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
