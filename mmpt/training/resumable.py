@@ -228,10 +228,10 @@ def last_checkpoint(directory: Path) -> Path | None:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         best = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
-        read_json(checkpoint / PROGRESS.format(rank=0))
+        metrics_bytes(checkpoint)
         for step in (int(checkpoint.name.split("-")[1]), *([best] if best else [])):
             read_state(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, AdapterError, RunError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, AdapterError, RunError):
         return False
     return True
 
