@@ -134,10 +134,10 @@ class ResumableTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
-        if checkpoint is not None:
-            progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
-            self._tr_loss.fill_(progress["loss"])
-            self._globalstep_last_logged = progress["logged"]
+            if checkpoint is not None:
+                progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
+                self._tr_loss.fill_(float(progress["loss"]))
+                self._globalstep_last_logged = int(progress["logged"])
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
@@ -231,10 +231,10 @@ def last_checkpoint(directory: Path) -> Path | None:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         best = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
-        read_json(checkpoint / PROGRESS.format(rank=0))
+        metrics_bytes(checkpoint)
         for step in (int(checkpoint.name.split("-")[1]), *([best] if best else [])):
             read_state(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, AdapterError, RunError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, AdapterError, RunError):
         return False
     return True
 
