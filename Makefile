@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install demo test test-all lint check bench bench-quick clean
+.PHONY: help install docs demo test test-all lint check bench bench-quick clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ lint: install  ## ruff, formatting and types
 	$(PY) -m mypy
 
 check: lint test  ## what a change must pass: lint, then the fast tests
+
+docs: install  ## write docs/methods.md from the code
+	$(PY) -m mmpt.methods > docs/methods.md
 
 bench: install  ## every benchmark against peft, about an hour on 2 cores; writes benchmarks/results
 	$(PY) -m benchmarks.step

@@ -186,10 +186,12 @@ def interval_points(paired: Paired | None) -> str:
     return f"[{paired.low * PERCENT:+.1f}, {paired.high * PERCENT:+.1f}]"
 
 
-def content(rows: Sequence[Row], listed: Sequence[Overall], routes: Mapping[str, Any]) -> dict[str, Any]:
+def content(
+    arguments: Sequence[str], rows: Sequence[Row], listed: Sequence[Overall], routes: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything of the tables as plain data, with the scores of each seed and the settings of each row."""
     return {
-        "command": f"python -m benchmarks.compare {' '.join(sys.argv[1:])}",
+        "command": f"python -m benchmarks.compare {' '.join(arguments)}",
         "versions": rows[0].runs[0].result.get("versions"),
         "data": {row.task: row.runs[0].result.get("data") for row in rows},
         "over_tasks": [{**asdict(replace(one, rows={})), "rows": None, "trainable": one.trainable} for one in listed],
@@ -205,14 +207,15 @@ def content(rows: Sequence[Row], listed: Sequence[Overall], routes: Mapping[str,
     }
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read runs and write both files; exit code 1 where a run doesn't count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
     parser.add_argument("--name", required=True, help="of the files in benchmarks/results/compare")
     parser.add_argument("--baseline", default="prefix", metavar="METHOD", help="a method, or a label of the table")
     parser.add_argument("--by", choices=("validation", "test"), default="test", help="what the table is sorted by")
-    arguments = parser.parse_args()
+    parser.add_argument("--routing", nargs="*", default=[], metavar="METHOD", help="routed methods to look into")
+    arguments = parser.parse_args(argv)
     try:
         loaded = load(arguments.runs)
         rows = group(loaded.runs)
@@ -220,17 +223,19 @@ def main() -> int:
         compare(rows, arguments.baseline.split()[0])
         listed = overall([row for row in rows if row.summary], arguments.baseline)
         routes = {
-            f"{row.label}, {row.task}, seed {run.seed}": found
-            for row in rows
+            f"{label}, {row.task}, seed {run.seed}": routing(run.place)
+            for label, row in zip(labels(rows), rows, strict=True)
             for run in row.runs
-            if run.place and (found := routing(run.place))
+            if row.method in arguments.routing and run.place is not None
         }
     except MmptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    text = f"# {arguments.name}\n\nMeans over tasks, in points.\n\n{table(listed, arguments.by)}\n{full(rows)}"
+    text = f"# {arguments.name}\n\nMeans over tasks, in points.\n\n{table(listed, arguments.by)}"
+    if len({row.method for row in rows}) > 1:  # of an ablation the means are enough
+        text += f"\n{full(rows)}"
     write_bytes(RESULTS / f"{arguments.name}.md", text.encode())
-    found = content(rows, listed, routes)
+    found = content(sys.argv[1:] if argv is None else argv, rows, listed, routes)
     write_bytes(RESULTS / f"{arguments.name}.json", (json.dumps(found, indent=1) + "\n").encode())
     print(table(listed, arguments.by))
     for line in trouble:

@@ -18,7 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.credentials import error_line
 from mmpt.errors import ConfigError, MmptError
+from mmpt.methods.options.own import add_folder
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
 from mmpt.training.interruption import Stopped, heeding
@@ -52,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     register_sweeps(SWEEPS, CONF)
     line = read_command_line(argv, CONF)
+    if line.config_dir is not None:
+        add_folder(line.config_dir / "method")
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])
     try:
@@ -130,4 +134,4 @@ def _report(error: MmptError) -> None:
         traceback.print_exception(error)
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
     for text in lines:
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"error: {error_line(text)}", file=sys.stderr, flush=True)

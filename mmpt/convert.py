@@ -53,15 +53,12 @@ def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
         AdapterError: The adapter is no plain prefix of a decoder-only model, or peft can't express it.
         ModelError: The backbone can't be loaded.
     """
-    from mmpt.predictor import join
+    from mmpt.predictor import load
 
-    adapter = read_adapter(directory)
-    stated = adapter.description.get("backbone")
-    if not isinstance(stated, dict):
-        raise AdapterError(f"{directory}: adapter.json names no backbone; it isn't one of a run")
-    backbone, built = join(adapter, directory, model=model)
-    tensor = prefix_tensor(backbone, built, str(directory))
-    shape = built.injection.shapes["self"]
+    loaded = load(directory, model=model)
+    tensor = prefix_tensor(loaded.backbone, loaded.model, str(directory))
+    stated = read_adapter(directory).description["backbone"]
+    shape = loaded.model.injection.shapes["self"]
     write_prefix(target, tensor, shape.layers, shape.heads, peft_base(stated))
 
 
@@ -83,8 +80,8 @@ def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor
     prefix, shape = contribution.prefixes.get("self"), model.injection.shapes["self"]
     if prefix is None or contribution.prompt is not None or contribution.embedding_update is not None:
         raise AdapterError(f"{where} has no prefix, or more than one; peft's format has nothing else")
-    if prefix.output_gate is not None or prefix.key.shape[1] != shape.layers:
-        raise AdapterError(f"{where} has a gate (method.gate), or no prefix in some layers; peft's format has neither")
+    if prefix.output_gate is not None or prefix.query_weight is not None or prefix.key.shape[1] != shape.layers:
+        raise AdapterError(f"{where} has a gate, or no prefix in some layers; peft's format has neither")
     key, value = (part[0].detach().float() for part in prefix.expanded(1))  # (L, H, P, k), masks multiplied in
     if prefix.shift == 0:
         key = _behind(backbone, key, where)
@@ -153,7 +150,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     method = ["method=prefix", "method.layout=peft", f"method.num_virtual_tokens={tensor.shape[0]}"]
     line = read_command_line([*method, *words], CONF)
     config = check(compose(line.overrides, CONF))
-    backbone = load_backbone(config.model)
+    backbone = load_backbone(config.model, sites=["self"])
     model = AdaptedModel.build(backbone, "prefix", config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
     description = {

@@ -16,6 +16,7 @@ from mmpt.errors import DashboardError, MmptError
 from mmpt.methods.options import OPTIONS, SITES, MethodOptions
 from mmpt.training import names
 from mmpt.training.loggers.wandb import has_key, reachable, server_url
+from mmpt.untrusted import one_line
 
 INSTALL = "python -m pip install -c constraints.txt -e '.[dashboard]'"
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(_build(arguments))
     except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     return 0
 
@@ -67,7 +68,7 @@ def _build(arguments: argparse.Namespace) -> str:
         entity = arguments.entity or wandb.Api().default_entity
         return str(workspace(arguments.project, entity or "", arguments.task).save().url)
     except Exception as error:  # W&B raises errors of many kinds
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error)[:200]
         raise DashboardError(
             f"{server} did not take the dashboard ({type(error).__name__}: {line}); check the network, the key, "
             f"and that --project {arguments.project} and --entity exist there"

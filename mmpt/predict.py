@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmpt.credentials import error_line
 from mmpt.errors import AdapterError, DataError, MmptError
 
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _predict(arguments)
     except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more

@@ -11,13 +11,14 @@ from typing import Any
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError, ConfigError
+from mmpt.errors import AdapterError, ConfigError, MmptError
 from mmpt.hub.adapters import located
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
@@ -81,31 +82,19 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
-    task, evaluation, length, seed = _parts(adapter, path)
-    backbone, built = join(adapter, path, model=model)
-    evaluator = Evaluator(Task(task), backbone.tokenizer, evaluation, length, seed, backbone.kind)
-    return Predictor(backbone, built, evaluator)
+    stated_task, evaluation, length, seed = _parts(adapter, path)
+    task = Task(stated_task)
+    backbone = _backbone(adapter, path, model, task.outputs)
+    try:
+        evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    load_state(adapted.method, adapter.state, str(path))
+    return Predictor(backbone, adapted, evaluator)
 
 
-def join(adapter: Adapter, path: Path, *, model: str | None = None) -> tuple[Backbone, AdaptedModel]:
-    """An adapter on its backbone.
-
-    Args:
-        adapter: What :func:`mmpt.models.adapter.read_adapter` gave.
-        path: How to call it in an error.
-        model: Another place of the backbone.
-
-    Raises:
-        AdapterError: As of :func:`load`.
-        ModelError: The backbone can't be loaded.
-    """
-    backbone = _backbone(adapter, path, model)
-    built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
-    load_state(built.method, adapter.state, str(path))
-    return backbone, built.eval()
-
-
-def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
+def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
     """The adapter's backbone: one that is in use already, where that can be shared, else loaded."""
     stated = dict(adapter.description["backbone"])
     fingerprint = stated.pop("fingerprint", None)
@@ -120,13 +109,13 @@ def _backbone(adapter: Adapter, path: Path, model: str | None) -> Backbone:
     with _loading:
         backbone = None if alone else _backbones.get(key)
         if backbone is None or backbone.fingerprint != fingerprint:
-            backbone = load_backbone(config)
+            backbone = load_backbone(config, classes=classes)
         if backbone.fingerprint != fingerprint:
             raise AdapterError(
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone and backbone.kind != "encoder":  # an adapter's classification head lies in the model
+        if not alone and backbone.kind != "encoder":  # whose head is the adapter's
             _backbones[key] = backbone
     return backbone
 
@@ -137,7 +126,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         task, evaluation = content["task"], content["evaluation"]
         length, seed = int(content["max_length"]), int(content["seed"])
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
     return *built, length, seed

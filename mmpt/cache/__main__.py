@@ -12,8 +12,10 @@ from typing import Any
 from mmpt.cache.directory import Entry
 from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
+from mmpt.credentials import error_line
 from mmpt.errors import CacheError, MmptError
 from mmpt.text import size_text
+from mmpt.untrusted import one_line
 
 FIELDS = ("backbone", "task", "examples", "tokens", "layers")  # of the description
 
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             raise CacheError(f"--dir {arguments.dir}: no such directory")
         return _COMMANDS[arguments.command](store, arguments.json)
     except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more
@@ -70,7 +72,7 @@ def _list(store: Store, as_json: bool) -> int:
         _print_json(store, [_plain(entry) for entry in found])
         return 0
     for entry in found:
-        print(_line(entry))
+        print(one_line(_line(entry)))
     total = sum(entry.bytes for entry in found)
     print(f"{_entries(len(found))}, {size_text(total)}, in {store.directory}")
     return 0
@@ -119,7 +121,7 @@ def _time(seconds: float) -> str:
 
 
 def _print_json(store: Store, rows: list[dict[str, Any]]) -> None:
-    print(json.dumps({"directory": str(store.directory), "entries": rows}, ensure_ascii=False, indent=1))
+    print(json.dumps({"directory": str(store.directory), "entries": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def compute(
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
-        "states": torch.empty(sum(lengths), weight.shape[1], dtype=stored or weight.dtype, device=weight.device),
+        "states": torch.empty(sum(lengths), model.width, dtype=stored or weight.dtype, device=weight.device),
         "means": torch.empty(len(lengths), weight.shape[1], device=weight.device),
     }
 
@@ -173,8 +173,10 @@ def fetch(
 def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
     """Types and shapes of a split's activations."""
     weight = word_embeddings(model.backbone).weight
-    width = weight.shape[1]
-    return {"means": ("F32", (len(lengths), width)), "states": (KINDS[stored or weight.dtype], (sum(lengths), width))}
+    return {
+        "means": ("F32", (len(lengths), weight.shape[1])),
+        "states": (KINDS[stored or weight.dtype], (sum(lengths), model.width)),
+    }
 
 
 def key_of(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from typing import Any
 from mmpt.cache import locks
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
+from mmpt.untrusted import parse_json
 
 _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
 
@@ -98,7 +98,7 @@ class CacheDirectory:
     def description(self, key: str) -> dict[str, Any]:
         """The JSON of an entry; empty where it is missing or damaged."""
         try:
-            content = json.loads(self.path(key, "json").read_text(encoding="utf-8"))
+            content = parse_json(self.path(key, "json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -150,7 +150,7 @@ class CacheDirectory:
     def alone(self) -> Iterator[None]:
         """Keep other processes from making room, or taking it, within the block."""
         with self.errors("write"):
-            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 yield

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mmpt.untrusted import parse_json
+
 SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' name of the type
 _PIECE = 1 << 22  # bytes read at once where all are read
 
@@ -73,6 +75,26 @@ def checksum(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def _places(buffer: mmap.mmap) -> dict[str, Place]:
+    """Types, shapes and places as the header states them, all within the file.
+
+    Raises:
+        ValueError: A tensor is of no shape, or lies outside of the file.
+    """
+    length = int.from_bytes(buffer[:8], "little")
+    found: dict[str, Place] = {}
+    for name, stated in parse_json(buffer[8 : 8 + length]).items():
+        if name == "__metadata__":
+            continue
+        shape, first = tuple(stated["shape"]), 8 + length + stated["data_offsets"][0]
+        if stated["dtype"] not in SIZES or not shape or not all(type(n) is int and n >= 0 for n in (*shape, first)):
+            raise ValueError(f"its tensor {name} has no type and shape of ours")
+        found[name] = Place(stated["dtype"], shape, first)
+        if not 8 + length <= first <= first + found[name].size <= len(buffer):
+            raise ValueError(f"its tensor {name} lies outside of the file")
+    return found
+
+
 class Draft:
     """An entry while it is written, in a file that nobody reads. The caller holds the lock of its key."""
 
@@ -84,7 +106,8 @@ class Draft:
         """
         header, self.places = lay_out(tensors)
         self.path, self.size = path, bytes_of(tensors)
-        self.file = path.open("w+b", buffering=0)
+        path.unlink(missing_ok=True)  # what a killed process left, or a link, which would be followed
+        self.file = path.open("x+b", buffering=0)
         os.ftruncate(self.file.fileno(), self.size)
         self._write(header, 0)
 
@@ -133,18 +156,15 @@ class Mapped:
 
         Raises:
             OSError: It can't be mapped.
-            ValueError: It is no safetensors file.
+            ValueError: It is no safetensors file of ours.
         """
         self.path, self.read = path, read
         with file:  # the map keeps a handle of its own, and with it the lock
             self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        length = int.from_bytes(self.buffer[:8], "little")
-        header = json.loads(self.buffer[8 : 8 + length])
-        self.places = {
-            name: Place(found["dtype"], tuple(found["shape"]), 8 + length + found["data_offsets"][0])
-            for name, found in header.items()
-            if name != "__metadata__"
-        }
+        try:
+            self.places = _places(self.buffer)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"its header is none of ours ({type(error).__name__}: {error})") from error
 
     @classmethod
     def again(cls, path: Path) -> Mapped:

@@ -31,7 +31,7 @@ def holding(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[N
 def is_free(path: Path) -> bool:
     """Whether no process holds a lock file; a file that nobody holds is deleted on the way."""
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     except OSError:  # another user's: nothing is known about it
@@ -59,7 +59,7 @@ def same_file(handle: int, path: Path) -> bool:
 
 def _take(path: Path, waiting: Callable[[], None] | None) -> int:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

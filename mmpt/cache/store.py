@@ -21,6 +21,7 @@ from mmpt.cache.directory import CacheDirectory, Damaged
 from mmpt.cache.entry import Draft, Mapped, bytes_of, checksum
 from mmpt.errors import CacheError
 from mmpt.text import size_text
+from mmpt.untrusted import one_line
 
 GB = 10**9
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor
@@ -46,11 +47,15 @@ class Store(CacheDirectory):
         except OSError:
             return False
 
-    def open(self, key: str) -> Mapped | None:
+    def open(self, key: str, tensors: Tensors | None = None) -> Mapped | None:
         """Map an entry, and note that it was used; None where there is none.
 
+        Args:
+            key: Its name.
+            tensors: Type and shape of each tensor that it must hold; not compared where None.
+
         Raises:
-            Damaged: It is cut short, or its checksum isn't the one that was written.
+            Damaged: It is cut short, its checksum isn't the one that was written, or it holds something else.
             CacheError: It can't be read.
         """
         path = self.path(key, "safetensors")
@@ -63,7 +68,12 @@ class Store(CacheDirectory):
             if not locks.same_file(file.fileno(), path):  # deleted in between
                 return None
             self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
-            mapped = Mapped(path, file, read=True)
+            try:
+                mapped = Mapped(path, file, read=True)
+            except ValueError as error:
+                raise Damaged(f"is damaged ({one_line(error)})") from error
+        if tensors is not None and {name: (at.kind, at.shape) for name, at in mapped.places.items()} != dict(tensors):
+            raise Damaged("is damaged (it holds other tensors)")
         with contextlib.suppress(OSError):  # a directory that can only be read
             os.utime(self.path(key, "json"))
         return mapped
@@ -89,7 +99,7 @@ class Store(CacheDirectory):
             CacheError: The directory can't be written, or hasn't the room.
         """
         with contextlib.suppress(Damaged):  # told below, if it still is once the lock is held
-            if (found := self.open(key)) is not None:
+            if (found := self.open(key, tensors)) is not None:
                 return found
 
         def waiting() -> None:
@@ -99,7 +109,7 @@ class Store(CacheDirectory):
             self.directory.mkdir(parents=True, exist_ok=True)
             with locks.holding(self.path(key, "lock"), waiting):
                 try:
-                    if (found := self.open(key)) is not None:
+                    if (found := self.open(key, tensors)) is not None:
                         return found
                 except Damaged as problem:
                     note(f"cache: entry {key[:12]} in {self.directory} {problem}; it is deleted and computed again")
@@ -150,7 +160,8 @@ class Store(CacheDirectory):
 
     def _describe(self, key: str, content: Mapping[str, Any]) -> None:
         temporary = self.path(key, "json.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        temporary.unlink(missing_ok=True)  # a link would be followed
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

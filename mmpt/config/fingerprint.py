@@ -54,6 +54,7 @@ def run_fingerprint(config: Config) -> str:
         SHA-256 in hexadecimal.
     """
     values = deciding(dataclasses.asdict(config))
+    values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.run, not its place
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )

@@ -21,10 +21,10 @@ from mmpt.config.schema import (
     TaskConfig,
 )
 from mmpt.config.trainer_fields import enum_values
-from mmpt.config.walk import Problems
+from mmpt.config.walk import Problems, is_folder
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, ModelError, nearest
-from mmpt.models.architectures import architecture_of
+from mmpt.models.architectures import ARCHITECTURES, architecture_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -41,10 +41,14 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
             rule(parts[name], problems)
     if "task" in parts and "evaluation" in parts:
         _task_with_evaluation(parts["task"], parts["evaluation"], problems)
+    if "model" in parts and "evaluation" in parts and "task" in parts:
+        _head_with_others(parts["model"], parts["evaluation"], parts["task"], problems)
     if "task" in parts and "data" in parts:
         _task_with_data(parts["task"], parts["data"], problems)
     if "data" in parts and "method" in parts:
         _data_with_method(parts["data"], parts["method"], problems)
+    if "model" in parts and "method" in parts:
+        _model_with_method(parts["model"], parts["method"], problems)
     if "evaluation" in parts and "method" in parts:
         _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
@@ -129,9 +133,9 @@ def _data(data: DataConfig, problems: Problems) -> None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
     elif data.dir is not None and data.name != "local":
         problems.add("data.dir", f"data.dir={data.dir} has no meaning with data={data.name}; add data=local")
-    elif data.dir is not None and not Path(data.dir).expanduser().is_dir():
-        parent = Path(data.dir).expanduser().parent
-        beside = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+    elif data.dir is not None and not is_folder(data.dir):
+        parent = Path(data.dir).parent
+        beside = sorted(entry.name for entry in parent.expanduser().iterdir()) if is_folder(parent) else []
         problems.add("data.dir", f"data.dir={data.dir} is no directory{nearest(Path(data.dir).name, beside)}")
 
 
@@ -160,6 +164,7 @@ def _cache(cache: CacheConfig, problems: Problems) -> None:
         problems.add("cache.max_gb", f"cache.max_gb={cache.max_gb:g} must be positive; cache=ram uses no disk")
     if cache.dir is not None and not cache.dir.strip():
         problems.add("cache.dir", "cache.dir is empty; give a folder or null")
+    _home(problems, "cache.dir", cache.dir)
 
 
 def _run(run: RunConfig, problems: Problems) -> None:
@@ -167,6 +172,15 @@ def _run(run: RunConfig, problems: Problems) -> None:
         value = getattr(run, name)
         if value is not None and not value.strip():
             problems.add(f"run.{name}", f"run.{name} is empty; give a folder" + (" or null" if name == "dir" else ""))
+        _home(problems, f"run.{name}", value)
+
+
+def _home(problems: Problems, key: str, path: str | None) -> None:
+    """Refuse the home of a user that isn't there."""
+    try:
+        Path(path or "").expanduser()
+    except RuntimeError:
+        problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
 
 def _seed(seed: int, problems: Problems) -> None:
@@ -180,6 +194,18 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
             "evaluation.decoding",
             f"task={task.name} has free text, so there are no labels to rank; set evaluation.decoding=[generation]",
         )
+
+
+def _head_with_others(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
+    """What a classification head can't do, where it is known to be one before the model is loaded."""
+    architecture = ARCHITECTURES.get(model.architecture)
+    if architecture is None or architecture.kind != "encoder":
+        return
+    what = f"model.architecture={model.architecture} has a classification head and writes no text"
+    if not task.labels:
+        problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
+    elif "generation" in evaluation.decoding:
+        problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
 
 
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
@@ -201,6 +227,15 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
             "method.max_length",
             f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update; "
             f"set method.max_length={data.max_length}",
+        )
+
+
+def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if model.dropout != "none" and method.options.get("router_input") == "encoder":
+        problems.add(
+            "method.router_input",
+            "method.router_input=encoder needs the encoder's output to be a constant, but "
+            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
         )
 
 

@@ -51,8 +51,9 @@ class ModelConfig:
     """The frozen backbone."""
 
     name: str
-    source: Literal["bundled", "hub", "path", "random"] = "bundled"
-    path: str | None = None  # local directory, or hub id where source is hub
+    source: Literal["bundled", "hub", "path", "package", "random"] = "bundled"
+    # local directory; hub id where source is hub; PACKAGE/FOLDER, in an installed package, where it is package
+    path: str | None = None
     revision: str | None = None
     architecture: str = "t5"  # model_type that the checkpoint must state; auto: whatever it states
     config: dict[str, Any] = field(default_factory=dict)  # shape of a random backbone
@@ -140,11 +141,12 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run directory lies."""
+    """Where the run directory lies, and what is done where memory runs out."""
 
     dir: str | None = None
     root: str = "runs"
     overwrite: bool = False
+    retry_oom: bool = False  # true: a batch that doesn't fit is passed through in pieces
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _ELSEWHERE = {  # fields that another key sets, or that the framework must decid
     "remove_unused_columns": "batches are made by mmpt and have no unused columns",
     "label_names": "batches are made by mmpt, with the label field 'labels'",
     "disable_tqdm": "progress is shown on a terminal and left out elsewhere",
+    "hub_token": "settings are written to files: set HF_TOKEN in the environment, or run `hf auth login`",
     "do_train": "train.py always trains",
     "do_eval": "train.py always evaluates",
     "do_predict": "train.py always writes predictions",

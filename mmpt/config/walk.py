@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmpt.errors import nearest
@@ -67,6 +68,14 @@ def fields_of(kind: type) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a directory, whatever the text says: too long a name and the home of no user are none."""
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def shown(value: Any) -> str:
     """Write a value as it is written in YAML, with its kind where that helps."""
     if value is None:
@@ -120,11 +129,18 @@ def _choice(allowed: tuple[Any, ...], value: Any, key: str, problems: Problems) 
     return INVALID
 
 
+def _is_text(value: str) -> bool:
+    return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
+
+
 def _scalar(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and kind is str and not _is_text(value):
+        problems.add(key, f"{key} must be text that UTF-8 can hold, without the sign 0; got {ascii(value)[:200]}")
+        return INVALID
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     remedy = f"; write it in quotes: {key}=\"'{value}'\"" if kind is str and isinstance(value, int | float) else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from mmpt.errors import DataError
+from mmpt.untrusted import one_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 Located = Iterator[tuple[str, dict[str, Any]]]
@@ -195,5 +196,5 @@ def _parquet(path: Path, name: str) -> Located:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{name} row {number}", row
-    except pa.ArrowException as error:
-        raise DataError(f"{name}: not readable as parquet: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: dates that Python doesn't have
+        raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from error

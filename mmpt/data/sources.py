@@ -11,6 +11,7 @@ from mmpt.data.files import listing, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
+from mmpt.untrusted import one_line
 
 __all__ = ["Splits", "load_splits", "read_rows"]
 
@@ -79,7 +80,10 @@ def _bundled(task: Task, data: DataConfig) -> Loaded:
 
 
 def _local(task: Task, data: DataConfig) -> Loaded:
-    directory = _directory(task, data)
+    try:
+        directory = _directory(task, data)
+    except (OSError, RuntimeError) as error:  # too long a name, no permission, ~ of a user that isn't there
+        raise DataError(f"data.dir={data.dir} can't be read ({one_line(error)}); give another directory") from error
     files = task.config.files
     as_given = data.split == "official" or all(name in files for name in SPLITS)
     names = _needed(files, as_given, "task.files")

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmpt.config.schema import TaskConfig
 from mmpt.data.layouts import LAYOUTS, Rows
-from mmpt.data.templates import Template, field_text, has_field, look_up
+from mmpt.data.templates import Template, encodable, field_text, has_field, look_up
 from mmpt.errors import ConfigError, DataError, nearest
 
 # metric -> the names it reports, the primary one first
@@ -78,6 +78,11 @@ class Task:
         self._template = _template(config)
         self._segments = _segments(config, self._template)
         self._labels = _label_map(config)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a classification head: one a label, or the one that scores each choice."""
+        return 1 if self.choices else len(self.words)
 
     def examples(self, rows: Rows, require_label: bool = True) -> Iterator[Example]:
         """Render rows in file order, unrolling a nested official layout first.
@@ -230,7 +235,7 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
     for name in ("idx", "id"):
         value = row.get(name)
         if isinstance(value, Mapping):
-            return "-".join(str(part) for part in value.values())
+            return encodable("-".join(str(part) for part in value.values()), name, where)
         if isinstance(value, str | int) and str(value):
-            return str(value)
+            return encodable(str(value), name, where)
     return where

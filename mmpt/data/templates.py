@@ -85,7 +85,11 @@ def field_text(row: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str | int | float):
         kind = "null" if value is None else f"a {type(value).__name__}"
         raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
-    text = str(value)
+    return encodable(str(value), name, where)
+
+
+def encodable(text: str, name: str, where: str) -> str:
+    """A text that UTF-8 can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -55,8 +55,13 @@ def _header(repo: str, adapter: Mapping[str, Any], run: Run | None, license: str
     backbone, task = adapter["backbone"], adapter["task"]["name"]
     score, results = None if run is None else run.score(), None
     if run is not None and score is not None and not _bundled(run):
-        kind = {"task_type": "text-classification" if adapter["task"]["labels"] else "text2text-generation"}
-        where = {"dataset_type": (adapter["task"].get("hub") or {}).get("repo", task), "dataset_name": task}
+        kind: dict[str, Any] = {
+            "task_type": "text-classification" if adapter["task"]["labels"] else "text2text-generation"
+        }
+        where: dict[str, Any] = {
+            "dataset_type": (adapter["task"].get("hub") or {}).get("repo", task),
+            "dataset_name": task,
+        }
         results = [EvalResult(**kind, **where, metric_type=run.metric, metric_value=round(score, 4))]
     data = ModelCardData(
         license=license,

@@ -7,15 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import OPTIONS
+from mmpt.methods.options import OPTIONS, options_of
+from mmpt.methods.options.own import OWN, find_own
 
 if TYPE_CHECKING:
     from mmpt.methods.base import BackboneShape, Method
+    from mmpt.methods.options import MethodOptions
 
 CLASSES: dict[str, str] = {  # the module of a method has the method's name
     "multimask": "MultiMaskPrefixTuning",
     "prefix": "PrefixTuning",
+    "apt": "AdaptivePrefixTuning",
     "smop": "SparseMixtureOfPrompts",
+    "mept": "MixtureOfExpertPrompts",
     "prompt": "PromptTuning",
     "ptuning": "EncodedPromptTuning",
     "residual": "ResidualPromptTuning",
@@ -30,7 +34,7 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
     """Create a method for a backbone.
 
     Args:
-        name: A key of ``OPTIONS``.
+        name: A key of ``OPTIONS``, or the name of a method of the user's own.
         options: Values for the method's options.
         shape: What the method must know of the backbone.
 
@@ -40,14 +44,14 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method
     Raises:
         ConfigError: No such method, or its options are wrong.
     """
-    kind = _class(name)
+    kind = _options(name)
     try:
-        values = OPTIONS[name](**options)
+        values = kind(**options)
     except TypeError as error:
         raise ConfigError(f"options of method={name}: {error}") from error
     if problems := values.problems():
         raise ConfigError(problems)
-    return kind(values.for_architecture(shape.architecture), shape)
+    return class_of(name)(values.for_architecture(shape.architecture), shape)
 
 
 def lives_inside(name: str) -> bool:
@@ -58,11 +62,19 @@ def lives_inside(name: str) -> bool:
     """
     from mmpt.methods.base import Method
 
-    return _class(name).attach is not Method.attach
+    _options(name)
+    return class_of(name).attach is not Method.attach
 
 
-def _class(name: str) -> type[Method]:
-    if name not in OPTIONS:
-        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}")
-    found: type[Method] = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name])
+def class_of(name: str) -> type[Method]:
+    """The class of a method whose options :func:`mmpt.methods.options.options_of` has found."""
+    own = None if name in OPTIONS else find_own(name)
+    found: type[Method] = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name]) if own is None else own.method
     return found
+
+
+def _options(name: str) -> type[MethodOptions]:
+    kind = options_of(name)
+    if kind is None:
+        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}{OWN}")
+    return kind

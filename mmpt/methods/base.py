@@ -45,6 +45,18 @@ class Frontier:
     reason: str | None = None
 
 
+class LayerPrompts(Protocol):
+    """Prompts of P tokens for every layer of the encoder, each in place of what the layer below made of its own."""
+
+    tokens: int
+
+    def at(self, layer: int, states: Tensor, mask: Tensor) -> Tensor:
+        """The prompt (B, P, d) of a layer, from the text's states (B, T, d) that enter it and their mask (B, T)."""
+
+    def finish(self, contribution: Contribution) -> Contribution:
+        """The contribution, with what was worked out along the way."""
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What a method adds to one forward pass."""
@@ -52,7 +64,9 @@ class Contribution:
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)  # by site
     prompt: Tensor | None = None  # (B or 1, P, d), before the encoder's input embeddings
     embedding_update: Tensor | None = None  # (M, d) or (B, M, d), added to the first M word embeddings of each source
+    layer_prompts: LayerPrompts | None = None
     route_probs: Tensor | None = None  # (B, R), for the logs
+    auxiliary_loss: Tensor | None = None  # (), added to the mean loss of the batch while training
 
 
 class Recorder(Protocol):
@@ -82,7 +96,12 @@ class Method(nn.Module):
 
     @property
     def reads_input(self) -> bool:
-        """Whether :meth:`forward` needs the source's mean word embedding."""
+        """Whether :meth:`forward` needs a mean of the source."""
+        return False
+
+    @property
+    def reads_encoder(self) -> bool:
+        """Whether that is the mean of the encoder's output, which nothing trained then reaches."""
         return False
 
     @property
@@ -102,19 +121,25 @@ class Method(nn.Module):
     def attach(self, backbone: nn.Module) -> None:
         """Change the backbone itself, for methods that live inside it. The default changes nothing."""
 
+    def attach_head(self, head: Mapping[str, nn.Parameter]) -> None:
+        """Take over a classification head, which is trained with every method, as the group ``head``."""
+        if head:
+            self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
+            self.head.requires_grad_(True)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}
         for name, parameter in self.named_parameters():
-            groups[name.split(".")[0]].append(parameter)
+            groups.setdefault(name.split(".")[0], []).append(parameter)
         return groups
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """Build what this batch gets.
 
         Args:
-            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`); None where
-                ``reads_input`` is false.
+            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`), or that of the encoder's
+                output where ``reads_encoder``; None where ``reads_input`` is false.
 
         Returns:
             The contribution; an example's part depends on that example alone.
@@ -146,7 +171,7 @@ def starting_ids(options: Start, recorder: Recorder, count: int) -> Tensor | Non
 
 
 def mean_embedding(embeddings: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean word embedding over unmasked tokens: (B, T, d) and (B, T) give (B, d), float32."""
+    """Mean embedding, or state, over unmasked tokens: (B, T, d) and (B, T) give (B, d), float32."""
     mask = attention_mask.to(torch.float32)
     total = torch.einsum("bt,btd->bd", mask, embeddings.to(torch.float32))
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1.0)

@@ -3,7 +3,10 @@
 A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
 (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.models.paper`.
 
-Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a site), H heads, k head width.
+A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
+values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
+
+Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a site), H heads, k head width, h H or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Frontier
-from mmpt.methods.options import PrefixShape
+from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
 from mmpt.models import paper
 from mmpt.models.inject import KeyValue, SiteShape
 
@@ -24,16 +27,19 @@ from mmpt.models.inject import KeyValue, SiteShape
 class Layout:
     """How the slots of one site become its layers' keys and values."""
 
-    def __init__(self, name: str, shape: SiteShape) -> None:
+    def __init__(self, name: str, shape: SiteShape, granularity: str = "layer", temperature: float = 1.0) -> None:
         """Work out the slots.
 
         Args:
             name: ``per_layer``, ``paper``, or ``peft``: as ``per_layer``, with the text behind the prefix.
             shape: The site's attention.
+            granularity: What a mask's entry is about: ``layer``, ``head`` or ``key_value``.
+            temperature: What masks are divided by before the sigmoid.
         """
         layers = shape.layers
         self.shape = shape
         self.positioned, self.shifts = name == "paper", name == "peft"
+        self.granularity, self.temperature = granularity, temperature
         if self.positioned:
             self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
             self.columns = paper.mask_columns(layers)
@@ -45,26 +51,48 @@ class Layout:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
         return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
 
+    @property
+    def mask_size(self) -> tuple[int, ...]:
+        """Size of one token's mask: (L,), (L, H) or (L, 2)."""
+        more = {"layer": (), "head": (self.shape.heads,), "key_value": (2,)}[self.granularity]
+        return (self.shape.layers, *more)
+
+    def opened(self, mask: Tensor) -> Tensor:
+        """What a mask (…, P, L), (…, P, L, H) or (…, P, L, 2) lets through of each slot, (…, P, 2L, h)."""
+        opened = torch.sigmoid(mask / self.temperature)
+        if self.granularity == "head":
+            return opened[..., self.columns, :]
+        slots = opened.flatten(-2) if self.granularity == "key_value" else opened[..., self.columns]
+        return slots.unsqueeze(-1)
+
     def gate(self, slots: Tensor, mask: Tensor) -> Tensor:
-        """Multiply slots (…, P, 2L, H·k) by ``sigmoid(mask)``, mask (…, P, L); leading axes broadcast."""
-        return slots * torch.sigmoid(mask)[..., self.columns].unsqueeze(-1)
+        """Multiply slots (…, P, 2L, H·k) by what a mask lets through; leading axes broadcast."""
+        heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))
+        return (heads * self.opened(mask).unsqueeze(-1)).flatten(-2)
+
+    def shown(self, name: str, mask: Tensor) -> dict[str, Tensor]:
+        """A site's masks (…, P, L, …) for people, each (R, P, L): the mean over heads, keys and values apart."""
+        opened = torch.sigmoid(mask.detach() / self.temperature)
+        if self.granularity == "key_value":
+            found = {f"{name}_keys": opened[..., 0], f"{name}_values": opened[..., 1]}
+        else:
+            found = {name: opened.mean(dim=-1) if self.granularity == "head" else opened}
+        return {key: value if value.dim() == 3 else value.unsqueeze(0) for key, value in found.items()}
 
     def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
         """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).
 
         Args:
             slots: The prefix.
-            mask: (B or 1, P, L); keys and values are to be multiplied by its sigmoid.
+            mask: (B or 1, P, L, …); keys and values are to be multiplied by what it lets through.
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
         key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
         shift = slots.shape[1] if self.shifts else 0
         if mask is None:
             return KeyValue(key, value, self.positioned, shift=shift)
-        gate = torch.sigmoid(mask).transpose(1, 2)  # (B, L, P)
-        key_gate, value_gate = (
-            gate[:, [self.columns[slot] for slot in chosen]] for chosen in (self.key_slots, self.value_slots)
-        )
+        gate = self.opened(mask).permute(0, 2, 3, 1)  # (B, 2L, h, P)
+        key_gate, value_gate = (gate[:, chosen] for chosen in (self.key_slots, self.value_slots))
         return KeyValue(key, value, self.positioned, key_gate, value_gate, shift=shift)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:
@@ -76,7 +104,7 @@ class Layout:
         return both.permute(3, 0, 1, 2, 4).reshape(key.shape[2], -1).contiguous()
 
 
-def layouts(options: PrefixShape, shape: BackboneShape) -> dict[str, Layout]:
+def layouts(options: DeepPrefix, shape: BackboneShape) -> dict[str, Layout]:
     """The layout of every chosen site, with the layers that ``options.layers`` chooses.
 
     Raises:
@@ -91,7 +119,9 @@ def layouts(options: PrefixShape, shape: BackboneShape) -> dict[str, Layout]:
                 f"method.layers={options.layers}: site {site} of this backbone has {whole.layers} layers; give at most "
                 f"last_{whole.layers}, or all"
             )
-        found[site] = Layout(options.layout, replace(whole, layers=layers))
+        masks = (options.mask_granularity, options.mask_temperature) if isinstance(options, MaskOptions) else ()
+        name = options.layout if isinstance(options, PrefixShape) else "per_layer"
+        found[site] = Layout(name, replace(whole, layers=layers), *masks)
     return found
 
 

@@ -4,11 +4,15 @@ For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at 
 
 - shared part E0 (S, 2L, H·k), route prompts E (R, v, 2L, H·k), own gates g(x) = the top-k of r(x), others zero;
 - ``share_type``: ``only`` e = E0; ``add`` e = E0 + Σ_r g_r·E_r; ``prepend`` e = [E0; Σ_r g_r·E_r]; ``none`` Σ alone;
-- ``mask=per_route``: M (R, P, L), blended m(x) = Σ_r r(x)_r·M_r, then e[p, l] is multiplied by sigmoid(m(x)[p, l]);
+- ``mask=per_route``: M (R, P, L), blended m(x) = Σ_r r(x)_r·M_r, then e[p, l] is multiplied by sigmoid(m(x)[p, l]/τ);
 - ``mask=single``: one mask (S, L) for the shared part, and one (v, L) a route for what is appended;
-- ``gate=true``: as in :mod:`mmpt.methods.prefix`.
+- ``router_input``: r reads the mean word embedding of x, or with ``encoder`` the mean of the encoder's output;
+- ``load_balance``: c·R·Σ_r f_r·mean r_r is added to the loss (:func:`mmpt.methods.router.balance_loss`);
+- ``mask_granularity``, ``mask_temperature``, ``prefix_dropout`` (of e before its masks) and ``gate``: as in
+  :mod:`mmpt.methods.prefix`.
 
-The published setting is ``only`` with ``per_route``. The gates are an example's own: the published code's sum over the
+The published setting is ``only`` with ``per_route``, masks by layer, τ = 1, the mean word embedding, no dropout of the
+prefix and no term in the loss. The gates are an example's own: the published code's sum over the
 batch's selections is not reproduced (docs/fidelity.md).
 """
 
@@ -59,22 +63,27 @@ class MultiMaskPrefixTuning(Method):
         return nn.Parameter(self.options.spread * torch.randn(tokens, 2 * shape.layers * shape.width))
 
     def _add_masks(self, site: str) -> None:
-        options, layers = self.options, self.layouts[site].shape.layers
+        options, size = self.options, self.layouts[site].mask_size
         shared, routed = options.num_virtual_tokens, options.num_route_tokens
         spread = (options.mask_init_mean, options.mask_init_std)
         if options.mask == "per_route":
             tokens = {"prepend": shared + routed, "none": routed}.get(options.share_type, shared)
-            self.masks[site] = new_mask(*spread, options.num_routes, tokens, layers)
+            self.masks[site] = new_mask(*spread, options.num_routes, tokens, *size)
             return
         if options.share_type != "none":
-            self.masks[site] = new_mask(*spread, shared, layers)
+            self.masks[site] = new_mask(*spread, shared, *size)
         if options.share_type in ("prepend", "none"):
-            self.masks[f"{site}_routes"] = new_mask(*spread, options.num_routes, routed, layers)
+            self.masks[f"{site}_routes"] = new_mask(*spread, options.num_routes, routed, *size)
 
     @property
     def reads_input(self) -> bool:
         """See the base class."""
         return self.options.has_router
+
+    @property
+    def reads_encoder(self) -> bool:
+        """See the base class."""
+        return self.options.router_input == "encoder"
 
     @property
     def frontier(self) -> Frontier:
@@ -99,7 +108,7 @@ class MultiMaskPrefixTuning(Method):
             routes = self.options.num_routes
             return torch.full((1, routes), 1.0 / routes, device=next(self.parameters()).device)
         if mean is None:
-            raise ValueError("multimask routes by the source's mean word embedding; give it")
+            raise ValueError("multimask routes by a mean of the source; give it")
         return self.router(mean)
 
     def _routed(self, site: str, gates: Tensor) -> Tensor:
@@ -128,8 +137,8 @@ class MultiMaskPrefixTuning(Method):
 
     def _prefix(self, site: str, probs: Tensor, gates: Tensor) -> KeyValue:
         """One site's prefix, seen through the blend of the routes' masks (before the sigmoid) where each has one."""
-        slots = self._slots(site, gates)
-        blended = torch.einsum("br,rpl->bpl", probs, self.masks[site]) if self.options.mask == "per_route" else None
+        slots = nn.functional.dropout(self._slots(site, gates), self.options.prefix_dropout, self.training)
+        blended = torch.einsum("br,r...->b...", probs, self.masks[site]) if self.options.mask == "per_route" else None
         prefix = self.layouts[site].keys_values(slots, blended)
         return replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
 
@@ -138,11 +147,13 @@ class MultiMaskPrefixTuning(Method):
         probs = self._probs(mean)
         gates = route_gates(probs, self.options.top_k)
         prefixes = {site: self._prefix(site, probs, gates) for site in self.layouts}
-        return Contribution(prefixes, route_probs=probs if self.options.has_router else None)
+        if not self.options.has_router:
+            return Contribution(prefixes)
+        return Contribution(prefixes, route_probs=probs, auxiliary_loss=self.router.balance(probs))
 
     def mask_values(self) -> dict[str, Tensor]:
         """See the base class; one mask a route, or one in all."""
         if self.options.mask == "none":
             return {}
-        values = {name: torch.sigmoid(mask.detach()) for name, mask in self.masks.items()}
-        return {name: value if value.dim() == 3 else value.unsqueeze(0) for name, value in values.items()}
+        shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in self.masks.items()]
+        return {name: value for found in shown for name, value in found.items()}

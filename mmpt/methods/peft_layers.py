@@ -64,8 +64,9 @@ class PeftLayers(Method):
                 f"method.target_modules={list(targets)}: {absent[0]} names no layer of the backbone; its linear layers "
                 f"are {', '.join(sorted(layers))}"
             )
-        # GPT-2's linear layers
-        config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())
+        trained = [name for name in linear if backbone.get_parameter(f"{name}.weight").requires_grad]
+        config.exclude_modules = trained or None  # a classification head is trained as it is
+        config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's layers
         inject_adapter_in_model(config, backbone)
         model_config: Any = backbone.config
         config.task_type = TASK_TYPES[architecture_of(model_config.model_type).kind]
@@ -77,12 +78,14 @@ class PeftLayers(Method):
         """See the base class: nothing is added, the backbone's layers hold what is trained."""
         return Contribution()
 
-    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """See the base class."""
         values = {
             key: sorted(value) if isinstance(value, set) else value for key, value in self._config.to_dict().items()
         }
         _, state = self.folded()
+        if any(name.startswith("head.") for name in state):  # a classification head, which peft keeps in another way
+            return None
         tensors = {
             "base_model.model." + name.partition(".")[2].replace("/", ".").replace(".default", ""): value
             for name, value in state.items()

@@ -3,7 +3,10 @@
 Per site, P (S, 2L, H·k): S extra keys and values in each layer that every query may attend to.
 
 - ``reparametrization=mlp``: P = W2·tanh(W1·e) with e (S, d); only P is saved with the adapter.
-- ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]), M (S, L), N(2.5, 0.5) at the start.
+- ``mask=single``: token s in layer l is multiplied by sigmoid(M[s, l]/τ), M (S, L), N(2.5, 0.5) at the start;
+  ``mask_temperature`` is τ. ``mask_granularity``: M (S, L), one for each head (S, L, H), or one for keys and one for
+  values (S, L, 2).
+- ``prefix_dropout``: entries of P are dropped while training, the same for all examples of a batch.
 - ``init``: N(0, init_std²), zeros, or the backbone's own keys and values of sampled vocabulary or of a text. A prefix
   of zeros still takes part of the attention.
 - ``gate=true``: queries attend to the prefix apart from the text, and g_l times that is added, g (L,) zero at first, so
@@ -67,7 +70,7 @@ class PrefixTuning(Method):
         if options.mask == "single":
             self.masks = nn.ParameterDict(
                 {
-                    site: new_mask(options.mask_init_mean, options.mask_init_std, tokens, layout.shape.layers)
+                    site: new_mask(options.mask_init_mean, options.mask_init_std, tokens, *layout.mask_size)
                     for site, layout in self.layouts.items()
                 }
             )
@@ -97,7 +100,8 @@ class PrefixTuning(Method):
         """See the base class."""
         prefixes: dict[str, KeyValue] = {}
         for site, layout in self.layouts.items():
-            slots = layout.slots(self._table(site))  # (S, 2L, H·k)
+            table = nn.functional.dropout(self._table(site), self.options.prefix_dropout, self.training)
+            slots = layout.slots(table)  # (S, 2L, H·k)
             if self.options.mask == "single":
                 slots = layout.gate(slots, self.masks[site])
             prefix = layout.keys_values(slots.unsqueeze(0))
@@ -108,7 +112,8 @@ class PrefixTuning(Method):
         """See the base class; R is 1."""
         if self.options.mask == "none":
             return {}
-        return {site: torch.sigmoid(mask.detach()).unsqueeze(0) for site, mask in self.masks.items()}
+        shown = [self.layouts[site].shown(site, mask) for site, mask in self.masks.items()]
+        return {name: value for found in shown for name, value in found.items()}
 
     def folded(self) -> tuple[Prefix, dict[str, Tensor]]:
         """See the base class: the reparametrisation's output is saved, not its weights."""

@@ -33,8 +33,26 @@ class Router(nn.Module):
             logits = nn.functional.dropout(logits, self.options.router_dropout)
         return torch.softmax(logits, dim=-1)
 
+    def balance(self, probs: Tensor) -> Tensor | None:
+        """What ``load_balance`` adds to the loss for route probabilities (B, R); None where nothing."""
+        coefficient = self.options.load_balance
+        return coefficient * balance_loss(probs) if self.training and coefficient > 0 else None
+
 
 def route_gates(probs: Tensor, top_k: int) -> Tensor:
     """Route probabilities (B, R) with all but an example's own top-k set to zero; gates aren't renormalised."""
     gates, chosen = probs.topk(top_k, dim=-1)
     return torch.zeros_like(probs).scatter(-1, chosen, gates)
+
+
+def balance_loss(probs: Tensor) -> Tensor:
+    """How unevenly examples are spread over routes, (): R·Σ_r f_r·mean(r_r), 1 where they are spread evenly.
+
+    f_r is the share of the batch whose likeliest route is r (Fedus et al. 2021, Switch Transformers, equation 4).
+
+    Args:
+        probs: Route probabilities (B, R).
+    """
+    routes = probs.shape[1]
+    shares = torch.zeros_like(probs).scatter(-1, probs.argmax(dim=-1, keepdim=True), 1.0).mean(dim=0)
+    return routes * (shares * probs.mean(dim=0)).sum()

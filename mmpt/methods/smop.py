@@ -53,4 +53,4 @@ class SparseMixtureOfPrompts(Method):
             raise ValueError("smop routes by the source's mean word embedding; give it")
         probs = self.router(mean)
         prompt = torch.einsum("br,rvd->bvd", route_gates(probs, self.options.top_k), table)
-        return Contribution(prompt=prompt, route_probs=probs)
+        return Contribution(prompt=prompt, route_probs=probs, auxiliary_loss=self.router.balance(probs))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from mmpt.errors import ModelError
 from mmpt.models.architectures import Architecture
-from mmpt.models.inject import LayerPrefix, carried, for_batch
+from mmpt.models.inject import LayerPrefix, carried, for_batch, query_gates
 
 ROWS = 8  # of a slice of the batch with a length of its own
 WORTH = 0.1  # share of the tokens that cutting the batch must spare
@@ -116,13 +116,16 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
     prefix = carried(module)
     apart = prefix is not None and prefix.output_gate is not None
     before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
+    gates = None if prefix is None else query_gates(module, prefix)  # (B, 1, U, P)
+    before = before if before is None or gates is None else before * gates
     seen, shares, weights = _look(module, query, key, before, states, mask)
     fold_value = value.weight.unflatten(0, (heads, -1))  # (H, k, d)
     context = _per_head(seen, fold_value.transpose(1, 2))  # (B, H, U, k)
     if value.bias is not None:
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
-        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(weights, prefix))
+        taken = weights if gates is None else weights * gates
+        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
     output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
     return output
 
@@ -179,7 +182,7 @@ def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
     """Scores (B, H, U, P) of queries (B, H, U, k) for a prefix."""
     scores = _times(query, prefix.key.transpose(2, 3))
     if prefix.key_gate is not None:
-        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, None, None].to(scores.dtype)
+        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, :, None].to(scores.dtype)
     if prefix.real is not None:
         scores = scores.masked_fill(~for_batch(prefix.real, query.shape[0])[:, None, None], float("-inf"))
     return scores
@@ -188,7 +191,7 @@ def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
 def _prefix_context(weights: Tensor, prefix: LayerPrefix) -> Tensor:
     """What attention weights (B, H, U, P) take from a prefix, (B, H, U, k)."""
     if prefix.value_gate is not None:
-        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, None, None].to(weights.dtype)
+        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, :, None].to(weights.dtype)
     return _times(weights, prefix.value)
 
 

@@ -20,6 +20,7 @@ from mmpt.data.collate import Encoded as Tokens
 from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
+from mmpt.models.adapter import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
@@ -51,16 +52,19 @@ class Output:
         losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
         tokens: How many label tokens there are in the batch, ().
         route_probs: (B, R), or None.
+        auxiliary: What the method adds to the loss, (), or None.
     """
 
     losses: Tensor
     tokens: Tensor
     route_probs: Tensor | None
+    auxiliary: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
-        """Mean over the batch's label tokens, ()."""
-        return self.losses.sum() / self.tokens
+        """Mean over the batch's label tokens, and what the method adds, ()."""
+        loss = self.losses.sum() / self.tokens
+        return loss if self.auxiliary is None else loss + self.auxiliary
 
 
 class Reading(Protocol):
@@ -79,6 +83,7 @@ class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
 
     READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
         """Join the two; :meth:`build` is the usual way.
@@ -118,6 +123,7 @@ class AdaptedModel(nn.Module, ABC):
 
         Raises:
             ConfigError: The method or its options are wrong.
+            AdapterError: The adapter to start from can't be used.
         """
         from mmpt.models.kinds import class_of  # the kinds are subclasses
 
@@ -126,15 +132,23 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
+        method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
             method.initialise(VocabularyRecorder(model, backbone.tokenizer))
+            if getattr(method.options, "init", None) == "adapter":
+                start_from(method, method.options.init_adapter, backbone.fingerprint)
         return model
 
     @classmethod
     def prepare(cls, backbone: Backbone, injection: Injection) -> None:
         """Change the backbone as this kind needs it, before the method is attached. The default changes nothing."""
+
+    @classmethod
+    def head(cls, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """Parameters of the backbone, by name, that are trained whatever the method is. By default there are none."""
+        return {}
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
@@ -143,6 +157,11 @@ class AdaptedModel(nn.Module, ABC):
             super().train(mode)
             self.backbone.train(drops)
         return self
+
+    @property
+    def width(self) -> int:
+        """Model width d, that of hidden states; some networks have smaller word embeddings."""
+        return int(self.backbone.config.hidden_size)
 
     @property
     def frontier(self) -> Frontier:
@@ -164,7 +183,7 @@ class AdaptedModel(nn.Module, ABC):
         """
         embeddings = embed(self.backbone, input_ids)
         contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
-        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask)
+        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask, self.PROMPT_AT)
         return embeddings, attention_mask, contribution
 
     def contribute(self, means: Tensor | None) -> Contribution:
@@ -224,17 +243,20 @@ class AdaptedModel(nn.Module, ABC):
             more: What else the batch has: cached ``states`` (B, T, d) and ``means`` (B, d), say.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
-        losses = self.losses(encoded, labels)
-        return Output(losses, (labels != IGNORED).sum(), encoded.contribution.route_probs)
+        losses, given = self.losses(encoded, labels), encoded.contribution
+        return Output(losses, (labels != IGNORED).sum(), given.route_probs, given.auxiliary_loss)
 
 
-def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T)."""
+def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor, at: int = 0) -> tuple[Tensor, Tensor]:
+    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T).
+
+    The prompt follows the first ``at`` tokens.
+    """
     if contribution.embedding_update is not None:
         embeddings = _updated(embeddings, contribution.embedding_update)
     if contribution.prompt is not None:
         prompt = contribution.prompt.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
-        embeddings = torch.cat([prompt, embeddings], dim=1)
+        embeddings = torch.cat([embeddings[:, :at], prompt, embeddings[:, at:]], dim=1)
         mask = F.pad(mask, (prompt.shape[1], 0), value=1)
     return embeddings, mask
 

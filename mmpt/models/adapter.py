@@ -7,7 +7,6 @@ checked before it is used.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 
 from mmpt.errors import AdapterError
 from mmpt.methods.base import Method
+from mmpt.methods.options import options_of
 from mmpt.training.files import write_bytes, write_json
+from mmpt.untrusted import parse_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
@@ -84,10 +85,10 @@ def read_adapter(directory: Path) -> Adapter:
     if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
-        content = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        content = parse_json((place / DESCRIPTION).read_text(encoding="utf-8"))
         name, options = content["method"]["name"], dict(content["method"]["options"])
         version, digest = int(content["format"]), str(content["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise AdapterError(f"{place / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT:
         raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
@@ -115,7 +116,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         where: How to call the source in an error.
 
     Raises:
-        AdapterError: Names or shapes differ.
+        AdapterError: Names or shapes differ, or a value isn't finite.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -126,9 +127,53 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         if parameter.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, the method has {tuple(parameter.shape)}"
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
+        if not torch.isfinite(state[name]).all():
+            raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it can't be used")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
+
+
+def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
+    """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
+
+    Args:
+        method: Takes the values; what the adapter doesn't have stays as it is.
+        directory: ``method.init_adapter``, a finished run.
+        fingerprint: Of the weights of the method's backbone.
+
+    Returns:
+        The names of the parameters that were set.
+
+    Raises:
+        AdapterError: No such adapter, another backbone, nothing in common, or another shape. Nothing was set then.
+    """
+    where = f"method.init_adapter={directory}"
+    adapter = read_adapter(Path(directory).expanduser())
+    backbone = adapter.description.get("backbone")
+    if not isinstance(backbone, dict) or backbone.get("fingerprint") != fingerprint:
+        raise AdapterError(f"{where} was trained on other backbone weights; choose the model it was trained on")
+    kind = options_of(adapter.method)
+    try:
+        theirs = {} if kind is None else kind(**adapter.options).meanings()
+    except (TypeError, AttributeError) as error:
+        raise AdapterError(f"{where}: adapter.json has options that method={adapter.method} doesn't have") from error
+    ours, parameters = method.options.meanings(), dict(method.named_parameters())
+    groups = {name: name.split(".")[0] for name in parameters if name in adapter.state}
+    common = [name for name, group in groups.items() if group in ours and ours[group] == theirs.get(group)]
+    if not common:
+        raise AdapterError(
+            f"{where} (method={adapter.method}: {', '.join(sorted(adapter.state)[:4])}) has nothing that this method "
+            f"can start from: {', '.join(sorted(parameters)[:4])}; choose another adapter, or method.init=random"
+        )
+    for name in common:
+        if adapter.state[name].shape != parameters[name].shape:
+            shapes = f"{tuple(adapter.state[name].shape)}, this method {tuple(parameters[name].shape)}"
+            raise AdapterError(f"{where}: its {name} has shape {shapes}; give both the same tokens, layers and routes")
+    with torch.no_grad():
+        for name in common:
+            parameters[name].copy_(adapter.state[name])
+    return common
 
 
 def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> None:

@@ -155,6 +155,7 @@ _BERT = Architecture(
     key="key",
     value="value",
     head_dim="attention_head_size",
+    limited=True,
     peft="bert",
 )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
+from mmpt.untrusted import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +51,7 @@ class Backbone:
     origin: str  # where it came from, in words
     cross_attention: str = "auto"
     revision: str | None = None  # the commit, of a hub's backbone
+    fresh: tuple[str, ...] = ()  # parameters of the classification head that the checkpoint lacks
     # held during a prediction: what adapters share a backbone for, it carries for one of them at a time
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
@@ -63,13 +66,16 @@ class Backbone:
         return self.architecture.kind
 
 
-def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto") -> Backbone:
+def load_backbone(
+    config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto", classes: int = 2
+) -> Backbone:
     """Load what ``config`` names, frozen, with attention that can carry prefixes.
 
     Args:
         config: Source, path, stated architecture, dtype and attention.
         seed: For the weights of a random backbone.
         sites: ``method.sites``, which are refused before any weight is loaded where the backbone hasn't them.
+        classes: Outputs of the head, for kind ``encoder``.
 
     Returns:
         The backbone; no parameter requires gradient.
@@ -94,10 +100,12 @@ def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | 
     refuse_sites(model_type, sites)
     if architecture.soft_capped and config.attention != "eager":
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa can't; set model.attention=eager")
+    more = {"num_labels": classes} if architecture.kind == "encoder" else {}
     if config.source == "random":
-        model = _random(config, architecture.kind, seed)
+        model = _random(config, architecture.kind, seed, more)
+        fresh = head_parameters(model) if architecture.kind == "encoder" else []
     else:
-        model = _pretrained(config, architecture.kind, place)
+        model, fresh = _pretrained(config, architecture.kind, place, more)
     tokenizer = _tokenizer(config, place)
     rows = word_embeddings(model).num_embeddings
     if len(tokenizer) > rows:
@@ -106,7 +114,8 @@ def load_backbone(config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | 
     model.eval()
     use_threads(model)
     commit = getattr(model.config, "_commit_hash", None) if config.source == "hub" else None
-    return Backbone(model, tokenizer, weights_fingerprint(model), origin, config.cross_attention, commit)
+    fingerprint = weights_fingerprint(model, without=fresh)
+    return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
 
 
 def _place(config: ModelConfig) -> tuple[str, str]:
@@ -121,10 +130,28 @@ def _place(config: ModelConfig) -> tuple[str, str]:
     if config.source == "hub":
         return config.path, f"hub {config.path}"
     path = Path(config.path).expanduser()
+    if config.source == "package":
+        path = _in_package(config)
     if not (path / "config.json").is_file():
         found = "is no directory" if not path.is_dir() else "has no config.json"
         raise ModelError(f"model.path={config.path} {found}; give a directory written by save_pretrained")
-    return str(path), f"directory {config.path}"
+    return str(path), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
+
+
+def _in_package(config: ModelConfig) -> Path:
+    """The folder of an installed package that ``model.path`` names; the package isn't imported.
+
+    Raises:
+        ModelError: It isn't installed.
+    """
+    package, _, folder = str(config.path).partition("/")
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ModelError(
+            f"model={config.name} needs a package that isn't installed: python -m pip install -c constraints.txt "
+            f"{package.replace('_', '-')}"
+        )
+    return Path(found.origin).parent / folder
 
 
 def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:
@@ -137,9 +164,11 @@ def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError
     return ModelError(f"model={config.name}: {place} can't be read: {first}")
 
 
-def _pretrained(config: ModelConfig, kind: Kind, place: str) -> PreTrainedModel:
+def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
-    options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype}
+    options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
+    options["ignore_mismatched_sizes"] = kind == "encoder"
     try:
         model, report = CLASSES[kind].from_pretrained(
             place,
@@ -151,18 +180,23 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str) -> PreTrainedModel:
         )
     except Exception as error:  # safetensors and torch raise types of their own for damaged files
         raise _unreadable(config, place, error) from error
-    if missing := sorted(report["missing_keys"]):
+    absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    head = head_parameters(model) if kind == "encoder" else []
+    if missing := [name for name in absent if name not in head]:
         raise ModelError(f"model={config.name}: {place} lacks {len(missing)} weights, the first is {missing[0]}")
-    return model
+    return model, absent
 
 
-def _random(config: ModelConfig, kind: Kind, seed: int) -> PreTrainedModel:
+def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    shape = AutoConfig.for_model(config.architecture, **config.config)
-    shape._attn_implementation = f"mmpt_{config.attention}"
     try:
-        model = CLASSES[kind].from_config(shape, attn_implementation=f"mmpt_{config.attention}")
+        shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
+        shape._attn_implementation = f"mmpt_{config.attention}"
+        options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
+        model = CLASSES[kind].from_config(shape, **options)
+    except Exception as error:  # of transformers and torch, for a shape that can't be
+        raise ModelError(f"model={config.name}: model.config makes no network ({one_line(error)})") from error
     finally:
         torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))
@@ -201,24 +235,38 @@ def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return embeddings
 
 
+def head_parameters(model: PreTrainedModel) -> list[str]:
+    """Names of a classification head's parameters: all behind the last layer, the pooler included."""
+    base = f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters()]
+    return [name for name in names if not name.startswith(base) or name.startswith(f"{base}pooler.")]
+
+
 def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
     """Refuse sequences that are longer than the model's table of positions.
 
     Raises:
         ConfigError: With what can be made shorter.
     """
+    if not architecture_of(model.config.model_type).limited:
+        return
     limit = getattr(model.config, "max_position_embeddings", tokens)
-    if architecture_of(model.config.model_type).limited and tokens > limit:
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if table is not None and table.padding_idx is not None:  # RoBERTa counts on from the padding's
+        limit -= table.padding_idx + 1
+    if tokens > limit:
         raise ConfigError(
             f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
             f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
         )
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a model's parameters."""
+def weights_fingerprint(model: torch.nn.Module, without: Collection[str] = ()) -> str:
+    """SHA-256 over names, shapes and bytes of a model's parameters, ``without`` some of them."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
+        if name in without:
+            continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

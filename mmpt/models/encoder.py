@@ -8,12 +8,14 @@ Letters: B batch, T source tokens, d model width, n layers of the lower part.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mmpt.methods.base import LayerPrompts
 from mmpt.models.architectures import architecture_of
 
 
@@ -86,14 +88,45 @@ def _blocks(model: PreTrainedModel) -> Any:
     return architecture_of(model.config.model_type).layers(model, "encoder")
 
 
+def _only(model: PreTrainedModel, part: slice) -> AbstractContextManager[Any]:
+    return only(model, "encoder", part)
+
+
 @contextmanager
-def _only(model: PreTrainedModel, part: slice) -> Iterator[None]:
-    """Let the encoder have some of its layers alone within the block."""
-    path = architecture_of(model.config.model_type).sites["encoder"].layers
-    stack = model.base_model.get_submodule(path.rpartition(".")[0])
-    name, layers = path.rpartition(".")[2], _blocks(model)
-    setattr(stack, name, layers[part])
+def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Iterator[None]:
+    """Let every layer of the encoder have its own prompt in place of the first P states.
+
+    Args:
+        model: An encoder-decoder.
+        prompts: What each layer gets.
+        mask: (B, T) of the text behind the prompt.
+    """
+
+    def swap(layer: int) -> Any:
+        def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            text = args[0][:, prompts.tokens :]
+            return (torch.cat([prompts.at(layer, text, mask).to(text.dtype), text], dim=1), *args[1:]), kwargs
+
+        return give
+
+    hooks = [
+        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(_blocks(model))
+    ]
     try:
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def only(model: PreTrainedModel, site: str, part: slice) -> Iterator[Any]:
+    """Let the stack of a site have some of its layers alone within the block; gives them."""
+    architecture = architecture_of(model.config.model_type)
+    path, _, name = architecture.sites[site].layers.rpartition(".")
+    stack, layers = model.base_model.get_submodule(path), architecture.layers(model, site)
+    setattr(stack, name, layers[part])
+    try:
+        yield layers[part]
     finally:
         setattr(stack, name, layers)

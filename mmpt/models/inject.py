@@ -26,6 +26,7 @@ from mmpt.models import paper, positions
 from mmpt.models.architectures import architecture_of
 
 _SLOT = "_mmpt_prefix"  # where an attention module carries its prefix during a forward pass
+_HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and whether they are kept
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ class KeyValue:
 
     G divides B, and a group's rows lie together: 1 where all share a prefix, B where each has its own.
 
-    ``key_gate`` and ``value_gate`` (G', L, P) multiply them where given, G' dividing B too: a prefix that examples
-    share and see through masks of their own is never copied for every example.
+    ``key_gate`` and ``value_gate`` (G', L, H or 1, P) multiply them where given, G' dividing B too: a prefix that
+    examples share and see through masks of their own is never copied for every example.
 
     ``positioned`` prefixes take positions 0..P-1 of the sequence (layout ``paper``); others have no position.
     ``real`` (G', P), True where there is a token, is given where prefixes of different lengths are stacked.
     With ``output_gate`` (L,), queries attend to the prefix apart, and that times the gate is added to their attention
     without it: at zero, nothing changes.
+    With ``query_weight`` (G, L, d, P), each query sees token p through a gate of its own on key and value,
+    ``sigmoid(h·w_p)``, h (d,) being the hidden state that the attention module was called with.
     ``shift`` is added to the positions of a decoder-only model's text (layout ``peft``).
     """
 
@@ -67,6 +70,7 @@ class KeyValue:
     value_gate: Tensor | None = None
     real: Tensor | None = None
     output_gate: Tensor | None = None
+    query_weight: Tensor | None = None
     shift: int = 0
 
     def layer(self, index: int) -> LayerPrefix:
@@ -74,7 +78,8 @@ class KeyValue:
         key_gate, value_gate = (None if gate is None else gate[:, index] for gate in (self.key_gate, self.value_gate))
         output_gate = None if self.output_gate is None else self.output_gate[index]
         key, value = self.key[:, index], self.value[:, index]
-        return LayerPrefix(key, value, self.positioned, key_gate, value_gate, self.real, output_gate)
+        query_weight = None if self.query_weight is None else self.query_weight[:, index]
+        return LayerPrefix(key, value, self.positioned, key_gate, value_gate, self.real, output_gate, query_weight)
 
     def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
@@ -85,7 +90,10 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """One layer's :class:`KeyValue`: ``key`` and ``value`` (G, H, P, k), ``output_gate`` (), others (G', P) or None."""
+    """One layer's :class:`KeyValue`: ``key`` and ``value`` (G, H, P, k), ``output_gate`` (), the rest or None.
+
+    ``key_gate`` and ``value_gate`` are (G', H or 1, P), ``real`` is (G', P), ``query_weight`` (G, d, P).
+    """
 
     key: Tensor
     value: Tensor
@@ -94,6 +102,7 @@ class LayerPrefix:
     value_gate: Tensor | None
     real: Tensor | None
     output_gate: Tensor | None
+    query_weight: Tensor | None
 
     def expanded(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""
@@ -114,7 +123,7 @@ def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:
     if gate is None:
         return for_batch(part, batch)
     rows = max(part.shape[0], gate.shape[0])
-    return for_batch(for_batch(part, rows) * for_batch(gate, rows)[:, None, :, None], batch)
+    return for_batch(for_batch(part, rows) * for_batch(gate, rows)[..., None], batch)
 
 
 def shift_of(prefixes: Mapping[str, KeyValue]) -> int:
@@ -145,6 +154,60 @@ def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) 
     for module, prefix in zip(modules, prefixes, strict=True):
         # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
         object.__setattr__(module, _SLOT, prefix)
+        if prefix is not None and prefix.query_weight is not None and not hasattr(module, _HOOKED):
+            module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
+            object.__setattr__(module, _HOOKED, True)
+
+
+def query_gates(module: nn.Module, prefix: LayerPrefix) -> Tensor | None:
+    """The gates (B, 1, Q, P) of a module's queries, where its prefix has ``query_weight``; its pass has begun."""
+    if prefix.query_weight is None:
+        return None
+    hidden: Tensor = module.__dict__.pop(_HIDDEN)  # (B, Q, d)
+    weight = for_batch(prefix.query_weight, hidden.shape[0]).to(hidden.dtype)
+    return torch.sigmoid(hidden @ weight).unsqueeze(1)
+
+
+def _keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    prefix = carried(module)
+    if prefix is not None and prefix.query_weight is not None:
+        object.__setattr__(module, _HIDDEN, args[0] if args else kwargs["hidden_states"])
+
+
+def _attend_by_query(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Sequence[Tensor | None],
+    prefix: LayerPrefix,
+    gates: Tensor,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention (B, Q, H, k) where each query has gates (B, 1, Q, P) of its own, which no other implementation knows.
+
+    ``added`` are mask (bool, True may be attended, or float) and position bias, each (…, Q, N) or None.
+    """
+    if softcap is not None:
+        raise ModelError("gates by query (method=apt) don't work where attention scores are capped; use another method")
+    groups = query.shape[1] // key.shape[1]  # queries that share one key and value
+    parts = (*prefix.expanded(query.shape[0], query.dtype), key, value)
+    front, front_value, key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in parts)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = scale * (query @ key.transpose(2, 3))
+    for part in added:
+        if part is not None and part.dtype == torch.bool:
+            scores = scores.masked_fill(~part, torch.finfo(scores.dtype).min)
+        elif part is not None:
+            scores = scores + part
+    scores = torch.cat([scale * gates * (query @ front.transpose(2, 3)), scores], dim=-1)
+    weights = F.dropout(torch.softmax(scores.float(), dim=-1).to(query.dtype), dropout, module.training)
+    before, after = weights.split([front.shape[2], key.shape[2]], dim=-1)
+    return ((gates * before) @ front_value + after @ value).transpose(1, 2).contiguous(), None
 
 
 def _extend(
@@ -196,6 +259,9 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         if prefix is not None and prefix.output_gate is not None:
             plain = original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
             return plain[0] + prefix.apart(query, kwargs.get("scaling")).transpose(1, 2), plain[1]
+        if prefix is not None and (gates := query_gates(module, prefix)) is not None:
+            added = (position_bias, attention_mask)
+            return _attend_by_query(module, query, key, value, added, prefix, gates, **kwargs)
         key, value, attention_mask, position_bias = _extend(module, query, key, value, attention_mask, position_bias)
         return original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 

@@ -17,7 +17,7 @@ Key = tuple[str, tuple[tuple[str, int, int], ...]]  # the settings, and name, si
 _kept: dict[Key, Backbone] = {}
 
 
-def take_backbone(config: ModelConfig, sites: Sequence[str] | str = "auto") -> Backbone:
+def take_backbone(config: ModelConfig, sites: Sequence[str] | str = "auto", classes: int = 2) -> Backbone:
     """The backbone that ``config`` names: the one kept, where that is it and its files are unchanged, else loaded.
 
     Arguments and errors are those of :func:`mmpt.models.backbone.load_backbone`.
@@ -25,7 +25,7 @@ def take_backbone(config: ModelConfig, sites: Sequence[str] | str = "auto") -> B
     kept = _kept.pop(_key(config), None)
     _kept.clear()  # before loading: two backbones may not fit
     if kept is None:
-        return load_backbone(config, sites=sites)
+        return load_backbone(config, sites=sites, classes=classes)
     refuse_sites(kept.model.config.model_type, sites)
     kept.model.eval()
     use_threads(kept.model)

@@ -28,10 +28,11 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
         One batch, whose rows are those of the parts in order.
 
     Raises:
-        ValueError: A part changes the encoder's input, a prefix has a gate of its output, prefixes with and without
-            position meet, those with one differ in length, or prefixes differ in layers.
+        ValueError: A part changes the encoder's input, a prefix has a gate of its output or gates by query, prefixes
+            with and without position meet, those with one differ in length, or prefixes differ in layers.
     """
-    if any(part.contribution.prompt is not None or part.contribution.embedding_update is not None for part in parts):
+    given = [part.contribution for part in parts]
+    if any(item is not None for each in given for item in (each.prompt, each.embedding_update, each.layer_prompts)):
         raise ValueError("prompts and updates of embeddings can't be stacked: they pass through the encoder")
     rows = [part.states.shape[0] for part in parts]
     longest = max(part.states.shape[1] for part in parts)
@@ -76,6 +77,8 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
     """One site's prefixes, each for its rows; a method without a prefix there gets one of padding alone."""
     if any(prefix is not None and prefix.output_gate is not None for prefix in prefixes):
         raise ValueError("prefixes with a gate of their output can't be stacked")
+    if any(prefix is not None and prefix.query_weight is not None for prefix in prefixes):
+        raise ValueError("prefixes with gates by query can't be stacked")
     if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
         raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
     shifts = {0 if prefix is None else prefix.shift for prefix in prefixes}
@@ -120,13 +123,17 @@ def _empty(shape: SiteShape, like: Tensor) -> KeyValue:
 def _stack_gates(
     gates: Sequence[Tensor | None], rows: Sequence[int], layers: int, longest: int, like: Tensor
 ) -> Tensor | None:
-    """(sum of B, L, P), ones where a method has no gate; None where none has."""
+    """(sum of B, L, H or 1, P), ones where a method has no gate; None where none has."""
     if all(gate is None for gate in gates):
         return None
-    open_gate = torch.ones(1, layers, longest, device=like.device)
+    heads = max(gate.shape[2] for gate in gates if gate is not None)
+    open_gate = torch.ones(1, layers, heads, longest, device=like.device)
     return torch.cat(
         [
-            for_batch(open_gate if gate is None else F.pad(gate, (0, longest - gate.shape[2])), count)
+            for_batch(
+                open_gate if gate is None else F.pad(gate.expand(-1, -1, heads, -1), (0, longest - gate.shape[3])),
+                count,
+            )
             for gate, count in zip(gates, rows, strict=True)
         ]
     )

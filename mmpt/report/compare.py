@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.groups import Comparison, Row
-from mmpt.report.load import Run, one_line
+from mmpt.report.load import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.training.files import read_jsonl
+from mmpt.untrusted import one_line
 
 Answers = dict[str, tuple[str, bool]]  # id -> source and target, whether right
 

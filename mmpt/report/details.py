@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, number, one_line
+from mmpt.report.load import Run, number
 from mmpt.training.files import read_jsonl
+from mmpt.untrusted import one_line
 
 Points = list[tuple[float, float]]
 LARGEST_MASK = 20_000  # values of one adapter that are drawn
@@ -76,13 +79,15 @@ def masks(run: Run) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
         run: A run; without a directory it has no adapter.
 
     Returns:
-        Site to what each route lets through, (R, S, L) in [0, 1]; and one line where they can't be read.
+        Site to what each route lets through, (R, S, L) in [0, 1], as :meth:`mmpt.methods.layout.Layout.shown` gives it;
+        and one line where they can't be read.
     """
     if run.place is None:
         return {}, ""
     path = run.place / "adapter" / "adapter.safetensors"
     if not path.is_file():
         return {}, ""
+    granularity, temperature = _mask_options(path.with_suffix(".json"))
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, npt.NDArray[np.float64]] = {}
@@ -91,11 +96,27 @@ def masks(run: Run) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 if name.startswith("masks."):
                     values = np.asarray(file.get_tensor(name), dtype=np.float64)
-                    found[name.removeprefix("masks.")] = 1 / (1 + np.exp(-values))
+                    found[name.removeprefix("masks.")] = 1 / (1 + np.exp(-values / temperature))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         return {}, f"masks of {run.name} can't be read ({one_line(error)})"
-    shaped = {site: value if value.ndim == 3 else value[None] for site, value in found.items() if value.ndim in (2, 3)}
+    shaped: dict[str, npt.NDArray[np.float64]] = {}
+    for site, value in found.items():
+        if granularity == "key_value" and value.ndim > 2:
+            shaped |= {f"{site}_keys": value[..., 0], f"{site}_values": value[..., 1]}
+        else:
+            shaped[site] = value.mean(axis=-1) if granularity == "head" and value.ndim > 2 else value
+    shaped = {site: value if value.ndim == 3 else value[None] for site, value in shaped.items() if value.ndim in (2, 3)}
     return _drawable(shaped, run)
+
+
+def _mask_options(path: Path) -> tuple[str, float]:
+    """``mask_granularity`` and ``mask_temperature`` of an adapter, or their defaults."""
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["method"]["options"]
+        temperature = float(options.get("mask_temperature", 1.0))
+        return str(options.get("mask_granularity", "layer")), temperature if temperature > 0 else 1.0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "layer", 1.0
 
 
 def _drawable(found: Mapping[str, npt.NDArray[np.float64]], run: Run) -> tuple[dict[str, Any], str]:

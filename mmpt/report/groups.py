@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmpt.report.load import Run, number, one_line
+from mmpt.report.load import Run, number
 from mmpt.report.settings import Settings, differing, flatten, shown
 from mmpt.report.stats import Paired, Summary, describe
+from mmpt.untrusted import one_line
 
 LONGEST = 120  # signs of a message in a note
 MOST = 6  # settings in a row's name

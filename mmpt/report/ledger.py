@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.report.load import Run, one_line
-from mmpt.sweep.ledger import FOLDER
+from mmpt.report.load import Run
+from mmpt.sweep.ledger import FOLDER, FORMAT
+from mmpt.training.files import newer_format
+from mmpt.untrusted import one_line, parse_json
 
 PATTERN = f"{FOLDER}/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
 
@@ -27,11 +28,15 @@ def lost_trials(root: Path, found: set[str]) -> Iterator[Run]:
     for path in sorted(root.glob(PATTERN)):
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError:  # cut short by a crash; a sweep that goes on records the trial again
                 continue
-            if isinstance(record, dict) and isinstance(record.get("overrides"), str):
-                latest[record["overrides"]] = record
+            if not isinstance(record, dict) or not isinstance(record.get("overrides"), str):
+                continue
+            if newer := newer_format(record, FORMAT):
+                yield Run(one_line(path.relative_to(root)), "damaged", problem=f"what a sweep recorded {newer}")
+                break
+            latest[record["overrides"]] = record
     for overrides, record in latest.items():
         directory = record.get("directory")
         if isinstance(directory, str) and Path(directory).name in found:

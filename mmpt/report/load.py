@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import Any
 from mmpt.errors import RunError
 from mmpt.report.settings import Settings, SettingsReader
 from mmpt.sweep.ledger import FOLDER
-from mmpt.training.record import lives
+from mmpt.training.files import newer_format
+from mmpt.training.record import FORMAT, lives
+from mmpt.untrusted import one_line, parse_json
 
 Result = dict[str, Any]
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
@@ -77,7 +78,7 @@ class Loaded:
     problems: list[str] = field(default_factory=list)
 
 
-def number(values: Any, *path: str) -> float | None:
+def number(values: Any, *path: Any) -> float | None:
     """Follow keys into nested mappings of unknown origin.
 
     Args:
@@ -88,7 +89,7 @@ def number(values: Any, *path: str) -> float | None:
         The number there; None where something else is, or a number that can't be a measurement: not finite, or huge.
     """
     for name in path:
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or not isinstance(name, str):
             return None
         values = values.get(name)
     if isinstance(values, bool) or not isinstance(values, int | float):
@@ -117,11 +118,6 @@ def load(places: Iterable[Path]) -> Loaded:
         if len(loaded.runs) == before:
             loaded.problems.append(f"{place} holds no run; give run directories, or the run.root of a sweep")
     return loaded
-
-
-def one_line(text: object) -> str:
-    """Fold white space and control signs, so that a message from a file is one line."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
 
 
 def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
@@ -175,6 +171,8 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
     """
     try:
         status = _object(directory / "status.json")
+        if newer := newer_format(status, FORMAT):
+            raise ValueError(f"it {newer}")
     except ValueError as error:
         status = {"status": "damaged", "error": {"message": one_line(error)}}
     name, settings, seed, problem = one_line(directory.name), None, None, ""
@@ -199,6 +197,8 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
 def _checked(run: Run) -> Run:
     """Say what a result lacks: without what a row needs it is damaged, without the rest it is of an older format."""
     result, problem = run.result, run.problem
+    if newer := newer_format(result, FORMAT):
+        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, f"its result {newer}")
     if missing := [name for name in NEEDED if name not in result]:
         why = f"its result lacks {', '.join(missing)}"
         return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, why)
@@ -221,7 +221,7 @@ def _read_lines(path: Path) -> Iterator[Run]:
             continue
         name = f"{path.name}:{count}"
         try:
-            result = json.loads(line)
+            result = parse_json(line)
         except ValueError as error:
             yield Run(name, "damaged", problem=f"no valid JSON ({error})")
             continue
@@ -255,7 +255,7 @@ def _seed(value: Any) -> int | None:
 def _object(path: Path) -> dict[str, Any]:
     """Read a JSON object; every failure is a ValueError in one line."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"its {path.name} can't be read ({_why(error)})") from error
     except ValueError as error:

@@ -5,13 +5,13 @@ Every field of those files is there; what mmpt doesn't measure is null, and ``mm
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpt.report.details import metrics
-from mmpt.report.load import Run, number, one_line
+from mmpt.report.load import Run, number
 from mmpt.report.records import with_config
+from mmpt.untrusted import one_line, parse_json
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 STATUS = {"done": "success", "repeated": "success", "failed": "failed", "interrupted": "canceled"}
@@ -179,7 +179,7 @@ def _read(run: Run, name: str) -> dict[str, Any]:
     if run.place is None:
         return {}
     try:
-        content: Iterable[Any] = json.loads((run.place / name).read_bytes())
+        content: Iterable[Any] = parse_json((run.place / name).read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

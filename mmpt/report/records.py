@@ -17,7 +17,18 @@ from mmpt.training.files import dumps
 
 Record = dict[str, Any]
 FORMAT = 1
-FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute a text that starts like this
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # a spreadsheet would compute a text that starts like this
 TEXTS = ("source", "task", "model", "method", "label", "settings", "metric", "seeds", "baseline", "notes")
 COUNTS = ("n", "not_counted", "place", "paired_seeds", "paired_examples")
 NUMBERS = (

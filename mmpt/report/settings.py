@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from mmpt.config.fingerprint import deciding
+from mmpt.untrusted import one_line, parse_yaml
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_NODES = 100_000  # values of one config.yaml; ours have some hundred
 _SECTION = re.compile(r"^(?=[\w\"'])", re.M)
 _SEED = re.compile(r"seed: (\d+)\s*")
 _OWN = ("seed:", "run:", "logger:", "experiment:", "sweep:")  # sections that differ between runs of one setting
@@ -75,12 +76,28 @@ class SettingsReader:
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        content = yaml.load(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        content = parse_yaml(text)
+        nodes = _written_out(content, {})
+    except (yaml.YAMLError, RecursionError, OverflowError) as error:
+        raise ValueError(one_line(error)) from error
     if not isinstance(content, dict):
         raise ValueError("it holds no mapping")
+    if nodes > MOST_NODES:
+        raise ValueError(f"its references stand for more than {MOST_NODES:,} values")
     return content
+
+
+def _written_out(value: Any, known: dict[int, int]) -> int:
+    """Count values as if every reference of YAML was written out; one that holds itself counts as too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_NODES + 1
+        if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
+            raise ValueError("it has a key that is no text")
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(item, known) for item in inner)
+    return known[id(value)]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from mmpt.report.groups import Row
-from mmpt.report.load import number, one_line
+from mmpt.report.load import number
 from mmpt.report.published import Figure
+from mmpt.untrusted import one_line
 
 Escape = Callable[[object], str]
 NONE = "–"

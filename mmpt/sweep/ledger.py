@@ -7,7 +7,6 @@ import dataclasses
 import fcntl
 import functools
 import itertools
-import json
 import os
 import platform
 import time
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpt.config.walk import INVALID, Problems, build
 from mmpt.training.files import dumps, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["started", "busy", "done", "failed", "pruned"]
 ENDS = ("done", "failed", "pruned")
@@ -118,8 +119,10 @@ class Ledger:
         self._position += sum(len(line) + 1 for line in lines)
         found = []
         for line in lines:
-            with contextlib.suppress(ValueError, TypeError):
-                found.append(Outcome(**json.loads(line)))
+            with contextlib.suppress(ValueError):  # two halves of lines after a crash
+                outcome = build(Outcome, parse_json(line), "", Problems())
+                if outcome is not INVALID:
+                    found.append(outcome)
         self._ended |= {outcome.number: outcome for outcome in found if outcome.state in ENDS}
         return found
 

@@ -18,6 +18,7 @@ from mmpt.sweep.ledger import Ledger
 from mmpt.sweep.plan import plan_sweep
 from mmpt.sweep.trial import Trial
 from mmpt.sweep.watch import Watcher
+from mmpt.untrusted import one_line
 
 ROUNDS = 2  # a trial whose process died this often has failed
 
@@ -69,7 +70,7 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], watcher: Watcher, lau
     except Exception as error:  # of the engine: trials raise nothing
         watcher.poll()
         watcher.wait_for_lost()
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)[:300]
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if not watcher.lost() and not watcher.outcomes:
             raise RunError(f"hydra/launcher={launcher} can't start: {reason}") from error

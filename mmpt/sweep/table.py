@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mmpt.sweep.ledger import Outcome
 from mmpt.sweep.trial import score
+from mmpt.untrusted import one_line
 
 
 def ranked(outcomes: Sequence[Outcome]) -> str:
@@ -23,7 +24,8 @@ def ranked(outcomes: Sequence[Outcome]) -> str:
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.result is not None:
-            groups[f"{outcome.result['task']} ({outcome.result['metric']})", _setting(outcome, shared)].append(outcome)
+            task, metric = outcome.result.get("task"), outcome.result.get("metric")
+            groups[f"{task} ({metric})", _setting(outcome, shared)].append(outcome)
     lines = ["| rank | task | setting | validation, mean ± sd | test, mean ± sd | seeds |", "|---|---|---|---|---|---|"]
     rank, before = 0, ""
     for (task, setting), runs in sorted(groups.items(), key=lambda item: (item[0][0], -_mean(item[1]), item[0][1])):
@@ -33,7 +35,7 @@ def ranked(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         if outcome.result is None:
             lines.append(f"| – | | {_words(outcome, shared)} | {outcome.state} | | |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(one_line, lines)) + "\n"
 
 
 def _setting(outcome: Outcome, shared: set[str]) -> str:

@@ -14,10 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.config.check import check, plain
+from mmpt.credentials import error_line, redact
 from mmpt.errors import InUseError, MmptError
+from mmpt.report.load import number
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
+from mmpt.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
@@ -120,7 +123,7 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
         return replace(begun, state="busy", directory=directory, error=str(error))
     except Exception as error:
         if not isinstance(error, MmptError):
-            traceback.print_exc()  # a defect, or a library's error: the log has all of it
+            print(redact(traceback.format_exc()), file=sys.stderr)  # a defect, or a library's error
         state: State = "pruned" if type(error).__name__ == HOPELESS else "failed"
         return replace(begun, state=state, directory=directory, error=describe_failure(error))
 
@@ -159,12 +162,10 @@ def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None
 
 def describe_failure(error: BaseException) -> str:
     """Tell any error of a trial in one line; running out of memory with what helps."""
-    text = " ".join(str(error).split())
+    text = error_line(error)
     if isinstance(error, MmptError):
         return text
-    torch = sys.modules.get("torch")
-    out_of_memory = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-    if out_of_memory or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return (
             f"out of memory ({text.split('. ')[0][:120] or 'MemoryError'}); lower trainer.per_device_train_batch_size "
             "(raise trainer.gradient_accumulation_steps with it) or data.max_length, or run fewer trials at once"
@@ -183,5 +184,4 @@ def score(outcome: Outcome, split: str = "validation") -> float | None:
     result: dict[str, Any] | None = outcome.result
     if result is None:
         return None
-    value = result["scores"][split].get(result["metric"])
-    return None if value is None else float(value)
+    return number(result, "scores", split, result.get("metric"))

@@ -17,6 +17,7 @@ from mmpt.sweep.trial import score
 from mmpt.text import duration
 from mmpt.training.alive import is_alive
 from mmpt.training.record import is_busy
+from mmpt.untrusted import printable
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 60.0  # whether another machine's process still lives shows when its run is tried again
@@ -78,7 +79,7 @@ class Watcher:
                 elif outcome.number not in self.outcomes:
                     self.busy.pop(outcome.number, None)
                     self.outcomes[outcome.number] = outcome
-                    print(self._line(outcome), file=self._err if outcome.failed else self._out, flush=True)
+                    print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
 
     def lost(self) -> list[Outcome]:
         """Trials that began and never ended."""

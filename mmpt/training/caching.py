@@ -143,13 +143,14 @@ class SplitCache:
     def _batches(self, split: Prepared) -> Iterator[Batch]:
         """Every source once, in the batches of an evaluation."""
         for rows, batch in self.evaluator.batches(split, self._device):
-            yield source_rows(rows, batch), batch
+            flat = {name: values.flatten(0, -2) for name, values in batch.items()}
+            yield source_rows(rows, batch), flat
 
     def _stored(self, split: Prepared) -> bool:
         return self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        inputs = [feature["input_ids"] + feature.get("token_type_ids", []) for feature in split.features]
+        inputs = [[*feature["input_ids"], *feature.get("token_type_ids", [])] for feature in split.features]
         return key_of(self.model, self.fingerprint, inputs, self.evaluator.cut(split), self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:

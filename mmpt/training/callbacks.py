@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Journal(TrainerCallback):
         """Keep where to write, the clock of this trial, in seconds, and who wants to hear of validation scores."""
         self.record, self.logger, self.clock, self.on_score = record, logger, clock, on_score
         self.progress: Progress | None = None
-        self.step_seconds: list[float] = []
+        self.step_seconds = array("d")
         self._told = 0  # of step_seconds
         self._began: float | None = None
 
@@ -62,6 +63,7 @@ class Journal(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Take over the trainer's own log lines, with the learning rate of every group."""
+        state.log_history.clear()  # metrics.jsonl has them, and this would grow in memory and in every checkpoint
         if not logs or "loss" not in logs:
             return
         values = {names.LOSS: logs["loss"], names.EPOCH: state.epoch or 0.0}

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 from mmpt.text import duration, size_text
+from mmpt.untrusted import printable
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where no bar can be drawn
 
@@ -94,11 +95,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line as it is, whatever the width of the terminal."""
-        self._console.print(self._label + text, markup=False, soft_wrap=True)
+        self._console.print(printable(self._label + text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line the user should act on."""
-        self._console.print(f"{self._label}warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(printable(f"{self._label}warning: {text}"), style="yellow", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:

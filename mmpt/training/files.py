@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
+from mmpt.untrusted import parse_json
 
 
 @contextlib.contextmanager
@@ -59,10 +60,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content)
+            temporary.unlink(missing_ok=True)  # whatever lies there: a link would be followed
+            with temporary.open("xb") as file:
+                file.write(content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def link_outside(directory: Path) -> Path | None:
+    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere.
+
+    Args:
+        directory: It may itself be reached by a link.
+    """
+    root = os.path.realpath(directory)
+    for folder, names, files in os.walk(directory):
+        for name in (*names, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                return path
+    return None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -84,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     fix = "the run is damaged; name another run.dir, or run.overwrite=true to repeat it"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror}; {fix}") from error
     except ValueError as error:
@@ -104,17 +122,37 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         One object a line.
 
     Raises:
-        RunError: A line other than the last one is no JSON.
+        RunError: A line other than the last one is no JSON object.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines() also cuts inside of texts
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and line == "":
             return
         try:
-            yield json.loads(line)
+            content = parse_json(line)
+            if not isinstance(content, dict):
+                raise ValueError(f"a {type(content).__name__}, not an object")
         except ValueError as error:
             if number < len(lines):
                 raise RunError(f"{path}:{number} is no valid JSON ({error}); run.overwrite=true repeats it") from error
+            return
+        yield content
+
+
+def newer_format(content: Mapping[str, Any], known: int) -> str:
+    """Say so where something was written in a format that this mmpt doesn't know; without ``format`` it is the first.
+
+    Args:
+        content: A JSON object of unknown origin.
+        known: The newest format that its reader knows.
+
+    Returns:
+        ``has format 2, ...``, or nothing where it can be read.
+    """
+    found = content.get("format", 1)
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= known:
+        return ""
+    return f"has format {str(found)[:40]}, this mmpt reads up to {known}; update mmpt"
 
 
 def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:

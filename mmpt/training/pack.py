@@ -27,7 +27,9 @@ from torch.nn import functional as F
 
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
+from mmpt.methods.options import options_of
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
 from mmpt.training import interruption
@@ -43,6 +45,7 @@ class Pass:
         labels: (B, U), -100 for padding.
         divisor: What the summed loss is divided by.
         autocast: Makes the context the pass runs in (mixed precision).
+        auxiliary: What the method adds to the loss, (), or None.
     """
 
     model: AdaptedModel
@@ -50,6 +53,7 @@ class Pass:
     labels: Tensor
     divisor: Tensor | float
     autocast: Callable[[], AbstractContextManager[Any]]
+    auxiliary: Tensor | None = None
 
 
 class Seat:
@@ -205,11 +209,15 @@ def table(config: Config) -> str | None:
 
     By itself runs what changes the backbone or reaches the encoder (it isn't a constant then), drops out in the frozen
     network (its random numbers would be drawn for all at once), scales losses (float16), compiles the model,
-    checkpoints gradients, or has ``method.gate``.
+    checkpoints gradients, or has ``method.gate`` or other gates that can't be stacked; and models with a classification
+    head, or of unknown architecture.
     """
     options = config.method.options
     sites = options.get("sites")
-    trainer = config.trainer
+    trainer, kind = config.trainer, options_of(config.method.name)
+    architecture = ARCHITECTURES.get(config.model.architecture)
+    if architecture is None or architecture.kind == "encoder" or kind is None or not kind.STACKABLE:
+        return None
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None
     if options.get("gate") or trainer.get("torch_compile") or trainer.get("gradient_checkpointing"):
@@ -242,7 +250,10 @@ def _losses(asked: Sequence[Pass]) -> list[Tensor]:
     with first.autocast():
         stacked = stack([one.encoded for one in asked], first.model.injection.shapes)
         sums = first.model.losses(stacked, labels).split([len(one.labels) for one in asked])
-    losses = [part.sum() / one.divisor for part, one in zip(sums, asked, strict=True)]
+    losses = [
+        part.sum() / one.divisor + (0.0 if one.auxiliary is None else one.auxiliary)
+        for part, one in zip(sums, asked, strict=True)
+    ]
     torch.stack(losses).sum().backward()
     return [loss.detach() for loss in losses]
 

@@ -22,10 +22,12 @@ from typing import Any, Literal
 
 import yaml
 
+from mmpt.credentials import redact
 from mmpt.errors import InUseError, RunError
 from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
-from mmpt.training.files import dumps, read_json, write_json, write_text, writing
+from mmpt.training.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
+from mmpt.untrusted import parse_json
 
 State = Literal["new", "done", "resume"]
 
@@ -41,6 +43,7 @@ FILES = (
 )
 FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
 LOCK = ".lock"
+FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
 _held: set[int] = set()  # descriptors of the locks of this process
 LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
@@ -92,6 +95,11 @@ class RunRecord:
                 f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
                 "name an empty or new directory with run.dir=DIR"
             )
+        if (link := link_outside(directory)) is not None:
+            raise RunError(
+                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+                "a copy, or name another run.dir"
+            )
         record = cls(directory, fingerprint, _take_lock(directory))
         try:
             record._begin(resolved, overwrite)
@@ -118,6 +126,8 @@ class RunRecord:
         if not (self.directory / "status.json").exists():
             return "new"
         status = read_json(self.directory / "status.json")
+        if newer := newer_format(status, FORMAT):
+            raise RunError(f"run directory {self.directory} {newer}, or name another run.dir")
         found = status.get("config_fingerprint")
         if found != self.fingerprint:
             raise RunError(
@@ -237,6 +247,7 @@ class RunRecord:
         """
         complete = {
             **result,
+            "format": FORMAT,
             "status": "done",
             "config_fingerprint": self.fingerprint,
             "versions": environment()["versions"],
@@ -252,9 +263,10 @@ class RunRecord:
 
     def fail(self, error: BaseException) -> None:
         """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
+        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error={"type": type(error).__name__, "message": str(error), "trace": trace})
+            self._write_status("failed", error=told)
         self.close()
 
     def interrupt(self) -> None:
@@ -272,7 +284,7 @@ class RunRecord:
         Raises:
             RunError: ``result.json`` is missing or damaged.
         """
-        return read_json(self.result_path)
+        return read_result(self.directory)
 
     def close(self) -> None:
         """Give the lock back; the files stay. Safe to call twice."""
@@ -284,16 +296,29 @@ class RunRecord:
 
     def _write_status(self, status: str, **more: Any) -> None:
         now = time.time()
-        content = {"status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
+        content = {"format": FORMAT, "status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
         content |= {"host": platform.node(), "started": _utc(self._started), "updated": _utc(now), **more}
         write_json(self.directory / "status.json", content)
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """Read the result of a run that is done.
+
+    Raises:
+        RunError: ``result.json`` is missing, damaged or of a newer format.
+    """
+    result = read_json(directory.expanduser() / "result.json")
+    if newer := newer_format(result, FORMAT):
+        raise RunError(f"{directory / 'result.json'} {newer}, or name another run.dir")
+    return result
 
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = json.loads((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
-        return status if status["config_fingerprint"] == fingerprint and "status" in status else None
+        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -336,7 +361,7 @@ def _take_lock(directory: Path) -> int:
     """Lock the directory for this process; the system gives the lock back even if the process is killed."""
     path = directory / LOCK
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,10 +7,11 @@ reached already, an evaluation that was due.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from mmpt.errors import AdapterError, RunError
 from mmpt.models.adapter import load_state, read_state, save_state
 from mmpt.training import interruption, processes
-from mmpt.training.files import read_json, write_json
+from mmpt.training.files import read_json, write_json, writing
+from mmpt.untrusted import one_line, parse_json
 
 WEIGHTS, STATE, PROGRESS = "method.safetensors", "trainer_state.json", "progress_{rank}.json"
 
@@ -77,7 +79,7 @@ class ResumableTrainer(Trainer):
         except interruption.Stopped:  # in an evaluation, which is due again when training goes on
             if interruption.patient():
                 self.control.should_evaluate = self.control.should_save = True
-                self._save_checkpoint(self.model, None)
+                self._save_checkpoint(self.trained, None)
             raise
         if self._stopping:
             raise interruption.Stopped(interruption.number())
@@ -115,9 +117,8 @@ class ResumableTrainer(Trainer):
         best = self.state.best_global_step
         if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
             self.state.best_model_checkpoint = str(self._checkpoint(best))
-        for kept in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(kept, ExportableState):
-                self.state.stateful_callbacks[type(kept).__name__] = kept.state()
+        stateful = [one for one in (*self.callback_handler.callbacks, self.control) if isinstance(one, ExportableState)]
+        self.state.stateful_callbacks = {type(one).__name__: one.state() for one in stateful}  # type: ignore[assignment]
         self.state.save_to_json(str(draft / STATE))
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -128,7 +129,8 @@ class ResumableTrainer(Trainer):
         processes.meet()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
         if checkpoint is not None:
             progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
             self._tr_loss.fill_(progress["loss"])
@@ -141,19 +143,8 @@ class ResumableTrainer(Trainer):
             self.state.best_model_checkpoint = str(self._checkpoint(self.state.best_global_step))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Read both, without executing anything that may be in the files.
-
-        Raises:
-            RunError: A file is damaged.
-        """
-        try:
+        with _reading(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        except Exception as error:  # of pickle, zip and torch
-            reason = " ".join(str(error).split())[:120]
-            raise RunError(
-                f"checkpoint {checkpoint} is damaged ({type(error).__name__}: {reason}); delete it, and give the same "
-                "command again to go on from an earlier one"
-            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._source = resume_from_checkpoint
@@ -165,6 +156,22 @@ class ResumableTrainer(Trainer):
 
     def _load_weights(self, checkpoint: Path) -> None:
         load_state(self.trained, read_state(checkpoint / WEIGHTS), str(checkpoint / WEIGHTS))
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: str | None) -> Iterator[None]:
+    """Tell what is wrong with a checkpoint's files in one line; transformers reads no objects from them, only tensors.
+
+    Raises:
+        RunError: In place of whatever torch raises for a file that isn't what was written.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RunError(
+            f"checkpoint {checkpoint} is damaged or from elsewhere ({one_line(error)[:300]}); delete it to go on from "
+            "the one before, or run.overwrite=true to begin again"
+        ) from error
 
 
 class _Stops(TrainerCallback):
@@ -204,21 +211,23 @@ def last_checkpoint(directory: Path) -> Path | None:
     for left in directory.glob(".checkpoint-*"):
         name = directory / left.stem[1:]
         if left.suffix == ".old" and not name.exists():
-            left.rename(name)
+            with writing(name):
+                left.rename(name)
         else:
-            shutil.rmtree(left)
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+            shutil.rmtree(left, ignore_errors=True)  # where the disk can't be written, it will be told of that
+    named = (path for path in directory.iterdir() if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name))
+    found = sorted(named, key=lambda path: int(path.name.split("-")[1]))
     while found:
         newest = found.pop()
         if _is_complete(newest):
             return newest
-        shutil.rmtree(newest)
+        shutil.rmtree(newest, ignore_errors=True)
     return None
 
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
-        best = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
+        best = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
         read_json(checkpoint / PROGRESS.format(rank=0))
         for step in (int(checkpoint.name.split("-")[1]), *([best] if best else [])):
             read_state(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS)

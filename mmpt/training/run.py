@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import io
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -22,8 +19,10 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
+from mmpt.methods.options import OPTIONS
+from mmpt.methods.options.own import find_own
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import save_adapter
+from mmpt.models.adapter import read_adapter, save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.kept import give_back, take_backbone
@@ -32,11 +31,11 @@ from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.files import read_json
 from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
-from mmpt.training.record import RunRecord, read_status
+from mmpt.training.record import RunRecord, read_result, read_status
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
 
@@ -55,11 +54,15 @@ def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
     Raises:
-        MmptError: The data can't be had.
+        MmptError: The data, or the adapter to start from, can't be had.
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
+    if (start := config.method.options.get("init_adapter")) is not None:
+        parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
+    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
+        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
     parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
@@ -119,7 +122,8 @@ def _run_experiment(
     shared = stacking_seat(config)
     # before the run directory is touched
     if shared is None:
-        backbone = take_backbone(config.model, config.method.options.get("sites", "auto"))
+        sites = config.method.options.get("sites", "auto")
+        backbone = take_backbone(config.model, sites, task.outputs)
     else:
         backbone = shared.pack.backbone(config.model)
     evaluator = Evaluator(
@@ -151,7 +155,7 @@ def _run_experiment(
 def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
     """Show what a finished run found; no lock is needed."""
     console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
-    result = read_json(directory.expanduser() / "result.json")
+    result = read_result(directory)
     console.final_table(result)
     return result
 
@@ -198,12 +202,16 @@ class _Run:
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
-        train, validation, test = self._cache(model, arguments, train, validation, test)
+        with explained(config.evaluation.batch_size):
+            train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
         journal = Journal(self.record, self.logger, self.clock, self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
+        if config.run.retry_oom:
+            trainer.allow_pieces(functools.partial(self._warn, warnings))
         train_seconds = self._train(trainer, journal)
-        scores = self._evaluate(trainer, validation, test)
+        with explained(config.evaluation.batch_size):
+            scores = self._evaluate(trainer, validation, test)
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
@@ -284,6 +292,10 @@ class _Run:
         for text in warnings:
             self.console.warn(text)
         return warnings
+
+    def _warn(self, warnings: list[str], text: str) -> None:
+        warnings.append(text)
+        self.console.warn(text)
 
     def _train(self, trainer: PrefixTrainer, journal: Journal) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
@@ -375,22 +387,3 @@ def total_steps(trainer: PrefixTrainer) -> int:
         return int(arguments.max_steps)
     batches = len(trainer.get_train_dataloader())
     return int(-(-batches // arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
-
-
-def peak_memory() -> int:
-    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def reset_peak_memory() -> None:
-    """Forget the peak of an earlier run in this process, where the system lets us."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.training import interruption, names, processes
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
+from mmpt.training.memory import Pieces, advise, explained, is_out_of_memory
 from mmpt.training.optim import build_optimizer
 from mmpt.training.pack import Pass, stacking_seat
 from mmpt.training.resumable import ResumableTrainer
@@ -101,6 +104,7 @@ class PrefixTrainer(ResumableTrainer):
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
         self._place = stacking_seat(config)
         self._predicted: dict[int, Predictions] = {}  # of the validation split, by step: the best so far and the last
+        self._pieces: Pieces | None = None
         self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the tokens of the whole step
 
@@ -149,6 +153,8 @@ class PrefixTrainer(ResumableTrainer):
             loss = output.losses.sum() / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
+            if output.auxiliary is not None:
+                loss = loss + output.auxiliary / self.current_gradient_accumulation_steps
         return (loss, output) if return_outputs else loss
 
     def training_step(
@@ -157,14 +163,40 @@ class PrefixTrainer(ResumableTrainer):
         """One forward and backward pass.
 
         Raises:
-            TrainingError: The loss is not a finite number.
+            TrainingError: The loss is not a finite number, or memory has run out.
         """
-        if self._place is None:
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        else:
-            loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
+        try:
+            if self._place is not None:
+                loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
+            elif self._pieces is None or num_items_in_batch is None:
+                loss = super().training_step(model, inputs, num_items_in_batch)
+            else:
+                one = functools.partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+                loss = self._pieces.run(one, inputs, self.trained)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self._advice(error) from error
+            raise
         self._watch(loss)
         return loss
+
+    def allow_pieces(self, tell: Callable[[str], object]) -> None:
+        """Go on where memory runs out, with a batch in pieces; several processes, or trials of a pack, can't.
+
+        Args:
+            tell: Takes a line each time there are more pieces.
+        """
+        if self.args.world_size == 1 and self._place is None:
+            self._pieces = Pieces(tell)
+
+    def _advice(self, error: Exception) -> TrainingError:
+        batch, accumulation = self.args.train_batch_size, self.args.gradient_accumulation_steps
+        retry = ", or run.retry_oom=true, which does the like by itself"
+        if self._place is not None:
+            retry = ", or a smaller hydra.launcher.size"
+        elif self.args.world_size > 1:
+            retry = ""
+        return advise(error, self.state.global_step + 1, batch, accumulation, retry)
 
     @property
     def notes_on_device(self) -> bool:
@@ -207,7 +239,10 @@ class PrefixTrainer(ResumableTrainer):
             divisor = (batch["labels"] != IGNORED).sum() * self.current_gradient_accumulation_steps
         else:
             divisor = num_items_in_batch
-        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast)
+        auxiliary = encoded.contribution.auxiliary_loss
+        if auxiliary is not None:
+            auxiliary = auxiliary / self.current_gradient_accumulation_steps
+        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast, auxiliary)
 
     def _culprits(self) -> str:
         """Which groups hold values, or else gradients, that aren't finite."""
@@ -230,7 +265,8 @@ class PrefixTrainer(ResumableTrainer):
         """
         decoding = self.config.evaluation.decoding[0]
         predictions = None
-        with contextlib.suppress(interruption.Stopped), interruption.deferred(False):
+        size = self.config.evaluation.batch_size
+        with contextlib.suppress(interruption.Stopped), interruption.deferred(False), explained(size):
             predictions = self.evaluator.predict(self.adapted, self.validation, decoding)
         if processes.any_of(predictions is None) or predictions is None:
             raise interruption.Stopped(interruption.number())

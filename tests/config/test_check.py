@@ -94,7 +94,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["logger.tags=[1]"], ["logger.tags[0] must be text"]),
     (["logger=wandb", "logger.mode=of"], ["choose from: auto, online, offline"]),
     (["run.dir=''"], ["run.dir is empty"]),
-    (["run=5"], ["run must be a mapping with the keys dir, root, overwrite; got 5"]),
+    (["run=5"], ["run must be a mapping with the keys dir, root, overwrite, retry_oom; got 5"]),
 ]
 
 

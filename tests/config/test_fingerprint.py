@@ -38,6 +38,7 @@ def test_moves(word: str, config_of: Callable[..., Config]) -> None:
     [
         "run.dir=elsewhere",
         "run.overwrite=true",
+        "run.retry_oom=true",
         "logger=none",
         "trainer.logging_steps=3",
         "trainer.dataloader_num_workers=1",

@@ -30,6 +30,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "multimask-all": ("multimask", {"sites": ALL, "num_routes": 3}),
     "multimask-gate": ("multimask", {"sites": ALL, "num_routes": 3, "layers": "last_1", "gate": True}),
     "multimask-one-route": ("multimask", {"num_routes": 1}),
+    "multimask-head": ("multimask", {"sites": ALL, "num_routes": 3, "mask_granularity": "head"}),
+    "multimask-key-value": ("multimask", {"sites": ALL, "num_routes": 3, "mask_granularity": "key_value"}),
+    "multimask-reads-encoder": ("multimask", {"num_routes": 3, "router_input": "encoder", "mask_temperature": 0.5}),
+    "multimask-training": ("multimask", {"prefix_dropout": 0.1, "load_balance": 0.1}),
+    "prefix-head": ("prefix", {"sites": ALL, "mask": "single", "mask_granularity": "head"}),
     "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
     "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
     "multimask-prepend-single": ("multimask", {"share_type": "prepend", "mask": "single", "top_k": 4}),
@@ -37,6 +42,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "multimask-none": ("multimask", {"share_type": "none", "top_k": 4, "init": "vocab"}),
     "multimask-none-single": ("multimask", {"share_type": "none", "mask": "single", "top_k": 4}),
     "smop": ("smop", {"top_k": 4}),
+    "apt": ("apt", {"sites": ALL}),
+    "apt-last": ("apt", {"layers": "last_1", "init": "vocab"}),
+    "mept": ("mept", {"top_k": 4, "num_virtual_tokens": 3, "init_std": 1.0}),
+    "mept-plain": ("mept", {"num_routes": 1, "shared_expert": False, "init": "vocab"}),
     "smop-one-route": ("smop", {"num_routes": 1}),
     "prompt": ("prompt", {}),
     "ptuning-lstm": ("ptuning", {"reparametrization_hidden": 8}),
@@ -49,7 +58,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
 }
 NETWORKS = ("prefix-mlp", "ptuning-lstm", "ptuning-mlp", "residual", "residual-plain")  # units of theirs may rest
-ROUTED = ("smop", "multimask-all", "multimask-add", "multimask-prepend", "multimask-prepend-single")
+ROUTED = (
+    "smop",
+    "mept",
+    "multimask-all",
+    "multimask-add",
+    "multimask-prepend",
+    "multimask-prepend-single",
+    "multimask-head",
+    "multimask-reads-encoder",
+)
 
 
 def case(name: str, **more: Any) -> AdaptedModel:
@@ -58,9 +76,11 @@ def case(name: str, **more: Any) -> AdaptedModel:
 
 
 def opened(model: AdaptedModel) -> AdaptedModel:
-    """Open a model's gates, which start at zero."""
+    """Open a model's gates, which start at zero, or alike for all inputs."""
     with torch.no_grad():
         for key, parameter in model.method.named_parameters():
+            if key.startswith("token_gates."):
+                parameter.copy_(torch.linspace(-1.0, 1.0, parameter.numel()).view_as(parameter).sin())
             if key.startswith("gates."):
                 parameter.copy_(torch.linspace(0.5, 1.0, len(parameter)))
     return model
@@ -201,6 +221,13 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"layout": "paper", "sites": ["decoder"], "layers": "last_1"}, "set method.layers=all"),
         ("prefix", {"sites": ["cross", "cross"]}, "twice"),
         ("prefix", {"tokens": 3}, "tokens"),
+        ("multimask", {"mask_temperature": 0.0}, "mask_temperature=0.0 must be positive"),
+        ("multimask", {"prefix_dropout": 1.0}, "prefix_dropout=1.0 must lie"),
+        ("multimask", {"load_balance": -1.0}, "load_balance=-1.0"),
+        ("multimask", {"num_routes": 1, "load_balance": 0.1}, "load_balance=0.1 has no effect without routes"),
+        ("multimask", {"router_input": "encoder", "sites": ["encoder"]}, "leave encoder out of method.sites"),
+        ("multimask", {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"}, "masks by layer"),
+        ("prefix", {"mask_granularity": "head"}, "no effect with method.mask=none"),
         ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
         ("ia3", {"target_modules": ["k"], "feedforward_modules": ["wo"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.methods.base import mean_embedding
+from mmpt.errors import ConfigError
+from mmpt.methods import build
+from mmpt.methods.base import BackboneShape, mean_embedding
 from mmpt.methods.options import RouterOptions
-from mmpt.methods.router import Router, route_gates
+from mmpt.methods.router import Router, balance_loss, route_gates
 from tests.tiny import adapted, batch
 
 
@@ -116,3 +118,91 @@ def test_gates_and_means() -> None:
     embeddings = torch.arange(12.0).view(2, 3, 2)
     mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
     assert torch.equal(mean_embedding(embeddings, mask), torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("granularity", ["head", "key_value"])
+def test_a_mask_entry_acts_on_its_own_head_or_on_keys_or_values_only(granularity: str) -> None:
+    model = adapted("multimask", {"num_virtual_tokens": 4, "mask_granularity": granularity}).eval()
+    ids, mask, _ = batch()
+    with torch.no_grad():
+        before = model.encode(ids, mask).contribution.prefixes["cross"].expanded(len(ids))
+        model.method.masks["cross"][:, 2, 1, 1] -= 3.0
+        after = model.encode(ids, mask).contribution.prefixes["cross"].expanded(len(ids))
+    changed = [(old != new).any(dim=-1).any(dim=0).nonzero().tolist() for old, new in zip(before, after, strict=True)]
+    if granularity == "head":  # (L, H, P)
+        assert changed == [[[1, 1, 2]], [[1, 1, 2]]]
+    else:
+        assert changed == [[], [[1, head, 2] for head in range(3)]]
+
+
+@pytest.mark.parametrize("method", ["multimask", "prefix"])
+def test_equal_entries_make_finer_masks_masks_by_layer(method: str) -> None:
+    options = {"sites": ["decoder", "cross"], "mask": "per_route" if method == "multimask" else "single"}
+    plain = adapted(method, options).eval()
+    for granularity in ("head", "key_value"):
+        fine = adapted(method, {**options, "mask_granularity": granularity}).eval()
+        with torch.no_grad():
+            for name, parameter in fine.method.named_parameters():
+                value = plain.method.get_parameter(name)
+                parameter.copy_(value.unsqueeze(-1) if parameter.dim() > value.dim() else value)
+            assert torch.allclose(fine.logits(*batch()), plain.logits(*batch()), atol=1e-6)
+        for name, value in fine.method.mask_values().items():
+            wanted = plain.method.mask_values()[name.removesuffix("_keys").removesuffix("_values")]
+            assert torch.allclose(value, wanted, atol=1e-6)
+
+
+def test_temperature_divides_masks_before_the_sigmoid() -> None:
+    cold, plain = adapted("multimask", {"mask_temperature": 0.5}).eval(), adapted("multimask").eval()
+    with torch.no_grad():
+        for mask in plain.method.masks.values():
+            mask.mul_(2.0)
+        assert torch.allclose(cold.logits(*batch()), plain.logits(*batch()), atol=1e-6)
+    for site, values in plain.method.mask_values().items():
+        assert torch.allclose(cold.method.mask_values()[site], values)
+
+
+def test_the_router_may_read_the_mean_of_the_encoder_output_with_and_without_its_cache() -> None:
+    model = adapted("multimask", {"router_input": "encoder"}).eval()
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        encoded = model.encode(ids, mask)
+        wanted = model.method.router(mean_embedding(encoded.states, mask))
+        assert torch.equal(encoded.contribution.route_probs, wanted)
+        plain = model.method.router(mean_embedding(model.backbone.get_input_embeddings()(ids), mask))
+        assert not torch.allclose(wanted, plain, atol=1e-3)
+        resumed = model.resume(encoded.states, mask, torch.full((len(ids), 24), float("nan")))
+        assert torch.equal(model.losses(resumed, labels), model.losses(encoded, labels))
+
+
+def test_a_router_cannot_read_an_encoder_that_is_not_there() -> None:
+    shape = adapted("prefix").method.shape
+    alone = BackboneShape(shape.width, {"decoder": shape.sites["decoder"]})
+    with pytest.raises(ConfigError, match="router_input=encoder: this backbone has no encoder"):
+        build("multimask", {"sites": ["decoder"], "router_input": "encoder"}, alone)
+
+
+def test_prefix_dropout_is_for_training_only() -> None:
+    model, plain = adapted("multimask", {"prefix_dropout": 0.5}), adapted("multimask")
+    with torch.no_grad():
+        assert torch.equal(model.eval().logits(*batch()), plain.eval().logits(*batch()))
+        key = model.train().encode(*batch()[:2]).contribution.prefixes["cross"].key
+    kept = key[key != 0]
+    table = model.method.prefix["cross"]
+    assert 0.4 < len(kept) / key.numel() < 0.6
+    assert set((kept / 2).tolist()) <= set(table.flatten().tolist())
+
+
+def test_load_balance_is_least_for_even_routes_and_is_added_while_training() -> None:
+    even = torch.full((8, 4), 0.2) + 0.2 * torch.eye(4).repeat(2, 1)
+    assert float(balance_loss(even)) == pytest.approx(1.0)
+    one = torch.tensor([[0.7, 0.1, 0.1, 0.1]]).expand(8, 4)
+    assert float(balance_loss(one)) == pytest.approx(4 * 0.7)
+    options = {"load_balance": 0.5, "perturb_router": False, "router_dropout": 0.0}
+    for method in ("multimask", "smop"):
+        model = adapted(method, options)
+        output, tested = model.train()(*batch()), model.eval()(*batch())
+        assert tested.auxiliary is None and output.auxiliary is not None
+        assert torch.allclose(output.auxiliary, 0.5 * balance_loss(output.route_probs))
+        assert torch.allclose(output.loss, tested.loss + output.auxiliary, atol=1e-6)
+        output.auxiliary.backward()
+        assert model.method.router.weight.grad.abs().max() > 0

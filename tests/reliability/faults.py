@@ -26,17 +26,22 @@ SERVER.set_forkserver_preload(["torch", "mmpt.training.run", "mmpt.cli"])
 
 @dataclass
 class Bomb:
-    """What befalls a child at the n-th event (from 0) of a kind: it gets a signal. The kind ``none`` only counts."""
+    """What befalls a child at the n-th event (from 0) of a kind. The kind ``none`` only counts."""
 
     kind: str = "none"
     number: int = 0
     signal: int = signal.SIGKILL
     rank: int = 0  # -1: each
+    error: int = 0  # in place of the signal: from then on each event of the kind fails with this error of the system
+    seconds: float = 0.0  # each event takes so much longer
     seen: Counter[str] = field(default_factory=Counter)
 
     def event(self, kind: str) -> None:
         self.seen[kind] += 1
-        if kind == self.kind and self.seen[kind] == self.number + 1:
+        time.sleep(self.seconds)
+        if kind == self.kind and self.error and self.seen[kind] > self.number:
+            raise OSError(self.error, os.strerror(self.error))
+        if kind == self.kind and not self.error and self.seen[kind] == self.number + 1:
             os.kill(os.getpid(), self.signal)
 
 
@@ -121,7 +126,7 @@ def command(root: Path, words: list[str], bomb: Bomb | None = None, ranks: int =
     for rank in range(ranks):
         world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank}
         environment = {name: str(value) for name, value in world.items()} if ranks > 1 else {}
-        mine = bomb if bomb is not None and rank in (bomb.rank, -1) else None
+        mine = bomb if bomb is not None and bomb.rank in (rank, -1) else None
         child = SERVER.Process(target=_child, args=(root, words, mine, {**os.environ, **environment}))
         child.start()
         children.append(child)

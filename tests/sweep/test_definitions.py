@@ -18,7 +18,7 @@ from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.plan import plan_sweep
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
-COUNTS = {"ablate": 30, "compare": 15, "paper": 90, "tune": 30}
+COUNTS = {"ablate": 30, "compare": 108, "improve": 90, "paper": 90, "rates": 48, "tune": 30}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_one_short_command_counts_its_trials(name: str) -> None:
 
 
 def test_words_of_the_command_replace_those_of_the_definition() -> None:
-    line = read_command_line(["sweep=compare", "method=smop", "seed=1,2", "task=rte,cb"], CONF)
+    line = read_command_line(["sweep=compare", "setting=compare/smop", "seed=1,2", "task=rte,cb"], CONF)
     assert plan_sweep(line, CONF).total == 4
     assert plan_sweep(read_command_line(["sweep=ablate", "seed=5"], CONF), CONF).total == 10
 

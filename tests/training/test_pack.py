@@ -79,7 +79,17 @@ def test_methods_that_the_encoder_or_their_own_attention_needs_have_no_table() -
         return table(check(compose(list(words), conf)))
 
     assert seats("method=prefix") is not None
-    alone = ("prefix method.gate=true", "multimask method.gate=true", "ptuning", "residual", "dept", "ia3", "lora")
+    alone = (
+        "prefix method.gate=true",
+        "multimask method.gate=true",
+        "apt",
+        "mept",
+        "ptuning",
+        "residual",
+        "dept",
+        "ia3",
+        "lora",
+    )
     assert [seats(*f"method={words}".split()) for words in alone] == [None] * len(alone)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of backbones, one file each: encoder-decoders, and what follows."""
+"""The kinds of backbones, one file each: encoder-decoders, and encoders with a classification head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 CLASSES: dict[str, str] = {  # the module of a kind has the kind's name
     "seq2seq": "EncoderDecoder",
     "causal": "DecoderOnly",
+    "encoder": "EncoderClassifier",
 }
 
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.data.collate import IGNORED, TextToText
-from mmpt.methods.base import Contribution
+from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models import absorb
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
-from mmpt.models.encoder import lower, upper
+from mmpt.models.encoder import lower, prompted, upper
 from mmpt.models.inject import Injection
 from mmpt.models.loss import only_labelled, row_losses
 
@@ -36,8 +37,29 @@ class EncoderDecoder(AdaptedModel):
     def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
         refuse_positions(self.backbone, embeddings.shape[1])
-        encoder = self.backbone.get_encoder()
-        states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        if (prompts := contribution.layer_prompts) is None:
+            return Encoded(self._encoder_output(embeddings, mask), mask, contribution)
+        text, room = mask, (0, 0, prompts.tokens, 0)  # which the first layer's prompt takes
+        embeddings, mask = F.pad(embeddings, room), F.pad(mask, (prompts.tokens, 0), value=1)
+        with prompted(self.backbone, prompts, text):
+            states = self._encoder_output(embeddings, mask)
+        return Encoded(states, mask, prompts.finish(contribution))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """See the base class."""
+        if not self.method.reads_encoder:
+            return super().encode(input_ids, attention_mask)
+        self.injection.set({})
+        return self._behind(self._encoder_output(embed(self.backbone, input_ids), attention_mask), attention_mask)
+
+    def _encoder_output(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self.backbone.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return states
+
+    def _behind(self, states: Tensor, mask: Tensor) -> Encoded:
+        """A batch of the encoder's output (B, T, d), which the method reads."""
+        contribution: Contribution = self.method(mean_embedding(states, mask))
+        self.injection.set(contribution.prefixes)
         return Encoded(states, mask, contribution)
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -49,6 +71,8 @@ class EncoderDecoder(AdaptedModel):
 
     def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
         """See the base class."""
+        if self.method.reads_encoder:  # all of the encoder is constant then
+            return self._behind(states, attention_mask)
         contribution = self.contribute(means)
         layers = self.method.frontier.layers
         assert layers is not None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from mmpt.errors import ConfigError
+from mmpt.untrusted import one_line
 
 Say = Callable[[str], None]
 
@@ -127,7 +128,7 @@ class Loggers:
         except Exception as error:  # each backend has errors of its own, and none may stop a run
             if (logger.label, what) not in self._complained:
                 self._complained.add((logger.label, what))
-                line = " ".join(str(error).split())[:200]
+                line = one_line(error)[:200]
                 self._say(f"{logger.label}: {what} failed ({type(error).__name__}: {line}); the run goes on")
             return False
         return True

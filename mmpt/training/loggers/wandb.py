@@ -19,6 +19,7 @@ from mmpt.errors import ConfigError
 from mmpt.training.files import write_text
 from mmpt.training.loggers.base import Say
 from mmpt.training.loggers.draw import draw_masks
+from mmpt.untrusted import one_line
 
 Mode = Literal["online", "offline"]
 
@@ -144,7 +145,7 @@ def _init(mode: Mode, arguments: dict[str, Any], say: Say) -> Any:
         try:
             return begin("online")
         except Exception as error:
-            line = " ".join(str(error).split())[:200]
+            line = one_line(error)[:200]
             refused = re.search(r"\b401\b|API key", line)
             what = f"{server_url()} refuses the API key" if refused else "can't log online"
             say(f"W&B: {what} ({line}); {_upload_hint(Path(arguments['dir']))}")
@@ -161,7 +162,10 @@ def _run_id(directory: Path) -> str:
     path = directory / "wandb" / "run_id"
     if not path.exists():
         write_text(path, secrets.token_hex(4))
-    return path.read_text(encoding="utf-8")
+    found = path.read_text(encoding="utf-8")
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) is None:  # W&B makes a path and an address of it
+        raise ConfigError(f"{path} holds no id of a W&B run; delete it, and the run gets a new one")
+    return found
 
 
 def server_url() -> str:

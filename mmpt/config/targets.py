@@ -1,0 +1,87 @@
+"""What a configuration may have constructed: Hydra makes objects of names, and only ours may be named.
+
+A folder given by ``--config-dir`` may come from elsewhere, and words may come from a sweep's server: docs/security.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+
+from mmpt.untrusted import one_line, parse_yaml
+
+TARGETS = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.mmpt_optuna.OptunaSweeper",
+    "hydra_plugins.mmpt_pack.PackLauncher",
+    "hydra_plugins.mmpt_ray.RayLauncher",
+)
+_LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")
+_NAMES = {"_target_": TARGETS, "()": (), "class": _LOGGING}  # what Hydra and Python's logging construct objects of
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """Look for objects that the files of a configuration folder would have made.
+
+    Args:
+        folder: Of ``--config-dir``.
+
+    Returns:
+        One line a finding. A file that is no YAML is Hydra's to tell.
+    """
+    found: list[str] = []
+    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+        try:
+            content = parse_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+        except ValueError as error:
+            found.append(f"{path} can't be read: {one_line(error)}")
+            continue
+        found += [f"{path}: {text}" for text in _refused(content)]
+    return found
+
+
+def override_problems(override: Override) -> list[str]:
+    """Look for objects that a word of the command line would have made.
+
+    Args:
+        override: One parsed word.
+
+    Returns:
+        One line a finding.
+    """
+    key = str(override.key_or_group)
+    if key.startswith("hydra.searchpath"):
+        return ["hydra.searchpath can't be set; give a folder of configurations with --config-dir DIR"]
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    return [text for value in values for text in _refused({key.rpartition(".")[2]: value})]
+
+
+def _refused(content: Any) -> Iterator[str]:
+    """One line for each name of an object that isn't allowed; a node that YAML repeats is looked at once."""
+    waiting, seen = [content], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, Mapping | list):
+            continue
+        seen.add(id(node))
+        if isinstance(node, Mapping):
+            for name, allowed in _NAMES.items():
+                if name in node and node[name] not in allowed and not (name == "class" and not _named(node[name])):
+                    choice = f"allowed: {', '.join(allowed)}" if allowed else "it is never allowed"
+                    yield f"{name}={one_line(node[name])} would construct an object that isn't ours; {choice}"
+        waiting += node.values() if isinstance(node, Mapping) else node
+
+
+def _named(value: Any) -> bool:
+    """Whether ``class`` may name a Python class, and isn't a label or a column of a task."""
+    return isinstance(value, str) and "." in value

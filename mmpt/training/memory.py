@@ -1,0 +1,172 @@
+"""Memory: its peak, and what to do where it runs out. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmpt.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")  # of torch's CPU side
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on a CPU or GPU, asked for memory that isn't there."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def smaller(batch: int, accumulation: int) -> tuple[int, int] | None:
+    """Batch size and accumulation of the same product: half of the batch, or the next size below that divides it.
+
+    Returns:
+        Both, or None where a batch is one example already.
+    """
+    total = batch * accumulation
+    size = next((size for size in range(batch // 2, 0, -1) if total % size == 0), None)
+    return None if size is None else (size, total // size)
+
+
+def advise(error: BaseException, step: int, batch: int, accumulation: int, retry: str) -> TrainingError:
+    """Say what would fit.
+
+    Args:
+        error: Of whoever asked for memory.
+        step: The optimizer step, from 1.
+        batch: Examples at once.
+        accumulation: Batches of an optimizer step.
+        retry: What else helps.
+    """
+    fit = smaller(batch, accumulation)
+    if fit is None:
+        advice = "lower data.max_length, or take a smaller backbone or model.dtype=bfloat16"
+    else:
+        sizes = f"trainer.per_device_train_batch_size={fit[0]} trainer.gradient_accumulation_steps={fit[1]}"
+        advice = f"set {sizes} for the same losses{retry}"
+    return TrainingError(f"out of memory at step {step}, with {batch} examples at once ({_reason(error)}); {advice}")
+
+
+@contextlib.contextmanager
+def explained(batch: int) -> Iterator[None]:
+    """Say what would fit where an evaluation or the encoder pass runs out of memory.
+
+    Args:
+        batch: ``evaluation.batch_size``.
+
+    Raises:
+        TrainingError: In place of the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        advice = "lower data.max_length" if batch == 1 else f"set evaluation.batch_size={batch // 2}"
+        where = f"out of memory in an evaluation or the encoder pass, with {batch} examples at once"
+        raise TrainingError(f"{where} ({_reason(error)}); {advice}") from error
+
+
+class Pieces:
+    """Passes over a batch, in ever more pieces where memory runs out; a step's losses and gradients add up the same."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        """Begin with whole batches.
+
+        Args:
+            tell: Takes a line each time there are more.
+        """
+        self.count = 1
+        self._tell = tell
+
+    def run(self, one: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], module: nn.Module) -> Tensor:
+        """Forward and backward.
+
+        Args:
+            one: Does both for some rows of the batch, and returns their share of the loss.
+            batch: Tensors of B rows each.
+            module: Its gradients are put back before another try.
+
+        Returns:
+            The loss, ().
+
+        Raises:
+            Exception: Of ``one``; out of memory only where a single row doesn't fit.
+        """
+        rows = len(batch["labels"])
+        gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters() if p.requires_grad]
+        state = _random_state()
+        while True:
+            size = -(-rows // self.count)
+            try:
+                starts = range(0, rows, size)
+                return sum_of([one({name: value[at : at + size] for name, value in batch.items()}) for at in starts])
+            except Exception as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                reason = _reason(error)
+            self.count *= 2
+            self._tell(f"out of memory ({reason}); going on with {-(-rows // self.count)} examples at once, not {size}")
+            _put_back(module, gradients, state)
+
+
+def sum_of(losses: list[Tensor]) -> Tensor:
+    """The sum of one or more."""
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total + loss
+    return total
+
+
+def _random_state() -> list[Tensor]:
+    import torch
+
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def _put_back(module: nn.Module, gradients: list[Tensor | None], state: list[Tensor]) -> None:
+    import torch
+
+    for parameter, gradient in zip([p for p in module.parameters() if p.requires_grad], gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.clone()
+    gc.collect()
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.empty_cache()
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+def _reason(error: BaseException) -> str:
+    text = re.sub(r"^\[.*?\][ .]*", "", " ".join(str(error).split()))  # torch's file and line
+    return text.split(". ")[0][:160] or type(error).__name__
+
+
+def peak_memory() -> int:
+    """Peak bytes since :func:`reset_peak_memory`: of the GPU's allocator where there is one, else of this process."""
+    torch = sys.modules["torch"]
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of an earlier run in this process, where the system lets us."""
+    torch = sys.modules["torch"]
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,0 +1,141 @@
+"""What mmpt has stored and finds again: cache entries and ledgers of sweeps, with anything in them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from mmpt.cache.__main__ import main
+from mmpt.cache.directory import Damaged
+from mmpt.cache.entry import Draft, Mapped
+from mmpt.cache.store import Store
+from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.table import ranked
+from mmpt.sweep.trial import score
+from mmpt.sweep.watch import Watcher
+from mmpt.training.files import read_json, read_jsonl
+from mmpt.training.record import RunRecord, read_status
+from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
+from tests.report.builder import result
+
+KEY = "ab" * 32
+TENSORS = {"means": ("F32", (2, 3)), "states": ("F16", (5, 3))}
+CONTENT = bytes(range(54))  # 24 + 30
+
+
+def fill(draft: Draft) -> None:
+    for name, place in draft.places.items():
+        draft.put(name, 0, memoryview(CONTENT[: place.size]))
+
+
+def bytes_in(mapped: Mapped) -> bytes:
+    return b"".join(mapped.buffer[at.first : at.first + at.size] for at in mapped.places.values())
+
+
+@both(40, 1500)
+def test_cache_entries(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever lies there, what is fetched is what was computed, and the commands tell of it."""
+    store = Store(tmp_path, 1.0)
+    right = bytes_in(store.fetch(KEY, TENSORS, fill, {}, lambda _: None))
+    tensors, described = (store.path(KEY, suffix).read_bytes() for suffix in ("safetensors", "json"))
+    length = int.from_bytes(tensors[:8], "little")
+    header = json.loads(tensors[8 : 8 + length])
+
+    def lie(content: Any) -> bytes:
+        text = as_json(content)
+        return len(text).to_bytes(8, "little") + text + tensors[8 + length :]
+
+    def holds(blob: bytes, description: bytes, signed: bool) -> None:
+        store.path(KEY, "safetensors").write_bytes(blob)
+        if signed:
+            description = json.dumps({"sha256": hashlib.sha256(blob).hexdigest(), "bytes": len(blob)}).encode()
+        store.path(KEY, "json").write_bytes(description)
+        with contextlib.suppress(Damaged):
+            store.open(KEY)
+        assert main(["list", "--dir", str(tmp_path)]) == 0
+        assert main(["list", "--json", "--dir", str(tmp_path)]) == 0
+        assert main(["verify", "--dir", str(tmp_path)]) in (0, 1)
+        told = capsys.readouterr()
+        assert "\x1b" not in told.out and not told.err
+        if not signed:  # who can write both files can write any values: docs/security.md
+            assert bytes_in(store.fetch(KEY, TENSORS, fill, {}, lambda _: None)) == right
+        else:
+            fetched = store.fetch(KEY, TENSORS, fill, {}, lambda _: None)
+            assert {name: (at.kind, at.shape) for name, at in fetched.places.items()} == TENSORS
+
+    blobs = st.one_of(spoilt_bytes(tensors), spoilt_values(header).map(lie), st.just(b""))
+    descriptions = st.one_of(st.just(described), spoilt_json(json.loads(described)))
+    check(cases, holds, blobs, descriptions, st.booleans())
+
+
+@both(40, 1500)
+def test_ledgers(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path)
+    done = dataclasses.asdict(Outcome(0, "method=prefix seed=1", "done", directory="runs/x", result=result()))
+
+    def holds(lines: list[bytes]) -> None:
+        ledger.path.write_bytes(b"".join(line + b"\n" for line in lines))
+        for outcome in ledger.read():
+            assert isinstance(outcome.number, int) and isinstance(outcome.overrides, str)
+            score(outcome)
+        ranked(list(ledger.ended().values()))
+        watcher = Watcher(ledger, 2)
+        watcher.poll()
+        watcher.lost()
+        watcher.summary()
+        told = capsys.readouterr()
+        assert "\x1b" not in told.out + told.err
+
+    check(cases, holds, st.lists(spoilt_json(done), max_size=3))
+
+
+@both(40, 1500)
+def test_status_and_metrics(cases: int, tmp_path: Path) -> None:
+    """A run directory opens, as new, done or to go on with, or one error of ours says why not."""
+    from mmpt.errors import RunError
+
+    status = {"status": "running", "config_fingerprint": "f", "pid": 1, "host": "h", "error": {"type": "x"}}
+
+    def holds(spoilt: bytes, lines: bytes) -> None:
+        (tmp_path / "status.json").write_bytes(spoilt)
+        (tmp_path / "metrics.jsonl").write_bytes(lines)
+        (tmp_path / "result.json").write_bytes(spoilt)
+        found = read_status(tmp_path, "f")
+        assert found is None or isinstance(found["status"], str)
+        for read in (lambda: read_json(tmp_path / "status.json"), lambda: list(read_jsonl(tmp_path / "metrics.jsonl"))):
+            with contextlib.suppress(RunError):
+                read()
+        try:
+            record = RunRecord.open(tmp_path, resolved={"seed": 1}, fingerprint="f")
+            record.truncate_metrics(3)
+            record.interrupt()
+        except RunError as error:
+            assert str(tmp_path) in str(error)
+        assert not list(tmp_path.glob(".*.tmp"))
+
+    line = {"step": 3, "time": 1.0, "train/loss": 2.0}
+    lines = st.lists(st.one_of(spoilt_json(line), st.just(as_json(line))), max_size=3).map(b"\n".join)
+    check(cases, holds, st.one_of(st.just(as_json(status)), spoilt_json(status)), lines)
+
+
+@pytest.mark.slow
+def test_names_of_runs() -> None:
+    """A run directory is one folder below run.root, whatever its task is called."""
+    from mmpt.config.schema import Config, MethodConfig, ModelConfig, RunConfig, TaskConfig
+    from mmpt.training.run import run_directory
+
+    def holds(task: str, model: str) -> None:
+        parts: dict[str, Any] = dict.fromkeys(("optimizer", "scheduler", "data", "evaluation", "logger"))
+        config = Config(
+            TaskConfig(task, "{a}"), MethodConfig("prefix"), ModelConfig(model), run=RunConfig(None, "root"), **parts
+        )
+        assert run_directory(config, "0" * 64).parent == Path("root")
+
+    check(300, holds, TEXTS, TEXTS)

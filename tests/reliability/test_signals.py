@@ -1,0 +1,134 @@
+"""SIGTERM and SIGINT: a checkpoint, status ``interrupted``, the usual exit code; then the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.faults import Bomb, command, figures
+from tests.reliability.test_resume import SMALL, said, undisturbed, words
+
+ROOT = Path(__file__).parents[2]
+STEPS = 15  # of the whole run
+
+
+def status(directory: Path) -> str:
+    return str(json.loads((directory / "status.json").read_text(encoding="utf-8"))["status"])
+
+
+def checkpoints(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("checkpoints/*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return undisturbed(tmp_path_factory.mktemp("whole"))[0]
+
+
+def test_sigterm_in_a_step_ends_behind_its_checkpoint(tmp_path: Path, whole: dict[str, object]) -> None:
+    bomb = Bomb("step", 12, signal.SIGTERM)  # two events a step: in the seventh
+    assert command(tmp_path, words(tmp_path, "hit"), bomb) == [143], said(tmp_path)
+    assert status(tmp_path / "hit") == "interrupted"
+    assert "checkpoint-7" in checkpoints(tmp_path / "hit")
+    assert "the same command goes on from step 7" in said(tmp_path)
+    assert command(tmp_path, words(tmp_path, "hit")) == [0]
+    assert figures(tmp_path / "hit") == whole
+
+
+def test_sigint_in_an_evaluation_loses_no_step_and_no_evaluation(tmp_path: Path, whole: dict[str, object]) -> None:
+    bomb = Bomb("evaluation", 1, signal.SIGINT)  # in its second batch
+    assert command(tmp_path, words(tmp_path, "hit"), bomb) == [130], said(tmp_path)
+    assert status(tmp_path / "hit") == "interrupted"
+    assert checkpoints(tmp_path / "hit") == ["checkpoint-5"]
+    again = Bomb("step", 0, signal.SIGKILL)  # behind that evaluation, whose line must not come twice
+    assert command(tmp_path, words(tmp_path, "hit"), again) == [-9]
+    assert command(tmp_path, words(tmp_path, "hit")) == [0]
+    assert figures(tmp_path / "hit") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(0, 24, 3))
+@pytest.mark.parametrize("kind", ["step", "evaluation", "encoder", "checkpoint", "cache"])
+def test_at_any_moment(tmp_path: Path, whole: dict[str, object], kind: str, number: int) -> None:
+    sent = signal.SIGTERM if number % 2 else signal.SIGINT
+    for times in range(2):
+        codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, number + times, sent))
+        assert codes in ([128 + sent], [0]), said(tmp_path)
+    assert command(tmp_path, words(tmp_path, "hit")) == [0]
+    assert figures(tmp_path / "hit") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "number", "rank", "step"), [("step", 7, 0, 4), ("step", 12, 1, 7), ("evaluation", 1, -1, 3)]
+)
+def test_two_ranks_stop_together(tmp_path: Path, kind: str, number: int, rank: int, step: int) -> None:
+    """Whichever of them the signal reaches, and where it reaches both."""
+    whole, _ = undisturbed(tmp_path, ranks=2)
+    codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, number, signal.SIGTERM, rank), ranks=2)
+    assert codes == [143, 143], said(tmp_path)
+    assert status(tmp_path / "hit") == "interrupted"
+    assert f"from step {step}; run directory: {tmp_path / 'hit'}" in said(tmp_path)
+    assert command(tmp_path, words(tmp_path, "hit"), ranks=2) == [0, 0]
+    assert figures(tmp_path / "hit") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "pack"])
+def test_a_sweep_stops_and_goes_on(tmp_path: Path, launcher: str) -> None:
+    def sweep(name: str, bomb: Bomb | None = None) -> list[int]:
+        words = [*SMALL, "logger=none", "-m", "seed=1,2,3", f"run.root={tmp_path / name}", f"hydra/launcher={launcher}"]
+        words += ["trainer.max_steps=9", "trainer.per_device_train_batch_size=8", "trainer.logging_steps=2"]
+        return command(tmp_path, words, bomb)
+
+    assert sweep("whole") == [0], said(tmp_path)
+    assert sweep("hit", Bomb("step", 8, signal.SIGTERM)) == [143] if launcher == "basic" else True
+    if launcher == "pack":  # its steps are passes of all trials
+        assert sweep("hit", Bomb("evaluation", 2, signal.SIGTERM)) == [143]
+    assert "the same command goes on" in said(tmp_path)
+    begun = list((tmp_path / "hit").glob("rte-*"))
+    assert {status(path) for path in begun} == {"interrupted"}
+    assert len(begun) == (1 if launcher == "basic" else 3)  # no further trial has begun
+    assert all(checkpoints(path) for path in begun)
+    assert sweep("hit") == [0]
+    for path in (tmp_path / "whole").glob("rte-*"):
+        found, expected = figures(tmp_path / "hit" / path.name), figures(path)
+        if launcher == "basic":
+            assert found == expected
+        else:  # other trials may share a pass than before: all is the same but for rounding
+            assert len(found["metrics"]) == len(expected["metrics"])
+            for line, other in zip(found["metrics"], expected["metrics"], strict=True):
+                assert line == pytest.approx(other, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="needs the extra slurm: pip install -e '.[slurm]'")
+def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path) -> None:
+    """submitit's local engine treats USR2 as Slurm's does: the job saves itself, ends, and is started again."""
+    shared = [*SMALL, "logger=none", "trainer.num_train_epochs=60", "trainer.per_device_train_batch_size=8"]
+    line = [sys.executable, str(ROOT / "train.py"), "-m", *shared, f"run.root={tmp_path / 'hit'}", "seed=1,2"]
+    line += ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    path = None
+    while path is None and process.poll() is None:
+        path = next((tmp_path / "hit").glob("rte-*s1-*/checkpoints/checkpoint-*"), None)
+        time.sleep(0.02)
+    assert path is not None, process.communicate()[0]
+    job = int(json.loads((path.parents[1] / "status.json").read_text(encoding="utf-8"))["pid"])
+    os.kill(job, signal.SIGUSR2)
+    told, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, told
+    starts = [log.read_text(encoding="utf-8") for log in (tmp_path / "hit").glob(".submitit/*/*_log.out")]
+    assert sorted(text.count("Starting with JobEnvironment") for text in starts) == [1, 2]
+    log = next((tmp_path / "hit").glob(".sweeps/*/0.log")).read_text(encoding="utf-8")
+    assert "interrupted; the same command goes on from step" in log and "going on with an interrupted run" in log
+    assert command(tmp_path, [*shared, f"run.dir={tmp_path / 'whole'}"]) == [0]
+    assert figures(path.parents[1]) == figures(tmp_path / "whole")

@@ -1,0 +1,99 @@
+"""docs/own_method.md, run as it stands, and what a method file can't do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli import main
+from mmpt.config.check import find_problems
+from mmpt.methods.options import options_of
+from mmpt.methods.options.own import FOLDERS, add_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = ["task=rte", "logger=none", "--cfg", "job"]
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/own_method.md").read_text(encoding="utf-8"), re.S)
+    return str(found)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example's folder."""
+    monkeypatch.setenv(FOLDERS, "")
+    place = tmp_path / "mine" / "method"
+    place.mkdir(parents=True)
+    for language, suffix in (("python", "py"), ("yaml", "yaml")):
+        (place / f"low_rank_prompt.{suffix}").write_text(block(language), encoding="utf-8")
+    return place
+
+
+def test_the_example_trains_and_predicts(folder: Path) -> None:
+    directory = folder.parents[1]
+    (directory / "train.py").symlink_to(ROOT / "train.py")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    shell = ["bash", "-euo", "pipefail", "-c", block("bash")]
+    done = subprocess.run(shell, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((directory / "runs/low_rank/result.json").read_text(encoding="utf-8"))
+    assert result["method"] == "low_rank_prompt" and result["steps"] == 6
+    assert result["parameters"]["groups"] == {"factors": 2 * (10 + 128)}
+    assert json.loads(done.stdout.strip().splitlines()[-1])["prediction"] in ("entailment", "not_entailment")
+
+
+def test_its_options_are_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config-dir", str(folder.parent), "method=low_rank_prompt"]
+    assert main([*words, *SHOWN]) == 0
+    assert main([*words, "method.rank=11", *SHOWN]) == 2
+    assert "method.rank=11 must lie from 1 to method.num_virtual_tokens=10" in capsys.readouterr().err
+    assert main([*words, "method.rnak=2", *SHOWN]) == 2
+    assert 'did you mean "rank"' in capsys.readouterr().err
+
+
+def test_a_configuration_alone_executes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it says as a name: only files in folders that the user named are ever read."""
+    touched = folder / "touched"
+    (folder / "evil.py").write_text(f"open({str(touched)!r}, 'w')", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    names = ["evil", "method.evil", "../method/evil", str(folder / "evil"), "os", "mmpt.cli", "", 3, ["evil"]]
+    for name in names:
+        for extra in ({}, {"module": "evil", "_target_": "evil.run", "path": str(folder / "evil.py")}):
+            problems = find_problems({"method": {"name": name, **extra}})
+            assert any("is unknown" in text for _, text in problems), name
+    assert not touched.exists()
+    add_folder(folder)
+    for name in names[1:]:
+        assert any("is unknown" in text for _, text in find_problems({"method": {"name": name}})), name
+    assert not touched.exists()
+    assert any("must set OPTIONS" in text for _, text in find_problems({"method": {"name": "evil"}}))
+    assert touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("import nothing_like_this", "can't be imported: ModuleNotFoundError"),
+        ("OPTIONS = int", "must set OPTIONS"),
+        ("from mmpt.methods.options import Prompt\nOPTIONS = Prompt", "must set METHOD"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(text: str, word: str, folder: Path) -> None:
+    add_folder(folder)
+    (folder / "mistaken.py").write_text(text, encoding="utf-8")
+    (found,) = [text for key, text in find_problems({"method": {"name": "mistaken"}}) if key == "method.name"]
+    assert word in found and str(folder / "mistaken.py") in found
+
+
+def test_names_of_ours_cannot_be_taken(folder: Path) -> None:
+    add_folder(folder)
+    (folder / "prefix.py").write_text("raise SystemExit", encoding="utf-8")
+    assert options_of("prefix") is not None

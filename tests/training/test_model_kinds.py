@@ -1,0 +1,155 @@
+"""Whole runs on other architectures than T5, from a directory whose kind is found out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import mmpt
+from mmpt.bundled import MODEL_DIR
+from mmpt.cli import main
+from mmpt.config.check import check
+from mmpt.config.compose import compose
+from mmpt.data.collate import Continuation
+from mmpt.data.sources import load_splits
+from mmpt.data.tasks import Task
+from mmpt.errors import DataError
+from tests.tiny import backbone
+
+CONF = Path(__file__).parents[2] / "conf"
+SMALL = ["data.limit_train=48", "data.limit_validation=16", "data.limit_test=16", "logger=none", "model=local"]
+SHORT = [
+    *SMALL,
+    "trainer.max_steps=4",
+    "trainer.eval_strategy=steps",
+    "trainer.eval_steps=2",
+    "evaluation.bootstrap=50",
+]
+POSITIONS = {"gpt2": {"n_positions": 320}}
+
+
+def directory_of(model_type: str, root: Path) -> Path:
+    """A tiny checkpoint with the bundled tokenizer, as save_pretrained writes it."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    shape = POSITIONS.get(model_type, {"max_position_embeddings": 320})
+    model = backbone(model_type, vocab_size=len(tokenizer), **shape).model
+    model.config._attn_implementation = "sdpa"
+    place = root / f"tiny-{model_type}"
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+def run(place: Path, directory: Path, *words: str) -> dict[str, Any]:
+    assert main([f"run.dir='{directory}'", *SHORT, f"model.path='{place}'", *words]) == 0
+    return json.loads((directory / "result.json").read_text(encoding="utf-8"))
+
+
+def predictions(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+ATTENTION = {"gemma2": ["model.attention=eager"]}
+FAST = ["llama"]
+SLOW = ["bart", "pegasus", "gpt2", "opt", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"]
+
+
+@pytest.mark.parametrize("model_type", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_a_run_trains_ranks_generates_and_is_loaded_to_the_bit(
+    model_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, directory = directory_of(model_type, tmp_path), tmp_path / "run"
+    words = ["evaluation.decoding=[ranking,generation]", "evaluation.max_new_tokens=4", *ATTENTION.get(model_type, [])]
+    result = run(place, directory, *words)
+    assert {"validation", "test", "validation_generation", "test_generation"} <= set(result["scores"])
+    stated = json.loads((directory / "adapter" / "adapter.json").read_text(encoding="utf-8"))
+    assert stated["backbone"]["architecture"] == model_type
+    seq2seq = model_type in ("bart", "pegasus")
+    assert stated["method"]["options"]["sites"] == (["decoder", "cross"] if seq2seq else ["self"])
+    told = capsys.readouterr().out
+    assert ("encoder: ran once" in told) is seq2seq
+    assert ("a decoder-only model reads source and label together" in told) is not seq2seq
+    config, loaded = check(compose([*SHORT, f"model.path='{place}'"], CONF)), mmpt.load(directory)
+    split = loaded.evaluator.prepare(load_splits(Task(config.task), config.data, config.seed).test)
+    found = loaded.evaluator.rows(split, loaded.evaluator.predict(loaded.model, split, "ranking"))
+    assert found == predictions(directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["smop", "dept", "lora", "ia3", "prefix", "full"])
+@pytest.mark.parametrize("model_type", ["bart", "gpt2", "gemma3_text"])
+def test_every_method_runs(model_type: str, method: str, tmp_path: Path) -> None:
+    run(directory_of(model_type, tmp_path), tmp_path / "run", f"method={method}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["t5", "bart", "qwen3"])
+def test_gradient_checkpointing_changes_no_step(model_type: str, tmp_path: Path) -> None:
+    place = MODEL_DIR if model_type == "t5" else directory_of(model_type, tmp_path)
+    losses = []
+    for wish in ("true", "false"):
+        directory = tmp_path / wish
+        run(Path(place), directory, f"trainer.gradient_checkpointing={wish}", "trainer.logging_steps=1", "cache=off")
+        lines = map(json.loads, (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        losses.append([line["train/loss"] for line in lines if "train/loss" in line])
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_packs_stack_decoder_only_models(tmp_path: Path) -> None:
+    place = directory_of("llama", tmp_path)
+    sweep = [
+        *SMALL,
+        f"model.path='{place}'",
+        "trainer.max_steps=5",
+        "trainer.logging_steps=1",
+        "trainer.eval_strategy=no",
+    ]
+    sweep += ["method.num_virtual_tokens=10,5", "method.lr.prefix=0.01"]
+    found = {}
+    for name, words in (("pack", ["-m", "hydra/launcher=pack", "hydra.launcher.size=2"]), ("alone", ["-m"])):
+        assert main([*words, *sweep, f"run.root={tmp_path / name}"]) == 0
+        for path in sorted((tmp_path / name).glob("*/metrics.jsonl")):
+            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            found[name, path.parent.name] = [line["train/loss"] for line in lines if "train/loss" in line]
+    names = {run for _, run in found}
+    assert len(names) == 2
+    for name in names:
+        assert found["pack", name] == pytest.approx(found["alone", name], abs=1e-4)
+
+
+def test_sites_that_the_directory_has_not_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    words = [*SMALL, f"model.path='{tmp_path}'", f"run.dir='{tmp_path / 'run'}'"]
+    assert main([*words, "method.sites=[decoder]"]) != 0
+    assert "gpt2 models have no decoder attention; their sites are self" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
+    assert main(words) != 0
+    assert "'deberta-v2' models can't be injected: its attention doesn't go through" in capsys.readouterr().err
+
+
+def test_a_label_goes_on_with_the_text_after_a_space() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    task = Task(check(compose(["model=bundled"], CONF)).task)
+    reading = Continuation(task, tokenizer, 64)
+    assert [tokenizer.decode(ids[:-1]).strip() for ids in reading.candidates] == list(task.words)
+    assert all(ids[-1] == tokenizer.eos_token_id for ids in reading.candidates)
+    whole = tokenizer("a entailment", add_special_tokens=False)["input_ids"]
+    assert reading.target("entailment", tokenizer)[:-1] == whole[1:]
+
+
+def test_a_tokenizer_that_joins_a_label_to_the_text_is_refused() -> None:
+    class Joining:
+        eos_token_id = 1
+
+        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [len(text)]}
+
+    with pytest.raises(DataError, match='no border before "True"'):
+        Continuation.target(Continuation.__new__(Continuation), "True", Joining())  # type: ignore[arg-type]
