@@ -17,10 +17,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install docs demo test test-all lint check bench bench-quick clean
+.PHONY: help install install-locked demo test test-all lint check docs bench bench-quick lock audit sbom clean
 
 help:  ## print this help
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## make .venv and install mmpt with its test tools
 
@@ -31,6 +31,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --retries 1 --no-deps $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch "$@"
+
+# The CPU build of PyTorch comes from PyTorch's own index, whose hashes requirements.lock doesn't have: with it, PyTorch alone
+# is installed without one, and what only the CUDA build needs is left out. TORCH=torch==VERSION takes the locked build.
+LOCKED := $(if $(findstring +,$(TORCH)),awk '/^[a-z]/ { keep = !/^(torch|triton|nvidia-|cuda-)/ } keep',cat) requirements.lock
+install-locked:  ## make .venv from requirements.lock: a package with another hash is refused
+	[ -x $(PY) ] || "$(PYTHON)" -m venv "$(VENV)"
+	$(if $(findstring +,$(TORCH)),$(PY) -m pip install --quiet --retries 1 --no-deps --extra-index-url "$(TORCH_INDEX)" "$(TORCH)")
+	$(LOCKED) > "$(VENV)/locked.txt"
+	$(PY) -m pip install --quiet --require-hashes --no-deps -r "$(VENV)/locked.txt"
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch "$(VENV)/.installed"
 
 demo: install  ## train the default method on the bundled model and data
 	$(PY) train.py task=rte method=multimask
@@ -63,6 +74,26 @@ bench: install  ## every benchmark against peft, about an hour on 2 cores; write
 
 bench-quick: install  ## the main figures in minutes; the last line is one JSON object
 	@$(PY) -m benchmarks.quick
+
+# Tools about packages, apart from .venv: what they need is no part of what is audited.
+TOOLS := $(VENV)/tools
+TOOL := "$(TOOLS)/bin/python" -m
+$(TOOLS)/.installed: Makefile
+	"$(PYTHON)" -m venv "$(TOOLS)"
+	$(TOOL) pip install --quiet uv==0.13.9 pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch "$@"
+
+lock: $(TOOLS)/.installed  ## write requirements.lock: every package, with its hashes for Linux and macOS
+	$(TOOL) uv pip compile pyproject.toml --extra test -c constraints.txt --universal --python-version 3.11 \
+	  --default-index https://pypi.org/simple --generate-hashes --no-annotate --quiet \
+	  --custom-compile-command "make lock" -o requirements.lock
+
+# --strict: a package that the service doesn't tell about is an error, and not a clean bill of health
+audit: $(TOOLS)/.installed  ## look for known vulnerabilities of what requirements.lock names; needs pypi.org
+	$(TOOL) pip_audit --disable-pip --require-hashes --strict --progress-spinner off -r requirements.lock
+
+sbom: install $(TOOLS)/.installed  ## write sbom.json: what .venv holds, in CycloneDX's format
+	$(TOOL) cyclonedx_py environment $(PY) --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 clean:  ## remove .venv and tool caches; runs/ stays
 	rm -rf "$(VENV)" .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -53,12 +53,15 @@ def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
         AdapterError: The adapter is no plain prefix of a decoder-only model, or peft can't express it.
         ModelError: The backbone can't be loaded.
     """
-    from mmpt.predictor import load
+    from mmpt.predictor import join
 
-    loaded = load(directory, model=model)
-    tensor = prefix_tensor(loaded.backbone, loaded.model, str(directory))
-    stated = read_adapter(directory).description["backbone"]
-    shape = loaded.model.injection.shapes["self"]
+    adapter = read_adapter(directory)
+    stated = adapter.description.get("backbone")
+    if not isinstance(stated, dict):
+        raise AdapterError(f"{directory}: adapter.json names no backbone; it isn't one of a run")
+    backbone, built = join(adapter, directory, model=model)
+    tensor = prefix_tensor(backbone, built, str(directory))
+    shape = built.injection.shapes["self"]
     write_prefix(target, tensor, shape.layers, shape.heads, peft_base(stated))
 
 

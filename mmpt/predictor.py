@@ -84,14 +84,34 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path)
     task = Task(stated_task)
-    backbone = _backbone(adapter, path, model, task.outputs)
+    backbone, built = join(adapter, path, model=model, classes=task.outputs)
     try:
         evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
-        adapted = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+    except MmptError as error:
+        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    return Predictor(backbone, built, evaluator)
+
+
+def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2) -> tuple[Backbone, AdaptedModel]:
+    """An adapter on its backbone.
+
+    Args:
+        adapter: What :func:`mmpt.models.adapter.read_adapter` gave.
+        path: How to call it in an error.
+        model: Another place of the backbone.
+        classes: Outputs of the backbone's head, where it has one.
+
+    Raises:
+        AdapterError: As of :func:`load`.
+        ModelError: The backbone can't be loaded.
+    """
+    backbone = _backbone(adapter, path, model, classes)
+    try:
+        built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
     except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
-    load_state(adapted.method, adapter.state, str(path))
-    return Predictor(backbone, adapted, evaluator)
+    load_state(built.method, adapter.state, str(path))
+    return backbone, built.eval()
 
 
 def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
@@ -115,7 +135,7 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone and backbone.kind != "encoder":  # whose head is the adapter's
+        if not alone and backbone.kind != "encoder":  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,22 @@ def test_a_checkpoint_from_elsewhere(file: str, tmp_path: Path, canary: Path) ->
         with pytest.raises(RunError, match="is damaged or from elsewhere"):
             run_experiment(config, plain(config))
     assert not canary.exists()
+
+
+def test_every_requirement_is_locked_with_hashes() -> None:
+    """The lock has the versions of constraints.txt, all that the project asks for, and hashes for each."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    exact = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if not line.startswith("#")}
+    blocks = re.split(r"^(?=[a-z0-9])", (ROOT / "requirements.lock").read_text(encoding="utf-8"), flags=re.M)[1:]
+    locked = {}
+    for block in blocks:
+        name, version = re.match(r"([\w.-]+)==([^\s;]+)", block).groups()  # type: ignore[union-attr]
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), name
+        locked[canonicalize_name(name)] = version
+    assert {name: version for name, version in locked.items() if exact.get(name, version) != version} == {}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        assert canonicalize_name(Requirement(text).name) in locked, f"{text}: run make lock"

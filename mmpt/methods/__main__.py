@@ -50,7 +50,7 @@ def main() -> None:
 
 def _backbone() -> nn.Module:
     model: nn.Module = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", **T5_BASE))
-    return model
+    return model.requires_grad_(False)
 
 
 def _row(name: str, total: int) -> list[str]:

@@ -38,8 +38,8 @@ class Layout:
         """
         layers = shape.layers
         self.shape = shape
-        self.positioned, self.shifts = name == "paper", name == "peft"
         self.granularity, self.temperature = granularity, temperature
+        self.positioned, self.shifts = name == "paper", name == "peft"
         if self.positioned:
             self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
             self.columns = paper.mask_columns(layers)

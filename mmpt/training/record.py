@@ -335,7 +335,7 @@ def lives(status: Mapping[str, Any]) -> bool:
 def is_busy(directory: Path) -> bool:
     """Whether a process is at the run in a directory, as its status says; no lock is touched."""
     try:
-        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
+        status = parse_json((directory / "status.json").read_text(encoding="utf-8"))
         return status["status"] == "running" and lives(status)
     except (OSError, ValueError, KeyError, TypeError):
         return False

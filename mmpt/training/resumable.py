@@ -98,6 +98,8 @@ class ResumableTrainer(Trainer):
             if self.args.should_save:
                 self._save_state(draft, target)
                 _replace(draft, target)
+                if self.args.push_to_hub:
+                    self._push_from_checkpoint(str(target))
                 limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
                 rotate_checkpoints(str(target.parent), limit, best, use_mtime=True)
         except (OSError, RuntimeError, RunError) as error:

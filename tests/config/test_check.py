@@ -10,6 +10,7 @@ import pytest
 from mmpt.cli import CONF
 from mmpt.config.check import check
 from mmpt.config.compose import compose
+from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.config.trainer_fields import training_arguments
 from mmpt.errors import ConfigError
@@ -35,7 +36,10 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),
     (["trainer.learning_rate=1"], ["trainer.learning_rate can't be set", "method.lr"]),
     (["trainer.seed=1"], ["trainer.seed can't be set", "set seed"]),
-    (["method=multmask"], ["method=multmask isn't there", "choose from: dept, full, ia3", 'did you mean "multimask"?']),
+    (
+        ["method=multmask"],
+        ["method=multmask isn't there", "choose from: apt, dept, full, ia3", 'did you mean "multimask"?'],
+    ),
     (["method=dept", "data.max_length=300"], ["method.max_length=256", "set method.max_length=300"]),
     (["method=dept", "method.alpha=0"], ["method.alpha=0.0 must be positive"]),
     (["task=null"], ["task=null isn't there"]),
@@ -52,6 +56,11 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["method.layout=paper"], ["method.layout=paper", "method.sites=[decoder]"]),
     (["method.share_type=ad"], ["choose from: only, add, prepend, none", 'did you mean "add"?']),
     (["method.sites=[decodr]"], ["method.sites[0]", 'did you mean "decoder"?']),
+    (["method.lr.head=1"], ["method.lr.head has no effect with model.architecture=t5", "leave it out"]),
+    (["model=bert_base", "method.lr.head=0"], ["method.lr.head=0 must be a positive number"]),
+    (["model=bert_base", "evaluation.decoding=[generation]"], ["has a classification head and writes no text"]),
+    (["model=minilm", "model.path=no_such_package/model"], ["pip install -c constraints.txt no-such-package"]),
+    (["task.pair=[a]"], ["task.pair=['a'] names no field"]),
     (["method.lr.maks=1"], ["unknown key method.lr.maks", 'did you mean "masks"?']),
     (["~method.lr.masks"], ["method.lr.masks is missing"]),
     (["method.lr.masks=0"], ["method.lr.masks=0 must be a positive number"]),
@@ -71,6 +80,15 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["scheduler.name=linar"], ["scheduler.name=linar", 'did you mean "linear"?']),
     (["scheduler.warmup=1.5"], ["scheduler.warmup=1.5"]),
     (["data=local"], ["data=local needs data.dir"]),
+    (["model=local", "model.path=no/such/thing"], ["model.path=no/such/thing is no directory"]),
+    (["model=local", "model.path=nowhere"], ["model.path=nowhere is no directory"]),
+    (["method=prefix", "method.sites=[self]"], ["t5 models have no self attention", "encoder, decoder, cross"]),
+    (["model=gpt2", "method.sites=[cross]"], ["gpt2 models have no cross attention; their sites are self"]),
+    (["model=gpt2", "method=prefix", "method.layout=paper", "method.sites=[decoder]"], ["published code prefixes T5"]),
+    (["model.architecture=deberta-v2"], ["'deberta-v2' models can't be injected: its attention doesn't go through"]),
+    (["model=gemma_2_2b", "model.attention=sdpa"], ["caps its attention scores", "set model.attention=eager"]),
+    (["model.architecture=auto"], ["model.architecture=auto can't be found out with model.source=bundled"]),
+    (["method=ia3", "method.feedforward_modules=[wo]"], ["method.target_modules must be one too"]),
     (["data=local", "data.dir=/no/where"], ["data.dir=/no/where is no directory"]),
     (["data.dir=."], ["data.dir=. has no meaning with data=bundled; add data=local"]),
     (["data.max_length=0"], ["data.max_length=0 is too small"]),
@@ -133,6 +151,21 @@ def test_a_field_of_another_group_that_is_wrong_brings_no_false_findings(problem
 def test_a_directory_given_as_model_path_is_taken(model: str, tmp_path: Path, config_of: Callable[..., Config]) -> None:
     chosen = config_of(f"model={model}", f"model.path={tmp_path}").model
     assert (chosen.source, chosen.path, chosen.revision) == ("path", str(tmp_path), None)
+
+
+def test_a_local_model_is_a_directory_or_a_name_on_the_hub(tmp_path: Path, config_of: Callable[..., Config]) -> None:
+    named = config_of("model=local", "model.path=google/some-model", "method=prefix")
+    assert (named.model.source, named.model.architecture, named.method.options["sites"]) == ("hub", "auto", "auto")
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}', encoding="utf-8")
+    found = config_of("model=local", f"model.path={tmp_path}", "method=prefix")
+    assert (found.model.source, found.model.architecture, found.method.options["sites"]) == ("path", "opt", ["self"])
+
+
+def test_sites_follow_the_architecture(config_of: Callable[..., Config]) -> None:
+    sites = {name: config_of(f"model={name}", "method=prefix").method.options["sites"] for name in ("bundled", "gpt2")}
+    assert sites == {"bundled": ["decoder", "cross"], "gpt2": ["self"]}
+    spelt = config_of("method=prefix", "method.sites=[decoder,cross]")
+    assert run_fingerprint(spelt) == run_fingerprint(config_of("method=prefix"))
 
 
 def test_options_left_out_are_filled_in() -> None:

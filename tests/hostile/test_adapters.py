@@ -69,7 +69,7 @@ def again(config: ModelConfig) -> Backbone:
     return load_backbone(config)
 
 
-@both(25, 1200)
+@both(15, 1200)
 def test_descriptions(cases: int, whole: Path, tmp_path: Path) -> None:
     content = json.loads((whole / DESCRIPTION).read_bytes())
     (tmp_path / WEIGHTS).write_bytes((whole / WEIGHTS).read_bytes())

@@ -39,7 +39,7 @@ def bytes_in(mapped: Mapped) -> bytes:
     return b"".join(mapped.buffer[at.first : at.first + at.size] for at in mapped.places.values())
 
 
-@both(40, 1500)
+@both(25, 1500)
 def test_cache_entries(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever lies there, what is fetched is what was computed, and the commands tell of it."""
     store = Store(tmp_path, 1.0)

@@ -12,8 +12,9 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.architectures import ARCHITECTURES, REFUSED, architecture_of
 from mmpt.models.checkpointing import checkpoint_layers
+from mmpt.models.recorder import VocabularyRecorder
 from tests.methods.test_all import opened
-from tests.tiny import SHAPES, adapted, backbone, batch
+from tests.tiny import SHAPES, Vocabulary, adapted, backbone, batch
 
 SEQ2SEQ = ["bart", "pegasus"]
 CAUSAL = [name for name, row in ARCHITECTURES.items() if row.kind == "causal"]
@@ -216,6 +217,40 @@ def test_initialisation_takes_the_keys_and_values_of_a_text(model_type: str) -> 
     other = adapted("prefix", {**options, "init_text": "bbb"}, model_type=model_type)
     for site, table in model.method.prefix.items():
         assert torch.isfinite(table).all() and not torch.allclose(table, other.method.prefix[site])
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_a_prompt_of_a_text_is_that_text_before_the_source(model_type: str) -> None:
+    """Scales of embeddings and positions are those of tokens: a prompt from a text changes nothing against its ids."""
+    model = model_of(model_type, "prompt", init="text", init_text="abc", num_virtual_tokens=3)
+    ids, mask, labels = batch()
+    text = torch.tensor(Vocabulary()("abc", add_special_tokens=False)["input_ids"]).expand(len(ids), -1)
+    plain = model_of(model_type, "lora")  # it starts as the backbone itself
+    wanted = logits(plain, torch.cat([text, ids], dim=1), torch.nn.functional.pad(mask, (3, 0), value=1), labels)
+    assert torch.allclose(logits(model, ids, mask, labels), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", *SEQ2SEQ])
+def test_cross_attention_starts_from_keys_of_the_encoders_output(model_type: str) -> None:
+    model: Any = adapted("prefix", {"sites": ["cross"]}, model_type=model_type).eval()
+    ids = torch.tensor([5, 9, 17])
+    key, value = VocabularyRecorder(model, Vocabulary()).keys_values(ids)["cross"]  # type: ignore[arg-type]
+    architecture, module = model.injection.architecture, model.injection.modules["cross"][-1]
+    with torch.no_grad():
+        states = model.backbone.get_encoder()(input_ids=ids.unsqueeze(0)).last_hidden_state[0]
+        for found, name in ((key[-1], architecture.key), (value[-1], architecture.value)):
+            wanted = module.get_submodule(name)(states).unflatten(-1, (3, 8)).transpose(0, 1)
+            assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_prefixes_have_the_heads_of_keys() -> None:
+    shapes = {name: model_of(name).injection.shapes["self"] for name in ("gpt2", "llama", "qwen2", "gemma3_text")}
+    assert {name: (shape.heads, shape.head_dim) for name, shape in shapes.items()} == {
+        "gpt2": (3, 8),
+        "llama": (2, 8),
+        "qwen2": (2, 8),
+        "gemma3_text": (2, 8),
+    }
 
 
 def test_a_prefix_is_seen_from_every_query_of_a_sliding_layer() -> None:

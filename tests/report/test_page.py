@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt.models.adapter import save_adapter
 from mmpt.report.__main__ import main
 from mmpt.report.details import masks
 from mmpt.report.load import load
@@ -18,6 +19,7 @@ from mmpt.report.page import embed
 from mmpt.report.svg import Scale
 from tests.report.browser import Browser, program
 from tests.report.builder import HOSTILE, write, write_masks
+from tests.tiny import adapted
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,20 @@ def test_masks_are_what_the_adapter_has(tmp_path: Path) -> None:
     (tmp_path / "rte-prefix-1" / "adapter" / "adapter.safetensors").write_bytes(b"\xff" * 20)
     found, problem = masks(run)
     assert not found and problem.startswith("masks of rte-prefix-1 can't be read")
+
+
+@pytest.mark.parametrize("granularity", ["layer", "head", "key_value"])
+def test_finer_masks_are_shown_as_the_method_shows_them(granularity: str, tmp_path: Path) -> None:
+    options = {"mask_granularity": granularity, "mask_temperature": 0.5, "num_routes": 3}
+    method = adapted("multimask", options).method
+    save_adapter(write(tmp_path) / "adapter", "multimask", method, {})
+    (run,) = load([tmp_path]).runs
+    found, problem = masks(run)
+    wanted = method.mask_values()
+    assert not problem and found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert values.shape == (3, 10, 3)
+        np.testing.assert_allclose(found[name], values.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
