@@ -40,7 +40,7 @@ class AdaptivePrefixTuning(Method):
             layers = layout.shape.layers
             table = options.spread * torch.randn(tokens, 2 * layers * layout.shape.width)
             self.prefix[site] = nn.Parameter(table)
-            self.token_gates[site] = nn.Parameter(torch.zeros(layers, shape.width, tokens))
+            self.token_gates[site] = nn.Parameter(torch.zeros(layers, shape.state_width, tokens))
             self.layer_gates[site] = nn.Parameter(torch.ones(layers))
 
     @property

@@ -19,11 +19,17 @@ from mmpt.models.inject import KeyValue, SiteShape
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What a method must know of a backbone: model width d, and the attention of each site."""
+    """What a method must know of a backbone: width d of its word embeddings, and the attention of each site."""
 
     width: int
     sites: Mapping[str, SiteShape]
     architecture: str = "t5"  # its config.model_type
+    hidden: int | None = None  # width of hidden states; None: d too
+
+    @property
+    def state_width(self) -> int:
+        """Width of the hidden states, which a few networks project their word embeddings to."""
+        return self.width if self.hidden is None else self.hidden
 
     @property
     def first_stack(self) -> SiteShape:

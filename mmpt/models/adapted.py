@@ -131,7 +131,9 @@ class AdaptedModel(nn.Module, ABC):
         injection = Injection(backbone.model)
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
-        method = build(name, options, BackboneShape(width, injection.shapes, backbone.model.config.model_type))
+        config = backbone.model.config
+        shape = BackboneShape(width, injection.shapes, config.model_type, config.hidden_size)
+        method = build(name, options, shape)
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)
