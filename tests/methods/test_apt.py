@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt.errors import ModelError
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import opened
 from tests.tiny import adapted, backbone, batch
@@ -56,3 +57,26 @@ def test_no_state_outlives_its_pass() -> None:
     model(*batch()).loss.backward()
     kept = [module for found in model.injection.modules.values() for module in found if "_mmpt_hidden" in vars(module)]
     assert not kept
+
+
+@pytest.mark.parametrize("model_type", ["bart", "gpt2", "llama", "qwen2", "gemma"])
+def test_other_architectures_have_it_too(model_type: str) -> None:
+    """Rotary positions, keys that queries share, a sliding window: with W = 0 it is prefix tuning at half scale."""
+    options = {"num_virtual_tokens": 4}
+    model, plain = (adapted(method, options, model_type=model_type).eval() for method in ("apt", "prefix"))
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        for site, table in plain.method.prefix.items():
+            table.copy_(0.5 * model.method.prefix[site])
+        assert torch.allclose(model.logits(ids, mask, labels), plain.logits(ids, mask, labels), atol=1e-5)
+        together = opened(model).logits(ids, mask, labels)
+        assert not torch.allclose(together, plain.logits(ids, mask, labels), atol=1e-3)
+        length, target = int(mask[1].sum()), int((labels[1] != -100).sum())
+        alone = model.logits(ids[1:2, :length], mask[1:2, :length], labels[1:2, :target])
+        assert torch.allclose(alone[0], together[1, :target], atol=1e-5)
+
+
+def test_capped_scores_are_refused() -> None:
+    model = adapted("apt", {"num_virtual_tokens": 2}, model_type="gemma2", attention="eager")
+    with pytest.raises(ModelError, match="attention scores are capped"):
+        model.logits(*batch())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
+from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import balance_loss, route_gates
 from mmpt.models.backbone import word_embeddings
@@ -80,3 +82,15 @@ def test_every_layer_starts_from_the_text_and_balances() -> None:
     output = model.train()(*batch())
     wanted = 2.0 * torch.stack([balance_loss(each) for each in probs]).mean()
     assert len(probs) == 2 and torch.allclose(output.auxiliary, wanted)
+
+
+def test_another_encoder_decoder_has_it_too_and_a_decoder_alone_is_refused() -> None:
+    model = adapted("mept", OPTIONS, model_type="bart").eval()
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        together = model.logits(ids, mask, labels)
+        length, target = int(mask[1].sum()), int((labels[1] != -100).sum())
+        alone = model.logits(ids[1:2, :length], mask[1:2, :length], labels[1:2, :target])
+        assert torch.allclose(alone[0], together[1, :target], atol=1e-5)
+    with pytest.raises(ConfigError, match="method=mept puts prompts into the encoder's layers"):
+        adapted("mept", OPTIONS, model_type="gpt2")
