@@ -38,9 +38,10 @@ def test_outputs_and_gradients_are_equal(name: str, shape: dict[str, Any]) -> No
     (logits, grads), (wanted, wanted_grads) = results
     assert torch.allclose(logits, wanted, atol=1e-5)
     assert grads.keys() == wanted_grads.keys()
+    share = 3e-5 if name.startswith("apt") else 1e-5  # gates by query: more sums in another order
     for key, grad in grads.items():
-        least = 1e-3 if grad.dim() > 1 else 2e-2  # a layer's gate sums over all of its prefix
-        assert (grad - wanted_grads[key]).abs().max() <= 3e-5 * wanted_grads[key].abs().max().clamp(min=least), key
+        least = 2e-2 if "layer_gates" in key else 1e-3  # a gate's gradient is a sum over its layer's whole prefix
+        assert (grad - wanted_grads[key]).abs().max() <= share * wanted_grads[key].abs().max().clamp(min=least), key
 
 
 @pytest.mark.parametrize("name", ["prefix-cross", "multimask-all", "multimask-gate", "smop", "full"])
