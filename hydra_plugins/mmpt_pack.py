@@ -65,8 +65,12 @@ class PackLauncher(Launcher):
         packs: list[list[DictConfig]] = []
         before: str | None = None
         runs: set[str] = set()
-        for job in jobs:
-            name, run = _table(job)
+        tables = [_table(job) for job in jobs]
+        if alone := sum(name is None and run != "" for name, run in tables):
+            print(
+                f"pack: {alone} of {len(jobs)} trials can't be stacked and run one by one (docs/scale.md)", flush=True
+            )
+        for job, (name, run) in zip(jobs, tables, strict=True):
             if name is None or name != before or run in runs or len(packs[-1]) == self.size:
                 packs.append([])
                 runs = set()

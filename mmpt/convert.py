@@ -83,8 +83,8 @@ def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor
     prefix, shape = contribution.prefixes.get("self"), model.injection.shapes["self"]
     if prefix is None or contribution.prompt is not None or contribution.embedding_update is not None:
         raise AdapterError(f"{where} has no prefix, or more than one; peft's format has nothing else")
-    if prefix.output_gate is not None or prefix.key.shape[1] != shape.layers:
-        raise AdapterError(f"{where} has a gate (method.gate), or no prefix in some layers; peft's format has neither")
+    if prefix.output_gate is not None or prefix.query_weight is not None or prefix.key.shape[1] != shape.layers:
+        raise AdapterError(f"{where} has a gate, or no prefix in some layers; peft's format has neither")
     key, value = (part[0].detach().float() for part in prefix.expanded(1))  # (L, H, P, k), masks multiplied in
     if prefix.shift == 0:
         key = _behind(backbone, key, where)
@@ -153,7 +153,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     method = ["method=prefix", "method.layout=peft", f"method.num_virtual_tokens={tensor.shape[0]}"]
     line = read_command_line([*method, *words], CONF)
     config = check(compose(line.overrides, CONF))
-    backbone = load_backbone(config.model)
+    backbone = load_backbone(config.model, sites=["self"])
     model = AdaptedModel.build(backbone, "prefix", config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
     description = {

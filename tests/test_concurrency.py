@@ -119,8 +119,8 @@ def test_a_killed_holder_frees_the_lock_though_a_worker_of_its_lives(tmp_path: P
         os.kill(worker, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("host", [os.uname().nodename, "elsewhere"])
-@pytest.mark.parametrize("pid", [2**22 - 1, os.getpid(), 1])
+@pytest.mark.parametrize("host", [os.uname().nodename, "elsewhere"], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("pid", [2**22 - 1, os.getpid(), 1], ids=["dead", "mine", "another"])
 def test_files_of_a_lock_that_nobody_holds_lock_nothing(host: str, pid: int, tmp_path: Path) -> None:
     """Left by a dead process, by one of another machine, or by one whose number another process has now."""
     RunRecord.open(tmp_path, resolved={}, fingerprint="f").close()

@@ -128,7 +128,7 @@ def test_the_shift_holds_for_labels_and_for_generation(family: str) -> None:
 def test_what_peft_cannot_express_is_refused(tmp_path: Path) -> None:
     for options in ({"gate": True}, {"layers": "last_1"}):
         one, model = prefixed("gpt2", layout="peft", **options)
-        with pytest.raises(AdapterError, match=r"gate .*or no prefix in some layers"):
+        with pytest.raises(AdapterError, match="a gate, or no prefix in some layers"):
             export(one, model, tmp_path)
     for family, method in (("gpt2", "multimask"), ("gpt2", "prompt"), ("t5", "prefix")):
         one = backbone(family)

@@ -235,14 +235,15 @@ def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_settings_with_a_secret_are_refused(secrets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = [f"logger.project='p {secret}'" for secret in secrets] + ["logger.entity=${oc.env:WANDB_API_KEY}"]
-    words += ["logger.tags=[hf_somebodyElsesTokenOfThirtySigns1]", f"trainer.hub_token={secrets[0]}"]
-    for word in words:
-        assert main([word, "run.root=nowhere"]) == 2
-        told = capsys.readouterr()
-        assert "error: " in told.err and "secret" in told.err + word
-        assert not any(secret in told.out + told.err for secret in secrets), word
-    assert not Path("nowhere").exists()
+    keys = ["logger.project", "logger.group", "run.dir", "run.root", "model.path"]
+    words = [f"{key}='p {secret}'" for key, secret in zip(keys, secrets, strict=True)]
+    words += ["logger.entity=${oc.env:WANDB_API_KEY}", "logger.tags=[hf_somebodyElsesTokenOfThirtySigns1]"]
+    assert main([*words, f"trainer.hub_token={secrets[0]}"]) == 2
+    told = capsys.readouterr()
+    for key in (*keys, "logger.entity", "logger.tags"):
+        assert f"error: {key} holds a secret" in told.err, key
+    assert "trainer.hub_token" in told.err
+    assert not any(secret in told.out + told.err for secret in (*secrets, "hf_somebody"))
 
 
 def test_errors_show_no_secret(secrets: list[str], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmpt.config.schema import Config
+from mmpt.models.architectures import ARCHITECTURES
 
 FORMAT = 1  # raise it when the same configuration comes to mean another computation
 _NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name doesn't
@@ -67,13 +68,22 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         values: A configuration as plain values, such as a run's ``config.yaml``.
 
     Returns:
-        A copy without logging, places, names of presets, and the trainer's fields that only show or store. The cache
-        leaves all but rounding as it is, unless it stores another type than was computed.
+        A copy without logging, places, names of presets, the trainer's fields that only show or store, and what of a
+        task only classification heads read. The cache leaves all but rounding as it is, unless it stores another type
+        than was computed.
     """
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := kept.get("trainer"), Mapping):
         kept["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+    if isinstance(task := kept.get("task"), Mapping) and not _has_head(kept.get("model")):
+        kept["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         kept["cache"] = {"dtype": cache["dtype"]}
     return kept
+
+
+def _has_head(model: Any) -> bool:
+    """Whether a model has a classification head, or may have one."""
+    known = ARCHITECTURES.get(str(model.get("architecture"))) if isinstance(model, Mapping) else None
+    return known is None or known.kind == "encoder"

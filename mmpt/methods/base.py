@@ -13,22 +13,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.options import MethodOptions, Start
+from mmpt.methods.options import HEAD, MethodOptions, Start
 from mmpt.models.inject import KeyValue, SiteShape
 
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What a method must know of a backbone: width d of its word embeddings, and the attention of each site."""
+    """What a method must know of a backbone: width d of word embeddings, and the attention of each site."""
 
     width: int
     sites: Mapping[str, SiteShape]
     architecture: str = "t5"  # its config.model_type
-    hidden: int | None = None  # width of hidden states; None: d too
+    hidden: int | None = None  # width of hidden states, where it isn't that of word embeddings
 
     @property
     def state_width(self) -> int:
-        """Width of the hidden states, which a few networks project their word embeddings to."""
+        """Width of hidden states."""
         return self.width if self.hidden is None else self.hidden
 
     @property
@@ -132,6 +132,11 @@ class Method(nn.Module):
         if head:
             self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
             self.head.requires_grad_(True)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a classification head is trained along."""
+        return hasattr(self, HEAD)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name."""

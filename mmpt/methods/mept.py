@@ -41,7 +41,9 @@ class MixtureOfExpertPrompts(Method):
         """
         super().__init__(options, shape)
         if "encoder" not in shape.sites:
-            raise ConfigError("method=mept puts prompts into the encoder's layers, and this backbone has no encoder")
+            raise ConfigError(
+                "method=mept puts prompts into the encoder's layers, and this backbone is no encoder-decoder"
+            )
         layers, tokens = shape.sites["encoder"].layers, options.num_virtual_tokens
         self.prompts = nn.ParameterDict({"experts": self._random(layers, options.num_routes * tokens)})
         if options.shared_expert:

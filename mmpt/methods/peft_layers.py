@@ -78,12 +78,14 @@ class PeftLayers(Method):
         """See the base class: nothing is added, the backbone's layers hold what is trained."""
         return Contribution()
 
-    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """See the base class."""
         values = {
             key: sorted(value) if isinstance(value, set) else value for key, value in self._config.to_dict().items()
         }
         _, state = self.folded()
+        if any(name.startswith("head.") for name in state):  # a classification head, which peft keeps in another way
+            return None
         tensors = {
             "base_model.model." + name.partition(".")[2].replace("/", ".").replace(".default", ""): value
             for name, value in state.items()

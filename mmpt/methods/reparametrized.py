@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape
-from mmpt.methods.options import Prompt
+from mmpt.methods.options import HEAD, Prompt
 from mmpt.methods.prompt import PromptTuning
 
 
@@ -38,5 +38,8 @@ class ReparametrizedPrompt(PromptTuning):
 
     def folded(self) -> tuple[Prompt, dict[str, Tensor]]:
         """See the base class: the network's output is saved, not its weights."""
+        _, state = super().folded()
+        state = {name: tensor for name, tensor in state.items() if name.split(".")[0] == HEAD}
         with torch.no_grad():
-            return replace(self.options, reparametrization="none"), {"prompts.input": self.prompt().detach()}
+            state["prompts.input"] = self.prompt().detach()
+        return replace(self.options, reparametrization="none"), state

@@ -34,7 +34,7 @@ class Encoded:
     """A batch up to where its targets come in, which all of its candidates share.
 
     Attributes:
-        states: (B, P+T, d), what the kind of model goes on from.
+        states: (B, P+T, d), what the kind of model goes on from; of a classification head, its scores (B, C).
         mask: (B, P+T), 1 where a token is.
         contribution: What the method adds.
     """
@@ -132,8 +132,7 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         config = backbone.model.config
-        shape = BackboneShape(width, injection.shapes, config.model_type, config.hidden_size)
-        method = build(name, options, shape)
+        method = build(name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size))
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         model = kind(backbone.model, method, injection, dropout=dropout)

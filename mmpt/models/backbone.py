@@ -169,6 +169,8 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
     options["ignore_mismatched_sizes"] = kind == "encoder"
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what is missing is told below
     try:
         model, report = CLASSES[kind].from_pretrained(
             place,
@@ -180,6 +182,8 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
         )
     except Exception as error:  # safetensors and torch raise types of their own for damaged files
         raise _unreadable(config, place, error) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     head = head_parameters(model) if kind == "encoder" else []
     if missing := [name for name in absent if name not in head]:

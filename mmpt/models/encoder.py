@@ -104,8 +104,9 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
 
     def swap(layer: int) -> Any:
         def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            text = args[0][:, prompts.tokens :]
-            return (torch.cat([prompts.at(layer, text, mask).to(text.dtype), text], dim=1), *args[1:]), kwargs
+            text = (args[0] if args else kwargs["hidden_states"])[:, prompts.tokens :]
+            states = torch.cat([prompts.at(layer, text, mask).to(text.dtype), text], dim=1)
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         return give
 

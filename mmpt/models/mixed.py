@@ -24,13 +24,17 @@ def passes(models: Sequence[AdaptedModel]) -> list[list[int]]:
     Apart go gated prefixes, and prefixes that differ in layers, in having positions, or with them in length.
     """
     found: list[list[int]] = []
+    apart: set[int] = set()
     contributions = [_probe(model) for model in models]
     for index, model in enumerate(models):
         if model.method.reads_encoder or contributions[index].layer_prompts is not None:
             found.append([index])  # what it adds depends on the encoder's states
+            apart.add(index)
             continue
         for members in found:
-            if stackable([contributions[member] for member in [*members, index]], model.injection.shapes):
+            if members[0] not in apart and stackable(
+                [contributions[member] for member in [*members, index]], model.injection.shapes
+            ):
                 members.append(index)
                 break
         else:

@@ -95,13 +95,17 @@ class ResumableTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(draft))
             self._save_scaler(str(draft))
             self._save_rng_state(str(draft))
+            best = self.state.best_global_step
+            if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
+                self.state.best_model_checkpoint = str(self._checkpoint(best))
             if self.args.should_save:
-                self._save_state(draft, target)
+                self._save_state(draft)
                 _replace(draft, target)
                 if self.args.push_to_hub:
                     self._push_from_checkpoint(str(target))
-                limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
-                rotate_checkpoints(str(target.parent), limit, best, use_mtime=True)
+                limit, protected = self.args.save_total_limit, self.state.best_model_checkpoint
+                rotate_checkpoints(str(target.parent), limit, protected, use_mtime=True)
+            processes.meet()  # who ends training reads the best checkpoint next
         except (OSError, RuntimeError, RunError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -115,10 +119,7 @@ class ResumableTrainer(Trainer):
     def _checkpoint(self, step: int) -> Path:
         return Path(str(self.args.output_dir)) / f"checkpoint-{step}"
 
-    def _save_state(self, draft: Path, target: Path) -> None:
-        best = self.state.best_global_step
-        if best and (best == self.state.global_step or self._checkpoint(best).is_dir()):
-            self.state.best_model_checkpoint = str(self._checkpoint(best))
+    def _save_state(self, draft: Path) -> None:
         stateful = [one for one in (*self.callback_handler.callbacks, self.control) if isinstance(one, ExportableState)]
         self.state.stateful_callbacks = {type(one).__name__: one.state() for one in stateful}  # type: ignore[assignment]
         self.state.save_to_json(str(draft / STATE))
@@ -133,10 +134,10 @@ class ResumableTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
-        if checkpoint is not None:
-            progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
-            self._tr_loss.fill_(progress["loss"])
-            self._globalstep_last_logged = progress["logged"]
+            if checkpoint is not None:
+                progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
+                self._tr_loss.fill_(float(progress["loss"]))
+                self._globalstep_last_logged = int(progress["logged"])
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
@@ -230,10 +231,10 @@ def last_checkpoint(directory: Path) -> Path | None:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         best = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
-        read_json(checkpoint / PROGRESS.format(rank=0))
+        metrics_bytes(checkpoint)
         for step in (int(checkpoint.name.split("-")[1]), *([best] if best else [])):
             read_state(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, AdapterError, RunError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, AdapterError, RunError):
         return False
     return True
 

@@ -69,3 +69,9 @@ def test_a_preset_counts_by_its_values(config_of: Callable[..., Config]) -> None
 
 def test_the_type_of_stored_states_counts_only_where_some_are_stored(config_of: Callable[..., Config]) -> None:
     assert run_fingerprint(config_of("cache=off", "cache.dtype=bfloat16")) == run_fingerprint(config_of())
+
+
+def test_what_only_heads_read_counts_for_them_alone(config_of: Callable[..., Config]) -> None:
+    pair = ["task.pair=['{hypothesis}','{premise}']"]
+    assert run_fingerprint(config_of()) == run_fingerprint(config_of(*pair))
+    assert run_fingerprint(config_of("model=bert_base")) != run_fingerprint(config_of("model=bert_base", *pair))

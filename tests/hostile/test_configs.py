@@ -80,7 +80,7 @@ def told(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return shown.err
 
 
-@both(6, 200)
+@both(4, 200)
 def test_valid_overrides_compose(cases: int, capsys: pytest.CaptureFixture[str]) -> None:
     def holds(chosen: dict[str, str]) -> None:
         if chosen.get("cache") in ("disk", "ram"):
@@ -91,7 +91,7 @@ def test_valid_overrides_compose(cases: int, capsys: pytest.CaptureFixture[str])
     check(cases, holds, st.fixed_dictionaries({}, optional=choices))
 
 
-@both(6, 200)
+@both(4, 200)
 def test_any_words(
     cases: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -131,7 +131,7 @@ def config() -> dict[str, Any]:
     return plain
 
 
-@both(5, 100)
+@both(3, 100)
 def test_folders_of_configurations(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A --config-dir with anything in it."""
     (tmp_path / "task").mkdir()

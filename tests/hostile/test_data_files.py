@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import strategies as st
 
 from mmpt.config.schema import DataConfig, TaskConfig
@@ -140,6 +141,25 @@ def test_whole_splits(cases: int, tmp_path: Path) -> None:
                 told(error)
 
     check(cases, holds, spoilt_bytes(good), TEXTS)
+
+
+@pytest.mark.parametrize("kind", [pa.date64(), pa.duration("s")])
+def test_a_date_that_python_does_not_have(kind: pa.DataType, tmp_path: Path) -> None:
+    (tmp_path / "odd.parquet").write_bytes(parquet({"text": pa.array([-(2**60)], pa.int64()).cast(kind)}))
+    with pytest.raises(DataError, match="not readable as parquet"):
+        list(read_rows(tmp_path / "odd.parquet", "odd.parquet"))
+
+
+@pytest.mark.parametrize("idx", ["\ud800", {"question": "\ud800"}])
+def test_an_id_that_is_no_text(idx: Any) -> None:
+    with pytest.raises(DataError, match='field "idx" has half a surrogate pair'):
+        Task(FREE).example({"text": "a", "kind": "b", "idx": idx}, "odd.jsonl:1")
+
+
+@pytest.mark.parametrize("place", ["a" * 5000, "~nobody.is.called.so/x"])
+def test_a_folder_that_cannot_be(place: str) -> None:
+    with pytest.raises(DataError, match=r"data.dir=.* can't be read"):
+        load_splits(Task(TaskConfig("odd", "{a}", "b", files=FILES)), DataConfig("local", place))
 
 
 FILES = {"train": "train.jsonl", "validation": "validation.jsonl"}

@@ -125,6 +125,15 @@ def test_status_and_metrics(cases: int, tmp_path: Path) -> None:
     check(cases, holds, st.one_of(st.just(as_json(status)), spoilt_json(status)), lines)
 
 
+@pytest.mark.parametrize("line", ["null", "[1]", "3", "[" * 100_000])
+def test_a_metrics_line_that_is_no_object(line: str, tmp_path: Path) -> None:
+    from mmpt.errors import RunError
+
+    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"step": 1}}\n')
+    with pytest.raises(RunError, match=r"metrics.jsonl:1 is no valid JSON"):
+        list(read_jsonl(tmp_path / "metrics.jsonl"))
+
+
 @pytest.mark.slow
 def test_names_of_runs() -> None:
     """A run directory is one folder below run.root, whatever its task is called."""

@@ -50,7 +50,7 @@ def with_states(model: AdaptedModel, given: dict[str, Tensor]) -> dict[str, Tens
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("method", [name for name in OPTIONS if name != "mept"])
 def test_every_parameter_is_in_a_group_and_gets_gradient(method: str, model_type: str) -> None:
     model = adapted(method, SMALL.get(method), model_type).train()
     groups = model.method.parameter_groups()
@@ -155,16 +155,21 @@ def test_bfloat16_backbones_have_a_head_in_float32(model_type: str) -> None:
     assert scores(model, batch()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
-def test_an_adapter_with_its_head_comes_back_bit_by_bit(model_type: str, tmp_path: Path) -> None:
-    first = adapted("multimask", {}, model_type).eval()
+@pytest.mark.parametrize(
+    ("method", "model_type"),
+    [*(("multimask", name) for name in ENCODERS), ("ptuning", "bert"), ("full", "bert"), ("lora", "modernbert")],
+)
+def test_an_adapter_with_its_head_comes_back_bit_by_bit(method: str, model_type: str, tmp_path: Path) -> None:
+    first = adapted(method, SMALL.get(method), model_type).eval()
     torch.nn.init.normal_(next(iter(first.method.head.values())))  # type: ignore[union-attr]
-    save_adapter(tmp_path, "multimask", first.method, {})
+    save_adapter(tmp_path, method, first.method, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter.json", "adapter.safetensors"}
     torch.manual_seed(5)
-    second = adapted("multimask", {}, model_type).eval()
+    saved = read_adapter(tmp_path)
+    second = adapted(method, saved.options, model_type).eval()
     for parameter in second.method.parameters():
         torch.nn.init.normal_(parameter)
-    load_state(second.method, read_adapter(tmp_path).state, "here")
+    load_state(second.method, saved.state, "here")
     assert torch.equal(scores(first, batch()), scores(second, batch()))
 
 
@@ -215,6 +220,8 @@ def test_what_a_head_cannot_do_is_refused_by_name() -> None:
         model.generate(model.start(batch()))
     with pytest.raises(ConfigError, match=r"64 positions of this bert model; lower data\.max_length"):
         model.start(batch(longest=65))
+    with pytest.raises(ConfigError, match="this backbone is no encoder-decoder"):
+        adapted("mept")
     with pytest.raises(ConfigError, match="63 positions of this roberta model"):
         adapted("prefix", {}, "roberta").start(batch(longest=64))
 

@@ -52,16 +52,18 @@ def test_every_method_that_leaves_the_backbone_alone_mixes(attention: str) -> No
 def test_what_cannot_share_a_pass_goes_apart() -> None:
     paper = {"layout": "paper", "sites": ["decoder"]}
     cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "reads the encoder": ("multimask", {"router_input": "encoder"}),
         "plain": ("prefix", {}),
         "gated": ("prefix", {"gate": True}),
         "routed": ("multimask", {"num_virtual_tokens": 3}),
         "published": ("multimask", paper),
         "last": ("prefix", {"layers": "last_1"}),
         "prompt": ("smop", {}),
+        "plain too": ("prefix", {"num_virtual_tokens": 2}),
         "gated too": ("prefix", {"gate": True}),
         "published too": ("prefix", paper),
     }
-    assert mixed.passes(models(cases)) == [[0, 2, 5], [1], [3, 7], [4], [6]]
+    assert mixed.passes(models(cases)) == [[0], [1, 3, 6, 7], [2], [4, 9], [5], [8]]
 
 
 def test_decoder_only_models_mix() -> None:

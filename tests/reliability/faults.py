@@ -33,16 +33,18 @@ class Bomb:
     signal: int = signal.SIGKILL
     rank: int = 0  # -1: each
     error: int = 0  # in place of the signal: from then on each event of the kind fails with this error of the system
-    seconds: float = 0.0  # each event takes so much longer
+    seconds: float = 0.0  # each event takes so much longer, from that one on
     seen: Counter[str] = field(default_factory=Counter)
 
     def event(self, kind: str) -> None:
         self.seen[kind] += 1
-        time.sleep(self.seconds)
         if kind == self.kind and self.error and self.seen[kind] > self.number:
             raise OSError(self.error, os.strerror(self.error))
         if kind == self.kind and not self.error and self.seen[kind] == self.number + 1:
+            print(f"signal at {time.monotonic():.3f}", flush=True)
             os.kill(os.getpid(), self.signal)
+        if self.kind == "none" or (kind == self.kind and self.seen[kind] > self.number):
+            time.sleep(self.seconds)
 
 
 def kind_of(path: str) -> str:

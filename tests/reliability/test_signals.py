@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,21 @@ def test_at_any_moment(tmp_path: Path, whole: dict[str, object], kind: str, numb
     for times in range(2):
         codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, number + times, sent))
         assert codes in ([128 + sent], [0]), said(tmp_path)
+    assert command(tmp_path, words(tmp_path, "hit")) == [0]
+    assert figures(tmp_path / "hit") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["step", "evaluation", "encoder"])
+def test_five_seconds_at_most(tmp_path: Path, whole: dict[str, object], kind: str) -> None:
+    """A step, or a batch, that takes a minute: the step's work is lost then, and nothing else."""
+    codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, 1, signal.SIGTERM, seconds=60))
+    ended = time.monotonic()
+    assert codes == [143] and status(tmp_path / "hit") == "interrupted", said(tmp_path)
+    found = re.search(r"signal at (\d+\.\d+)", (tmp_path / "output.txt").read_text(encoding="utf-8"))
+    assert found is not None
+    print(f"{kind}: {ended - float(found[1]):.2f} s from the signal to the exit")
+    assert ended - float(found[1]) < 5
     assert command(tmp_path, words(tmp_path, "hit")) == [0]
     assert figures(tmp_path / "hit") == whole
 

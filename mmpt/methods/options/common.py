@@ -140,7 +140,7 @@ class DeepPrefix(Start):
 
 @dataclass(frozen=True)
 class PrefixShape(DeepPrefix):
-    """A deep prefix in one of the two layouts, with or without a gate."""
+    """A deep prefix in one of the layouts, with or without a gate."""
 
     layout: Literal["per_layer", "paper", "peft"] = "per_layer"
     gate: bool = False

@@ -163,8 +163,9 @@ def _as_float32(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _draw(model: Any, names: Sequence[str]) -> None:
     """Draw parameters as the model itself does, from torch's global generator; the others stay as they are."""
-    wanted = set(names)
+    if not names:
+        return
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        value._is_hf_initialized = name not in wanted  # what transformers' own functions go by
+        value._is_hf_initialized = name not in names  # what transformers' own functions go by
     with torch.no_grad():
         model.apply(model._init_weights)

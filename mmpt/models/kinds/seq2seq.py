@@ -36,8 +36,9 @@ class EncoderDecoder(AdaptedModel):
 
     def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
         """See the base class."""
-        refuse_positions(self.backbone, embeddings.shape[1])
-        if (prompts := contribution.layer_prompts) is None:
+        prompts = contribution.layer_prompts
+        refuse_positions(self.backbone, embeddings.shape[1] + (0 if prompts is None else prompts.tokens))
+        if prompts is None:
             return Encoded(self._encoder_output(embeddings, mask), mask, contribution)
         text, room = mask, (0, 0, prompts.tokens, 0)  # which the first layer's prompt takes
         embeddings, mask = F.pad(embeddings, room), F.pad(mask, (prompts.tokens, 0), value=1)

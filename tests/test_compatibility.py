@@ -1,0 +1,120 @@
+"""What format 1 left behind is read: an adapter, runs, a sweep's ledger; newer formats are refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt.config.check import check
+from mmpt.config.compose import compose
+from mmpt.config.schema import Config
+from mmpt.data.sources import load_splits
+from mmpt.data.tasks import Task
+from mmpt.errors import AdapterError, RunError
+from mmpt.report.load import load as load_runs
+from mmpt.sweep.ledger import FOLDER, Ledger
+from mmpt.training.files import newer_format
+from mmpt.training.record import RunRecord, read_result
+from tests.fixtures.write import COMMAND
+
+FIXTURES = Path(__file__).parent / "fixtures" / "1"
+
+
+def change(path: Path, **values: Any) -> dict[str, Any]:
+    """Replace keys of a JSON file; returns what it was."""
+    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**before, **values}), encoding="utf-8")
+    return before
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    return shutil.copytree(FIXTURES / "finished", tmp_path / "finished")
+
+
+def test_the_adapter_predicts_what_it_predicted(finished: Path) -> None:
+    import mmpt
+
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    predictor = mmpt.load(finished)
+    evaluator, config = predictor.evaluator, settings()
+    split = evaluator.prepare(load_splits(Task(config.task), config.data, config.seed).test)
+    found = evaluator.rows(split, evaluator.predict(predictor.model, split, evaluator.config.decoding[0]))
+    assert len(found) == len(rows) == 24
+    for row, old in zip(found, rows, strict=True):
+        assert row["source"] == old["source"] and row["prediction"] == old["prediction"]
+        assert row["probabilities"] == pytest.approx(old["probabilities"], abs=1e-4)
+
+
+def settings(*words: str) -> Config:
+    """What the fixtures were made with."""
+    return check(compose([*COMMAND, *words], Path(__file__).resolve().parents[1] / "conf"))
+
+
+def test_the_report_reads_both_runs_and_the_ledger(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES, tmp_path, dirs_exist_ok=True)
+    (tmp_path / FOLDER / "a-sweep").mkdir(parents=True)
+    shutil.move(tmp_path / "ledger.jsonl", tmp_path / FOLDER / "a-sweep" / "trials.jsonl")
+    runs = {run.name: run for run in load_runs([tmp_path]).runs}
+    assert runs["finished"].status == "done" and not runs["finished"].problem
+    assert runs["finished"].score() is not None and runs["finished"].seed == 3
+    assert runs["interrupted"].status == "running"  # it was on another machine: nobody here can tell
+    assert sum(run.status == "missing" for run in runs.values()) == 2
+    assert sorted(Ledger(tmp_path / FOLDER / "a-sweep").ended()) == [0, 1]
+
+
+def test_the_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only its fingerprint is brought up to date: settings that came later are part of it."""
+    from mmpt.cli import main
+    from mmpt.training.run import identify
+
+    run = shutil.copytree(FIXTURES / "interrupted", tmp_path / "run")
+    change(run / "status.json", config_fingerprint=identify(settings()).fingerprint)
+    kept = [line for line in steps(run) if line["step"] <= 4]
+    assert kept
+    assert main([*COMMAND, f"run.dir='{run}'"]) == 0
+    assert "going on with an interrupted run, from step " in capsys.readouterr().out
+    assert steps(run)[: len(kept)] == kept
+    whole = {(line["step"], key): value for line in steps(FIXTURES / "finished") for key, value in line.items()}
+    for line in steps(run):
+        for key in set(line) - {"time", "train/step_ms"}:
+            assert line[key] == pytest.approx(whole[line["step"], key], rel=1e-3, abs=1e-3), (line["step"], key)
+    assert [line["step"] for line in steps(run)] == [line["step"] for line in steps(FIXTURES / "finished")]
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> None:
+    from mmpt.models.adapter import read_adapter
+
+    change(finished / "adapter" / "adapter.json", format=2)
+    with pytest.raises(AdapterError, match="has adapter format 2, this mmpt reads up to 1; update mmpt"):
+        read_adapter(finished)
+    change(finished / "result.json", format=2)
+    with pytest.raises(RunError, match=r"result\.json has format 2, this mmpt reads up to 1; update mmpt"):
+        read_result(finished)
+    (run,) = load_runs([finished]).runs
+    assert run.status == "damaged" and "its result has format 2" in run.problem
+    status = change(finished / "status.json", format=2)
+    (run,) = load_runs([finished]).runs
+    assert run.status == "damaged" and "it has format 2, this mmpt reads up to 1; update mmpt" in run.problem
+    before = sorted(path.read_bytes() for path in finished.rglob("*.json*"))
+    with pytest.raises(RunError, match=r"run directory .* has format 2"):
+        RunRecord.open(finished, resolved={}, fingerprint=status["config_fingerprint"])
+    assert sorted(path.read_bytes() for path in finished.rglob("*.json*")) == before
+    ledger = tmp_path / "root" / FOLDER / "a"
+    ledger.mkdir(parents=True)
+    (ledger / "trials.jsonl").write_text('{"format": 2, "overrides": "seed=1"}\n', encoding="utf-8")
+    (run,) = load_runs([tmp_path / "root"]).runs
+    assert "what a sweep recorded has format 2" in run.problem
+
+
+@pytest.mark.parametrize("found", [2, 0, True, "1", None, 1.0])
+def test_a_format_that_is_no_known_number_is_refused(found: object) -> None:
+    assert newer_format({"format": found}, 1) and not newer_format({}, 1) and not newer_format({"format": 1}, 1)
