@@ -27,6 +27,7 @@ def marked(name: str, *more: str) -> Any:
 NAMES = [*SEQ2SEQ, *(name for name, row in ARCHITECTURES.items() if row.kind == "causal")]
 MODELS = [marked(name) for name in NAMES]
 CAUSAL = [marked(name) for name in NAMES if name not in SEQ2SEQ]
+FEW = [pytest.param(name, marks=[] if name in ("bart", "gpt2", "llama") else [pytest.mark.slow]) for name in NAMES]
 SITES = [marked(name, site) for name in NAMES for site in ARCHITECTURES[name].sites]
 METHODS: dict[str, dict[str, Any]] = {
     "multimask": {"num_routes": 3, "num_virtual_tokens": 4},
@@ -64,7 +65,7 @@ def test_every_site_trains(model_type: str, site: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", FEW)
 def test_every_parameter_gets_gradient(model_type: str, method: str) -> None:
     model = model_of(model_type, method).train()
     with torch.no_grad():
@@ -175,7 +176,7 @@ def gradients(model: Any) -> dict[str, Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("model_type", ["t5", "umt5", *MODELS])
+@pytest.mark.parametrize("model_type", ["t5", pytest.param("umt5", marks=pytest.mark.slow), *FEW])
 @pytest.mark.parametrize("method", ["multimask", "apt", "lora"])
 def test_checkpointing_gives_the_same_gradients(model_type: str, method: str) -> None:
     model = model_of(model_type, method).train()
