@@ -135,6 +135,7 @@ class AdaptedModel(nn.Module, ABC):
         method = build(name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size))
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
+        method.requires_grad_(True)  # peft freezes all that isn't its own, a head too
         model = kind(backbone.model, method, injection, dropout=dropout)
         if initialise:
             method.initialise(VocabularyRecorder(model, backbone.tokenizer))
