@@ -16,7 +16,7 @@ from tests.tiny import Vocabulary
 
 ENCODERS: dict[str, dict[str, Any]] = {  # what differs from the common shape
     "bert": {},
-    "roberta": {},
+    "roberta": {"type_vocab_size": 1},  # as its checkpoints have it
     "electra": {"embedding_size": 16},  # other than the hidden states', so that mixing them up fails
     "modernbert": {"local_attention": 4, "global_attn_every_n_layers": 2, "classifier_pooling": "mean"},
 }

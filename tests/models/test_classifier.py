@@ -72,17 +72,19 @@ def test_every_parameter_is_in_a_group_and_gets_gradient(method: str, model_type
 @pytest.mark.parametrize("method", ["prefix", "multimask", "smop"])
 def test_an_example_does_not_depend_on_its_batch(method: str, model_type: str) -> None:
     model = adapted(method, SMALL.get(method), model_type).eval()
+    for parameter in model.method.head.values():  # type: ignore[union-attr]
+        torch.nn.init.normal_(parameter, std=0.5)  # a new head's scores differ little
     given = batch()
     together = scores(model, given)
     assert (together[0] - together[1]).abs().max() > 1e-3
     for row in range(len(together)):
         length = int(given["attention_mask"][row].sum())
         alone = {name: rows[row : row + 1, :length] for name, rows in given.items()}
-        assert torch.allclose(scores(model, alone)[0], together[row], atol=1e-5)
+        assert torch.allclose(scores(model, alone)[0], together[row], atol=1e-4)
     turned = {name: rows[ORDER] for name, rows in given.items()}
-    assert torch.allclose(scores(model, turned), together[ORDER], atol=1e-5)
+    assert torch.allclose(scores(model, turned), together[ORDER], atol=1e-4)
     wide = {name: torch.nn.functional.pad(rows, (0, 6)) for name, rows in given.items() if name != "labels"}
-    assert torch.allclose(scores(model, wide), together, atol=1e-5)
+    assert torch.allclose(scores(model, wide), together, atol=1e-4)
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
