@@ -1,8 +1,9 @@
 """Peak memory of a way's training step, in a process of its own: ``python -m benchmarks.memory WAY SHAPE LENGTHS``.
 
-Prints two numbers of bytes: the largest resident size of the process over three steps (or as many as are given), with Python, PyTorch and
+Prints two numbers of bytes: the largest resident size of the process over three steps, with Python, PyTorch and
 weights; and how much of it lies above the loaded model, which is what training itself needs. The activation cache is
-filled before, as in every run but the first. Linux only: the kernel's high-water mark is reset before the steps.
+filled before, as in every run but the first. Linux only: the kernel's high-water mark is reset before the steps. After
+LENGTHS, prefix tokens and another number of steps may be given.
 """
 
 from __future__ import annotations
