@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,21 @@ def _dispatch(argv: list[str]) -> int:
 
 def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
-    with _arguments([*line.flags, *line.overrides]):
+    with _arguments([*line.flags, *line.overrides]), _folded() if line.shows_help else nullcontext():
         try:
             entry()
         except SystemExit as stop:  # after --help and its kin
             if stop.code not in (None, 0):
                 raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
+
+
+@contextmanager
+def _folded() -> Iterator[None]:
+    """Break what is printed within the block into lines that a terminal shows whole; Hydra's list of a group is one."""
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    for text in printed.getvalue().splitlines():
+        print(textwrap.fill(text, 120, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False))
 
 
 def _run(composed: DictConfig, failures: list[MmptError]) -> None:

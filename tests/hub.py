@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         revision, _, file = rest.partition("/")
         commits = self.hub.repos.get(repo)
         if not found or commits is None or (repo in self.hub.private and not self.authorised()):
-            self.send(404 if found else 500, code="RepoNotFound")
+            self.send(404, code="RepoNotFound" if found else "EntryNotFound")  # such as a listing of files
         elif revision not in commits:
             self.send(404, code="RevisionNotFound")
         elif file not in commits[revision]:

@@ -162,7 +162,7 @@ def test_cfg_job_shows_and_checks(runs: list[Config], capsys: pytest.CaptureFixt
 def test_help_names_every_group_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for part in ("task: boolq, cb", "method: dept, full, ia3, lora", "trainer.max_steps=20", "--config-dir", "-m"):
+    for part in ("task: boolq, cb", "method: apt, dept, full, ia3", "trainer.max_steps=20", "--config-dir", "-m"):
         assert part in said
     assert max(map(len, said.splitlines())) <= 120
 

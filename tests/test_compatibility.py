@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmpt.config.check import check
-from mmpt.config.compose import compose
+from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import Config
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
@@ -52,7 +52,8 @@ def test_the_adapter_predicts_what_it_predicted(finished: Path) -> None:
 
 def settings(*words: str) -> Config:
     """What the fixtures were made with."""
-    return check(compose([*COMMAND, *words], Path(__file__).resolve().parents[1] / "conf"))
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    return check(compose(read_command_line([*COMMAND, *words], conf).overrides, conf))
 
 
 def test_the_report_reads_both_runs_and_the_ledger(tmp_path: Path) -> None:

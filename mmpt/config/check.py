@@ -161,7 +161,9 @@ def _for_model(method: MethodConfig, model: ModelConfig, problems: Problems) -> 
             f"method.lr.head has no effect with model.architecture={model.architecture}, which has no classification "
             "head; leave it out",
         )
-    options = OPTIONS[method.name](**method.options)
+    kind = options_of(method.name)
+    assert kind is not None  # the method group is sound
+    options = kind(**method.options)
     try:
         options = options.for_architecture(model.architecture)
     except ConfigError as error:

@@ -40,6 +40,7 @@ class CommandLine:
     multirun: bool = False
     shows_config: bool = False
     shows_only: bool = False
+    shows_help: bool = False
     config_dir: Path | None = None
 
 
@@ -91,6 +92,7 @@ def read_command_line(argv: list[str], conf: Path) -> CommandLine:
         multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
         shows_only=parsed.cfg is not None or parsed.help or parsed.hydra_help or parsed.info is not None,
         shows_config=parsed.cfg in ("job", "all"),
+        shows_help=bool(parsed.help),
         config_dir=folder,
     )
     if line.multirun and not parsed.multirun and not line.shows_only:

@@ -62,6 +62,8 @@ def override_problems(override: Override) -> list[str]:
     key = str(override.key_or_group)
     if key.startswith("hydra.searchpath"):
         return ["hydra.searchpath can't be set; give a folder of configurations with --config-dir DIR"]
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        return []  # a range of numbers
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     return [text for value in values for text in _refused({key.rpartition(".")[2]: value})]
 

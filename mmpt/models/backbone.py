@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -113,9 +114,15 @@ def load_backbone(
     model.requires_grad_(False)
     model.eval()
     use_threads(model)
-    commit = getattr(model.config, "_commit_hash", None) if config.source == "hub" else None
+    commit = _commit(config) if config.source == "hub" else None
     fingerprint = weights_fingerprint(model, without=fresh)
     return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
+
+
+def _commit(config: ModelConfig) -> str | None:
+    """The commit of a hub's backbone, by the folder that its files were stored in."""
+    found = try_to_load_from_cache(str(config.path), "config.json", revision=config.revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _place(config: ModelConfig) -> tuple[str, str]:

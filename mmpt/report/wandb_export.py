@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def read_export(path: Path) -> Iterator[Run]:
         RunError: The file is no such export.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text, path)
+    records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text)
     for count, record in enumerate(records, start=1):
         name = str(record.get("name") or record.get("Name") or f"{path.name}:{count}")
         try:
@@ -78,11 +79,9 @@ def _json_records(text: str, path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def _csv_records(text: str, path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise RunError(f"{path} is no readable CSV ({error}); export the runs again, or as JSON") from error
+def _csv_records(text: str) -> list[dict[str, Any]]:
+    csv.field_size_limit(sys.maxsize)  # a run's whole configuration is one cell; the default refuses 128 KiB
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

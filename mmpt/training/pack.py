@@ -167,7 +167,8 @@ class Pack:
             while live := [seat for seat in self.seats if not seat.ended]:
                 for seat in live:
                     seat.go_on()
-                    if isinstance(seat.error, KeyboardInterrupt | SystemExit):
+                    left = isinstance(seat.error, SystemExit) and interruption.asked()  # a job that was preempted
+                    if left or isinstance(seat.error, KeyboardInterrupt):
                         stop = seat.error
                     if stop is not None and not (interruption.asked() and interruption.patient()):
                         raise stop  # else each trial comes to the end of its step, and sees the signal itself

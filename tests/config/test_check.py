@@ -144,7 +144,7 @@ def test_free_text_has_nothing_to_rank(tmp_path: Path) -> None:
 
 def test_a_field_of_another_group_that_is_wrong_brings_no_false_findings(problems_of: Callable[..., list[str]]) -> None:
     problems = problems_of("model=t5_base", "model.source=locl")
-    assert problems == ['model.source="locl" isn\'t allowed; choose from: bundled, hub, path, random']
+    assert problems == ['model.source="locl" isn\'t allowed; choose from: bundled, hub, path, package, random']
 
 
 @pytest.mark.parametrize("model", ["bundled", "t5_base", "t5_small_random"])

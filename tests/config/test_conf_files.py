@@ -21,6 +21,7 @@ NEEDS = {  # what an option can't do without
     ("data", "local"): ["data.dir=."],
     ("model", "local"): ["model.path=."],
     ("task", "wsc"): ["data=local", "data.dir=."],
+    **{("task", name): ["data=hub"] for name in ("cola", "mnli", "mrpc", "qnli", "qqp", "sst2")},
 }
 PAPER = sorted(name for group, name in OPTIONS_ON_DISK if group == "experiment" and name.startswith("paper/"))
 

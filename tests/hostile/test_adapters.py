@@ -58,7 +58,9 @@ def use(folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch: pytest.MonkeyPatch, toy: Backbone) -> None:
     """Cases that ask for the bundled backbone share one, and none asks the hub."""
-    monkeypatch.setattr("mmpt.predictor.load_backbone", lambda config: toy if config == bundled() else again(config))
+    monkeypatch.setattr(
+        "mmpt.predictor.load_backbone", lambda config, **_: toy if config == bundled() else again(config)
+    )
 
 
 def bundled() -> ModelConfig:

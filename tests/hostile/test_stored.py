@@ -77,12 +77,12 @@ def test_cache_entries(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture
 
 @both(40, 1500)
 def test_ledgers(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = Ledger(tmp_path)
     done = dataclasses.asdict(Outcome(0, "method=prefix seed=1", "done", directory="runs/x", result=result()))
 
     def holds(lines: list[bytes]) -> None:
+        ledger = Ledger(tmp_path)
         ledger.path.write_bytes(b"".join(line + b"\n" for line in lines))
-        for outcome in ledger.read():
+        for outcome in ledger.news():
             assert isinstance(outcome.number, int) and isinstance(outcome.overrides, str)
             score(outcome)
         ranked(list(ledger.ended().values()))

@@ -176,9 +176,9 @@ def test_the_router_may_read_the_mean_of_the_encoder_output_with_and_without_its
 
 def test_a_router_cannot_read_an_encoder_that_is_not_there() -> None:
     shape = adapted("prefix").method.shape
-    alone = BackboneShape(shape.width, {"decoder": shape.sites["decoder"]})
-    with pytest.raises(ConfigError, match="router_input=encoder: this backbone has no encoder"):
-        build("multimask", {"sites": ["decoder"], "router_input": "encoder"}, alone)
+    alone = BackboneShape(shape.width, {"self": shape.sites["decoder"]}, "gpt2")
+    with pytest.raises(ConfigError, match="router_input=encoder: gpt2 models have no encoder whose output"):
+        build("multimask", {"router_input": "encoder"}, alone)
 
 
 def test_prefix_dropout_is_for_training_only() -> None:

@@ -112,7 +112,8 @@ def test_cached_losses_are_the_plain_ones_over_steps(model_type: str, given: dic
     for cache in (False, True):
         model = adapted("multimask", {"layers": "last_2"}, model_type, classes=classes).train()
         assert model.frontier.layers == 2
-        data = with_states(model.eval(), given) if cache else given
+        model.eval()  # a router's noise would differ between two calls
+        data = with_states(model, given) if cache else given
         assert torch.allclose(scores(model, data), scores(model, given), atol=1e-5)
         optimizer = torch.optim.SGD(model.method.parameters(), lr=0.1)
         torch.manual_seed(4)
@@ -207,12 +208,9 @@ def test_what_the_head_lacks_is_drawn_by_the_runs_seed_and_nothing_else_is() -> 
 
 def test_lora_leaves_the_head_as_it_is() -> None:
     model = adapted("lora", {"target_modules": ["dense"]}, "roberta")
-    assert list(model.method.head) == [  # type: ignore[union-attr]
-        "classifier/dense/weight",
-        "classifier/dense/bias",
-        "classifier/out_proj/weight",
-        "classifier/out_proj/bias",
-    ]
+    assert set(model.method.head) == {  # type: ignore[arg-type]
+        f"classifier/{layer}/{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")
+    }
     assert not any("classifier" in name for name in model.method.lora)  # type: ignore[union-attr]
 
 

@@ -22,6 +22,7 @@ from mmpt.methods import build
 from mmpt.methods.base import BackboneShape
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.inject import Injection
+from mmpt.models.kinds.seq2seq import EncoderDecoder
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -91,7 +92,7 @@ def build_model(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Adapt
                 target = parameters[table[key]]
                 rows = value[: target.shape[0]] if name == "prompt" else value  # the published table has spare rows
                 target.copy_(rows.reshape(target.shape) if name != "prefix" or key != "mask" else rows[:, 0, 0, :, 0].T)
-    model = AdaptedModel(backbone, method, injection, dropout=False).eval()
+    model = EncoderDecoder(backbone, method, injection, dropout=False).eval()
     return model, table
 
 

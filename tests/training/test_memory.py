@@ -14,6 +14,7 @@ import torch
 
 from mmpt.cli import main
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.kinds.seq2seq import EncoderDecoder
 from mmpt.training.memory import is_out_of_memory, smaller
 from tests.training.test_run import SMALL, metrics
 
@@ -70,7 +71,7 @@ def test_an_evaluation_that_does_not_fit_is_told_too(
     def rank(self: AdaptedModel, *args: Any) -> Any:
         raise ERRORS[0]
 
-    monkeypatch.setattr(AdaptedModel, "rank", rank)
+    monkeypatch.setattr(EncoderDecoder, "rank", rank)
     assert main([f"run.dir='{tmp_path / 'r'}'", *FIXED]) == 2
     assert "set evaluation.batch_size=32" in capsys.readouterr().err
 

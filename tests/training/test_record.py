@@ -265,11 +265,10 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "result.json"
     write_text(path, "old")
 
-    def full(self: Path, *arguments: Any, **options: Any) -> int:
-        self.touch()
+    def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(RunError, match=r"can't write .*result\.json: No space left on device; free space"):
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
