@@ -33,7 +33,7 @@ from mmpt.report.load import Run, load
 from mmpt.report.records import record
 from mmpt.report.settings import flatten
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
-from mmpt.report.tables import decimal, full, grid, markdown, p_value, whole
+from mmpt.report.tables import full, grid, markdown, p_value, whole
 from mmpt.training.files import read_jsonl, write_bytes
 
 RESULTS = Path(__file__).parent / "results" / "compare"
@@ -60,7 +60,7 @@ class Overall:
 
 
 def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
-    """Means over tasks of every row that has a run for each task and seed that any row has.
+    """Means over tasks of every row that has all tasks, with the same seeds for each.
 
     Args:
         rows: Of :func:`mmpt.report.groups.group`, of one model.
@@ -73,16 +73,15 @@ def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
     for label, row in zip(labels(rows), rows, strict=True):
         by_label[label][row.task] = row
     tasks = sorted({row.task for row in rows})
-    seeds = sorted({seed for row in rows for seed in row.seeds})
     complete = {
         label: found
         for label, found in by_label.items()
-        if sorted(found) == tasks and all(row.seeds == seeds for row in found.values())
+        if sorted(found) == tasks and len({tuple(row.seeds) for row in found.values()}) == 1
     }
     if baseline not in complete:
         raise RunError(f"--baseline {baseline}: not complete; complete are {', '.join(sorted(complete)) or 'none'}")
     listed = [
-        Overall(label, found, describe(_means(found, "validation")), describe(_means(found, "test")))
+        Overall(label, found, *(describe(list(_means(found, split).values())) for split in ("validation", "test")))
         for label, found in complete.items()
     ]
     _against(listed, complete[baseline])
@@ -104,19 +103,20 @@ def labels(rows: Sequence[Row]) -> list[str]:
     return named
 
 
-def _means(found: Mapping[str, Row], split: str) -> list[float]:
+def _means(found: Mapping[str, Row], split: str) -> dict[int, float]:
     """For each seed, the mean score over tasks."""
-    columns = [[run.score(split) or 0.0 for run in row.runs] for row in found.values()]
-    return [statistics.fmean(scores) for scores in zip(*columns, strict=True)]
+    columns = [{run.seed or 0: run.score(split) or 0.0 for run in row.runs} for row in found.values()]
+    return {seed: statistics.fmean(column[seed] for column in columns) for seed in columns[0]}
 
 
 def _against(listed: Sequence[Overall], base: Mapping[str, Row]) -> None:
-    """Fill in the comparisons with the baseline."""
+    """Fill in the comparisons with the baseline, on the seeds that both have."""
     others = [one for one in listed if one.rows is not base]
     for one in others:
-        pairs = zip(_means(one.rows, "test"), _means(base, "test"), strict=True)
-        one.by_seed = paired_t([mine - theirs for mine, theirs in pairs])
-        one.by_example = _bootstrap([_differences(one.rows[task], base[task]) for task in sorted(base)])
+        mine, theirs = _means(one.rows, "test"), _means(base, "test")
+        if seeds := sorted(mine.keys() & theirs.keys()):
+            one.by_seed = paired_t([mine[seed] - theirs[seed] for seed in seeds])
+            one.by_example = _bootstrap([_differences(one.rows[task], base[task], seeds) for task in sorted(base)])
     for one, seed, example in zip(
         others,
         holm([one.by_seed.p if one.by_seed else None for one in others]),
@@ -126,9 +126,10 @@ def _against(listed: Sequence[Overall], base: Mapping[str, Row]) -> None:
         one.p_seed, one.p_example = seed, example
 
 
-def _differences(mine: Row, theirs: Row) -> npt.NDArray[np.float64]:
+def _differences(mine: Row, theirs: Row, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
     """For each test example the difference in the share of seeds that get it right."""
-    return _right(mine.runs) - _right(theirs.runs)
+    first, second = ([run for run in row.runs if run.seed in seeds] for row in (mine, theirs))
+    return _right(first) - _right(second)
 
 
 def _right(runs: Sequence[Run]) -> npt.NDArray[np.float64]:
@@ -154,16 +155,28 @@ def _bootstrap(tasks: Sequence[npt.NDArray[np.float64]]) -> Paired:
 def table(listed: Sequence[Overall], by: str) -> str:
     """Means over tasks as Markdown, in points; best first by a split's mean."""
     tasks = sorted(listed[0].rows)
-    names = ["method", "trainable", "validation", "test", "Δ test", "95 %, examples", "p, seeds", "p, examples", *tasks]
+    names = [
+        "method",
+        "n",
+        "trainable",
+        "validation",
+        "test",
+        "Δ test",
+        "95 %, examples",
+        "p, seeds",
+        "p, examples",
+        *tasks,
+    ]
     lines = []
     for one in sorted(listed, key=lambda one: -getattr(one, by).mean):
         lines.append(
             [
                 markdown(one.label),
+                str(one.test.n),
                 whole(one.trainable),
                 _points(one.validation),
                 _points(one.test),
-                decimal(one.by_seed.difference * PERCENT, 1) if one.by_seed else "baseline",
+                f"{one.by_seed.difference * PERCENT:+.2f}" if one.by_seed else "baseline",
                 interval_points(one.by_example),
                 p_value(one.p_seed) if one.by_seed else "",
                 p_value(one.p_example) if one.by_example else "",
@@ -220,8 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = load(arguments.runs)
         rows = group(loaded.runs)
         trouble = [*loaded.problems, *problems(rows)]
+        rows = [row for row in rows if row.summary]
         compare(rows, arguments.baseline.split()[0])
-        listed = overall([row for row in rows if row.summary], arguments.baseline)
+        listed = overall(rows, arguments.baseline)
         routes = {
             f"{label}, {row.task}, seed {run.seed}": routing(run.place)
             for label, row in zip(labels(rows), rows, strict=True)

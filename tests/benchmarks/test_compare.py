@@ -60,5 +60,5 @@ def test_both_files_are_written(
     assert {row["label"] for row in content["rows"]} == {"prefix", "smop"}
     assert content["rows"][0]["scores"]["test"].keys() == {"1", "2"}
     text = (tmp_path / "results" / "toy.md").read_text()
-    assert "| smop | 100 | 60.0 ± 0.0 | 82.5 ± " in text and capsys.readouterr().out in text
+    assert "| smop | 2 | 100 | 60.0 ± 0.0 | 82.5 ± " in text and capsys.readouterr().out in text
     assert compare.main([str(tmp_path), "--name", "toy", "--baseline", "full"]) == 2

@@ -93,6 +93,12 @@ def test_what_sets_the_prefix_itself_excludes_its_reparametrisation() -> None:
 
 
 @pytest.mark.parametrize("method", ["prefix", "multimask"])
+def test_a_gate_over_a_prefix_of_zeros_is_refused(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"method\.gate=true with method\.init=zero would never train"):
+        adapted(method, {"init": "zero", "gate": True})
+
+
+@pytest.mark.parametrize("method", ["prefix", "multimask"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_gated_prefix_starts_as_the_backbone_itself_and_trains(method: str, attention: str) -> None:
     model = adapted(method, {"sites": list(SITES), "gate": True}, attention=attention).eval()

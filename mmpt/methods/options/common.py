@@ -152,6 +152,11 @@ class PrefixShape(DeepPrefix):
     def problems(self) -> list[str]:
         """See the base class."""
         found = super().problems()
+        if self.gate and self.init == "zero":
+            found.append(
+                "method.gate=true with method.init=zero would never train: neither gets a gradient while the other is "
+                "zero; set method.init=random (the closed gate alone leaves the backbone as it is)"
+            )
         if self.layout == "paper":
             if self.layers != "all":
                 found.append(
