@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpt.config.rules import check_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.walk import Problems, build
 from mmpt.data.tasks import Task
@@ -148,8 +149,15 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         dict(content["backbone"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
-    built = _build(TaskConfig, task, "task", path), _build(EvaluationConfig, evaluation, "evaluation", path)
-    return *built, length, seed
+    parts = {
+        "task": _build(TaskConfig, task, "task", path),
+        "evaluation": _build(EvaluationConfig, evaluation, "evaluation", path),
+    }
+    problems = Problems()
+    check_rules(parts, problems)  # such as no decoding at all
+    if problems.found:
+        raise AdapterError(f"{path}: adapter.json is damaged: {problems.found[0][1]}")
+    return parts["task"], parts["evaluation"], length, seed
 
 
 def _build(kind: type, values: Any, key: str, path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,15 @@ def test_states_of_other_names_shapes_and_values(cases: int, tmp_path: Path) -> 
     values = st.sampled_from([0.0, float("nan"), float("inf"), -1e38, 1e30])
     dtypes = st.sampled_from([torch.float32, torch.float16, torch.int8, torch.bool])
     check(cases, holds, names, shapes, values, dtypes)
+
+
+def test_a_description_without_decoding_is_refused(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / DESCRIPTION).read_text(encoding="utf-8"))
+    content["evaluation"]["decoding"] = []
+    (tmp_path / DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"adapter.json is damaged: evaluation.decoding=\[\] must name"):
+        load(tmp_path)
 
 
 def test_values_that_are_no_numbers_are_refused(whole: Path, tmp_path: Path) -> None:
