@@ -11,7 +11,7 @@ Letters: B batch, S prompt and source tokens, U target tokens, C candidate label
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from mmpt.data.collate import IGNORED, Continuation
 from mmpt.methods.base import Contribution, Frontier
-from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed, refuse_positions
 from mmpt.models.inject import shift_of
-from mmpt.models.loss import only_labelled, row_losses
+from mmpt.models.kinds.text import TextModel
 
 
-class DecoderOnly(AdaptedModel):
+class DecoderOnly(TextModel):
     """A frozen decoder with a method; :class:`Encoded` has what the first layer reads of prompt and source."""
 
     READING = Continuation
@@ -48,11 +48,7 @@ class DecoderOnly(AdaptedModel):
         raise ValueError(f"nothing is constant: {self.frontier.reason}")
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """Logits for labels (B', U), -100 for padding.
-
-        B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
-        :func:`mmpt.models.loss.only_labelled`.
-        """
+        """See the base class."""
         states, mask = (
             part.repeat_interleave(labels.shape[0] // part.shape[0], dim=0) for part in (encoded.states, encoded.mask)
         )
@@ -73,23 +69,6 @@ class DecoderOnly(AdaptedModel):
         finally:
             hook.remove()
         return logits
-
-    def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
-        return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
-
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See the base class."""
-        with only_labelled(self.backbone, labels) as places:
-            return row_losses(self.decode(encoded, labels), labels, places)
-
-    @torch.no_grad()
-    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
-        """See the base class."""
-        batch, longest = encoded.states.shape[0], max(map(len, candidates))
-        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
-        labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        return -self.losses(encoded, labels).view(batch, len(candidates))
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

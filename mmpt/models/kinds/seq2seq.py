@@ -5,7 +5,7 @@ Letters: B batch, T source tokens, P prompt tokens, U target tokens, C candidate
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from mmpt.data.collate import IGNORED, TextToText
+from mmpt.data.collate import TextToText
 from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models import absorb
-from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
 from mmpt.models.encoder import lower, prompted, upper
 from mmpt.models.inject import Injection
-from mmpt.models.loss import only_labelled, row_losses
+from mmpt.models.kinds.text import TextModel
 
 
-class EncoderDecoder(AdaptedModel):
+class EncoderDecoder(TextModel):
     """A frozen encoder-decoder with a method; :class:`Encoded` has the encoder's output."""
 
     READING = TextToText
@@ -80,11 +80,7 @@ class EncoderDecoder(AdaptedModel):
         return Encoded(upper(self.backbone, states, attention_mask, layers), attention_mask, contribution)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """Logits of the decoder's head for labels (B', U), -100 for padding.
-
-        B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
-        :func:`mmpt.models.loss.only_labelled`.
-        """
+        """See the base class."""
         times = labels.shape[0] // encoded.states.shape[0]
         states, mask = encoded.states, encoded.mask
         if times > 1:
@@ -98,31 +94,6 @@ class EncoderDecoder(AdaptedModel):
             use_cache=False,
         )
         return output.logits
-
-    def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
-        return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
-
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See the base class."""
-        with only_labelled(self.backbone, labels) as places:
-            return row_losses(self.decode(encoded, labels), labels, places)
-
-    @torch.no_grad()
-    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
-        """Log-likelihood of every candidate's ids (with end of sequence) for every source.
-
-        Args:
-            encoded: A batch behind the encoder.
-            candidates: C lists of token ids.
-
-        Returns:
-            (B, C), float32, the sum over a candidate's tokens.
-        """
-        batch, longest = encoded.states.shape[0], max(map(len, candidates))
-        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
-        labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        return -self.losses(encoded, labels).view(batch, len(candidates))
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

@@ -1,0 +1,53 @@
+"""What kinds of models that write text have in common: a target's loss, and the likelihood of every label's text.
+
+Letters: B batch, T source tokens, U target tokens, C candidate labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmpt.data.collate import IGNORED
+from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.loss import only_labelled, row_losses
+
+
+class TextModel(AdaptedModel):
+    """A frozen model with a method, whose head gives logits over the vocabulary."""
+
+    @abstractmethod
+    def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Logits for labels (B', U), -100 for padding.
+
+        B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
+        :func:`mmpt.models.loss.only_labelled`.
+        """
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
+        return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
+
+    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """See the base class."""
+        with only_labelled(self.backbone, labels) as places:
+            return row_losses(self.decode(encoded, labels), labels, places)
+
+    @torch.no_grad()
+    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihood of every candidate's ids (with end of sequence) for every source.
+
+        Args:
+            encoded: A batch up to where its targets come in.
+            candidates: C lists of token ids.
+
+        Returns:
+            (B, C), float32, the sum over a candidate's tokens.
+        """
+        batch, longest = encoded.states.shape[0], max(map(len, candidates))
+        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
+        labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
+        return -self.losses(encoded, labels).view(batch, len(candidates))
