@@ -31,7 +31,7 @@ from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.loggers import Loggers, RunInfo, make_logger
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
@@ -264,14 +264,8 @@ class _Run:
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
         tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
-        self.logger.start(
-            name=f"{group}-s{config.seed}",
-            group=group,
-            config=self.resolved,
-            directory=self.record.directory,
-            tags=tags,
-            resume_step=self._kept_step(),
-        )
+        about = RunInfo(f"{group}-s{config.seed}", group, self.resolved, self.record.directory, tags, self._kept_step())
+        self.logger.start(about)
 
     def _kept_step(self) -> int | None:
         """The last step that an interrupted run keeps, -1 where it begins again; None for a new run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,27 @@ from mmpt.untrusted import one_line
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger is told of a run.
+
+    Attributes:
+        name: What the run is called.
+        group: Runs to be averaged, such as the seeds of one setting, share a group.
+        config: The resolved configuration, plain values.
+        directory: The run directory.
+        tags: Labels to filter by.
+        resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
+    """
+
+    name: str
+    group: str | None
+    config: Mapping[str, Any]
+    directory: Path
+    tags: Sequence[str] = ()
+    resume_step: int | None = None
+
+
 class Logger(Protocol):
     """One place where metrics go, told in this order: start, then any of the middle ones, then finish.
 
@@ -22,25 +44,8 @@ class Logger(Protocol):
 
     label: str  # what the user knows it by
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin a run, or go on with the one that began in the same run directory.
-
-        Args:
-            name: What the run is called.
-            group: Runs to be averaged, such as the seeds of one setting, share a group.
-            config: The resolved configuration, plain values.
-            directory: The run directory.
-            tags: Labels to filter by.
-            resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
 
         Raises:
             ConfigError: The run must not begin, because the settings insist on what can't be had.
@@ -80,14 +85,14 @@ class Loggers:
         self._started: list[Logger] = []
         self._complained: set[tuple[str, str]] = set()
 
-    def start(self, **about: Any) -> None:
-        """Begin a run in every logger, with the arguments of :meth:`Logger.start`; one that can't is left out.
+    def start(self, run: RunInfo) -> None:
+        """Begin a run in every logger; one that can't is left out.
 
         Raises:
             ConfigError: As a logger says.
         """
         for logger in self.loggers:
-            if self._safely(logger, "starting", lambda logger: logger.start(**about)):
+            if self._safely(logger, "starting", lambda logger: logger.start(run)):
                 self._started.append(logger)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
