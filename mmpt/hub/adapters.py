@@ -12,7 +12,8 @@ from mmpt.hub.card import card
 from mmpt.hub.client import COMMIT, REPOSITORY, commit_of, fetch, told
 from mmpt.models.adapter import DESCRIPTION, PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS, Adapter, adapter_place, read_adapter
 from mmpt.report.groups import Row, group
-from mmpt.report.load import Run, load
+from mmpt.report.load import load
+from mmpt.report.run import Run
 from mmpt.training.files import dumps, read_json
 
 MARK = "hub:"

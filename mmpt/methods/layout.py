@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, Frontier
+from mmpt.methods.base import BackboneShape, Frontier, Recorder, starting_ids
 from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
 from mmpt.models import paper
 from mmpt.models.inject import KeyValue, SiteShape
@@ -123,6 +123,16 @@ def layouts(options: DeepPrefix, shape: BackboneShape) -> dict[str, Layout]:
         name = options.layout if isinstance(options, PrefixShape) else "per_layer"
         found[site] = Layout(name, replace(whole, layers=layers), *masks)
     return found
+
+
+def starting_values(
+    options: DeepPrefix, recorder: Recorder, layouts: Mapping[str, Layout], tokens: int
+) -> dict[str, Tensor]:
+    """What ``method.init`` fills a prefix of P tokens with, (P, 2L·H·k) by site; nothing where it stays as drawn."""
+    if (ids := starting_ids(options, recorder, tokens)) is None:
+        return {}
+    recorded = recorder.keys_values(ids)
+    return {site: layout.from_keys_values(*recorded[site]) for site, layout in layouts.items()}
 
 
 def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:

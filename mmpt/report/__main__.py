@@ -14,9 +14,10 @@ from typing import Any
 
 from mmpt.errors import MmptError, RunError, nearest
 from mmpt.report.groups import Row, group, problems
-from mmpt.report.load import Run, load
+from mmpt.report.load import load
 from mmpt.report.published import Figure, figures
 from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
+from mmpt.report.run import Run
 from mmpt.report.tables import published, short
 from mmpt.training.files import write_bytes
 from mmpt.untrusted import one_line

@@ -17,8 +17,7 @@ from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
 from mmpt.cache.store import Store
 from mmpt.sweep.ledger import Ledger, Outcome
-from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import score
+from mmpt.sweep.table import ranked, score
 from mmpt.sweep.watch import Watcher
 from mmpt.training.files import read_json, read_jsonl
 from mmpt.training.record import RunRecord, read_status
