@@ -102,7 +102,8 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
     directory: str | None = None
     try:
         config = check(composed)
-        from mmpt.training.run import identify, run_experiment  # imports torch: only once the configuration is right
+        from mmpt.training.identity import identify  # imports torch: only once the configuration is right
+        from mmpt.training.run import run_experiment
 
         identity = identify(config)
         directory = str(identity.directory.expanduser().absolute())
