@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -34,6 +35,7 @@ class Bomb:
     rank: int = 0  # -1: each
     error: int = 0  # in place of the signal: from then on each event of the kind fails with this error of the system
     seconds: float = 0.0  # each event takes so much longer, from that one on
+    file_size: int = 0  # bytes that no file may exceed
     seen: Counter[str] = field(default_factory=Counter)
 
     def event(self, kind: str) -> None:
@@ -63,6 +65,8 @@ def watch(bomb: Bomb, root: Path) -> None:
     from mmpt.training.loggers.wandb import WandbLogger
     from mmpt.training.trainer import PrefixTrainer
 
+    if bomb.file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bomb.file_size, bomb.file_size))
     event, step, put, log = bomb.event, PrefixTrainer.training_step, Draft.put, WandbLogger.log
     start, batches = Evaluator.predict, Evaluator.batches
 
