@@ -15,7 +15,7 @@ TORCH ?= torch==$(TORCH_VERSION)$(NEEDS_CPU_BUILD)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PY := "$(VENV)/bin/python"
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install install-locked demo test test-all test-lowest lint check docs bench bench-quick lock audit sbom clean
 

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,11 @@ def command(root: Path, words: list[str], bomb: Bomb | None = None, ranks: int =
         child = SERVER.Process(target=_child, args=(root, words, mine, {**os.environ, **environment}))
         child.start()
         children.append(child)
-    while any(child.is_alive() for child in children):
+    while living := [child.sentinel for child in children if child.is_alive()]:
+        connection.wait(living)
         if any(child.exitcode == -signal.SIGKILL for child in children):
             for child in children:
                 child.kill()
-        time.sleep(0.005)
     return [child.exitcode or 0 for child in children]
 
 
