@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from mmpt.cache.activations import compute
+from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, Collator
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.stack import stack
+from mmpt.training.caching import SplitCache
+from mmpt.training.evaluate import Prepared
 from tests.tiny import adapted
 
 LABELS = [[17, 33, 1], [40, 1], [17, 60, 8, 1]]
@@ -134,3 +138,12 @@ def test_what_prevents_it() -> None:
     moved = adapted("prefix", {**LAST, "layout": "peft"}, model_type="llama").prevents_cache
     assert moved == "method.layout=peft moves the text's positions in every layer"
     assert "prompts before" in str(adapted("smop", {}, model_type="llama").prevents_cache)
+
+
+def test_other_labels_are_another_entry() -> None:
+    model = adapted("prefix", LAST, model_type="llama")
+    evaluator: Any = SimpleNamespace(cut=lambda split: [[0]])
+    cache = SplitCache(CacheConfig(), model, "weights", "tiny", evaluator, short=False, note=print)
+    labels = [[[5], [6]], [[5], [7]], [[6], [5]], [[5, 6]], [[5]]]
+    keys = {cache._key(Prepared((), [{"input_ids": [8, 9], "continuations": each}], 0)) for each in labels}
+    assert len(keys) == len(labels)

@@ -17,7 +17,7 @@ from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.data.collate import Continuation
 from mmpt.data.sources import load_splits
-from mmpt.data.tasks import Task
+from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
 from tests.tiny import backbone
 
@@ -165,6 +165,19 @@ def test_a_label_goes_on_with_the_text_after_a_space() -> None:
     assert all(ids[-1] == tokenizer.eos_token_id for ids in reading.candidates)
     whole = tokenizer("a entailment", add_special_tokens=False)["input_ids"]
     assert reading.target("entailment", tokenizer)[:-1] == whole[1:]
+
+
+def test_continuations_are_all_labels_and_a_target_that_was_cut() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    task = Task(check(compose(["model=bundled"], CONF)).task)
+    examples = [Example("1", "some words", "not_entailment", 1, None), Example("2", "others", None, None, None)]
+    for longest, more in ((64, 0), (2, 1)):
+        reading = Continuation(task, tokenizer, longest)
+        assert max(map(len, reading.candidates)) > 2
+        (labelled, other) = reading.encode(examples).features
+        choices = [ids[:-1] for ids in reading.candidates]
+        assert labelled["continuations"] == [*choices, *[labelled["labels"][:-1]] * more]
+        assert other["continuations"] == choices
 
 
 def test_a_tokenizer_that_joins_a_label_to_the_text_is_refused() -> None:
