@@ -82,6 +82,7 @@ bench: install  ## every benchmark against peft, about an hour on 2 cores; write
 	$(PY) -m benchmarks.epoch
 	$(PY) -m benchmarks.sweep --examples 640 --validation 64
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.causal
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.operators
 	$(PY) -m benchmarks.cache_dtype

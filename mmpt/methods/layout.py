@@ -141,10 +141,13 @@ def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
 
 
 def frontier(layouts: Mapping[str, Layout], shape: BackboneShape) -> Frontier:
-    """The first encoder layer with a prefix; all layers are constant without one."""
+    """The first layer with a prefix, of the stack that reads the source; all layers are constant without one."""
     total = shape.first_stack.layers
     site = "encoder" if "encoder" in shape.sites else "self"
     prefixed = layouts[site].shape.layers if site in layouts else 0
     if prefixed == total:
-        return Frontier(None, f"method.sites has {site}")
+        every = "method.layers puts a prefix in every layer; method.layers=last_N leaves some without"
+        return Frontier(None, "method.sites has encoder" if site == "encoder" else every)
+    if any(layout.shifts for layout in layouts.values()):
+        return Frontier(None, "method.layout=peft moves the text's positions in every layer")
     return Frontier(total - prefixed)
