@@ -20,7 +20,7 @@ from mmpt.models import absorb
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
 from mmpt.models.encoder import lower, prompted, upper
-from mmpt.models.inject import Injection
+from mmpt.models.inject import CACHE, Injection
 from mmpt.models.kinds.text import TextModel
 
 
@@ -107,7 +107,7 @@ class EncoderDecoder(TextModel):
         if wish not in (None, "dynamic", "static"):
             raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
         if options.get("use_cache", True):
-            options["past_key_values"] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
+            options[CACHE] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
         self.injection.set(encoded.contribution.prefixes)
         states = BaseModelOutput(last_hidden_state=encoded.states)
         model: Any = self.backbone
