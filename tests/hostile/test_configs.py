@@ -19,7 +19,7 @@ from tests.hostile.cases import JSON, ODD_TEXTS, TEXTS, both, check, spoilt_valu
 
 GROUPS = group_options([CONF])
 FREE = {  # groups whose options go with every other choice, and keys with values that do
-    "task": ["boolq", "cb", "copa", "multirc", "rte", "wic", "wsc"],
+    "task": ["boolq", "cb", "copa", "multirc", "rte", "wic"],
     "method": GROUPS["method"],
     "model": ["bundled", "t5_small_random"],
     "optimizer": GROUPS["optimizer"],
