@@ -25,12 +25,10 @@ from mmpt.models.size import memory_bytes
 from mmpt.report.load import load as load_runs
 from mmpt.training.files import read_json, read_jsonl
 from mmpt.training.record import RunRecord
-from mmpt.untrusted import LARGEST
 from tests.hostile.cases import NUMBERS, VALUES, both, check
 
 SHAPE = BackboneShape(16, {site: SiteShape(2, 2, 8) for site in ("encoder", "decoder", "cross")})
-DEEP = ("multimask", "prefix", "apt")
-COUNTS = {
+COUNTS = {  # the options by which a method grows
     "multimask": ["num_virtual_tokens", "num_routes", "num_route_tokens"],
     "prefix": ["num_virtual_tokens"],
     "apt": ["num_virtual_tokens"],
@@ -88,7 +86,7 @@ def test_options_have_the_types_of_a_command_line(options: dict[str, Any], messa
     assert message in str(caught.value)
 
 
-@both(60, 2000)
+@both(30, 2000)
 def test_any_options(cases: int) -> None:
     """A method of the options, or one error of ours; its parameters are within bounds."""
 
@@ -168,12 +166,13 @@ def test_a_report_of_a_run_with_a_huge_file(name: str, tmp_path: Path) -> None:
     assert "it has 9537 MiB, more than the 64" in found.problem
 
 
-def test_lines_without_an_end(tmp_path: Path) -> None:
-    lines = sparse(tmp_path / "metrics.jsonl", LARGEST + 10)
-    with pytest.raises(RunError, match=r"metrics.jsonl:1 .*a line has more than 64 MiB"):
+def test_lines_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmpt.untrusted.LARGEST", 2**20)
+    lines = sparse(tmp_path / "metrics.jsonl", 2**30)
+    with pytest.raises(RunError, match=r"metrics.jsonl:1 .*a line has more than 1 MiB"):
         list(read_jsonl(lines))
     (tmp_path / "results.jsonl").symlink_to(lines)
-    assert "a line has more than 64 MiB" in load_runs([tmp_path / "results.jsonl"]).runs[0].problem
+    assert "a line has more than 1 MiB" in load_runs([tmp_path / "results.jsonl"]).runs[0].problem
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:

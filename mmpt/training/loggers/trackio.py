@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.files import write_text
+from mmpt.training.loggers.base import kept_id
 from mmpt.training.loggers.draw import draw_masks
 
 
@@ -40,7 +39,7 @@ class TrackioLogger:
         import trackio
 
         project = self._config.project
-        name = f"{name}-{_run_id(directory)}"  # trackio finds a run by its name
+        name = f"{name}-{kept_id(directory / 'trackio' / 'run_id')}"  # trackio finds a run by its name
         if resume_step is not None:
             _forget_after(project, name, resume_step)
         with _quiet():
@@ -89,14 +88,6 @@ class TrackioLogger:
 
         with _quiet():
             trackio.finish()
-
-
-def _run_id(directory: Path) -> str:
-    """What tells this run from others of its name: drawn once, kept in the run directory."""
-    path = directory / "trackio" / "run_id"
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    return path.read_text(encoding="utf-8")
 
 
 def _forget_after(project: str, name: str, step: int) -> None:
