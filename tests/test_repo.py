@@ -86,6 +86,35 @@ def test_links_in_documents_lead_somewhere() -> None:
             assert "://" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+@pytest.mark.parametrize("document", ["docs/reliability.md", "docs/security.md"])
+def test_tests_that_documents_name_exist(document: str) -> None:
+    """Files, `FILE::NAME`, and words of `-k`: a promise without its test is none."""
+    text = read(document)
+    places = set(re.findall(r"`(tests/[\w/]+(?:\.py|/))(?:::(\w+))?`", text))
+    assert places
+    for file, name in places:
+        place = ROOT / file
+        assert place.exists(), file
+        assert not name or re.search(rf"^def {name}\(", place.read_text(encoding="utf-8"), re.M), f"{file}::{name}"
+    for line in text.splitlines():
+        for word in re.findall(r"`[^`]*-k (\w+)[^`]*`", line):
+            sources = [place.read_text(encoding="utf-8") for place in (ROOT / "tests").rglob("test_*.py")]
+            assert any(re.search(rf"^def test_\w*{word}", source, re.M) for source in sources), word
+
+
+def test_every_promise_names_its_test() -> None:
+    """Each row of the tables in docs/reliability.md says by what it is shown."""
+    rows = [line.split("|")[1:-1] for line in read("docs/reliability.md").splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0].strip() != "promise"]
+    assert len(promises) > 20
+    named = ""
+    for row in promises:
+        shown = row[1].strip()
+        assert len(row) == 4 and (shown.startswith(("`", "the same", "measured by hand")) and row[2].strip()), row
+        assert named or not shown.startswith("the same"), row
+        named = shown
+
+
 def test_make_help_lists_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.M)

@@ -111,6 +111,7 @@ class AdaptedModel(nn.Module, ABC):
         *,
         dropout: bool = False,
         initialise: bool = True,
+        most: int | None = None,
     ) -> AdaptedModel:
         """Create the method and join it to the backbone.
 
@@ -120,6 +121,7 @@ class AdaptedModel(nn.Module, ABC):
             options: The method's options.
             dropout: See :meth:`__init__`.
             initialise: Whether starting values may be taken from the backbone (not needed before loading an adapter).
+            most: Numbers that the method may have: those of the adapter.
 
         Returns:
             The model, of the class for the backbone's kind.
@@ -135,7 +137,9 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         config = backbone.model.config
-        method = build(name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size))
+        method = build(
+            name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size), most
+        )
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         method.requires_grad_(True)  # peft freezes all that isn't its own, a head too

@@ -16,7 +16,7 @@ from mmpt.report.wandb_export import read_export
 from mmpt.sweep.ledger import FOLDER
 from mmpt.training.files import newer_format
 from mmpt.training.record import FORMAT, lives
-from mmpt.untrusted import one_line, parse_json
+from mmpt.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
 
 
 @dataclass
@@ -103,7 +103,7 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         status = {"status": "damaged", "error": {"message": one_line(error)}}
     name, settings, seed, problem = one_line(directory.name), None, None, ""
     try:
-        settings, seed = reader.read((directory / "config.yaml").read_text(encoding="utf-8"))
+        settings, seed = reader.read(read_text(directory / "config.yaml"))
     except (OSError, ValueError) as error:
         problem = f"its config.yaml can't be read ({_why(error)})"
     state, result = str(status.get("status", "damaged")), {}
@@ -122,29 +122,32 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
 
 def _read_lines(path: Path) -> Iterator[Run]:
     """Read results, one a line; a line that is none is a damaged run of its own."""
-    for count, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-        if not line.strip():
-            continue
-        name = f"{path.name}:{count}"
-        try:
-            result = parse_json(line)
-        except ValueError as error:
-            yield Run(name, "damaged", problem=f"no valid JSON ({error})")
-            continue
-        if not isinstance(result, dict):
-            yield Run(name, "damaged", problem=f"a {type(result).__name__}, not an object")
-            continue
-        yield from_result(name, result)
+    try:
+        for count, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                yield _of_line(f"{path.name}:{count}", line)
+    except ValueError as error:
+        yield Run(path.name, "damaged", problem=one_line(error))
+
+
+def _of_line(name: str, line: str) -> Run:
+    try:
+        result = parse_json(line)
+    except ValueError as error:
+        return Run(name, "damaged", problem=f"no valid JSON ({error})")
+    if not isinstance(result, dict):
+        return Run(name, "damaged", problem=f"a {type(result).__name__}, not an object")
+    return from_result(name, result)
 
 
 def _object(path: Path) -> dict[str, Any]:
     """Read a JSON object; every failure is a ValueError in one line."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_bytes(path))
     except OSError as error:
         raise ValueError(f"its {path.name} can't be read ({_why(error)})") from error
     except ValueError as error:
-        raise ValueError(f"its {path.name} is no valid JSON ({error})") from error
+        raise ValueError(f"its {path.name} is no valid JSON ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"its {path.name} holds no object")
     return content

@@ -27,7 +27,7 @@ from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
 from mmpt.training.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
 from mmpt.training.lock import give_lock_back, take_lock
-from mmpt.untrusted import parse_json
+from mmpt.untrusted import LARGEST, parse_json, read_text
 
 State = Literal["new", "done", "resume"]
 
@@ -210,8 +210,10 @@ class RunRecord:
     def _drop_half_a_line(self) -> None:
         """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
-            with writing(self.metrics_path):
-                self.truncate_metrics(self.metrics_path.read_bytes().rfind(b"\n") + 1)
+            with writing(self.metrics_path), self.metrics_path.open("rb") as file:
+                begins = file.seek(max(0, self.metrics_size() - LARGEST))
+                kept = begins + file.read().rfind(b"\n") + 1
+            self.truncate_metrics(kept)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -312,7 +314,7 @@ def read_result(directory: Path) -> dict[str, Any]:
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        status = parse_json(read_text(directory.expanduser() / "status.json"))
         told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
         return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -331,7 +333,7 @@ def lives(status: Mapping[str, Any]) -> bool:
 def is_busy(directory: Path) -> bool:
     """Whether a process is at the run in a directory, as its status says; no lock is touched."""
     try:
-        status = parse_json((directory / "status.json").read_text(encoding="utf-8"))
+        status = parse_json(read_text(directory / "status.json"))
         return status["status"] == "running" and lives(status)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from mmpt.errors import ConfigError
-from mmpt.untrusted import one_line
+from mmpt.training.files import write_text
+from mmpt.untrusted import one_line, read_bytes
 
 Say = Callable[[str], None]
 
@@ -34,6 +37,23 @@ class RunInfo:
     directory: Path
     tags: Sequence[str] = ()
     resume_step: int | None = None
+
+
+def kept_id(path: Path) -> str:
+    """What tells a run from all others where its metrics go: drawn once, kept in the run directory.
+
+    Args:
+        path: The file that keeps it.
+
+    Raises:
+        ConfigError: It holds anything else; a logger makes a path, an address or a name of it.
+    """
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    found = read_bytes(path).decode("utf-8", errors="replace")
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) is None:
+        raise ConfigError(f"{path} holds no id of a run; delete it, and the run gets a new one")
+    return found
 
 
 class Logger(Protocol):

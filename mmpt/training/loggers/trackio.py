@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.files import write_text
-from mmpt.training.loggers.base import RunInfo
+from mmpt.training.loggers.base import RunInfo, kept_id
 from mmpt.training.loggers.draw import draw_masks
 
 
@@ -32,7 +30,7 @@ class TrackioLogger:
         import trackio
 
         project = self._config.project
-        name = f"{run.name}-{_run_id(run.directory)}"  # trackio finds a run by its name
+        name = f"{run.name}-{kept_id(run.directory / 'trackio' / 'run_id')}"  # trackio finds a run by its name
         if run.resume_step is not None:
             _forget_after(project, name, run.resume_step)
         with _quiet():
@@ -81,14 +79,6 @@ class TrackioLogger:
 
         with _quiet():
             trackio.finish()
-
-
-def _run_id(directory: Path) -> str:
-    """What tells this run from others of its name: drawn once, kept in the run directory."""
-    path = directory / "trackio" / "run_id"
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    return path.read_text(encoding="utf-8")
 
 
 def _forget_after(project: str, name: str, step: int) -> None:
