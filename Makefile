@@ -15,9 +15,9 @@ TORCH ?= torch==$(TORCH_VERSION)$(NEEDS_CPU_BUILD)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PY := "$(VENV)/bin/python"
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install install-locked demo test test-all test-lowest lint check docs bench bench-quick lock audit sbom clean
+.PHONY: help install install-locked demo test test-all test-lowest test-newest lint check docs bench bench-quick lock audit sbom clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -53,19 +53,28 @@ test-all: install  ## every test
 	$(PYTEST)
 
 # What depends on versions of other packages: configuration, data, backbones, methods, a whole run, sweeps, files of before.
-LOWEST_TESTS := tests/config tests/data tests/models tests/methods tests/training/test_run.py tests/training/test_record.py \
-  tests/sweep/test_parts.py tests/test_compatibility.py
+VERSION_TESTS := -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/config tests/data tests/models tests/methods \
+  tests/training/test_run.py tests/training/test_record.py tests/sweep/test_parts.py tests/test_compatibility.py
 
-test-lowest: $(VENV)-lowest/.installed  ## the fast tests of the core with the lowest versions of constraints-lowest.txt
-	"$(VENV)-lowest/bin/python" -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(LOWEST_TESTS)
+test-lowest: $(VENV)-lowest/.installed  ## the fast tests of the core with the lowest versions that pyproject.toml allows
+	"$(VENV)-lowest/bin/python" $(VERSION_TESTS)
 
 $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 	[ -x "$(VENV)-lowest/bin/python" ] || "$(PYTHON)" -m venv "$(VENV)-lowest"
 	"$(VENV)-lowest/bin/pip" install --quiet --retries 1 --no-deps \
 	  $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
-	"$(VENV)-lowest/bin/pip" install --quiet -r constraints-lowest.txt
-	"$(VENV)-lowest/bin/pip" install --quiet --no-deps -e .
+	"$(VENV)-lowest/bin/pip" install --quiet -r constraints-lowest.txt -e .
 	@touch "$@"
+
+# PyTorch alone stays at the version of constraints.txt.
+NEWEST := $(shell sed -n 's/^\([A-Za-z0-9_-]*\)==.*/\1/p' constraints-lowest.txt | grep -v '^torch$$')
+test-newest:  ## the same tests with the newest releases, also those that pyproject.toml doesn't allow yet
+	[ -x "$(VENV)-newest/bin/python" ] || "$(PYTHON)" -m venv "$(VENV)-newest"
+	"$(VENV)-newest/bin/pip" install --quiet --retries 1 --no-deps \
+	  $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
+	"$(VENV)-newest/bin/pip" install --quiet --upgrade "torch==$(TORCH_VERSION)" $(NEWEST)
+	"$(VENV)-newest/bin/pip" install --quiet --no-deps -e .
+	"$(VENV)-newest/bin/python" $(VERSION_TESTS)
 
 lint: install  ## ruff, formatting and types
 	$(PY) -m ruff check .
@@ -82,6 +91,7 @@ bench: install  ## every benchmark against peft, about an hour on 2 cores; write
 	$(PY) -m benchmarks.epoch
 	$(PY) -m benchmarks.sweep --examples 640 --validation 64
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.causal
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.operators
 	$(PY) -m benchmarks.cache_dtype
@@ -111,4 +121,4 @@ sbom: install $(TOOLS)/.installed  ## write sbom.json: what .venv holds, in Cycl
 	$(TOOL) cyclonedx_py environment $(PY) --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 clean:  ## remove .venv and tool caches; runs/ stays
-	rm -rf "$(VENV)" "$(VENV)-lowest" .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf "$(VENV)" "$(VENV)-lowest" "$(VENV)-newest" .mypy_cache .ruff_cache .pytest_cache *.egg-info

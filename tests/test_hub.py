@@ -286,7 +286,7 @@ def test_through_the_environment(tmp_path: Path, adapter: Path) -> None:
     with served() as hub:
         environment["HF_ENDPOINT"] = hub.url
         command = [sys.executable, "-m", "mmpt.hub", "push", str(adapter), REPO]
-        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stderr
         assert found.stdout.startswith(hub.url) and TOKEN not in found.stdout + found.stderr
         assert hub.repos[REPO]["main"]["adapter.json"]

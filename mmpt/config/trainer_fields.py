@@ -36,6 +36,7 @@ _ELSEWHERE = {  # fields that another key sets, or that the framework must decid
     "save_only_model": "checkpoints hold all that a run needs to go on exactly; they are small",
     "ignore_data_skip": "an interrupted run goes on with the very examples that come next",
     "restore_callback_states_from_checkpoint": "an interrupted run always goes on with evaluation.patience as it was",
+    "activation_checkpointing": "set trainer.gradient_checkpointing=true instead",  # not a field of every transformers
     "auto_find_batch_size": "set run.retry_oom=true instead",
     "remove_unused_columns": "batches are made by mmpt and have no unused columns",
     "label_names": "batches are made by mmpt, with the label field 'labels'",
@@ -157,9 +158,6 @@ def _check_range(name: str, value: Any, problems: Problems) -> None:
 def _check_combinations(values: dict[str, Any], problems: Problems) -> None:
     if values.get("fp16") is True and values.get("bf16") is True:
         problems.add("trainer.fp16", "trainer.fp16 and trainer.bf16 exclude each other; keep one")
-    if values.get("activation_checkpointing") is True:
-        text = "trainer.activation_checkpointing=true isn't supported; set trainer.gradient_checkpointing=true"
-        problems.add("trainer.activation_checkpointing", text)
     if (values.get("gradient_checkpointing_kwargs") or {}).get("use_reentrant") is True:
         text = "trainer.gradient_checkpointing_kwargs.use_reentrant=true finds no gradient for a frozen backbone"
         problems.add("trainer.gradient_checkpointing_kwargs", f"{text}; leave it out")

@@ -22,7 +22,8 @@ from mmpt.models.adapter import (
 )
 from mmpt.models.size import memory_bytes
 from mmpt.report.groups import Row, group
-from mmpt.report.load import Run, load
+from mmpt.report.load import load
+from mmpt.report.run import Run
 from mmpt.training.files import dumps, link_outside, read_json
 from mmpt.untrusted import LARGEST
 

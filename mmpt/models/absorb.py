@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from mmpt.errors import ModelError
 from mmpt.models.architectures import Architecture
-from mmpt.models.inject import LayerPrefix, carried, for_batch, query_gates
+from mmpt.models.inject import CACHE, LayerPrefix, carried, for_batch, query_gates
 
 ROWS = 8  # of a slice of the batch with a length of its own
 WORTH = 0.1  # share of the tokens that cutting the batch must spare
@@ -83,7 +83,7 @@ def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture)
 
 def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
     """Cross attention: absorbed where that is right and pays, else the model's own."""
-    states, caches = kwargs.get("key_value_states"), kwargs.get("past_key_values") is not None
+    states, caches = kwargs.get("key_value_states"), kwargs.get(CACHE) is not None
     if states is not None and not caches and not kwargs.get("output_attentions") and names.plain(module):
         hidden = args[0] if args else kwargs["hidden_states"]
         queries, (tokens, width) = hidden.shape[1], states.shape[1:]

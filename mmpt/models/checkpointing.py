@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.models.inject import Injection, carried, carry
+from mmpt.models.inject import CACHE, Injection, carried, carry
 
 
 def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
@@ -36,7 +36,7 @@ def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
 
 
 def _forward(original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled() or kwargs.get("past_key_values") is not None:
+    if not torch.is_grad_enabled() or kwargs.get(CACHE) is not None:
         return original(*args, **kwargs)
     prefixes = [carried(module) for module in modules]
 

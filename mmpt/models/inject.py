@@ -8,6 +8,7 @@ Letters: B batch, H heads, k head width, L layers, P prefix tokens, Q queries, N
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, GenerationMixin, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
@@ -25,6 +26,12 @@ from mmpt.errors import ModelError
 from mmpt.models import paper, positions
 from mmpt.models.architectures import architecture_of
 
+# what models and their layers call a cache of keys and values: transformers 5.24 has another name for it
+CACHE = next(
+    name
+    for name in ("cache", "past_key_values")
+    if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+)
 _SLOT = "_mmpt_prefix"  # where an attention module carries its prefix during a forward pass
 _HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and whether they are kept
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, number
+from mmpt.report.run import Run, number
 from mmpt.training.files import read_jsonl
 from mmpt.untrusted import one_line, parse_json, read_text
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.report.load import Run
+from mmpt.report.run import Run
 from mmpt.sweep.ledger import FOLDER, FORMAT
 from mmpt.training.files import newer_format
 from mmpt.untrusted import one_line, parse_json, read_lines

@@ -9,65 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.settings import Settings, SettingsReader
+from mmpt.report.ledger import lost_trials
+from mmpt.report.run import Run, checked, from_result, whole_number
+from mmpt.report.settings import SettingsReader
+from mmpt.report.wandb_export import read_export
 from mmpt.sweep.ledger import FOLDER
 from mmpt.training.files import newer_format
 from mmpt.training.record import FORMAT, lives
 from mmpt.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
-
-Result = dict[str, Any]
-LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
-NEEDED = ("task", "method", "model", "seed", "metric", "scores")
-EXPECTED = (
-    "data",
-    "parameters",
-    "timing",
-    "memory",
-    "steps",
-    "epochs",
-    "config_fingerprint",
-    "data_fingerprint",
-    "backbone_fingerprint",
-    "versions",
-    "warnings",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One trial, whatever came of it."""
-
-    name: str  # of the run directory, or FILE:LINE
-    status: str  # done, running, killed, interrupted, failed, damaged
-    result: Result = field(default_factory=dict)  # empty where there is none
-    settings: Settings | None = None  # None where only a result is known
-    seed: int | None = None
-    place: Path | None = None  # the run directory
-    problem: str = ""  # why it doesn't count, or what is wrong with it although it does
-    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model where nothing else tells them
-
-    def known(self, name: str) -> str:
-        """``task``, ``method`` or ``model``, from the result or the settings; ``?`` where neither says."""
-        if isinstance(value := self.result.get(name), str):
-            return one_line(value)
-        group = self.settings.values.get(name) if self.settings is not None else None
-        value = group.get("name") if isinstance(group, Mapping) else group
-        return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
-
-    @property
-    def metric(self) -> str:
-        """The primary metric."""
-        return one_line(self.result.get("metric", "?"))
-
-    def score(self, split: str = "test") -> float | None:
-        """The primary metric on a split; None where there is none."""
-        return number(self.result, "scores", split, self.metric)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of configuration and data, or nothing."""
-        value = self.result.get("config_fingerprint")
-        return value if isinstance(value, str) else ""
 
 
 @dataclass
@@ -76,25 +25,6 @@ class Loaded:
 
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-
-def number(values: Any, *path: Any) -> float | None:
-    """Follow keys into nested mappings of unknown origin.
-
-    Args:
-        values: Plain JSON values.
-        path: Keys, outermost first.
-
-    Returns:
-        The number there; None where something else is, or a number that can't be a measurement: not finite, or huge.
-    """
-    for name in path:
-        if not isinstance(values, Mapping) or not isinstance(name, str):
-            return None
-        values = values.get(name)
-    if isinstance(values, bool) or not isinstance(values, int | float):
-        return None
-    return values if -LARGEST < values < LARGEST else None
 
 
 def load(places: Iterable[Path]) -> Loaded:
@@ -122,8 +52,6 @@ def load(places: Iterable[Path]) -> Loaded:
 
 def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.is_dir():
-        from mmpt.report.ledger import lost_trials
-
         closed: list[OSError] = []
         directories = list(find_runs(place, closed.append))
         runs = [read_run(directory, reader) for directory in directories]
@@ -134,8 +62,6 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.suffix == ".jsonl":
         return _read_lines(place)
     if place.suffix in (".json", ".csv"):
-        from mmpt.report.wandb_export import read_export
-
         return read_export(place)
     raise RunError(
         f"{place} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file"
@@ -185,33 +111,13 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         try:
             result = _object(directory / "result.json")
         except ValueError as error:
-            return Run(name, "damaged", {}, settings, _seed(seed), directory, one_line(error))
-        return _checked(Run(name, "done", result, settings, _seed(seed), directory, problem))
+            return Run(name, "damaged", {}, settings, whole_number(seed), directory, one_line(error))
+        return checked(Run(name, "done", result, settings, whole_number(seed), directory, problem))
     told = status.get("error")
     why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
     if state == "running" and not lives(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
-    return Run(name, state, {}, settings, _seed(seed), directory, why)
-
-
-def _checked(run: Run) -> Run:
-    """Say what a result lacks: without what a row needs it is damaged, without the rest it is of an older format."""
-    result, problem = run.result, run.problem
-    if newer := newer_format(result, FORMAT):
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, f"its result {newer}")
-    if missing := [name for name in NEEDED if name not in result]:
-        why = f"its result lacks {', '.join(missing)}"
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, why)
-    seed = _seed(result["seed"])
-    if missing := [name for name in EXPECTED if name not in result]:
-        problem = f"older format, without {', '.join(missing)}"
-    checked = Run(run.name, "done", result, run.settings, seed, run.place, problem)
-    if seed is None:
-        return Run(run.name, "damaged", {}, run.settings, None, run.place, "its seed is no whole number")
-    if checked.score() is None:
-        why = f"its test score ({checked.metric}) is missing or not a number"
-        return Run(run.name, "damaged", result, run.settings, seed, run.place, why)
-    return checked
+    return Run(name, state, {}, settings, whole_number(seed), directory, why)
 
 
 def _read_lines(path: Path) -> Iterator[Run]:
@@ -232,27 +138,6 @@ def _of_line(name: str, line: str) -> Run:
     if not isinstance(result, dict):
         return Run(name, "damaged", problem=f"a {type(result).__name__}, not an object")
     return from_result(name, result)
-
-
-def from_result(name: str, result: Result, place: Path | None = None) -> Run:
-    """Make a run of a result, such as ``result.json`` or what ``run_experiment`` gives.
-
-    Args:
-        name: What to call it.
-        result: As ``result.schema.json`` says; ``config``, where it has one, holds the resolved configuration.
-        place: The run directory.
-
-    Returns:
-        The run; ``damaged`` where the result lacks what a row needs.
-    """
-    config = result.get("config")
-    settings = Settings.of(config) if isinstance(config, Mapping) else None
-    plain = {key: value for key, value in result.items() if key != "config"}
-    return _checked(Run(name, "done", plain, settings, None, place))
-
-
-def _seed(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _object(path: Path) -> dict[str, Any]:

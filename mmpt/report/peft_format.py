@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpt.report.details import metrics
-from mmpt.report.load import Run, number
 from mmpt.report.records import with_config
+from mmpt.report.run import Run, number
 from mmpt.untrusted import one_line, parse_json, read_bytes
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, from_result, number
+from mmpt.report.run import Run, from_result, number
 from mmpt.report.settings import Settings, nested
 from mmpt.untrusted import one_line, parse_json, read_bytes
 

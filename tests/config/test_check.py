@@ -30,7 +30,10 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.per_device_train_batch_size=0"], ["trainer.per_device_train_batch_size=0", "at least 1"]),
     (["trainer.num_train_epochs=0"], ["trainer.num_train_epochs=0 must be positive"]),
     (["trainer.save_strategy=best"], ["trainer.save_strategy=best", "trainer.eval_strategy=epoch"]),
-    (["trainer.activation_checkpointing=true"], ["trainer.activation_checkpointing=true isn't supported"]),
+    (
+        ["trainer.activation_checkpointing=true"],
+        ["trainer.activation_checkpointing can't be set", "gradient_checkpointing=true"],
+    ),
     (["trainer.gradient_checkpointing_kwargs={use_reentrant: true}"], ["finds no gradient", "leave it out"]),
     (["trainer.eval_strategy=steps", "trainer.eval_steps=null"], ["needs trainer.eval_steps"]),
     (["trainer.output_dir=x"], ["trainer.output_dir can't be set", "run.dir"]),

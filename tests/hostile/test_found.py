@@ -17,7 +17,8 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.__main__ import main as report_main
-from mmpt.report.load import load, number
+from mmpt.report.load import load
+from mmpt.report.run import number
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score

@@ -46,7 +46,7 @@ def cached(model: AdaptedModel, given: dict[str, Tensor]) -> Activations:
 
 def with_states(model: AdaptedModel, given: dict[str, Tensor]) -> dict[str, Tensor]:
     rows = list(range(len(sources(given)["input_ids"])))
-    return {**given, **cached(model, given).batch(rows, given["input_ids"].shape[-1])}
+    return {**given, **cached(model, given).batch(rows)}
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)

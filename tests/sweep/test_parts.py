@@ -136,7 +136,7 @@ def test_attention_functions_do_not_grow_in_number() -> None:
 
 
 def test_peak_memory_starts_anew_with_each_run() -> None:
-    from mmpt.training.run import peak_memory, reset_peak_memory
+    from mmpt.training.memory import peak_memory, reset_peak_memory
 
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system can't reset a process's peak memory")

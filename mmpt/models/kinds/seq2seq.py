@@ -20,7 +20,7 @@ from mmpt.models import absorb
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
 from mmpt.models.encoder import lower, prompted, upper
-from mmpt.models.inject import Injection
+from mmpt.models.inject import CACHE, Injection
 from mmpt.models.kinds.text import TextModel
 
 
@@ -65,19 +65,16 @@ class EncoderDecoder(TextModel):
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
-        layers = self.frontier.layers
-        assert layers is not None
         embeddings = embed(self.backbone, batch["input_ids"])
-        return lower(self.backbone, embeddings, batch["attention_mask"], layers)
+        return lower(self.backbone, embeddings, batch["attention_mask"], self.first_trained)
 
-    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
+    def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class."""
+        states, attention_mask = batch["states"], batch["attention_mask"]
         if self.method.reads_encoder:  # all of the encoder is constant then
             return self._behind(states, attention_mask)
-        contribution = self.contribute(means)
-        layers = self.method.frontier.layers
-        assert layers is not None
-        return Encoded(upper(self.backbone, states, attention_mask, layers), attention_mask, contribution)
+        contribution = self.contribute(batch["means"])
+        return Encoded(upper(self.backbone, states, attention_mask, self.first_trained), attention_mask, contribution)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""
@@ -110,7 +107,7 @@ class EncoderDecoder(TextModel):
         if wish not in (None, "dynamic", "static"):
             raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
         if options.get("use_cache", True):
-            options["past_key_values"] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
+            options[CACHE] = self._key_cache(encoded, wish == "static", options.get("max_new_tokens"))
         self.injection.set(encoded.contribution.prefixes)
         states = BaseModelOutput(last_hidden_state=encoded.states)
         model: Any = self.backbone
