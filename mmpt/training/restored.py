@@ -97,7 +97,7 @@ def check_state(checkpoint: Path, own: Iterable[object]) -> None:
     if problems.found:
         raise RunError(f"{path}: {problems.found[0][1]}")
     best = stated.best_global_step
-    numbers = (stated.epoch, stated.total_flos, stated.best_metric or 0.0)
+    numbers = (stated.epoch, stated.total_flos)
     positive = (stated.logging_steps, stated.eval_steps, stated.save_steps)
     sound = all(map(math.isfinite, (*numbers, *positive))) and min(positive) > 0 and stated.epoch >= 0
     if not sound or stated.global_step != step_of(checkpoint) or not 0 <= (best or 0) <= stated.global_step:
@@ -120,7 +120,7 @@ def check_optimizer(state: Any, optimizer: Any, where: str) -> None:
     """
     if not isinstance(state, Mapping) or not isinstance(state.get("state"), Mapping):
         raise RunError(f"{where} is no state of an optimizer")
-    refuse_other(state.get("param_groups"), optimizer.state_dict()["param_groups"], f"{where}: param_groups")
+    _check_groups(state.get("param_groups"), optimizer.state_dict()["param_groups"], f"{where}: param_groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in state["state"].items():
         if type(number) is not int or not 0 <= number < len(parameters):
@@ -129,6 +129,17 @@ def check_optimizer(state: Any, optimizer: Any, where: str) -> None:
         found = {name: _numbers(value) for name, value in values.items()} if isinstance(values, Mapping) else None
         if found and found != expected:
             raise RunError(f"{where}: parameter {number} has {found}, this run has {expected} there")
+
+
+def _check_groups(stated: Any, own: list[dict[str, Any]], where: str) -> None:
+    """Compare settings by group; flags may be missing, and be there, as those of other versions are."""
+    if not isinstance(stated, list) or len(stated) != len(own) or not all(isinstance(one, Mapping) for one in stated):
+        raise RunError(f"{where} is {_kind(stated)}, this run has {_kind(own)} there")
+    for found, group in zip(stated, own, strict=True):
+        needed = {name for name, value in group.items() if not isinstance(value, bool | None)}
+        if lacking := sorted(needed - set(found)):
+            raise RunError(f"{where} lacks {lacking[0]}")
+        refuse_other({name: value for name, value in found.items() if name in group or not _plain(value)}, group, where)
 
 
 def _kept_of(parameter: nn.Parameter, optimizer: object) -> dict[str, tuple[int, ...]]:
@@ -169,7 +180,13 @@ def check_scheduler(state: Any, scheduler: Any, where: str) -> None:
     Raises:
         RunError: Other names, or values of another kind.
     """
-    refuse_other(state, scheduler.state_dict(), where)
+    own, kind = scheduler.state_dict(), type(getattr(scheduler, "scheduler", scheduler))
+    if not isinstance(state, Mapping):
+        raise RunError(f"{where} is {_kind(state)}, no state of a schedule")
+    extra = {
+        name for name, value in state.items() if name not in own and _plain(value) and not hasattr(kind, str(name))
+    }
+    refuse_other({name: value for name, value in state.items() if name not in extra}, own, where)
 
 
 def refuse_other(stated: Any, own: Any, where: str) -> None:
@@ -192,6 +209,11 @@ def refuse_other(stated: Any, own: Any, where: str) -> None:
         return
     elif isinstance(own, Mapping | list | tuple | Tensor) or not _alike(stated, own):
         raise RunError(f"{where} is {_kind(stated)}, this run has {_kind(own)} there")
+
+
+def _plain(value: object) -> bool:
+    """Whether a value is one that versions of a library add for a setting of their own."""
+    return type(value) in (bool, int, float, str, type(None))
 
 
 def _alike(stated: object, own: object) -> bool:

@@ -138,6 +138,7 @@ TENSORS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a tensor too many": ("optimizer.pt", lambda s: first(s, more=torch.zeros(1))),
     "a rate that is text": ("optimizer.pt", lambda s: grouped(s, lr="x")),
     "a rate that is nothing": ("optimizer.pt", lambda s: grouped(s, lr=None)),
+    "no rate": ("optimizer.pt", lambda s: grouped({**s, "param_groups": [{"params": [0, 1]}]})),
     "a parameter too many": ("optimizer.pt", lambda s: {**s, "state": {**s["state"], 99: {}}}),
     "no state": ("optimizer.pt", lambda s: [s]),
     "a method of the schedule": ("scheduler.pt", lambda s: {**s, "get_lr": 3}),
@@ -161,6 +162,17 @@ def test_other_files_of_a_checkpoint_from_elsewhere(kind: str, whole: dict[str, 
         place.write_bytes(torch_bytes(change(torch.load(place, weights_only=False) if place.exists() else None)))
     done = go_on(tmp_path / "run", "adamw")
     assert done == (4 if name.endswith(".json") else None)  # without its progress a checkpoint isn't whole
+
+
+def test_settings_of_another_version_are_no_defect(whole: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(whole["adamw"].parent, tmp_path / "run")
+    for name in ("optimizer.pt", "scheduler.pt"):
+        place = tmp_path / "run" / "checkpoint-2" / name
+        content = torch.load(place, weights_only=False)
+        content = grouped(content, fresh=True) if name == "optimizer.pt" else {**content, "fresh": 1}
+        (content["param_groups"][0] if name == "optimizer.pt" else content).pop("fused", None)
+        place.write_bytes(torch_bytes(content))
+    assert go_on(tmp_path / "run", "adamw") == 4
 
 
 def test_the_best_checkpoint_is_never_outside(whole: dict[str, Path], tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_findings_of_defects(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     """Words that once ended in a traceback, or slipped through."""
     for word in (
         "~logger=5",
+        f"optimizer.eps={'9' * 400}",
         "data.max_length=1000000000000000000000000000000",
         "run.dir=~nobody.is.called.so/x",
         "cache.dir=~nobody.is.called.so",

@@ -56,8 +56,8 @@ class TinyTrainer(ResumableTrainer):
         super().__init__(
             model=Line(),
             args=arguments,
-            train_dataset=ROWS,  # type: ignore[arg-type]
-            eval_dataset=ROWS,  # type: ignore[arg-type]
+            train_dataset=ROWS,
+            eval_dataset=ROWS,
             callbacks=[EarlyStoppingCallback(5)],
             written=written,
         )
@@ -66,7 +66,7 @@ class TinyTrainer(ResumableTrainer):
     @property
     def trained(self) -> nn.Module:
         """All of it."""
-        return self.accelerator.unwrap_model(self.model)  # type: ignore[no-any-return]
+        return self.accelerator.unwrap_model(self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One of ours."""
