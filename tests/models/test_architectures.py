@@ -155,6 +155,8 @@ def gradients(model: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("model_type", ["t5", pytest.param("umt5", marks=pytest.mark.slow), *FEW])
 @pytest.mark.parametrize("method", ["multimask", "apt", "lora"])
 def test_checkpointing_gives_the_same_gradients(model_type: str, method: str) -> None:
+    if (method, model_type) == ("apt", "gemma2"):
+        pytest.skip("apt is refused where attention scores are capped")
     model = model_of(model_type, method).train()
     torch.manual_seed(3)
     wanted = gradients(model)
