@@ -60,7 +60,7 @@ def test_an_undamaged_checkpoint_goes_on(optimizer: str, whole: dict[str, Path],
     assert go_on(tmp_path / "run", optimizer) == 4
 
 
-@both(6, 500)
+@both(3, 500)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_any_checkpoint(optimizer: str, cases: int, whole: dict[str, Path], tmp_path: Path) -> None:
     source, outside = whole[optimizer], tmp_path / "outside" / "checkpoint-1"

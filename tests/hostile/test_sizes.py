@@ -87,7 +87,7 @@ def test_options_have_the_types_of_a_command_line(options: dict[str, Any], messa
     assert message in str(caught.value)
 
 
-@both(30, 2000)
+@both(15, 2000)
 def test_any_options(cases: int) -> None:
     """A method of the options, or one error of ours; its parameters are within bounds."""
 
