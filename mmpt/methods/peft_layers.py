@@ -70,9 +70,17 @@ class PeftLayers(Method):
         inject_adapter_in_model(config, backbone)
         model_config: Any = backbone.config
         config.task_type = TASK_TYPES[architecture_of(model_config.model_type).kind]
+        config.modules_to_save = self._head_modules(str(backbone.base_model_prefix)) or None
         self._config = config
         found = {name: value for name, value in backbone.named_parameters() if part in name}
         return nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
+
+    def _head_modules(self, base: str) -> list[str]:
+        """Modules of a classification head, none where there is no head; ``base`` is the base model's name."""
+        paths = [name.split("/") for name in self.head] if self.has_head else []
+        return sorted(
+            {".".join(path[:2] if path[0] == base else path[:1]) for path in paths}
+        )  # bert.pooler, classifier
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class: nothing is added, the backbone's layers hold what is trained."""
@@ -84,8 +92,6 @@ class PeftLayers(Method):
             key: sorted(value) if isinstance(value, set) else value for key, value in self._config.to_dict().items()
         }
         _, state = self.folded()
-        if any(name.startswith("head.") for name in state):  # a classification head, which peft keeps in another way
-            return None
         tensors = {
             "base_model.model." + name.partition(".")[2].replace("/", ".").replace(".default", ""): value
             for name, value in state.items()

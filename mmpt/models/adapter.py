@@ -58,8 +58,7 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
     options, state = method.folded()
     blob = serialised(state)
     write_bytes(directory / WEIGHTS, blob)
-    foreign = None if method.has_head else method.in_peft()  # without its head, an adapter is another model
-    if foreign is not None:
+    if (foreign := method.in_peft()) is not None:
         write_bytes(directory / PEFT_WEIGHTS, serialised(foreign[1]))
         write_json(directory / PEFT_CONFIG, {**foreign[0], **peft_base(description.get("backbone"))})
     content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}

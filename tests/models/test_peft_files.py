@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
+from tests import tiny_encoders as encoders
 from tests.tiny import backbone, batch
 
 METHODS: dict[str, dict[str, Any]] = {"lora": {"r": 4, "alpha": 6.0}, "ia3": {}}
@@ -63,6 +64,29 @@ def test_peft_loads_what_a_run_saves(method: str, family: str, tmp_path: Path) -
     assert config["peft_type"] == method.upper() and config["base_model_name_or_path"] == "owner/name"
     assert config["inference_mode"] and config["revision"] == "a" * 40
     assert read_adapter(tmp_path).method == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", encoders.ENCODERS)
+def test_peft_loads_a_classification_head_too(method: str, family: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    base = plain(encoders.backbone(family))
+    model = trained(encoders.backbone(family), method)
+    given = encoders.batch()
+    with torch.no_grad():
+        wanted = model.start(given).states
+        before = base(**sources(given, base)).logits
+        save_adapter(tmp_path, method, model.method, {})
+        found = PeftModel.from_pretrained(base, str(tmp_path)).eval()(**sources(given, base)).logits
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert (wanted - before).abs().max() > 1e-2
+
+
+def sources(given: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """A batch without what transformers' model doesn't take, such as types of tokens where it has one alone."""
+    typed = getattr(model.config, "type_vocab_size", 0) > 1
+    return {name: given[name] for name in ("input_ids", "attention_mask", *(["token_type_ids"] if typed else []))}
 
 
 def test_other_methods_write_no_files_of_pefts(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.plan import plan_sweep
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
-COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 6, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
+COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 4, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
 
 
 @pytest.fixture(autouse=True)
