@@ -15,7 +15,7 @@ TORCH ?= torch==$(TORCH_VERSION)$(NEEDS_CPU_BUILD)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PY := "$(VENV)/bin/python"
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install install-locked demo test test-all test-lowest test-newest lint check docs bench bench-quick lock audit sbom clean
 
@@ -91,6 +91,7 @@ bench: install  ## every benchmark against peft, about an hour on 2 cores; write
 	$(PY) -m benchmarks.epoch
 	$(PY) -m benchmarks.sweep --examples 640 --validation 64
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.causal
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.operators
 	$(PY) -m benchmarks.cache_dtype

@@ -29,8 +29,9 @@ from benchmarks.routing import routing
 from mmpt.errors import MmptError, RunError
 from mmpt.report.compare import compare
 from mmpt.report.groups import Row, group, problems
-from mmpt.report.load import Run, load
+from mmpt.report.load import load
 from mmpt.report.records import record
+from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
 from mmpt.report.tables import full, grid, markdown, p_value, whole

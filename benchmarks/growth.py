@@ -77,7 +77,7 @@ def of_trials(shape: str, rounds: int, number: int) -> dict[str, Any]:
     options = {"num_virtual_tokens": PREFIX}
     models = [AdaptedModel.build(backbone, "multimask", options).train() for _ in range(number)]
     activations = compute(models[0], batch["attention_mask"].sum(dim=1).tolist(), [(range(BATCH), batch)])
-    given = batch | activations.batch(list(range(BATCH)), batch["input_ids"].shape[1])
+    given = batch | activations.batch(list(range(BATCH)))
     optimizers = [torch.optim.AdamW(model.method.parameters(), lr=1e-3) for model in models]
 
     def finish() -> None:

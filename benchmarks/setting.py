@@ -119,11 +119,11 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", cross)  # type: ignore[arg-type]
     model = AdaptedModel.build(backbone, "multimask", {"sites": sites, "num_virtual_tokens": prefix}).train()
     if "cached" not in way:
-        return _stepper(model, lambda: model(**batch).loss)
-    rows, longest = batch["input_ids"].shape
+        return stepper(model, lambda: model(**batch).loss)
+    rows = len(batch["input_ids"])
     activations = compute(model, batch["attention_mask"].sum(dim=1).tolist(), [(range(rows), batch)])
     # the batch is gathered in every step, as the collator does
-    return _stepper(model, lambda: model(**batch, **activations.batch(list(range(rows)), longest)).loss)
+    return stepper(model, lambda: model(**batch, **activations.batch(list(range(rows)))).loss)
 
 
 def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int) -> Step:
@@ -137,10 +137,11 @@ def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int) -> Ste
         model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_2_SEQ_LM, r=8, target_modules=["q", "v"]))
     else:
         model.requires_grad_(True)
-    return _stepper(model, lambda: model(**batch).loss)
+    return stepper(model, lambda: model(**batch).loss)
 
 
-def _stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+    """A step of AdamW on what trains of a model, for a function that gives the loss."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 
     def step() -> Tensor:

@@ -36,6 +36,7 @@ from mmpt.models.adapter import (
     serialised,
 )
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.program import exit_code
 from mmpt.training.files import read_json, write_bytes, write_json
 
 TENSOR = "prompt_embeddings"
@@ -201,14 +202,14 @@ def main(argv: list[str] | None = None) -> int:
     into.add_argument("target", metavar="RUN_DIR", type=Path)
     into.add_argument("words", metavar="SETTING", nargs="+", help="task=..., model=..., as of train.py")
     arguments = parser.parse_args(argv)
-    try:
-        if arguments.command == "to-peft":
-            to_peft(arguments.run, arguments.target, model=arguments.model)
-        else:
-            from_peft(arguments.source, arguments.target, arguments.words)
-    except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "to-peft":
+        to_peft(arguments.run, arguments.target, model=arguments.model)
+    else:
+        from_peft(arguments.source, arguments.target, arguments.words)
     return 0
 
 

@@ -12,8 +12,9 @@ import sys
 from importlib.util import find_spec
 from typing import Any, get_type_hints
 
-from mmpt.errors import DashboardError, MmptError
+from mmpt.errors import DashboardError
 from mmpt.methods.options import OPTIONS, SITES, MethodOptions
+from mmpt.program import exit_code
 from mmpt.training import names
 from mmpt.training.loggers.wandb import has_key, reachable, server_url
 from mmpt.untrusted import one_line
@@ -36,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", metavar="T", help="only runs of this task, compared by method")
     parser.add_argument("--dry-run", action="store_true", help="print the view as JSON; nothing is sent")
     arguments = parser.parse_args(argv)
-    try:
-        print(_build(arguments))
-    except MmptError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    print(_build(arguments))
     return 0
 
 

@@ -105,7 +105,7 @@ class MixedPredictor:
     def _run(self, names: Sequence[str], results: Mapping[str, _Results]) -> None:
         """Predict all examples of adapters that share a pass, in batches of similar length."""
         size = min((self.predictors[name].evaluator.config.batch_size for name in names), default=1)
-        for rows in _batches({name: results[name].split.lengths for name in names}, size):
+        for rows in _batches({name: results[name].split.longest for name in names}, size):
             present = [name for name in names if any(row[0] == name for row in rows)]
             counts = [sum(row[0] == name for row in rows) for name in present]
             models = [self.predictors[name].model for name in present]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from mmpt.credentials import error_line
-from mmpt.errors import AdapterError, DataError, MmptError
+from mmpt.errors import AdapterError, DataError
+from mmpt.program import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,17 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default="-", metavar="FILE", help="jsonl; - (default) writes to stdout")
     parser.add_argument("--model", metavar="DIR", help="another place of the run's backbone")
     arguments = parser.parse_args(argv)
-    try:
-        _predict(arguments)
-    except MmptError as error:
-        print(f"error: {error_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more
-    return 0
+    return exit_code(lambda: _predict(arguments))
 
 
-def _predict(arguments: argparse.Namespace) -> None:
+def _predict(arguments: argparse.Namespace) -> int:
     from mmpt.data.files import read_rows
     from mmpt.training.files import write_text
 
@@ -73,6 +65,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         print(
             f"{sum(scored)} of {len(scored)} labelled rows are right ({sum(scored) / len(scored):.3f})", file=sys.stderr
         )
+    return 0
 
 
 def _found(arguments: argparse.Namespace, rows: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:

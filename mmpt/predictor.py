@@ -108,7 +108,8 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
     """
     backbone = _backbone(adapter, path, model, classes)
     try:
-        built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False)
+        most = sum(value.numel() for value in adapter.state.values())
+        built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False, most=most)
     except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     load_state(built.method, adapter.state, str(path))
@@ -145,19 +146,21 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
     content = adapter.description
     try:
         task, evaluation = content["task"], content["evaluation"]
-        length, seed = int(content["max_length"]), int(content["seed"])
+        length, seed = content["max_length"], content["seed"]
         dict(content["backbone"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
     parts = {
         "task": _build(TaskConfig, task, "task", path),
         "evaluation": _build(EvaluationConfig, evaluation, "evaluation", path),
+        "max_length": _build(int, length, "max_length", path),
+        "seed": _build(int, seed, "seed", path),
     }
     problems = Problems()
     check_rules(parts, problems)  # such as no decoding at all
     if problems.found:
         raise AdapterError(f"{path}: adapter.json is damaged: {problems.found[0][1]}")
-    return parts["task"], parts["evaluation"], length, seed
+    return parts["task"], parts["evaluation"], parts["max_length"], parts["seed"]
 
 
 def _build(kind: type, values: Any, key: str, path: Path) -> Any:

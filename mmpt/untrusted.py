@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 LONGEST = 4000  # signs of a text from elsewhere in one message
 DEEPEST = 100  # values in values of a YAML file
+LARGEST = 2**26  # bytes of a JSON or YAML file, or of a line of one; the largest of ours have some MB
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values only
 
 
@@ -30,6 +34,46 @@ def one_line(text: object) -> str:
     """
     line = " ".join(printable(text).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """Read a file from elsewhere, where it isn't too large for what it should be.
+
+    Args:
+        path: A file; a pipe or a device, which may never end, is none.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is too large, or no file.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no file")
+    if found.st_size > most:
+        raise ValueError(f"it has {found.st_size / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have")
+    return path.read_bytes()
+
+
+def read_text(path: Path, most: int = LARGEST) -> str:
+    """The same as text; what isn't UTF-8 is a ValueError."""
+    return read_bytes(path, most).decode("utf-8")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Read the lines of a file from elsewhere, one at a time, with their ends; what isn't UTF-8 is replaced.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: A line is too long, or it is no file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        while line := file.readline(LARGEST + 1):
+            if len(line) > LARGEST:
+                raise ValueError(f"a line has more than {LARGEST >> 20} MiB")
+            yield line.decode("utf-8", errors="replace")
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:

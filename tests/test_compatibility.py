@@ -71,7 +71,7 @@ def test_the_report_reads_both_runs_and_the_ledger(tmp_path: Path) -> None:
 def test_the_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only its fingerprint is brought up to date: settings that came later are part of it."""
     from mmpt.cli import main
-    from mmpt.training.run import identify
+    from mmpt.training.identity import identify
 
     run = shutil.copytree(FIXTURES / "interrupted", tmp_path / "run")
     change(run / "status.json", config_fingerprint=identify(settings()).fingerprint)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +77,55 @@ def test_pushed_and_loaded_predicts_the_same(hub: Hub, adapter: Path, lfs: bool)
     assert fetched == {"adapter.json", "adapter.safetensors"}  # nothing else is read
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter.safetensors", "."])
+def test_nothing_outside_of_a_run_is_pushed(name: str, hub: Hub, adapter: Path, tmp_path: Path) -> None:
+    """A run directory from elsewhere could have links to a user's own files."""
+    run = tmp_path / "run"
+    shutil.copytree(adapter / "adapter", tmp_path / "private" / "adapter")
+    shutil.copytree(adapter / "adapter", run / "adapter")
+    (tmp_path / "private" / "adapter" / "adapter_config.json").write_text('{"precious": 1}')
+    (run / "adapter" / "adapter_model.safetensors").write_bytes((run / "adapter" / "adapter.safetensors").read_bytes())
+    link = run / "adapter" / name
+    if name == ".":
+        link = run / "adapter"
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "private" / "adapter" / name)
+    with pytest.raises(HubError, match="is a symbolic link out of"):
+        push(run, REPO)
+    assert not hub.requests
+
+
+def test_a_pickle_for_peft_is_not_pushed(hub: Hub, adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter / "adapter", tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(AdapterError, match=r"adapter_model.safetensors is missing or damaged"):
+        push(tmp_path, REPO)
+    assert not hub.requests
+
+
+def test_only_the_two_files_of_an_adapter_are_fetched(hub: Hub, adapter: Path, tmp_path: Path) -> None:
+    """Whatever else a repository holds stays there: pickles, code, names that are paths."""
+    push(adapter, REPO)
+    more = ["pytorch_model.bin", "modeling.py", "adapter_model.bin", "../../outside", "optimizer.pt"]
+    hub.commit(REPO, {name: pickle.dumps({"a": 1}) for name in more})
+    before = len(hub.requests)
+    mmpt.load(f"hub:{REPO}")
+    asked = {path.split("/resolve/")[1].partition("/")[2] for _, path, _ in hub.requests[before:]}
+    assert asked == {"adapter.json", "adapter.safetensors"}
+    names = {path.name for path in (tmp_path / "home").rglob("*") if path.is_symlink()}
+    assert names == {"adapter.json", "adapter.safetensors"}
+
+
+def test_a_description_of_any_size_is_not_fetched(hub: Hub, adapter: Path) -> None:
+    push(adapter, REPO)
+    hub.commit(REPO, {"adapter.json": b" " * (65 * 2**20)})
+    with pytest.raises(HubError, match=r"adapter.json of .* has 65 MiB, more than the 64 that it may have"):
+        mmpt.load(f"hub:{REPO}")
+    assert not [path for method, path, _ in hub.requests if method == "GET" and path.endswith("/adapter.json")]
+
+
 def test_a_commit_stays_what_it_was_and_needs_no_hub_again(hub: Hub, adapter: Path, tmp_path: Path) -> None:
     first = push(adapter, REPO).rsplit("/", 1)[1]
     push(save(tmp_path / "new", "task=rte", "method=prefix"), REPO)
@@ -87,7 +138,7 @@ def test_a_commit_stays_what_it_was_and_needs_no_hub_again(hub: Hub, adapter: Pa
 
 def test_the_card_says_what_it_is(hub: Hub, adapter: Path, tmp_path: Path) -> None:
     run = with_result(tmp_path / "runs" / "one")
-    (run / "adapter").symlink_to(adapter / "adapter", target_is_directory=True)
+    shutil.copytree(adapter / "adapter", run / "adapter")
     with_result(tmp_path / "runs" / "two", seed=2, score=0.85)
     push(run, REPO, license="mit", runs=[tmp_path / "runs"], backbone="google-t5/t5-base@" + "a" * 40)
     text = hub.repos[REPO]["main"]["README.md"].decode()
@@ -235,7 +286,7 @@ def test_through_the_environment(tmp_path: Path, adapter: Path) -> None:
     with served() as hub:
         environment["HF_ENDPOINT"] = hub.url
         command = [sys.executable, "-m", "mmpt.hub", "push", str(adapter), REPO]
-        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stderr
         assert found.stdout.startswith(hub.url) and TOKEN not in found.stdout + found.stderr
         assert hub.repos[REPO]["main"]["adapter.json"]

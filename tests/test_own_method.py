@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from mmpt.cli import main
 from mmpt.config.check import find_problems
 from mmpt.methods.options import options_of
 from mmpt.methods.options.own import FOLDERS, add_folder
+from mmpt.predict import main as predict_main
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ["task=rte", "logger=none", "--cfg", "job"]
@@ -36,18 +36,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_the_example_trains_and_predicts(folder: Path) -> None:
+def test_the_example_trains_and_predicts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its three lines of shell; what they start as programs is called here instead."""
     directory = folder.parents[1]
-    (directory / "train.py").symlink_to(ROOT / "train.py")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {"PYTHONPATH": str(ROOT)}
-    shell = ["bash", "-euo", "pipefail", "-c", block("bash")]
-    done = subprocess.run(shell, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(directory)
+    train, rows, predict = block("bash").replace("\\\n", "").splitlines()
+    assert main(shlex.split(train)[2:]) == 0
+    subprocess.run(["bash", "-c", rows], check=True)
+    setting, _, _, program, *words = shlex.split(predict)
+    monkeypatch.setenv(*setting.split("="))
+    assert setting.startswith(FOLDERS) and program == "mmpt.predict"
+    capsys.readouterr()
+    assert predict_main(words) == 0
     result = json.loads((directory / "runs/low_rank/result.json").read_text(encoding="utf-8"))
     assert result["method"] == "low_rank_prompt" and result["steps"] == 6
     assert result["parameters"]["groups"] == {"factors": 2 * (10 + 128)}
-    assert json.loads(done.stdout.strip().splitlines()[-1])["prediction"] in ("entailment", "not_entailment")
+    assert json.loads(capsys.readouterr().out)["prediction"] in ("entailment", "not_entailment")
 
 
 def test_its_options_are_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -16,7 +18,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
 
 
-def test_own_data_from_nothing_to_a_score(tmp_path: Path) -> None:
+def test_own_data_from_nothing_to_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (shell,), (python,) = blocks("bash"), blocks("python")
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -30,10 +34,9 @@ def test_own_data_from_nothing_to_a_score(tmp_path: Path) -> None:
     assert result["scores"]["test"]["accuracy"] >= 0.75 > result["scores"]["majority"]["accuracy"]
     predicted = json.loads(done.stdout.strip().splitlines()[-1])
     assert predicted["prediction"] == "animal"
-    script = subprocess.run(
-        [sys.executable, "-c", python], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "'prediction': 'animal'" in script.stdout
+    monkeypatch.chdir(tmp_path)
+    exec(python, {})
+    assert "'prediction': 'animal'" in capsys.readouterr().out
 
 
 def test_the_table_is_what_the_committed_sweep_gives() -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import mmpt
+from mmpt.cli import main
 from mmpt.methods.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,21 +70,49 @@ def test_make_targets_in_documents_exist(document: str) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in commands("README.md") if c.startswith("python train.py")])
-def test_readme_commands_compose(command: str, tmp_path: Path) -> None:
+def test_readme_commands_compose(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every training command of the README passes the check of settings; nothing is trained."""
     command = command.replace("DIR", str(tmp_path)).replace("CHECKPOINT", str(tmp_path))
-    words = [word for word in shlex.split(command)[1:] if word != "-m"]
+    words = [word for word in shlex.split(command)[2:] if word != "-m"]
     words = [word.split(",")[0] if "=" in word else word for word in words]
     shown = [] if "--help" in words or "--cfg" in words else ["--cfg", "job"]
-    done = subprocess.run([sys.executable, *words, *shown], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert main([*words, *shown]) == 0
+    assert capsys.readouterr().out.strip()
 
 
 def test_links_in_documents_lead_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
             assert "://" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("document", ["docs/reliability.md", "docs/security.md"])
+def test_tests_that_documents_name_exist(document: str) -> None:
+    """Files, `FILE::NAME`, and words of `-k`: a promise without its test is none."""
+    text = read(document)
+    places = set(re.findall(r"`(tests/[\w/]+(?:\.py|/))(?:::(\w+))?`", text))
+    assert places
+    for file, name in places:
+        place = ROOT / file
+        assert place.exists(), file
+        assert not name or re.search(rf"^def {name}\(", place.read_text(encoding="utf-8"), re.M), f"{file}::{name}"
+    for line in text.splitlines():
+        for word in re.findall(r"`[^`]*-k (\w+)[^`]*`", line):
+            sources = [place.read_text(encoding="utf-8") for place in (ROOT / "tests").rglob("test_*.py")]
+            assert any(re.search(rf"^def test_\w*{word}", source, re.M) for source in sources), word
+
+
+def test_every_promise_names_its_test() -> None:
+    """Each row of the tables in docs/reliability.md says by what it is shown."""
+    rows = [line.split("|")[1:-1] for line in read("docs/reliability.md").splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if row[0].strip() != "promise"]
+    assert len(promises) > 20
+    named = ""
+    for row in promises:
+        shown = row[1].strip()
+        assert len(row) == 4 and (shown.startswith(("`", "the same", "measured by hand")) and row[2].strip()), row
+        assert named or not shown.startswith("the same"), row
+        named = shown
 
 
 def test_make_help_lists_every_target() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 from mmpt.cache.directory import Entry
 from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
-from mmpt.credentials import error_line
-from mmpt.errors import CacheError, MmptError
+from mmpt.errors import CacheError
+from mmpt.program import exit_code
 from mmpt.text import size_text
 from mmpt.untrusted import one_line
 
@@ -27,17 +26,14 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 1 where ``verify`` found damage, 2 after an error told in one line.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        store = Store(arguments.dir, arguments.max_gb)
-        if arguments.dir is not None and not store.directory.is_dir():
-            raise CacheError(f"--dir {arguments.dir}: no such directory")
-        return _COMMANDS[arguments.command](store, arguments.json)
-    except MmptError as error:
-        print(f"error: {error_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more
-        return 0
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    store = Store(arguments.dir, arguments.max_gb)
+    if arguments.dir is not None and not store.directory.is_dir():
+        raise CacheError(f"--dir {arguments.dir}: no such directory")
+    return _COMMANDS[arguments.command](store, arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,9 +1,9 @@
 """The activation cache: what lies before the first trainable parameter is computed once.
 
-With nothing trained below some layer of the encoder (:class:`mmpt.methods.base.Frontier`), and no dropout in the frozen
-network, the hidden states entering that layer and the mean word embedding that routers read are constants of backbone,
-tokenizer, text and length. They are computed once and serve every epoch and evaluation, from memory or through a map of
-a file (:mod:`mmpt.cache.store`). No padding is kept.
+With nothing trained below some layer of the first stack (:class:`mmpt.methods.base.Frontier`), and no dropout in the
+frozen network, the hidden states entering that layer and the mean word embedding that routers read are constants of
+backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from memory or
+through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
 
 Letters: B batch, N examples, T tokens, d model width, n layers below the frontier.
 """
@@ -55,8 +55,9 @@ class Activations:
     dtype: torch.dtype
     source: Mapped | None = None
 
-    def batch(self, rows: Sequence[int], longest: int) -> dict[str, Tensor]:
-        """``states`` (B, longest, d), zero where padded, and ``means`` (B, d) of some examples."""
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """``states`` (B, T, d), zero where padded, and ``means`` (B, d) of some examples."""
+        longest = max(self.starts[row + 1] - self.starts[row] for row in rows)
         padded = self.states.new_zeros(len(rows), longest, self.states.shape[1], dtype=self.dtype)
         for place, row in enumerate(rows):
             first, last = self.starts[row], self.starts[row + 1]
@@ -87,7 +88,7 @@ def fill(
 
     Args:
         model: A model with a frontier; nothing it computes here depends on its method.
-        lengths: Tokens of each of the N sources.
+        lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
         batches: Every row once, on the model's device.
         put: Takes ``states`` or ``means``, a first row, and rows of it.
     """
@@ -191,7 +192,8 @@ def key_of(
     Args:
         model: Architecture, dtype, attention and frontier count; not what the method has learnt.
         fingerprint: Of the backbone's weights.
-        inputs: Token ids of every source; tokenizer, template and longest length are in them.
+        inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
+            in them.
         batches: Rows that are computed together: the last bits depend on them.
         stored: See :func:`compute`.
 

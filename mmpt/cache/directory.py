@@ -25,7 +25,7 @@ from typing import Any
 from mmpt.cache import locks
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
-from mmpt.untrusted import parse_json
+from mmpt.untrusted import parse_json, read_text
 
 _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
 
@@ -98,7 +98,7 @@ class CacheDirectory:
     def description(self, key: str) -> dict[str, Any]:
         """The JSON of an entry; empty where it is missing or damaged."""
         try:
-            content = parse_json(self.path(key, "json").read_text(encoding="utf-8"))
+            content = parse_json(read_text(self.path(key, "json")))
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -21,7 +21,7 @@ from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
 from mmpt.methods.options.own import OWN
 from mmpt.models.architectures import ARCHITECTURES
-from mmpt.untrusted import parse_json
+from mmpt.untrusted import parse_json, read_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
@@ -203,6 +203,6 @@ def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:
 def _stated(place: Path) -> str:
     """The architecture that a directory states; ``auto`` where it can't be read, which is told when it is loaded."""
     try:
-        return str(parse_json((place / "config.json").read_text(encoding="utf-8"))["model_type"])
+        return str(parse_json(read_text(place / "config.json"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return "auto"

@@ -154,7 +154,9 @@ def _read_override(word: str, options: dict[str, list[str]], line: CommandLine) 
         line.problems.append(f"{word} names several values: add -m to train one run for each, or quote the comma")
         return
     group, slash, option = key.partition("/")
-    if key in options and not override.is_delete():
+    if key in options and override.is_delete() and not isinstance(override.value(), str | None):
+        line.problems.append(f"{word} names no option of {key}; leave one out by ~{key}, or ~{key}=NAME")
+    elif key in options and not override.is_delete():
         line.overrides += _choice(override, options[key], line)
     elif slash and group != "hydra":
         hint = f"write {group}={option}/{value}" if group in options else f"groups are {', '.join(options)}"

@@ -27,6 +27,7 @@ from mmpt.errors import ConfigError, ModelError, nearest
 from mmpt.models.architectures import ARCHITECTURES, architecture_of
 
 SPLITS = ("train", "validation", "test")
+MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
 
 
 def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
@@ -60,6 +61,17 @@ def _at_least(problems: Problems, group: str, config: Any, least: int, *names: s
         value = getattr(config, name)
         if value is not None and value < least:
             problems.add(f"{group}.{name}", f"{group}.{name}={value} is too small; it must be at least {least}")
+
+
+def _at_most(problems: Problems, key: str, value: int, most: int) -> None:
+    if value > most:
+        problems.add(key, f"{key}={str(value)[:40]} is too large; it must be at most {most}")
+
+
+def _max_length(length: int, problems: Problems, key: str = "max_length") -> None:
+    if length < 1:
+        problems.add(key, f"{key}={length} is too small; it must be at least 1")
+    _at_most(problems, key, length, MOST)
 
 
 def _between(problems: Problems, key: str, value: float) -> None:
@@ -127,7 +139,8 @@ def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
 
 
 def _data(data: DataConfig, problems: Problems) -> None:
-    _at_least(problems, "data", data, 1, "max_length", "limit_train", "limit_validation", "limit_test")
+    _at_least(problems, "data", data, 1, "limit_train", "limit_validation", "limit_test")
+    _max_length(data.max_length, problems, "data.max_length")
     _between(problems, "data.validation_fraction", data.validation_fraction)
     if data.name == "local" and data.dir is None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
@@ -142,6 +155,8 @@ def _data(data: DataConfig, problems: Problems) -> None:
 def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
     _at_least(problems, "evaluation", evaluation, 1, "patience", "max_new_tokens", "batch_size")
     _at_least(problems, "evaluation", evaluation, 0, "bootstrap")
+    for name in ("max_new_tokens", "bootstrap", "batch_size"):
+        _at_most(problems, f"evaluation.{name}", getattr(evaluation, name), MOST)
     _between(problems, "evaluation.confidence", evaluation.confidence)
     if not evaluation.decoding or len(set(evaluation.decoding)) != len(evaluation.decoding):
         problems.add(
@@ -267,4 +282,5 @@ _RULES: dict[str, Any] = {
     "logger": _logger,
     "run": _run,
     "seed": _seed,
+    "max_length": _max_length,  # of an adapter
 }

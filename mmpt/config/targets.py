@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Override
 
-from mmpt.untrusted import one_line, parse_yaml
+from mmpt.untrusted import one_line, parse_yaml, read_text
 
 TARGETS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -40,7 +40,7 @@ def folder_problems(folder: Path) -> list[str]:
     found: list[str] = []
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
         try:
-            content = parse_yaml(path.read_text(encoding="utf-8"))
+            content = parse_yaml(read_text(path))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             continue
         except ValueError as error:

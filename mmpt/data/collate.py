@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Target = Callable[[str, "PreTrainedTokenizerBase"], list[int]]
 IGNORED = -100  # the label value cross-entropy skips
+SOURCES = ("input_ids", "attention_mask", "token_type_ids")  # tensors of a batch with a row for each source
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Encoded:
 
     Attributes:
         features: One dict an example: ``input_ids`` (of each choice, where the example has several sources),
-            ``token_type_ids`` where the tokenizer gives some, and, where labelled, ``labels``.
+            ``token_type_ids`` where the tokenizer gives some, and, where labelled, ``labels``; for decoder-only models
+            ``continuations``, what may be read behind the source.
         truncated: How many examples had a source or a target longer than the limit.
     """
 
@@ -81,11 +83,19 @@ class Continuation(TextToText):
         return [*both[len(before) :], *([] if end is None else [end])]
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """See :func:`encode`; an empty source is one token, of which the first label token is predicted."""
+        """See :func:`encode`; an empty source is one token, of which the first label token is predicted.
+
+        Continuations are all labels, and a target that is none of them, each without its last token, which no model
+        reads; one of no tokens where there is neither.
+        """
         encoded, tokenizer = super().encode(examples), self.tokenizer
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        choices = [ids[:-1] for ids in self.candidates] or [[]]
         for feature in encoded.features:
             feature["input_ids"] = feature["input_ids"] or [start]
+            feature["continuations"] = choices
+            if "labels" in feature and feature["labels"][:-1] not in choices:  # free text, or cut at the longest length
+                feature["continuations"] = [*(choices if self.candidates else []), feature["labels"][:-1]]
         return encoded
 
 
@@ -193,11 +203,12 @@ class Collator:
         """Pad at the right to the longest of the batch.
 
         Args:
-            features: B features as of :func:`encode`; ``labels`` and ``index`` are kept where the first has them.
+            features: B features as of :func:`encode`; what only some have is kept where the first has it.
 
         Returns:
             int64 tensors: ``input_ids`` and ``attention_mask`` (B, T), or (B, C, T) for examples with C sources,
-            ``token_type_ids`` of that shape where there are some, ``labels`` (B, U) padded by -100, ``index`` (B,).
+            ``token_type_ids`` of that shape where there are some, ``labels`` (B, U) and ``continuations`` (B, C, V)
+            padded by -100, ``index`` (B,).
         """
         inputs = [ids for feature in features for ids in sources(feature)]
         batch = {
@@ -211,6 +222,8 @@ class Collator:
             batch = {name: rows.unflatten(0, (len(features), -1)) for name, rows in batch.items()}
         if "labels" in features[0]:
             batch["labels"] = _padded([feature["labels"] for feature in features], IGNORED)
+        if "continuations" in features[0]:
+            batch["continuations"] = _continuations([feature["continuations"] for feature in features])
         if "index" in features[0]:
             batch["index"] = torch.tensor([int(feature["index"]) for feature in features], dtype=torch.int64)
         return batch
@@ -220,6 +233,13 @@ def sources(feature: Mapping[str, Any], name: str = "input_ids") -> list[list[in
     """Ids of an example's sources: one, or as many as it has choices."""
     ids: list[Any] = feature[name]
     return ids if isinstance(ids[0], list) else [ids]
+
+
+def _continuations(found: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    """(B, C, V) int64, padded by -100."""
+    most = max(map(len, found))
+    rows = [ids for each in found for ids in [*each, *[[]] * (most - len(each))]]
+    return _padded(rows, IGNORED).unflatten(0, (len(found), most))
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmpt.errors import MmptError
+from mmpt.program import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,18 +16,18 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, or 2 after an error told in one line.
     """
     arguments = _parser().parse_args(argv)
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from mmpt.hub.adapters import contents, push
 
     what = {"license": arguments.license, "backbone": arguments.backbone, "runs": arguments.runs}
-    try:
-        if arguments.command == "card":
-            sys.stdout.write(contents(arguments.run, arguments.repo, **what)["README.md"].decode())
-            return 0
-        options = {"private": arguments.private, "revision": arguments.revision, "keep_card": arguments.keep_card}
-        print(push(arguments.run, arguments.repo, **what, **options))
-    except MmptError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
+    if arguments.command == "card":
+        sys.stdout.write(contents(arguments.run, arguments.repo, **what)["README.md"].decode())
+        return 0
+    options = {"private": arguments.private, "revision": arguments.revision, "keep_card": arguments.keep_card}
+    print(push(arguments.run, arguments.repo, **what, **options))
     if arguments.license is None and not arguments.keep_card:
         print("the card names no license; add one with --license or on the hub", file=sys.stderr)
     return 0

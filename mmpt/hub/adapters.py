@@ -10,10 +10,22 @@ from typing import Any
 from mmpt.errors import AdapterError, HubError, RunError
 from mmpt.hub.card import card
 from mmpt.hub.client import COMMIT, REPOSITORY, commit_of, fetch, told
-from mmpt.models.adapter import DESCRIPTION, PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS, Adapter, adapter_place, read_adapter
+from mmpt.models.adapter import (
+    DESCRIPTION,
+    PEFT_CONFIG,
+    PEFT_WEIGHTS,
+    WEIGHTS,
+    Adapter,
+    adapter_place,
+    read_adapter,
+    read_state,
+)
+from mmpt.models.size import memory_bytes
 from mmpt.report.groups import Row, group
-from mmpt.report.load import Run, load
-from mmpt.training.files import dumps, read_json
+from mmpt.report.load import load
+from mmpt.report.run import Run
+from mmpt.training.files import dumps, link_outside, read_json
+from mmpt.untrusted import LARGEST
 
 MARK = "hub:"
 
@@ -51,7 +63,8 @@ def _fetched(repo: str, revision: str, before: str) -> Path:
     with told(f"{before}{repo}@{revision}", AdapterError, check="the name and the revision", instead=instead):
         if COMMIT.fullmatch(revision) is None:  # both files of one commit, whatever is pushed meanwhile
             revision = commit_of(repo, DESCRIPTION, repo_type="model", revision=revision)
-        paths = [fetch(repo, file, repo_type="model", revision=revision) for file in (DESCRIPTION, WEIGHTS)]
+        sizes = {DESCRIPTION: LARGEST, WEIGHTS: memory_bytes() // 2}
+        paths = [fetch(repo, file, repo_type="model", revision=revision, most=most) for file, most in sizes.items()]
     return paths[0].parent
 
 
@@ -106,6 +119,8 @@ def contents(
     directory: Path, repo: str, *, license: str | None = None, backbone: str | None = None, runs: Sequence[Path] = ()
 ) -> dict[str, bytes]:
     """The files of the repository, by name; arguments and errors as of :func:`push`."""
+    if (link := link_outside(directory)) is not None:
+        raise HubError(f"{link} is a symbolic link out of {directory}, whose files alone are pushed; make it a copy")
     adapter, place = read_adapter(directory), adapter_place(directory)
     description = _public(adapter, backbone)
     run, row = _results(place, runs)
@@ -115,6 +130,7 @@ def contents(
         "README.md": card(repo, description, run=run, row=row, license=license).encode(),
     }
     if (place / PEFT_CONFIG).is_file() and (place / PEFT_WEIGHTS).is_file():
+        read_state(place / PEFT_WEIGHTS)  # tensors, and nothing else
         stated = description["backbone"]
         base = {"base_model_name_or_path": stated.get("path"), "revision": stated.get("revision")}
         files[PEFT_CONFIG] = (dumps({**read_json(place / PEFT_CONFIG), **base}, indent=2) + "\n").encode()

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from mmpt.report.groups import Row
-from mmpt.report.load import Run, number
+from mmpt.report.run import Run, number
 
 NO_SCORES = "No result lies beside this adapter."
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmpt.errors import MmptError
+from mmpt.errors import HubError, MmptError
 
 COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -22,7 +22,7 @@ LONGEST_S = 60.0  # that is waited because the hub asks for it
 _BUSY = (429, 500, 502, 503, 504)
 
 
-def fetch(repo: str, file: str, *, repo_type: str, revision: str) -> Path:
+def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
     """One file, from the hub's cache where it is there at that commit.
 
     Args:
@@ -30,8 +30,10 @@ def fetch(repo: str, file: str, *, repo_type: str, revision: str) -> Path:
         file: Its path there.
         repo_type: ``model`` or ``dataset``.
         revision: A commit, branch or tag.
+        most: Bytes that it may have.
 
     Raises:
+        HubError: It is larger.
         Exception: Whatever huggingface_hub raises; :func:`told` turns it into one line.
     """
     from huggingface_hub import errors, hf_hub_download
@@ -42,11 +44,11 @@ def fetch(repo: str, file: str, *, repo_type: str, revision: str) -> Path:
             return Path(hf_hub_download(**wanted, local_files_only=True))
         except errors.LocalEntryNotFoundError:
             pass
-    commit_of(repo, file, repo_type=repo_type, revision=revision)
+    commit_of(repo, file, repo_type=repo_type, revision=revision, most=most)
     return Path(hf_hub_download(**wanted))
 
 
-def commit_of(repo: str, file: str, *, repo_type: str, revision: str) -> str:
+def commit_of(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> str:
     """The commit that a revision of a repository with this file means; arguments and errors as of :func:`fetch`.
 
     Asked before a download, which tries an unreachable hub for half a minute. A busy hub is asked again.
@@ -56,7 +58,11 @@ def commit_of(repo: str, file: str, *, repo_type: str, revision: str) -> str:
     url = hf_hub_url(repo, file, repo_type=repo_type, revision=revision)
     for wait in (*WAITS_S, None):
         try:
-            return get_hf_file_metadata(url, timeout=TIMEOUT_S).commit_hash or revision
+            found = get_hf_file_metadata(url, timeout=TIMEOUT_S)
+            if most is not None and (found.size or 0) > most:
+                size = f"{(found.size or 0) / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have"
+                raise HubError(f"hub: {file} of {repo}@{revision} has {size}")
+            return found.commit_hash or revision
         except errors.HfHubHTTPError as error:
             if wait is None or _status(error) not in _BUSY:
                 raise

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmpt.config.walk import Problems
+from mmpt.config.walk import build as build_options
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import OPTIONS, options_of
 from mmpt.methods.options.own import OWN, find_own
@@ -30,28 +32,40 @@ CLASSES: dict[str, str] = {  # the module of a method has the method's name
 }
 
 
-def build(name: str, options: Mapping[str, Any], shape: BackboneShape) -> Method:
+def build(name: str, options: Mapping[str, Any], shape: BackboneShape, most: int | None = None) -> Method:
     """Create a method for a backbone.
 
     Args:
         name: A key of ``OPTIONS``, or the name of a method of the user's own.
         options: Values for the method's options.
         shape: What the method must know of the backbone.
+        most: Numbers that its parameters may have; by default, what memory holds.
 
     Returns:
         The method with freshly drawn parameters (float32), from torch's global generator.
 
     Raises:
-        ConfigError: No such method, or its options are wrong.
+        ConfigError: No such method, or its options are wrong, or ask for too much.
     """
-    kind = _options(name)
-    try:
-        values = kind(**options)
-    except TypeError as error:
-        raise ConfigError(f"options of method={name}: {error}") from error
-    if problems := values.problems():
-        raise ConfigError(problems)
-    return class_of(name)(values.for_architecture(shape.architecture), shape)
+    from mmpt.models.size import refuse_parameters
+
+    values, kind = checked(name, options).for_architecture(shape.architecture), class_of(name)
+    if name in OPTIONS:  # one of the user's own may need real tensors
+        refuse_parameters(lambda: kind(values, shape), name, most)
+    return kind(values, shape)
+
+
+def checked(name: str, options: Mapping[str, Any]) -> MethodOptions:
+    """The options of a method, of the right types and possible together.
+
+    Raises:
+        ConfigError: No such method, or the first option that is wrong.
+    """
+    problems = Problems()
+    values = build_options(_options(name), options, "method", problems)
+    if found := [text for _, text in problems.found] or values.problems():
+        raise ConfigError(found)
+    return values
 
 
 def lives_inside(name: str) -> bool:

@@ -19,8 +19,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
-from mmpt.methods.layout import frontier, layouts
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.layout import frontier, layouts, starting_values
 from mmpt.methods.options import AdaptivePrefix
 from mmpt.models.inject import KeyValue
 
@@ -50,10 +50,9 @@ class AdaptivePrefixTuning(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if (ids := starting_ids(self.options, recorder, self.options.num_virtual_tokens)) is not None:
-            recorded = recorder.keys_values(ids)
-            for site, layout in self.layouts.items():
-                self.prefix[site].data.copy_(layout.from_keys_values(*recorded[site]))
+        found = starting_values(self.options, recorder, self.layouts, self.options.num_virtual_tokens)
+        for site, values in found.items():
+            self.prefix[site].data.copy_(values)
 
     def _prefix(self, site: str) -> KeyValue:
         layout = self.layouts[site]

@@ -42,7 +42,7 @@ class Frontier:
     """Where the first trained part lies.
 
     Attributes:
-        layers: Hidden states entering encoder layer n are constants; all layers: the encoder's output is one. None:
+        layers: Hidden states entering layer n of the first stack are constants; all layers: its output is one. None:
             nothing is.
         reason: The setting because of which nothing is.
     """
@@ -117,7 +117,7 @@ class Method(nn.Module):
 
     @property
     def frontier(self) -> Frontier:
-        """How many of the encoder's layers run before anything trained has an effect."""
+        """How many layers of the stack that reads the source run before anything trained has an effect."""
         reason = self.changes_encoder
         return Frontier(self.shape.first_stack.layers if reason is None else None, reason)
 

@@ -23,8 +23,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
-from mmpt.methods.layout import frontier, layouts, new_gates
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
 from mmpt.methods.options import MultiMask
 from mmpt.methods.prefix import new_mask
 from mmpt.methods.router import Router, route_gates
@@ -96,11 +96,9 @@ class MultiMaskPrefixTuning(Method):
             if group not in self.options.groups():
                 continue
             table = getattr(self, group)
-            ids = starting_ids(self.options, recorder, next(iter(table.values())).shape[0])
-            if ids is not None:
-                recorded = recorder.keys_values(ids)
-                for site, layout in self.layouts.items():
-                    table[site].data.copy_(layout.from_keys_values(*recorded[site]))
+            tokens = next(iter(table.values())).shape[0]
+            for site, values in starting_values(self.options, recorder, self.layouts, tokens).items():
+                table[site].data.copy_(values)
 
     def _probs(self, mean: Tensor | None) -> Tensor:
         """Route probabilities (B, R), or (1, R) uniform where no router exists."""

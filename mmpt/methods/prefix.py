@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder, starting_ids
-from mmpt.methods.layout import frontier, layouts, new_gates
+from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
+from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
 from mmpt.methods.options import Prefix
 from mmpt.models.inject import KeyValue
 
@@ -90,11 +90,10 @@ class PrefixTuning(Method):
 
     def initialise(self, recorder: Recorder) -> None:
         """See the base class."""
-        if (ids := starting_ids(self.options, recorder, self.options.num_virtual_tokens)) is not None:
-            recorded = recorder.keys_values(ids)
-            table: Any = self.prefix
-            for site, layout in self.layouts.items():
-                table[site].data.copy_(layout.from_keys_values(*recorded[site]))
+        table: Any = self.prefix
+        found = starting_values(self.options, recorder, self.layouts, self.options.num_virtual_tokens)
+        for site, values in found.items():
+            table[site].data.copy_(values)
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

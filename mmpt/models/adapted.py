@@ -22,6 +22,7 @@ from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.models.adapter import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
+from mmpt.models.continued import Continued
 from mmpt.models.inject import Injection
 from mmpt.models.recorder import VocabularyRecorder
 
@@ -37,11 +38,13 @@ class Encoded:
         states: (B, P+T, d), what the kind of model goes on from; of a classification head, its scores (B, C).
         mask: (B, P+T), 1 where a token is.
         contribution: What the method adds.
+        continued: Cached states of source and continuations, which a decoder-only model goes on from.
     """
 
     states: Tensor
     mask: Tensor
     contribution: Contribution
+    continued: Continued | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class AdaptedModel(nn.Module, ABC):
         *,
         dropout: bool = False,
         initialise: bool = True,
+        most: int | None = None,
     ) -> AdaptedModel:
         """Create the method and join it to the backbone.
 
@@ -117,6 +121,7 @@ class AdaptedModel(nn.Module, ABC):
             options: The method's options.
             dropout: See :meth:`__init__`.
             initialise: Whether starting values may be taken from the backbone (not needed before loading an adapter).
+            most: Numbers that the method may have: those of the adapter.
 
         Returns:
             The model, of the class for the backbone's kind.
@@ -132,7 +137,9 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         config = backbone.model.config
-        method = build(name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size))
+        method = build(
+            name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size), most
+        )
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         method.requires_grad_(True)  # peft freezes all that isn't its own, a head too
@@ -171,6 +178,13 @@ class AdaptedModel(nn.Module, ABC):
         return Frontier(None, "model.dropout=backbone") if self.dropout else self.method.frontier
 
     @property
+    def first_trained(self) -> int:
+        """The first layer that anything trained reaches, where states below it are constants."""
+        layers = self.method.frontier.layers
+        assert layers is not None, self.method.frontier.reason
+        return layers
+
+    @property
     def prevents_cache(self) -> str | None:
         """The setting because of which no hidden state is a constant; None where some are."""
         return self.frontier.reason
@@ -197,7 +211,7 @@ class AdaptedModel(nn.Module, ABC):
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """A batch up to its targets: from cached activations where it has them, else from its ids."""
         if "states" in batch:
-            return self.resume(batch["states"], batch["attention_mask"], batch["means"])
+            return self.resume(batch)
         return self.encode(batch["input_ids"], batch["attention_mask"])
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
@@ -210,11 +224,14 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hidden states (B, T, d) at the frontier, on which nothing trained has an effect; no prefix may be set."""
+        """Hidden states (B, N, d) at the frontier, on which nothing trained has an effect; no prefix may be set.
+
+        N is T, or more where a kind has states of what follows a source.
+        """
 
     @abstractmethod
-    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
-        """Go on from cached activations (:mod:`mmpt.cache`): states (B, T, d), mask (B, T), means (B, d)."""
+    def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
+        """Go on from a batch's cached activations (:mod:`mmpt.cache`), ``states`` (B, N, d) and ``means`` (B, d)."""
 
     @abstractmethod
     def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
@@ -242,7 +259,7 @@ class AdaptedModel(nn.Module, ABC):
             input_ids: (B, T).
             attention_mask: (B, T).
             labels: (B, U), -100 for padding.
-            more: What else the batch has: cached ``states`` (B, T, d) and ``means`` (B, d), say.
+            more: What else the batch has: cached ``states`` (B, N, d) and ``means`` (B, d), say.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
         losses, given = self.losses(encoded, labels), encoded.contribution

@@ -18,11 +18,12 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from mmpt.errors import AdapterError
+from mmpt.errors import AdapterError, ConfigError
+from mmpt.methods import checked
 from mmpt.methods.base import Method
-from mmpt.methods.options import options_of
+from mmpt.models.size import memory_bytes
 from mmpt.training.files import write_bytes, write_json
-from mmpt.untrusted import parse_json
+from mmpt.untrusted import parse_json, read_bytes, read_text
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
@@ -86,7 +87,7 @@ def read_adapter(directory: Path) -> Adapter:
     if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
-        content = parse_json((place / DESCRIPTION).read_text(encoding="utf-8"))
+        content = parse_json(read_text(place / DESCRIPTION))
         name, options = content["method"]["name"], dict(content["method"]["options"])
         version, digest = int(content["format"]), str(content["sha256"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -94,7 +95,7 @@ def read_adapter(directory: Path) -> Adapter:
     if version > FORMAT:
         raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
     try:
-        blob = (place / WEIGHTS).read_bytes()
+        blob = read_bytes(place / WEIGHTS, memory_bytes() // 2)  # its tensors are a copy
         state = load_bytes(blob)
     except (OSError, SafetensorError, ValueError) as error:
         raise AdapterError(f"{place / WEIGHTS} is no readable safetensors file ({error})") from error
@@ -154,11 +155,10 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     backbone = adapter.description.get("backbone")
     if not isinstance(backbone, dict) or backbone.get("fingerprint") != fingerprint:
         raise AdapterError(f"{where} was trained on other backbone weights; choose the model it was trained on")
-    kind = options_of(adapter.method)
     try:
-        theirs = {} if kind is None else kind(**adapter.options).meanings()
-    except (TypeError, AttributeError) as error:
-        raise AdapterError(f"{where}: adapter.json has options that method={adapter.method} doesn't have") from error
+        theirs = checked(adapter.method, adapter.options).meanings()
+    except ConfigError as error:
+        raise AdapterError(f"{where}: its adapter.json is wrong: {error.problems[0]}") from error
     ours, parameters = method.options.meanings(), dict(method.named_parameters())
     groups = {name: name.split(".")[0] for name in parameters if name in adapter.state}
     common = [name for name, group in groups.items() if group in ours and ours[group] == theirs.get(group)]
@@ -198,6 +198,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
         AdapterError: The file is missing or damaged.
     """
     try:
-        return load_bytes(path.read_bytes())
+        return load_bytes(read_bytes(path, memory_bytes() // 2))
     except (OSError, SafetensorError, ValueError) as error:
         raise AdapterError(f"{path} is missing or damaged ({error})") from error

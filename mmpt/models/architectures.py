@@ -54,7 +54,6 @@ class Architecture:
         positions: The module that takes the positions of tokens, from the model's base model; None: not known.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
         limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
-        indexed: Whether the stack chooses each layer's mask by the layer's number, so that it can't be cut in two.
         peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they haven't.
         targets: The same where they haven't: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
     """
@@ -73,7 +72,6 @@ class Architecture:
     positions: str | None = None
     soft_capped: bool = False
     limited: bool = False
-    indexed: bool = False
     peft: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -176,13 +174,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         peft="opt",
     ),
     "llama": Architecture("causal", _LLAMA_SITES, positions=ROTARY, peft="llama"),
-    "qwen2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, indexed=True, peft="qwen2"),
-    "qwen3": Architecture("causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", indexed=True, peft="qwen3"),
+    "qwen2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, peft="qwen2"),
+    "qwen3": Architecture("causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", peft="qwen3"),
     "gemma": Architecture("causal", _LLAMA_SITES, positions=ROTARY, peft="gemma"),
-    "gemma2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, soft_capped=True, indexed=True, peft="gemma2"),
-    "gemma3_text": Architecture(
-        "causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", indexed=True, peft="gemma3_text"
-    ),
+    "gemma2": Architecture("causal", _LLAMA_SITES, positions=ROTARY, soft_capped=True, peft="gemma2"),
+    "gemma3_text": Architecture("causal", _LLAMA_SITES, positions=ROTARY, key_norm="k_norm", peft="gemma3_text"),
     "bert": _BERT,
     "roberta": _BERT,
     "electra": _BERT,

@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
@@ -27,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
+from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -88,8 +90,12 @@ def load_backbone(
     place, origin = _place(config)
     transformers_logging.disable_progress_bar()
     try:
+        settings, _ = PreTrainedConfig.get_config_dict(place, revision=config.revision)
+        refuse_counts(settings, f"model={config.name}: config.json of {place}")
         stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of transformers, for a shape that can't be
         raise _unreadable(config, place, error) from error
     if config.architecture not in ("auto", stated.model_type) and config.source != "random":
         raise ModelError(
@@ -106,6 +112,9 @@ def load_backbone(
         model = _random(config, architecture.kind, seed, more)
         fresh = head_parameters(model) if architecture.kind == "encoder" else []
     else:
+        refuse_network(
+            stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {place}"
+        )
         model, fresh = _pretrained(config, architecture.kind, place, more)
     tokenizer = _tokenizer(config, place)
     rows = word_embeddings(model).num_embeddings
@@ -201,13 +210,18 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
 def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
+    where = f"model={config.name}: model.config"
+    refuse_counts(config.config, where)
     try:
         shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
+        refuse_network(shape, CLASSES[kind], torch.float32, where)
         shape._attn_implementation = f"mmpt_{config.attention}"
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
         model = CLASSES[kind].from_config(shape, **options)
+    except ModelError:
+        raise
     except Exception as error:  # of transformers and torch, for a shape that can't be
-        raise ModelError(f"model={config.name}: model.config makes no network ({one_line(error)})") from error
+        raise ModelError(f"{where} makes no network ({one_line(error)})") from error
     finally:
         torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))

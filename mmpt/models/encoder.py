@@ -7,8 +7,8 @@ Letters: B batch, T source tokens, d model width, n layers of the lower part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,15 +36,28 @@ def lower(model: PreTrainedModel, embeddings: Tensor, mask: Tensor, layers: int)
     if layers == len(blocks):
         whole: Tensor = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         return whole
+    return below(model, "encoder", layers, {"inputs_embeds": embeddings, "attention_mask": mask})
+
+
+def below(model: PreTrainedModel, site: str, layers: int, inputs: Mapping[str, Any]) -> Tensor:
+    """Hidden states (B, N, d) entering layer ``layers`` of a site's stack, the encoder or the only one.
+
+    Args:
+        model: The model.
+        site: ``encoder`` or ``self``.
+        layers: n, at least 1.
+        inputs: What the encoder takes, or the base model.
+    """
+    stack: Any = model.get_encoder() if site == "encoder" else model.base_model
     found: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
 
-    with _only(model, slice(0, layers)):
-        hook = blocks[layers - 1].register_forward_hook(keep)
+    with only(model, site, slice(0, layers)) as part:
+        hook = part[-1].register_forward_hook(keep)
         try:
-            encoder(inputs_embeds=embeddings, attention_mask=mask)
+            stack(**inputs)
         finally:
             hook.remove()
     return found[0]
@@ -65,7 +78,7 @@ def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> 
 
     hook = blocks[layers].register_forward_pre_hook(enter)
     try:
-        with _only(model, slice(layers, None)):
+        with only(model, "encoder", slice(layers, None)):
             output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     finally:
         hook.remove()
@@ -86,10 +99,6 @@ def _shared_bias(model: PreTrainedModel, states: Tensor, layers: int) -> Tensor 
 def _blocks(model: PreTrainedModel) -> Any:
     """The encoder's list of layers."""
     return architecture_of(model.config.model_type).layers(model, "encoder")
-
-
-def _only(model: PreTrainedModel, part: slice) -> AbstractContextManager[Any]:
-    return only(model, "encoder", part)
 
 
 @contextmanager
@@ -120,12 +129,40 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
             hook.remove()
 
 
+class _Handed(nn.Module):
+    """A layer that doesn't run: it hands on states that are there already."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        return self.states
+
+
+@contextmanager
+def handed(model: PreTrainedModel, site: str, states: Tensor, layers: int) -> Iterator[None]:
+    """Let a pass of a site's stack begin with the states (B, N, d) that enter layer ``layers``, within the block.
+
+    The layers below keep their places: some stacks choose each layer's mask by its number.
+    """
+    with only(model, site, slice(layers, None)) as upper:
+        stack, name = _stack(model, site)
+        setattr(stack, name, nn.ModuleList([*[_Handed(states)] * layers, *upper]))
+        yield
+
+
+def _stack(model: PreTrainedModel, site: str) -> tuple[nn.Module, str]:
+    """What holds a site's list of layers, and under which name."""
+    path, _, name = architecture_of(model.config.model_type).sites[site].layers.rpartition(".")
+    return model.base_model.get_submodule(path), name
+
+
 @contextmanager
 def only(model: PreTrainedModel, site: str, part: slice) -> Iterator[Any]:
     """Let the stack of a site have some of its layers alone within the block; gives them."""
-    architecture = architecture_of(model.config.model_type)
-    path, _, name = architecture.sites[site].layers.rpartition(".")
-    stack, layers = model.base_model.get_submodule(path), architecture.layers(model, site)
+    stack, name = _stack(model, site)
+    layers: Any = getattr(stack, name)
     setattr(stack, name, layers[part])
     try:
         yield layers[part]

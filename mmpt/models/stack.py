@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
+from mmpt.models.continued import stack_continued
 from mmpt.models.inject import KeyValue, SiteShape, for_batch
 
 
@@ -38,9 +39,8 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
     longest = max(part.states.shape[1] for part in parts)
     states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])
     mask = torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts])
-    return Encoded(
-        states, mask, Contribution(stack_prefixes([part.contribution for part in parts], rows, shapes, states))
-    )
+    prefixes = stack_prefixes([part.contribution for part in parts], rows, shapes, states)
+    return Encoded(states, mask, Contribution(prefixes), stack_continued([part.continued for part in parts]))
 
 
 def stack_prefixes(

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mmpt.errors import RunError
 from mmpt.report.groups import group, problems
-from mmpt.report.load import Result, from_result, load
+from mmpt.report.load import load
+from mmpt.report.run import Result, from_result
 from mmpt.report.tables import short
 
 __all__ = ["collect", "table"]

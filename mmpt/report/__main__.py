@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt.errors import MmptError, RunError, nearest
+from mmpt.errors import RunError, nearest
+from mmpt.program import exit_code
 from mmpt.report.groups import Row, group, problems
-from mmpt.report.load import Run, load
+from mmpt.report.load import load
 from mmpt.report.published import Figure, figures
 from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
+from mmpt.report.run import Run
 from mmpt.report.tables import published, short
 from mmpt.training.files import write_bytes
-from mmpt.untrusted import one_line
 
 FORMATS = ("md", "tex", "csv", "parquet", "json", "html", "jsonl", "peft")
 DEFAULT = "md,tex,csv,parquet,json,html"
@@ -48,21 +48,18 @@ def main(argv: list[str] | None = None) -> int:
         0: all runs count; 1: something is missing, failed or damaged; 2: there is nothing to report, or a wrong call.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        formats = _formats(arguments)
-        report = _report(arguments)
-        if report.rows:
-            sys.stdout.write(short(report.rows))
-        if report.figures and arguments.out is None:
-            sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
-        if arguments.out is not None and report.rows:
-            _write(report, arguments.out, formats)
-    except MmptError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more
-        return 0
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    formats = _formats(arguments)
+    report = _report(arguments)
+    if report.rows:
+        sys.stdout.write(short(report.rows))
+    if report.figures and arguments.out is None:
+        sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
+    if arguments.out is not None and report.rows:
+        _write(report, arguments.out, formats)
     for line in report.problems[:TOLD]:
         print(f"not done: {line}", file=sys.stderr)
     if len(report.problems) > TOLD:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.groups import Comparison, Row
-from mmpt.report.load import Run
+from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.training.files import read_jsonl

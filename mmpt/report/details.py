@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, number
+from mmpt.report.run import Run, number
 from mmpt.training.files import read_jsonl
-from mmpt.untrusted import one_line, parse_json
+from mmpt.untrusted import one_line, parse_json, read_text
 
 Points = list[tuple[float, float]]
 LARGEST_MASK = 20_000  # values of one adapter that are drawn
@@ -111,7 +111,7 @@ def masks(run: Run) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
 def _mask_options(path: Path) -> tuple[str, float]:
     """``mask_granularity`` and ``mask_temperature`` of an adapter, or their defaults."""
     try:
-        options = parse_json(path.read_text(encoding="utf-8"))["method"]["options"]
+        options = parse_json(read_text(path))["method"]["options"]
         temperature = float(options.get("mask_temperature", 1.0))
         return str(options.get("mask_granularity", "layer")), temperature if temperature > 0 else 1.0
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmpt.report.load import Run, number
+from mmpt.report.run import Run, number
 from mmpt.report.settings import Settings, differing, flatten, shown
 from mmpt.report.stats import Paired, Summary, describe
 from mmpt.untrusted import one_line

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.report.load import Run
+from mmpt.report.run import Run
 from mmpt.sweep.ledger import FOLDER, FORMAT
 from mmpt.training.files import newer_format
-from mmpt.untrusted import one_line, parse_json
+from mmpt.untrusted import one_line, parse_json, read_lines
 
 PATTERN = f"{FOLDER}/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
 
@@ -26,22 +27,31 @@ def lost_trials(root: Path, found: set[str]) -> Iterator[Run]:
     """
     latest: dict[str, Mapping[str, Any]] = {}
     for path in sorted(root.glob(PATTERN)):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                record = parse_json(line)
-            except ValueError:  # cut short by a crash; a sweep that goes on records the trial again
-                continue
-            if not isinstance(record, dict) or not isinstance(record.get("overrides"), str):
-                continue
-            if newer := newer_format(record, FORMAT):
-                yield Run(one_line(path.relative_to(root)), "damaged", problem=f"what a sweep recorded {newer}")
-                break
-            latest[record["overrides"]] = record
+        name = one_line(path.relative_to(root))
+        try:
+            for record in _records(path):
+                if newer := newer_format(record, FORMAT):
+                    yield Run(name, "damaged", problem=f"what a sweep recorded {newer}")
+                    break
+                latest[record["overrides"]] = record
+        except ValueError as error:
+            yield Run(name, "damaged", problem=f"what a sweep recorded can't be read ({error})")
     for overrides, record in latest.items():
         directory = record.get("directory")
         if isinstance(directory, str) and Path(directory).name in found:
             continue
         yield _lost(overrides, record, directory)
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Trials that a sweep recorded."""
+    for line in read_lines(path):
+        try:
+            record = parse_json(line)
+        except ValueError:  # cut short by a crash; a sweep that goes on records the trial again
+            continue
+        if isinstance(record, dict) and isinstance(record.get("overrides"), str):
+            yield record
 
 
 def _lost(overrides: str, record: Mapping[str, Any], directory: Any) -> Run:
@@ -54,4 +64,5 @@ def _lost(overrides: str, record: Mapping[str, Any], directory: Any) -> Run:
         state, problem = "missing", f"a sweep recorded it as {state}, but {directory} is gone"
     elif state == "started":
         state, problem = "missing", "a sweep began it, and it left no run directory"
-    return Run(one_line(overrides), state, {}, None, int(seed) if seed.isdecimal() else None, None, problem, names)
+    number = int(seed) if re.fullmatch("[0-9]{1,18}", seed) else None
+    return Run(one_line(overrides), state, {}, None, number, None, problem, names)

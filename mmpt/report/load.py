@@ -9,65 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.settings import Settings, SettingsReader
+from mmpt.report.ledger import lost_trials
+from mmpt.report.run import Run, checked, from_result, whole_number
+from mmpt.report.settings import SettingsReader
+from mmpt.report.wandb_export import read_export
 from mmpt.sweep.ledger import FOLDER
 from mmpt.training.files import newer_format
 from mmpt.training.record import FORMAT, lives
-from mmpt.untrusted import one_line, parse_json
-
-Result = dict[str, Any]
-LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
-NEEDED = ("task", "method", "model", "seed", "metric", "scores")
-EXPECTED = (
-    "data",
-    "parameters",
-    "timing",
-    "memory",
-    "steps",
-    "epochs",
-    "config_fingerprint",
-    "data_fingerprint",
-    "backbone_fingerprint",
-    "versions",
-    "warnings",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One trial, whatever came of it."""
-
-    name: str  # of the run directory, or FILE:LINE
-    status: str  # done, running, killed, interrupted, failed, damaged
-    result: Result = field(default_factory=dict)  # empty where there is none
-    settings: Settings | None = None  # None where only a result is known
-    seed: int | None = None
-    place: Path | None = None  # the run directory
-    problem: str = ""  # why it doesn't count, or what is wrong with it although it does
-    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model where nothing else tells them
-
-    def known(self, name: str) -> str:
-        """``task``, ``method`` or ``model``, from the result or the settings; ``?`` where neither says."""
-        if isinstance(value := self.result.get(name), str):
-            return one_line(value)
-        group = self.settings.values.get(name) if self.settings is not None else None
-        value = group.get("name") if isinstance(group, Mapping) else group
-        return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
-
-    @property
-    def metric(self) -> str:
-        """The primary metric."""
-        return one_line(self.result.get("metric", "?"))
-
-    def score(self, split: str = "test") -> float | None:
-        """The primary metric on a split; None where there is none."""
-        return number(self.result, "scores", split, self.metric)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of configuration and data, or nothing."""
-        value = self.result.get("config_fingerprint")
-        return value if isinstance(value, str) else ""
+from mmpt.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
 
 
 @dataclass
@@ -76,25 +25,6 @@ class Loaded:
 
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-
-def number(values: Any, *path: Any) -> float | None:
-    """Follow keys into nested mappings of unknown origin.
-
-    Args:
-        values: Plain JSON values.
-        path: Keys, outermost first.
-
-    Returns:
-        The number there; None where something else is, or a number that can't be a measurement: not finite, or huge.
-    """
-    for name in path:
-        if not isinstance(values, Mapping) or not isinstance(name, str):
-            return None
-        values = values.get(name)
-    if isinstance(values, bool) or not isinstance(values, int | float):
-        return None
-    return values if -LARGEST < values < LARGEST else None
 
 
 def load(places: Iterable[Path]) -> Loaded:
@@ -122,8 +52,6 @@ def load(places: Iterable[Path]) -> Loaded:
 
 def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.is_dir():
-        from mmpt.report.ledger import lost_trials
-
         closed: list[OSError] = []
         directories = list(find_runs(place, closed.append))
         runs = [read_run(directory, reader) for directory in directories]
@@ -134,8 +62,6 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
     if place.suffix == ".jsonl":
         return _read_lines(place)
     if place.suffix in (".json", ".csv"):
-        from mmpt.report.wandb_export import read_export
-
         return read_export(place)
     raise RunError(
         f"{place} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file"
@@ -177,7 +103,7 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         status = {"status": "damaged", "error": {"message": one_line(error)}}
     name, settings, seed, problem = one_line(directory.name), None, None, ""
     try:
-        settings, seed = reader.read((directory / "config.yaml").read_text(encoding="utf-8"))
+        settings, seed = reader.read(read_text(directory / "config.yaml"))
     except (OSError, ValueError) as error:
         problem = f"its config.yaml can't be read ({_why(error)})"
     state, result = str(status.get("status", "damaged")), {}
@@ -185,81 +111,43 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         try:
             result = _object(directory / "result.json")
         except ValueError as error:
-            return Run(name, "damaged", {}, settings, _seed(seed), directory, one_line(error))
-        return _checked(Run(name, "done", result, settings, _seed(seed), directory, problem))
+            return Run(name, "damaged", {}, settings, whole_number(seed), directory, one_line(error))
+        return checked(Run(name, "done", result, settings, whole_number(seed), directory, problem))
     told = status.get("error")
     why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
     if state == "running" and not lives(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
-    return Run(name, state, {}, settings, _seed(seed), directory, why)
-
-
-def _checked(run: Run) -> Run:
-    """Say what a result lacks: without what a row needs it is damaged, without the rest it is of an older format."""
-    result, problem = run.result, run.problem
-    if newer := newer_format(result, FORMAT):
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, f"its result {newer}")
-    if missing := [name for name in NEEDED if name not in result]:
-        why = f"its result lacks {', '.join(missing)}"
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, why)
-    seed = _seed(result["seed"])
-    if missing := [name for name in EXPECTED if name not in result]:
-        problem = f"older format, without {', '.join(missing)}"
-    checked = Run(run.name, "done", result, run.settings, seed, run.place, problem)
-    if seed is None:
-        return Run(run.name, "damaged", {}, run.settings, None, run.place, "its seed is no whole number")
-    if checked.score() is None:
-        why = f"its test score ({checked.metric}) is missing or not a number"
-        return Run(run.name, "damaged", result, run.settings, seed, run.place, why)
-    return checked
+    return Run(name, state, {}, settings, whole_number(seed), directory, why)
 
 
 def _read_lines(path: Path) -> Iterator[Run]:
     """Read results, one a line; a line that is none is a damaged run of its own."""
-    for count, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-        if not line.strip():
-            continue
-        name = f"{path.name}:{count}"
-        try:
-            result = parse_json(line)
-        except ValueError as error:
-            yield Run(name, "damaged", problem=f"no valid JSON ({error})")
-            continue
-        if not isinstance(result, dict):
-            yield Run(name, "damaged", problem=f"a {type(result).__name__}, not an object")
-            continue
-        yield from_result(name, result)
+    try:
+        for count, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                yield _of_line(f"{path.name}:{count}", line)
+    except ValueError as error:
+        yield Run(path.name, "damaged", problem=one_line(error))
 
 
-def from_result(name: str, result: Result, place: Path | None = None) -> Run:
-    """Make a run of a result, such as ``result.json`` or what ``run_experiment`` gives.
-
-    Args:
-        name: What to call it.
-        result: As ``result.schema.json`` says; ``config``, where it has one, holds the resolved configuration.
-        place: The run directory.
-
-    Returns:
-        The run; ``damaged`` where the result lacks what a row needs.
-    """
-    config = result.get("config")
-    settings = Settings.of(config) if isinstance(config, Mapping) else None
-    plain = {key: value for key, value in result.items() if key != "config"}
-    return _checked(Run(name, "done", plain, settings, None, place))
-
-
-def _seed(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _of_line(name: str, line: str) -> Run:
+    try:
+        result = parse_json(line)
+    except ValueError as error:
+        return Run(name, "damaged", problem=f"no valid JSON ({error})")
+    if not isinstance(result, dict):
+        return Run(name, "damaged", problem=f"a {type(result).__name__}, not an object")
+    return from_result(name, result)
 
 
 def _object(path: Path) -> dict[str, Any]:
     """Read a JSON object; every failure is a ValueError in one line."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_bytes(path))
     except OSError as error:
         raise ValueError(f"its {path.name} can't be read ({_why(error)})") from error
     except ValueError as error:
-        raise ValueError(f"its {path.name} is no valid JSON ({error})") from error
+        raise ValueError(f"its {path.name} is no valid JSON ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise ValueError(f"its {path.name} holds no object")
     return content

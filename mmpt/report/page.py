@@ -19,10 +19,10 @@ from typing import Any
 from mmpt.report import maps, plots
 from mmpt.report.details import curve, masks, metrics, routes
 from mmpt.report.groups import Row
-from mmpt.report.load import Run
 from mmpt.report.plots import Plot
 from mmpt.report.published import Figure
 from mmpt.report.records import Record
+from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.tables import NONE, decimal, interval, notes, p_value, spread, versus, whole
 

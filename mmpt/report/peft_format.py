@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpt.report.details import metrics
-from mmpt.report.load import Run, number
 from mmpt.report.records import with_config
-from mmpt.untrusted import one_line, parse_json
+from mmpt.report.run import Run, number
+from mmpt.untrusted import one_line, parse_json, read_bytes
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 STATUS = {"done": "success", "repeated": "success", "failed": "failed", "interrupted": "canceled"}
@@ -179,7 +179,7 @@ def _read(run: Run, name: str) -> dict[str, Any]:
     if run.place is None:
         return {}
     try:
-        content: Iterable[Any] = parse_json((run.place / name).read_bytes())
+        content: Iterable[Any] = parse_json(read_bytes(run.place / name))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

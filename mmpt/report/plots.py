@@ -10,8 +10,8 @@ from typing import Any
 
 from mmpt.report.details import Points
 from mmpt.report.groups import Row
-from mmpt.report.load import number
 from mmpt.report.published import Figure
+from mmpt.report.run import number
 from mmpt.report.stats import pareto
 from mmpt.report.svg import BOTTOM, LEFT, RIGHT, SHAPES, TOP, WIDTH, Frame, Scale, compact, line, marker, picture, tag
 from mmpt.report.tables import interval, spread

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mmpt.report.groups import Row
-from mmpt.report.load import Run, number
 from mmpt.report.published import Figure
+from mmpt.report.run import Run, number
 from mmpt.report.tables import notes
 from mmpt.training.files import dumps
 

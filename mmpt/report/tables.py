@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from mmpt.report.groups import Row
-from mmpt.report.load import number
 from mmpt.report.published import Figure
+from mmpt.report.run import number
 from mmpt.untrusted import one_line
 
 Escape = Callable[[object], str]

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.load import Run, from_result, number
+from mmpt.report.run import Run, from_result, number
 from mmpt.report.settings import Settings, nested
-from mmpt.untrusted import one_line, parse_json
+from mmpt.untrusted import one_line, parse_json, read_bytes
 
+LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
 STATES = {"finished": "done", "crashed": "failed", "killed": "killed", "failed": "failed", "running": "running"}
 METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
 PRIMARY = {
@@ -56,7 +57,10 @@ def read_export(path: Path) -> Iterator[Run]:
     Raises:
         RunError: The file is no such export.
     """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        text = read_bytes(path, LARGEST_EXPORT).decode("utf-8-sig", errors="replace")
+    except ValueError as error:
+        raise RunError(f"{path} can't be read: {error}; export fewer runs at once") from error
     records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text)
     for count, record in enumerate(records, start=1):
         name = str(record.get("name") or record.get("Name") or f"{path.name}:{count}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
 
 from mmpt.errors import ConfigError
+from mmpt.untrusted import parse_yaml
 
 
 def register_sweeps(folder: Path, conf: Path) -> None:
@@ -40,7 +40,7 @@ def sweep_options(folder: Path) -> dict[str, list[str]]:
 def _definitions(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for path in sorted(folder.glob("*.yaml")):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not isinstance(content.get("settings", {}), dict):
             raise ConfigError(f"{path} holds no mapping of settings; sweeps/compare.yaml is the shortest example")
         found.append((path, content))

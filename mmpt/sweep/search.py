@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Transforme
 
 from mmpt.errors import ConfigError, RunError
 from mmpt.sweep.ledger import Outcome
+from mmpt.sweep.table import score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -162,8 +163,6 @@ class Search:
     def tell(self, trial: Any, outcome: Outcome | None) -> None:
         """Tell the study how a trial ended; one that was finished before stays as it is."""
         from optuna.trial import FrozenTrial, TrialState
-
-        from mmpt.sweep.trial import score
 
         if isinstance(trial, FrozenTrial):
             return

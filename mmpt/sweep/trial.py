@@ -16,17 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from mmpt.config.check import check, plain
 from mmpt.credentials import error_line, redact
 from mmpt.errors import InUseError, MmptError
-from mmpt.report.load import number
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
+from mmpt.sweep.prune import HopelessError, reporter
+from mmpt.sweep.table import score
 from mmpt.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
 
 ELSEWHERE = ("sweep", "run.", "logger", "hydra")
-HOPELESS = "HopelessError"  # of mmpt.sweep.prune, by name: Optuna may not be installed
 RETRY = "sweep.retry_failed=true tries it again"
 
 
@@ -102,7 +102,8 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
     directory: str | None = None
     try:
         config = check(composed)
-        from mmpt.training.run import identify, run_experiment  # imports torch: only once the configuration is right
+        from mmpt.training.identity import identify  # imports torch: only once the configuration is right
+        from mmpt.training.run import run_experiment
 
         identity = identify(config)
         directory = str(identity.directory.expanduser().absolute())
@@ -124,7 +125,7 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
     except Exception as error:
         if not isinstance(error, MmptError):
             print(redact(traceback.format_exc()), file=sys.stderr)  # a defect, or a library's error
-        state: State = "pruned" if type(error).__name__ == HOPELESS else "failed"
+        state: State = "pruned" if isinstance(error, HopelessError) else "failed"
         return replace(begun, state=state, directory=directory, error=describe_failure(error))
 
 
@@ -133,8 +134,6 @@ def _reporter() -> Callable[[int, float], None] | None:
     sweeper = HydraConfig.get().sweeper
     if sweeper is None or "OptunaSweeper" not in str(sweeper.get("_target_")):
         return None
-    from mmpt.sweep.prune import reporter
-
     return reporter(sweeper)
 
 
@@ -152,7 +151,7 @@ def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None
         return None
     if status["status"] == "done":
         return Outcome(-1, "", "done")
-    if status["status"] == "failed" and status.get("error", {}).get("type") == HOPELESS:
+    if status["status"] == "failed" and status.get("error", {}).get("type") == HopelessError.__name__:
         return Outcome(-1, "", "pruned")
     if status["status"] == "failed" and not config.sweep.retry_failed:
         message = " ".join(str(status.get("error", {}).get("message", "")).split())
@@ -177,11 +176,3 @@ def task_words(overrides: list[str]) -> str:
     """Overrides as the user would type them, without those that say where a run lies and how it is shown."""
     words = (word.lstrip("+") for word in overrides)
     return " ".join(word for word in words if not word.startswith(ELSEWHERE))
-
-
-def score(outcome: Outcome, split: str = "validation") -> float | None:
-    """The primary score of a trial's split; None where there is none."""
-    result: dict[str, Any] | None = outcome.result
-    if result is None:
-        return None
-    return number(result, "scores", split, result.get("metric"))

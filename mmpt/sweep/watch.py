@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmpt.sweep.ledger import Ledger, Outcome
-from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import score
+from mmpt.sweep.table import ranked, score
 from mmpt.text import duration
 from mmpt.training.alive import is_alive
 from mmpt.training.record import is_busy

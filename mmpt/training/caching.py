@@ -1,11 +1,12 @@
-"""Where a run keeps the encoder's states: on disk, in memory, or nowhere, and what it says about it."""
+"""Where a run keeps states below the frontier: on disk, in memory, or nowhere, and what it says about it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, fr
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
+from mmpt.data.collate import IGNORED, SOURCES
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
@@ -22,7 +24,7 @@ from mmpt.training.evaluate import Evaluator, Prepared, source_rows
 
 @dataclass
 class SplitCache:
-    """Runs the encoder once over a run's splits, where its states are constants.
+    """Runs the encoder, or a decoder's lower layers, once over a run's splits, where their states are constants.
 
     Attributes:
         config: The ``cache`` group.
@@ -70,7 +72,7 @@ class SplitCache:
             return self._instead(splits, str(error))
 
     def _without(self, splits: tuple[Prepared, ...], reason: str) -> list[Prepared]:
-        self.note(f"encoder: runs in every step ({reason})")
+        self.note(f"{self._stack}: runs in every step ({reason})")
         return list(splits)
 
     def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
@@ -138,23 +140,28 @@ class SplitCache:
             text = f"read from the cache{part}, {size}{dtype} {where}, verified in {seconds:.1f} s"
         else:
             text = f"ran once{part}, {size} cached{dtype} {where} in {seconds:.1f} s"
-        self.note(f"encoder: {text}")
+        self.note(f"{self._stack}: {text}")
 
     def _batches(self, split: Prepared) -> Iterator[Batch]:
         """Every source once, in the batches of an evaluation."""
         for rows, batch in self.evaluator.batches(split, self._device):
-            flat = {name: values.flatten(0, -2) for name, values in batch.items()}
+            flat = {name: values.flatten(0, -2) if name in SOURCES else values for name, values in batch.items()}
             yield source_rows(rows, batch), flat
 
     def _stored(self, split: Prepared) -> bool:
         return self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        inputs = [[*feature["input_ids"], *feature.get("token_type_ids", [])] for feature in split.features]
-        return key_of(self.model, self.fingerprint, inputs, self.evaluator.cut(split), self._dtype)
+        return key_of(
+            self.model, self.fingerprint, list(map(_read, split.features)), self.evaluator.cut(split), self._dtype
+        )
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(bytes_of(tensors_of(self.model, split.lengths, self._dtype)) for split in splits)
+
+    @property
+    def _stack(self) -> str:
+        return "decoder" if self.model.injection.architecture.kind == "causal" else "encoder"
 
     @cached_property
     def _store(self) -> Store:
@@ -168,3 +175,9 @@ class SplitCache:
     @property
     def _device(self) -> torch.device:
         return word_embeddings(self.model.backbone).weight.device
+
+
+def _read(feature: Mapping[str, Any]) -> list[Any]:
+    """All that is read of an example, as the key of its activations has it."""
+    continuations = [token for ids in feature.get("continuations", ()) for token in (IGNORED, *ids)]
+    return [*feature["input_ids"], *feature.get("token_type_ids", []), *continuations]

@@ -36,8 +36,12 @@ class Prepared:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each source; an example has one, or as many as it has choices."""
-        return [len(ids) for feature in self.features for ids in sources(feature)]
+        """Tokens of each source and its continuations; an example has one source, or as many as it has choices."""
+        return [
+            len(ids) + sum(map(len, feature.get("continuations", ())))
+            for feature in self.features
+            for ids in sources(feature)
+        ]
 
     @property
     def longest(self) -> list[int]:
@@ -72,7 +76,7 @@ class CachingCollator:
         rows = batch.pop("index").tolist()
         if self.activations is None:
             return batch
-        return {**batch, **self.activations.batch(source_rows(rows, batch), batch["input_ids"].shape[-1])}
+        return {**batch, **self.activations.batch(source_rows(rows, batch))}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.untrusted import parse_json
+from mmpt.untrusted import parse_json, read_lines, read_text
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     fix = "the run is damaged; name another run.dir, or run.overwrite=true to repeat it"
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror}; {fix}") from error
     except ValueError as error:
@@ -122,21 +122,23 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         One object a line.
 
     Raises:
-        RunError: A line other than the last one is no JSON object.
+        RunError: A line other than the last one is no JSON object, or the file can't be read.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines() also cuts inside of texts
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines) and line == "":
-            return
-        try:
-            content = parse_json(line)
-            if not isinstance(content, dict):
-                raise ValueError(f"a {type(content).__name__}, not an object")
-        except ValueError as error:
-            if number < len(lines):
-                raise RunError(f"{path}:{number} is no valid JSON ({error}); run.overwrite=true repeats it") from error
-            return
-        yield content
+    number = 1
+    try:
+        for line in read_lines(path):
+            try:
+                content = parse_json(line)
+                if not isinstance(content, dict):
+                    raise ValueError(f"a {type(content).__name__}, not an object")
+            except ValueError:
+                if line.endswith("\n"):
+                    raise
+                return
+            yield content
+            number += 1
+    except ValueError as error:
+        raise RunError(f"{path}:{number} is no valid JSON ({error}); run.overwrite=true repeats it") from error
 
 
 def newer_format(content: Mapping[str, Any], known: int) -> str:

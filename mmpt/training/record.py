@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import calendar
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -23,11 +22,12 @@ from typing import Any, Literal
 import yaml
 
 from mmpt.credentials import redact
-from mmpt.errors import InUseError, RunError
+from mmpt.errors import RunError
 from mmpt.training.alive import is_alive
 from mmpt.training.environment import environment
 from mmpt.training.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
-from mmpt.untrusted import parse_json
+from mmpt.training.lock import give_lock_back, take_lock
+from mmpt.untrusted import LARGEST, parse_json, read_text
 
 State = Literal["new", "done", "resume"]
 
@@ -42,10 +42,8 @@ FILES = (
     "status.json",  # last: until then the directory is still known as a run's
 )
 FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
-LOCK = ".lock"
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
 _UTC = "%Y-%m-%dT%H:%M:%SZ"
-_held: set[int] = set()  # descriptors of the locks of this process
 LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
 
 
@@ -100,7 +98,7 @@ class RunRecord:
                 f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
                 "a copy, or name another run.dir"
             )
-        record = cls(directory, fingerprint, _take_lock(directory))
+        record = cls(directory, fingerprint, take_lock(directory))
         try:
             record._begin(resolved, overwrite)
         except BaseException:
@@ -212,8 +210,10 @@ class RunRecord:
     def _drop_half_a_line(self) -> None:
         """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
-            with writing(self.metrics_path):
-                self.truncate_metrics(self.metrics_path.read_bytes().rfind(b"\n") + 1)
+            with writing(self.metrics_path), self.metrics_path.open("rb") as file:
+                begins = file.seek(max(0, self.metrics_size() - LARGEST))
+                kept = begins + file.read().rfind(b"\n") + 1
+            self.truncate_metrics(kept)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -289,9 +289,7 @@ class RunRecord:
     def close(self) -> None:
         """Give the lock back; the files stay. Safe to call twice."""
         if self._lock is not None:
-            _held.discard(self._lock)
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing alone would leave it with any copy of the descriptor
-            os.close(self._lock)
+            give_lock_back(self._lock)
             self._lock = None
 
     def _write_status(self, status: str, **more: Any) -> None:
@@ -316,7 +314,7 @@ def read_result(directory: Path) -> dict[str, Any]:
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read what a directory says of a run; None where it holds none, or another one."""
     try:
-        status = parse_json((directory.expanduser() / "status.json").read_text(encoding="utf-8"))
+        status = parse_json(read_text(directory.expanduser() / "status.json"))
         told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
         return status if status["config_fingerprint"] == fingerprint and told else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -335,7 +333,7 @@ def lives(status: Mapping[str, Any]) -> bool:
 def is_busy(directory: Path) -> bool:
     """Whether a process is at the run in a directory, as its status says; no lock is touched."""
     try:
-        status = parse_json((directory / "status.json").read_text(encoding="utf-8"))
+        status = parse_json(read_text(directory / "status.json"))
         return status["status"] == "running" and lives(status)
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -357,36 +355,5 @@ def schema_problems(result: Mapping[str, Any]) -> list[str]:
     return [f"{'.'.join(map(str, error.absolute_path)) or 'result'}: {error.message}" for error in errors]
 
 
-def _take_lock(directory: Path) -> int:
-    """Lock the directory for this process; the system gives the lock back even if the process is killed."""
-    path = directory / LOCK
-    with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
-            raise InUseError(
-                f"run directory {directory} is in use by pid {owner}; wait for it, or name another run.dir"
-            ) from None
-        except OSError:
-            os.close(descriptor)
-            raise
-        _held.add(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-    return descriptor
-
-
 def _utc(seconds: float) -> str:
     return time.strftime(_UTC, time.gmtime(seconds))
-
-
-def _leave_locks_to_parent() -> None:
-    """In a forked process, such as a worker that loads data: it may outlive a killed parent, and no lock should."""
-    while _held:
-        os.close(_held.pop())
-
-
-os.register_at_fork(after_in_child=_leave_locks_to_parent)

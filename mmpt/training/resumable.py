@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -24,9 +25,19 @@ from mmpt.errors import AdapterError, RunError
 from mmpt.models.adapter import load_state, read_state, save_state
 from mmpt.training import interruption, processes
 from mmpt.training.files import read_json, write_json, writing
-from mmpt.untrusted import one_line, parse_json
+from mmpt.training.restored import (
+    PROGRESS,
+    STATE,
+    check_optimizer,
+    check_scheduler,
+    check_state,
+    read_progress,
+    read_tensors,
+    step_of,
+)
+from mmpt.untrusted import one_line
 
-WEIGHTS, STATE, PROGRESS = "method.safetensors", "trainer_state.json", "progress_{rank}.json"
+WEIGHTS = "method.safetensors"
 
 
 class ResumableTrainer(Trainer):
@@ -135,22 +146,33 @@ class ResumableTrainer(Trainer):
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
             if checkpoint is not None:
-                progress = read_json(Path(checkpoint) / PROGRESS.format(rank=processes.rank()))
-                self._tr_loss.fill_(float(progress["loss"]))
-                self._globalstep_last_logged = int(progress["logged"])
+                progress = read_progress(Path(checkpoint), processes.rank())
+                self._tr_loss.fill_(progress.loss)
+                self._globalstep_last_logged = progress.logged
 
     def _load_callback_state(self) -> None:
         super()._load_callback_state()
         self._over = self.control.should_training_stop
-        if self.state.best_global_step:  # the run directory may have been moved
-            self.state.best_model_checkpoint = str(self._checkpoint(self.state.best_global_step))
+        best = self.state.best_global_step  # the run directory may have been moved, or be from elsewhere
+        self.state.best_model_checkpoint = str(self._checkpoint(best)) if best else None
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _reading(checkpoint):
+            if checkpoint is not None:
+                state = read_tensors(Path(checkpoint) / OPTIMIZER_NAME)
+                check_optimizer(state, getattr(self.optimizer, "optimizer", self.optimizer), OPTIMIZER_NAME)
+                state = read_tensors(Path(checkpoint) / SCHEDULER_NAME)
+                check_scheduler(state, self.lr_scheduler, SCHEDULER_NAME)
             super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_scaler(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._source = resume_from_checkpoint
+        with _reading(resume_from_checkpoint):
+            check_state(Path(resume_from_checkpoint), [*self.callback_handler.callbacks, self.control])
         self._load_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
@@ -219,7 +241,7 @@ def last_checkpoint(directory: Path) -> Path | None:
         else:
             shutil.rmtree(left, ignore_errors=True)  # where the disk can't be written, it will be told of that
     named = (path for path in directory.iterdir() if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name))
-    found = sorted(named, key=lambda path: int(path.name.split("-")[1]))
+    found = sorted(named, key=step_of)
     while found:
         newest = found.pop()
         if _is_complete(newest):
@@ -230,9 +252,9 @@ def last_checkpoint(directory: Path) -> Path | None:
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
-        best = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))["best_global_step"]
+        best = read_json(checkpoint / STATE)["best_global_step"]
         metrics_bytes(checkpoint)
-        for step in (int(checkpoint.name.split("-")[1]), *([best] if best else [])):
+        for step in (step_of(checkpoint), *([best] if best else [])):
             read_state(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, AdapterError, RunError):
         return False
@@ -241,7 +263,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 def metrics_bytes(checkpoint: Path) -> int:
     """Bytes of metrics.jsonl when a checkpoint was written."""
-    return int(read_json(checkpoint / PROGRESS.format(rank=0))["metrics"])
+    return read_progress(checkpoint, 0).metrics
 
 
 def _replace(draft: Path, target: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,14 +13,10 @@ from typing import Any
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
-from mmpt.data.sources import Splits, load_splits
-from mmpt.data.tasks import Task
-from mmpt.methods.options import OPTIONS
-from mmpt.methods.options.own import find_own
+from mmpt.data.sources import Splits
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import read_adapter, save_adapter
+from mmpt.models.adapter import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.kept import give_back, take_backbone
@@ -31,41 +25,14 @@ from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
 from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.identity import Identity, identify
+from mmpt.training.loggers import Loggers, RunInfo, make_logger
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
 from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.record import RunRecord, read_result, read_status
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a run is: its data, the hash of all that decides its result, and the directory that follows from both."""
-
-    task: Task
-    splits: Splits
-    fingerprint: str
-    directory: Path
-
-
-def identify(config: Config) -> Identity:
-    """Load the data, and name the run.
-
-    Raises:
-        MmptError: The data, or the adapter to start from, can't be had.
-    """
-    task = Task(config.task)
-    splits = load_splits(task, config.data, config.seed)
-    parts = [run_fingerprint(config), splits.fingerprint]
-    if (start := config.method.options.get("init_adapter")) is not None:
-        parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
-    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
-        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
-    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
-    fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
-    return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
 
 
 def run_experiment(
@@ -79,7 +46,7 @@ def run_experiment(
     Args:
         config: The checked configuration.
         resolved: The same as plain values, written to the run directory and to the logger.
-        identity: From :func:`identify`, where the caller has it already.
+        identity: From :func:`mmpt.training.identity.identify`, where the caller has it already.
         on_score: Gets step and validation score at each evaluation; what it raises ends the run.
 
     Returns:
@@ -158,14 +125,6 @@ def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
     result = read_result(directory)
     console.final_table(result)
     return result
-
-
-def run_directory(config: Config, fingerprint: str) -> Path:
-    """``run.dir``, or a name below ``run.root`` that says what runs and differs for every configuration."""
-    if config.run.dir is not None:
-        return Path(config.run.dir)
-    words = [config.task.name, config.method.name, config.model.name, f"s{config.seed}", fingerprint[:8]]
-    return Path(config.run.root) / re.sub(r"[^\w.-]+", "_", "-".join(words))
 
 
 def finished(directory: Path, fingerprint: str) -> bool:
@@ -264,14 +223,8 @@ class _Run:
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
         tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
-        self.logger.start(
-            name=f"{group}-s{config.seed}",
-            group=group,
-            config=self.resolved,
-            directory=self.record.directory,
-            tags=tags,
-            resume_step=self._kept_step(),
-        )
+        about = RunInfo(f"{group}-s{config.seed}", group, self.resolved, self.record.directory, tags, self._kept_step())
+        self.logger.start(about)
 
     def _kept_step(self) -> int | None:
         """The last step that an interrupted run keeps, -1 where it begins again; None for a new run."""

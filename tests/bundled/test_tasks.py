@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -95,14 +94,12 @@ def test_the_same_in_every_process() -> None:
     assert json.loads(other) == [tasks.records(name) for name in tasks.NAMES]
 
 
-def test_drawn_fast_and_without_torch() -> None:
+def test_drawn_without_torch() -> None:
     code = (
         "import sys; from mmpt.bundled import tasks; [tasks.records(n) for n in tasks.NAMES]; "
         "sys.exit('torch' in sys.modules)"
     )
-    began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert time.monotonic() - began < 6.0  # 0.6 s on an idle machine
 
 
 def test_rows_are_the_callers_own() -> None:

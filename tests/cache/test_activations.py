@@ -56,7 +56,7 @@ def test_which_methods_can_use_it() -> None:
 def test_the_encoders_output_is_a_constant_of_other_architectures_too(model_type: str) -> None:
     model = adapted("multimask", {}, model_type=model_type).eval()
     ids, mask, labels = batch()
-    given = cached(model, None).batch(list(range(5)), ids.shape[1])
+    given = cached(model, None).batch(list(range(5)))
     plain, found = model(ids, mask, labels), model(ids, mask, labels, **given)
     assert torch.allclose(plain.losses, found.losses, atol=1e-5)
     assert torch.equal(plain.route_probs, found.route_probs)
@@ -85,7 +85,7 @@ def test_cached_absorbed_and_plain_losses_agree_over_steps(name: str, tmp_path: 
     ram, disk = cached(model, None), cached(model, tmp_path)
     assert ram.states.shape[0] == int(mask.sum()), "padding is kept"
     assert torch.equal(ram.states, disk.states) and torch.equal(ram.means, disk.means)
-    given = disk.batch(list(range(5)), mask.shape[1])
+    given = disk.batch(list(range(5)))
     assert losses_over_steps(model, given) == pytest.approx(plain, abs=1e-4)
 
 
@@ -97,10 +97,10 @@ def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: 
     layers = {"encoder_layers": 4} if model_type in SHAPES else {"num_layers": 4}
     model = adapted("multimask", options, model_type=model_type, attention=attention, **layers).eval()
     ids, mask, _ = batch()
-    given = cached(model, None).batch(ORDER, ids.shape[1])
+    given = cached(model, None).batch(ORDER)
     assert model.frontier.layers == 2
     states = model.encode(ids[ORDER], mask[ORDER]).states
-    resumed = model.resume(given["states"], mask[ORDER], given["means"]).states
+    resumed = model.resume({**given, "attention_mask": mask[ORDER]}).states
     real = mask[ORDER].bool()
     assert torch.equal(states[real], resumed[real])
     stack = model.injection.architecture.layers(model.backbone, "encoder")
@@ -142,7 +142,7 @@ def test_half_precision_takes_half_the_room_and_comes_back_in_the_models_type(
     model = case("multimask-cross")
     exact, half = cached(model, None), cached(model, tmp_path, stored)
     assert half.states.dtype == stored and half.source is not None
-    given, wanted = half.batch([1, 2], 9), exact.batch([1, 2], 9)
+    given, wanted = half.batch([1, 2]), exact.batch([1, 2])
     assert given["states"].dtype == torch.float32
     assert torch.equal(given["means"], wanted["means"])
     difference = (given["states"] - wanted["states"]).abs().max()
@@ -224,7 +224,7 @@ store = Store(sys.argv[1], 1)
 for _ in range(2):
     mapped = store.fetch("0" * 64, tensors, fill, {}, print)
     whole = _activations(mapped, list(range(0, rows + 1, step)), torch.float32)
-    total = sum(whole.batch([row], step)["states"][0, 0, 0].item() for row in range(100))
+    total = sum(whole.batch([row])["states"][0, 0, 0].item() for row in range(100))
     print(mapped.read, total)
 """
 

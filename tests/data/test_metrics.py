@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mmpt.config.schema import TaskConfig
+from mmpt.data import metrics
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import ConfigError, DataError
@@ -110,13 +112,22 @@ def test_multirc_f1a_is_sklearns_binary_f1(configs: dict[str, TaskConfig]) -> No
     assert found["em"] == np.mean((truth == guess).reshape(100, 5).all(axis=1))
 
 
-def test_interval_matches_theory_and_is_fast(configs: dict[str, TaskConfig]) -> None:
+def test_interval_matches_theory_and_reads_each_prediction_once(
+    configs: dict[str, TaskConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = Task(configs["rte"])
     examples = _examples(task, [0] * 2000)
     predictions = ["entailment"] * 1600 + ["not_entailment"] * 400
-    start = time.perf_counter()
+    read: list[int] = []
+    right = metrics._right
+
+    def counted(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Any:
+        read.append(len(predictions))
+        return right(task, examples, predictions)
+
+    monkeypatch.setattr(metrics, "_right", counted)
     found = interval(task, examples, predictions, resamples=1000, confidence=0.95, seed=0)
-    assert time.perf_counter() - start < 1.0
+    assert read == [2000]
     width = 1.96 * (0.8 * 0.2 / 2000) ** 0.5
     assert found == pytest.approx((0.8 - width, 0.8 + width), abs=0.003)
     again = interval(task, examples, predictions, resamples=1000, confidence=0.95, seed=0)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,7 +203,9 @@ def test_bundled_miniature_is_marked(configs: dict[str, TaskConfig]) -> None:
 
 
 HUB_SCRIPT = """
-import sys
+import sys, time
+slept = []
+time.sleep = slept.append
 from mmpt.config.schema import DataConfig, HubConfig, TaskConfig
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
@@ -217,6 +218,7 @@ try:
 except DataError as error:
     print(error)
 assert "torch" not in sys.modules
+assert sum(slept) < 5, slept
 """
 
 
@@ -229,21 +231,18 @@ def _hub_run(home: Path, **more: str) -> str:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
 
-def test_unreachable_hub_is_one_line_and_quick(tmp_path: Path) -> None:
-    start = time.monotonic()
+def test_unreachable_hub_is_one_line_and_hardly_waited_for(tmp_path: Path) -> None:
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         line = _hub_run(tmp_path, **more)
         assert line.count("\n") == 0
         assert "can't be fetched from http://127.0.0.1:9" in line
         assert "data=local data.dir=DIR work offline" in line
-    assert time.monotonic() - start < 20
 
 
 def test_cached_hub_files_load_without_the_hub(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 ran: dict[str, int] = {}  # cases by name of the property, told at the end of the session
@@ -19,8 +19,11 @@ def both(fast: int, slow: int) -> Any:
     return pytest.mark.parametrize("cases", [pytest.param(fast, id="few"), many])
 
 
-def check(cases: int, holds: Callable[..., None], *strategies: st.SearchStrategy[Any]) -> None:
-    """Try a property on so many cases; few are the same ones every time, so that a change is judged by itself."""
+def check(cases: int, holds: Callable[..., None], *strategies: st.SearchStrategy[Any], shrink: bool = True) -> None:
+    """Try a property on so many cases; few are the same ones every time, so that a change is judged by itself.
+
+    Without ``shrink``, a case that fails is shown as it is: where one takes a second, to shrink it takes minutes.
+    """
     name = holds.__qualname__.split(".")[0]
 
     def counted(*values: Any) -> None:
@@ -34,6 +37,7 @@ def check(cases: int, holds: Callable[..., None], *strategies: st.SearchStrategy
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
+        phases=[phase for phase in (Phase.explicit, Phase.generate, Phase.shrink) if shrink or phase != Phase.shrink],
     )
     chosen(given(st.tuples(*strategies))(lambda values: counted(*values)))()
 

@@ -17,8 +17,7 @@ from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
 from mmpt.cache.store import Store
 from mmpt.sweep.ledger import Ledger, Outcome
-from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import score
+from mmpt.sweep.table import ranked, score
 from mmpt.sweep.watch import Watcher
 from mmpt.training.files import read_json, read_jsonl
 from mmpt.training.record import RunRecord, read_status
@@ -138,7 +137,7 @@ def test_a_metrics_line_that_is_no_object(line: str, tmp_path: Path) -> None:
 def test_names_of_runs() -> None:
     """A run directory is one folder below run.root, whatever its task is called."""
     from mmpt.config.schema import Config, MethodConfig, ModelConfig, RunConfig, TaskConfig
-    from mmpt.training.run import run_directory
+    from mmpt.training.identity import run_directory
 
     def holds(task: str, model: str) -> None:
         parts: dict[str, Any] = dict.fromkeys(("optimizer", "scheduler", "data", "evaluation", "logger"))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import CLASSES
@@ -15,6 +14,7 @@ from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state
 from mmpt.models.backbone import word_embeddings
+from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import adapted, batch
 
 ALL = list(SITES)
@@ -86,11 +86,6 @@ def opened(model: AdaptedModel) -> AdaptedModel:
     return model
 
 
-def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model.logits(ids, mask, labels)
-
-
 def test_every_method_has_options_class_module_and_yaml() -> None:
     root = Path(__file__).parents[2]
     names = set(OPTIONS)
@@ -138,31 +133,12 @@ def test_only_declared_parameters_move(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_example_does_not_depend_on_its_batch(name: str) -> None:
-    model = case(name).eval()
-    ids, mask, labels = batch()
-    together = logits(model, ids, mask, labels)
-    for row in range(len(ids)):
-        length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
-        alone = logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels[row : row + 1, :target])
-        assert torch.allclose(alone[0], together[row, :target], atol=1e-5)
-    order = torch.tensor([3, 0, 4, 2, 1])
-    assert torch.allclose(logits(model, ids[order], mask[order], labels[order]), together[order], atol=1e-5)
-    wide_ids, wide_mask = (torch.nn.functional.pad(tensor, (0, 6)) for tensor in (ids, mask))
-    assert torch.allclose(logits(model, wide_ids, wide_mask, labels), together, atol=1e-5)
+    assert_rows_are_independent(case(name).eval())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_generation_with_cache_equals_generation_without(name: str) -> None:
-    model = case(name).eval()
-    ids, mask, _ = batch()
-    encoded = model.encode(ids, mask)
-    options = {"max_new_tokens": 6, "do_sample": False}
-    cached, plain = (model.generate(encoded, use_cache=use, **options) for use in (True, False))
-    assert torch.equal(cached, plain)
-    beams = model.generate(encoded, num_beams=3, **options)
-    alone = model.generate(model.encode(ids[2:3], mask[2:3]), num_beams=3, **options)
-    length = min(beams.shape[1], alone.shape[1])
-    assert torch.equal(beams[2, :length], alone[0, :length]), "beams of one example take another's prefix"
+    assert_generation_agrees(case(name).eval())
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0] != "full"])

@@ -170,7 +170,8 @@ def test_the_router_may_read_the_mean_of_the_encoder_output_with_and_without_its
         assert torch.equal(encoded.contribution.route_probs, wanted)
         plain = model.method.router(mean_embedding(model.backbone.get_input_embeddings()(ids), mask))
         assert not torch.allclose(wanted, plain, atol=1e-3)
-        resumed = model.resume(encoded.states, mask, torch.full((len(ids), 24), float("nan")))
+        means = torch.full((len(ids), 24), float("nan"))
+        resumed = model.resume({"states": encoded.states, "attention_mask": mask, "means": means})
         assert torch.equal(model.losses(resumed, labels), model.losses(encoded, labels))
 
 

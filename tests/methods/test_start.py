@@ -16,7 +16,7 @@ from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import read_adapter, save_adapter, start_from
 from mmpt.models.backbone import word_embeddings
-from mmpt.training.run import identify
+from mmpt.training.identity import identify
 from tests.tiny import adapted, batch
 
 TEXT = "decide whether the second sentence follows"

@@ -14,6 +14,7 @@ from mmpt.models.architectures import ARCHITECTURES, REFUSED, architecture_of
 from mmpt.models.checkpointing import checkpoint_layers
 from mmpt.models.recorder import VocabularyRecorder
 from tests.methods.test_all import opened
+from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import SHAPES, Vocabulary, adapted, backbone, batch
 
 SEQ2SEQ = ["bart", "pegasus"]
@@ -47,12 +48,6 @@ def model_of(model_type: str, method: str = "multimask", **more: Any) -> Any:
     return opened(adapted(method, options, model_type=model_type)).eval()
 
 
-def logits(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model.logits(ids, mask, labels)
-    return found
-
-
 @pytest.mark.parametrize(("model_type", "site"), SITES)
 def test_every_site_trains(model_type: str, site: str) -> None:
     model = model_of(model_type, "prefix", sites=[site], gate=False).train()
@@ -84,15 +79,7 @@ def test_every_parameter_gets_gradient(model_type: str, method: str) -> None:
 @pytest.mark.parametrize("method", ["multimask", "smop"])
 @pytest.mark.parametrize("model_type", MODELS)
 def test_an_example_does_not_depend_on_its_batch(model_type: str, method: str) -> None:
-    model = model_of(model_type, method)
-    ids, mask, labels = batch()
-    together = logits(model, ids, mask, labels)
-    for row in range(len(ids)):
-        length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
-        alone = logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels[row : row + 1, :target])
-        assert torch.allclose(alone[0], together[row, :target], atol=1e-5)
-    wide_ids, wide_mask = (torch.nn.functional.pad(tensor, (0, 6)) for tensor in (ids, mask))
-    assert torch.allclose(logits(model, wide_ids, wide_mask, labels), together, atol=1e-5)
+    assert_rows_are_independent(model_of(model_type, method))
 
 
 def ranked(model: AdaptedModel, candidates: list[list[int]]) -> Tensor:
@@ -115,18 +102,7 @@ def test_ranking_is_the_likelihood_of_each_label(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_generation_agrees_with_and_without_caches(model_type: str) -> None:
-    model = model_of(model_type)
-    ids, mask, _ = batch()
-    encoded = model.encode(ids, mask)
-    options = {"max_new_tokens": 5, "do_sample": False}
-    cached, plain = (model.generate(encoded, use_cache=use, **options) for use in (True, False))
-    assert torch.equal(cached, plain)
-    static = model.generate(encoded, cache_implementation="static", **options)
-    assert torch.equal(static, plain)
-    beams = model.generate(encoded, num_beams=3, **options)
-    alone = model.generate(model.encode(ids[2:3], mask[2:3]), num_beams=3, **options)
-    length = min(beams.shape[1], alone.shape[1])
-    assert torch.equal(beams[2, :length], alone[0, :length]), "beams of one example take another's prefix"
+    assert_generation_agrees(model_of(model_type), static=True)
 
 
 @pytest.mark.parametrize("model_type", CAUSAL)
@@ -179,6 +155,8 @@ def gradients(model: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("model_type", ["t5", pytest.param("umt5", marks=pytest.mark.slow), *FEW])
 @pytest.mark.parametrize("method", ["multimask", "apt", "lora"])
 def test_checkpointing_gives_the_same_gradients(model_type: str, method: str) -> None:
+    if (method, model_type) == ("apt", "gemma2"):
+        pytest.skip("apt is refused where attention scores are capped")
     model = model_of(model_type, method).train()
     torch.manual_seed(3)
     wanted = gradients(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmpt.methods.options import OPTIONS
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import head_parameters, load_backbone
+from mmpt.models.checkpointing import checkpoint_layers
 from tests.tiny_encoders import ENCODERS, adapted, backbone, batch, checkpoint, choices, network
 
 SMALL: dict[str, dict[str, Any]] = {  # what a method needs here
@@ -46,7 +48,7 @@ def cached(model: AdaptedModel, given: dict[str, Tensor]) -> Activations:
 
 def with_states(model: AdaptedModel, given: dict[str, Tensor]) -> dict[str, Tensor]:
     rows = list(range(len(sources(given)["input_ids"])))
-    return {**given, **cached(model, given).batch(rows, given["input_ids"].shape[-1])}
+    return {**given, **cached(model, given).batch(rows)}
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
@@ -128,6 +130,38 @@ def test_cached_losses_are_the_plain_ones_over_steps(model_type: str, given: dic
         assert len(model.injection.architecture.layers(model.backbone, "self")) == 4, "the stack lost layers"
     assert found[0][-1] != found[0][0]
     assert found[1] == pytest.approx(found[0], abs=1e-4)
+
+
+def gradients(model: AdaptedModel, forward: Callable[..., Any] | None = None) -> dict[str, Tensor]:
+    model.zero_grad()
+    torch.manual_seed(3)
+    (model if forward is None else forward)(**batch()).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def assert_same_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, grad in found.items():
+        assert torch.allclose(grad, wanted[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("method", ["multimask", "lora"])
+def test_checkpointing_gives_the_same_gradients(method: str, model_type: str) -> None:
+    model = adapted(method, model_type=model_type).train()
+    wanted = gradients(model)
+    checkpoint_layers(model.injection)
+    assert_same_gradients(gradients(model), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_the_forward_pass_compiles(model_type: str) -> None:
+    model = adapted("multimask", model_type=model_type).train()
+    model.method.eval()  # no noise
+    wanted = gradients(model)
+    torch._dynamo.reset()
+    assert_same_gradients(gradients(model, torch.compile(model, backend="eager")), wanted)
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmpt.methods import lives_inside
 from mmpt.models import mixed
@@ -29,24 +30,26 @@ def models(cases: dict[str, tuple[str, dict[str, Any]]], **where: Any) -> list[A
     return found
 
 
+def assert_same_losses(chosen: list[AdaptedModel], rows: list[int], examples: tuple[Tensor, ...]) -> None:
+    """Adapters with so many rows each in one batch, and each in a batch of its own."""
+    ids, mask, labels = (part[: sum(rows)] for part in examples)
+    with torch.no_grad():
+        found = chosen[0].losses(mixed.encode(chosen, rows, ids, mask), labels)
+        parts = zip(chosen, *(part.split(rows) for part in (ids, mask, labels)), strict=True)
+        wanted = [model.losses(model.encode(own, seen), target) for model, own, seen, target in parts]
+    assert torch.allclose(found, torch.cat(wanted), atol=2e-5), [model.method.options for model in chosen]
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_every_method_that_leaves_the_backbone_alone_mixes(attention: str) -> None:
     everyone = models(SHARING, attention=attention)
-    ids, mask, labels = batch(3 * len(everyone))
-    shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(3))
-    ids, mask, labels = ids[shuffled], mask[shuffled], labels[shuffled]
+    order = torch.randperm(3 * len(everyone), generator=torch.Generator().manual_seed(3))
+    shuffled = tuple(part[order] for part in batch(len(order)))
     groups = mixed.passes(everyone)
     assert sorted(index for members in groups for index in members) == list(range(len(everyone)))
     assert len(groups) < len(everyone) / 2
     for members in groups:
-        chosen = [everyone[index] for index in members]
-        rows = [1 + index % 3 for index in members]
-        some = sum(rows)
-        with torch.no_grad():
-            found = chosen[0].losses(mixed.encode(chosen, rows, ids[:some], mask[:some]), labels[:some])
-            parts = zip(chosen, *(part[:some].split(rows) for part in (ids, mask, labels)), strict=True)
-            wanted = [model.losses(model.encode(own, seen), target) for model, own, seen, target in parts]
-        assert torch.allclose(found, torch.cat(wanted), atol=2e-5), members
+        assert_same_losses([everyone[index] for index in members], [1 + index % 3 for index in members], shuffled)
 
 
 def test_what_cannot_share_a_pass_goes_apart() -> None:
@@ -76,16 +79,9 @@ def test_decoder_only_models_mix() -> None:
         "longer": ("prefix", {"num_virtual_tokens": 4, "layout": "peft"}),
     }
     everyone = models(cases, model_type="gpt2")
-    ids, mask, labels = batch(9)
     assert mixed.passes(everyone) == [[0, 2, 4], [1, 3], [5]]
     for members in ([0, 2, 4], [1, 3]):
-        chosen, rows = [everyone[index] for index in members], [2, 3, 1][: len(members)]
-        some = sum(rows)
-        with torch.no_grad():
-            found = chosen[0].losses(mixed.encode(chosen, rows, ids[:some], mask[:some]), labels[:some])
-            parts = zip(chosen, *(part[:some].split(rows) for part in (ids, mask, labels)), strict=True)
-            wanted = [model.losses(model.encode(own, seen), target) for model, own, seen, target in parts]
-        assert torch.allclose(found, torch.cat(wanted), atol=2e-5), members
+        assert_same_losses([everyone[index] for index in members], [2, 3, 1][: len(members)], batch(9))
 
 
 def test_candidates_are_a_rows_own() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.reference.replay import read, replay
+from tests.reference.replay import main, read, replay
 
 HERE = Path(__file__).parent
 CASES = sorted(HERE.glob("*.safetensors"))
@@ -76,8 +74,7 @@ def test_an_example_has_its_own_selection_only(path: Path) -> None:
 def test_command_writes_the_same(tmp_path: Path) -> None:
     case = FAITHFUL[0]
     target = tmp_path / "out ü.safetensors"
-    command = [sys.executable, "-m", "tests.reference.replay", str(case), str(target)]
-    subprocess.run(command, check=True, cwd=HERE.parents[1])
+    main([str(case), str(target)])
     written, again = load_file(target), replay(*read(str(case)))
     assert written.keys() == again.keys()
     assert all(torch.allclose(written[name], again[name], atol=1e-6) for name in written)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class Bomb:
     rank: int = 0  # -1: each
     error: int = 0  # in place of the signal: from then on each event of the kind fails with this error of the system
     seconds: float = 0.0  # each event takes so much longer, from that one on
+    file_size: int = 0  # bytes that no file may exceed
     seen: Counter[str] = field(default_factory=Counter)
 
     def event(self, kind: str) -> None:
@@ -63,6 +66,8 @@ def watch(bomb: Bomb, root: Path) -> None:
     from mmpt.training.loggers.wandb import WandbLogger
     from mmpt.training.trainer import PrefixTrainer
 
+    if bomb.file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bomb.file_size, bomb.file_size))
     event, step, put, log = bomb.event, PrefixTrainer.training_step, Draft.put, WandbLogger.log
     start, batches = Evaluator.predict, Evaluator.batches
 
@@ -132,11 +137,11 @@ def command(root: Path, words: list[str], bomb: Bomb | None = None, ranks: int =
         child = SERVER.Process(target=_child, args=(root, words, mine, {**os.environ, **environment}))
         child.start()
         children.append(child)
-    while any(child.is_alive() for child in children):
+    while living := [child.sentinel for child in children if child.is_alive()]:
+        connection.wait(living)
         if any(child.exitcode == -signal.SIGKILL for child in children):
             for child in children:
                 child.kill()
-        time.sleep(0.005)
     return [child.exitcode or 0 for child in children]
 
 

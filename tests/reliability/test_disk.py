@@ -14,14 +14,9 @@ import pytest
 
 from mmpt.training.resumable import last_checkpoint
 from tests.reliability.faults import Bomb, command, figures
-from tests.reliability.test_resume import said, undisturbed, words
+from tests.reliability.test_resume import said, words
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, int]]:
-    return undisturbed(tmp_path_factory.mktemp("whole"))
 
 
 def fails(root: Path, bomb: Bomb | None, *more: str) -> str:
@@ -47,6 +42,15 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
     assert "No space left on device" in line and "checkpoint-5 is kept" in line
     assert command(tmp_path, words(tmp_path, "hit")) == [0]
     assert figures(tmp_path / "hit") == whole[0]
+
+
+def test_a_write_that_is_cut_short_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A bound on the size of files stands for the full disk; the next checkpoint's trained parameters exceed it."""
+    assert command(tmp_path, words(tmp_path, "hit"), Bomb("step", 13)) == [-9]
+    line = fails(tmp_path, Bomb(file_size=30_000))
+    kept = last_checkpoint(tmp_path / "hit" / "checkpoints")
+    assert kept is not None
+    assert "can't be written" in line and f"{kept.name} is kept" in line
 
 
 @pytest.mark.slow

@@ -42,11 +42,11 @@ def disturbed(root: Path, bombs: list[Bomb], *more: str, ranks: int = 1) -> dict
     return figures(root / "hit")
 
 
-def test_killed_at_a_few_moments(tmp_path: Path) -> None:
-    whole, events = undisturbed(tmp_path)
-    draw = random.Random(1)
-    bombs = [Bomb(kind, draw.randrange(events[kind])) for kind in ("cache", "step", "checkpoint")]
-    assert disturbed(tmp_path, bombs) == whole
+def test_killed_at_a_few_moments(tmp_path: Path, whole: tuple[dict[str, Any], dict[str, int]]) -> None:
+    """While the cache fills, before the first checkpoint, behind it, and in the middle of the next."""
+    found, events = whole
+    bombs = [Bomb("cache", events["cache"] // 2), Bomb("step", 3), Bomb("step", 17)]
+    assert disturbed(tmp_path, [*bombs, Bomb("checkpoint", events["checkpoint"] // 6)]) == found
 
 
 @pytest.mark.slow

@@ -25,7 +25,6 @@ def sweep(root: Path, *words: str, **environment: str) -> subprocess.CompletedPr
         command(root, *words),
         capture_output=True,
         text=True,
-        timeout=600,
         check=False,
         cwd=root.parent,
         env={**os.environ, **environment},

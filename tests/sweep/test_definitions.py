@@ -18,7 +18,7 @@ from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.plan import plan_sweep
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
-COUNTS = {"ablate": 30, "compare": 108, "compare_minilm": 6, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
+COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 6, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,7 @@ def test_wandbs_own_agent_runs_a_trial(tmp_path: Path, monkeypatch: pytest.Monke
     agent._sweep_command = [*command, "experiment=smoke", "trainer.max_steps=2", f"run.dir={tmp_path / 'r'}"]
     agent._command_run(assignment(SWEEPS / "wandb" / "tune.yaml") | {"program": str(root / "train.py")})
     (process,) = agent._run_processes.values()
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None:
         time.sleep(0.2)
     assert process.poll() == 0
     stored = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import torch
 
 from mmpt.errors import TrainingError
 from mmpt.sweep.isolation import isolated
-from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.ledger import Ledger, Outcome, ledger_of
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import describe_failure, task_words
 from mmpt.sweep.watch import Watcher
@@ -46,6 +46,16 @@ def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path: Path) -> None:
     assert sorted(ledger.ended()) == [0]
     Ledger(ledger.folder).add(done(2, "task=rte", 0.5))  # begins a line of its own
     assert sorted(ledger.ended()) == sorted(Ledger(ledger.folder).ended()) == [0, 2]
+
+
+def test_each_line_is_parsed_once_for_all_trials_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr("mmpt.sweep.ledger.parse_json", lambda line: parsed.append(line) or json.loads(line))
+    folder = Ledger.create(tmp_path).folder
+    for number in range(50):
+        ledger_of(folder).add(done(number, "task=rte", 0.5))
+        assert len(ledger_of(folder).ended()) == number + 1
+    assert len(parsed) == 50
 
 
 def test_lines_count_down_and_lost_trials_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +136,7 @@ def test_attention_functions_do_not_grow_in_number() -> None:
 
 
 def test_peak_memory_starts_anew_with_each_run() -> None:
-    from mmpt.training.run import peak_memory, reset_peak_memory
+    from mmpt.training.memory import peak_memory, reset_peak_memory
 
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system can't reset a process's peak memory")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import random
 import signal
 import subprocess
 import time
@@ -15,7 +14,9 @@ import pytest
 import torch
 
 from mmpt.cli import main
-from tests.sweep.conftest import FEW, command, lines, outcome, sweep, table
+from tests.reliability.faults import Bomb
+from tests.reliability.faults import command as run_apart
+from tests.sweep.conftest import FEW, command, lines, outcome, table
 
 TRIALS = ["method=multimask,smop", "seed=1,2"]
 
@@ -35,6 +36,13 @@ def here(root: Path, *words: str) -> str:
     return said.getvalue()
 
 
+def apart(root: Path, words: list[str], bomb: Bomb | None = None) -> int:
+    """A sweep in a process of its own; returns its exit code."""
+    root.mkdir(exist_ok=True)
+    (code,) = run_apart(root, ["-m", *FEW, f"run.root={root}", *words], bomb)
+    return code
+
+
 def test_a_line_a_trial_and_a_ranked_table(whole: tuple[Path, str]) -> None:
     root, said = whole
     assert len(lines(said)) == 4
@@ -51,8 +59,7 @@ def test_a_line_a_trial_and_a_ranked_table(whole: tuple[Path, str]) -> None:
 
 def test_a_trial_in_a_sweep_gives_what_it_gives_alone(whole: tuple[Path, str], tmp_path: Path) -> None:
     root, _ = whole
-    done = sweep(tmp_path / "alone", "method=smop", "seed=2")
-    assert done.returncode == 0, done.stderr
+    assert apart(tmp_path / "alone", ["method=smop", "seed=2"]) == 0
     (alone,) = (tmp_path / "alone").glob("*/result.json")
     assert outcome(alone.parent) == outcome(root / alone.parent.name)
     parts = ("threads", "versions", "gpus")
@@ -71,26 +78,18 @@ def test_the_same_command_skips_what_is_done(whole: tuple[Path, str]) -> None:
 
 
 def test_a_killed_sweep_goes_on_to_the_same_table(whole: tuple[Path, str], tmp_path: Path) -> None:
-    kill_once(tmp_path / "killed", after=5.0 + 4 * random.random())
+    assert apart(tmp_path / "killed", TRIALS, Bomb("step", 20)) == -signal.SIGKILL  # two events a step: in the second
     assert table(here(tmp_path / "killed", *TRIALS)) == table(whole[1])
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_change_nothing(whole: tuple[Path, str], tmp_path: Path) -> None:
+def test_kills_at_many_moments_change_nothing(whole: tuple[Path, str], tmp_path: Path) -> None:
     root = tmp_path / "killed"
-    for _ in range(6):
-        kill_once(root, after=3 + 6 * random.random())
+    for number in (0, 17, 3, 8, 14, 1):  # of events, two a step, twelve a trial
+        assert apart(root, TRIALS, Bomb("step", number)) == -signal.SIGKILL
     assert table(here(root, *TRIALS)) == table(whole[1])
     for directory in whole[0].glob("rte-*"):
         assert outcome(root / directory.name) == outcome(directory)
-
-
-def kill_once(root: Path, after: float) -> None:
-    root.mkdir(exist_ok=True)
-    process = subprocess.Popen(command(root, *TRIALS), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 @pytest.mark.slow
@@ -104,7 +103,7 @@ def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
     while not list(root.glob("rte-*/metrics.jsonl")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate()
     assert process.returncode == 130
     assert "interrupted after 0 of 2 trials; the same command goes on" in said
     (status,) = root.glob("rte-*/status.json")

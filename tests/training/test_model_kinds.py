@@ -17,7 +17,7 @@ from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.data.collate import Continuation
 from mmpt.data.sources import load_splits
-from mmpt.data.tasks import Task
+from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
 from tests.tiny import backbone
 
@@ -73,12 +73,33 @@ def test_a_run_trains_ranks_generates_and_is_loaded_to_the_bit(
     assert stated["method"]["options"]["sites"] == (["decoder", "cross"] if seq2seq else ["self"])
     told = capsys.readouterr().out
     assert ("encoder: ran once" in told) is seq2seq
-    assert ("a decoder-only model reads source and label together" in told) is not seq2seq
+    assert ("decoder: runs in every step (method.layers puts a prefix in every layer;" in told) is not seq2seq
     config = check(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
     loaded = mmpt.load(directory)
     split = loaded.evaluator.prepare(load_splits(Task(config.task), config.data, config.seed).test)
     found = loaded.evaluator.rows(split, loaded.evaluator.predict(loaded.model, split, "ranking"))
     assert found == predictions(directory)
+
+
+@pytest.mark.parametrize("model_type", [pytest.param("gpt2", marks=pytest.mark.slow), "qwen3"])
+def test_prefixes_in_the_last_layers_go_on_from_cached_states(
+    model_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMPT_CACHE", str(tmp_path / "cache"))
+    place, found, told = directory_of(model_type, tmp_path), [], []
+    words = ["method.layers=last_1", "trainer.logging_steps=1", "evaluation.decoding=[ranking,generation]"]
+    for name, mode in (("ran", "cache=disk"), ("read", "cache=disk"), ("without", "cache=off")):
+        scores = run(place, tmp_path / name, *words, mode, "evaluation.max_new_tokens=3")["scores"]
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        figures = [line[key] for line in lines for key in ("train/loss", "validation/loss") if key in line]
+        found.append((scores, figures, [row["prediction"] for row in predictions(tmp_path / name)]))
+        told += [line for line in capsys.readouterr().out.splitlines() if line.startswith("decoder:")]
+    assert told[0].startswith("decoder: ran once up to layer 2 of 3, ")
+    assert told[1].startswith("decoder: read from the cache up to layer 2 of 3, ")
+    assert told[2] == "decoder: runs in every step (cache=off)"
+    assert found[0] == found[1]
+    assert found[2][1] == pytest.approx(found[0][1], abs=1e-4) and len(found[0][1]) == 6
+    assert (found[2][0], found[2][2]) == (found[0][0], found[0][2])
 
 
 @pytest.mark.slow
@@ -144,6 +165,19 @@ def test_a_label_goes_on_with_the_text_after_a_space() -> None:
     assert all(ids[-1] == tokenizer.eos_token_id for ids in reading.candidates)
     whole = tokenizer("a entailment", add_special_tokens=False)["input_ids"]
     assert reading.target("entailment", tokenizer)[:-1] == whole[1:]
+
+
+def test_continuations_are_all_labels_and_a_target_that_was_cut() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    task = Task(check(compose(["model=bundled"], CONF)).task)
+    examples = [Example("1", "some words", "not_entailment", 1, None), Example("2", "others", None, None, None)]
+    for longest, more in ((64, 0), (2, 1)):
+        reading = Continuation(task, tokenizer, longest)
+        assert max(map(len, reading.candidates)) > 2
+        (labelled, other) = reading.encode(examples).features
+        choices = [ids[:-1] for ids in reading.candidates]
+        assert labelled["continuations"] == [*choices, *[labelled["labels"][:-1]] * more]
+        assert other["continuations"] == choices
 
 
 def test_a_tokenizer_that_joins_a_label_to_the_text_is_refused() -> None:

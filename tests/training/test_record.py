@@ -152,7 +152,7 @@ def test_lock_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
     ready = context.Event()
     process = context.Process(target=_hold, args=(tmp_path, ready))
     process.start()
-    assert ready.wait(30) and process.pid is not None
+    assert ready.wait() and process.pid is not None
     with pytest.raises(RunError, match=f"in use by pid {process.pid}"):
         open_record(tmp_path)
     with pytest.raises(RunError, match="in use"):
@@ -180,7 +180,7 @@ def test_racing_processes_have_one_winner(tmp_path: Path) -> None:
     ]
     lines = [racer.stdout.readline() for racer in racers if racer.stdout is not None]
     for racer in racers:
-        racer.communicate(timeout=30)
+        racer.communicate()
     assert sum(line == "won\n" for line in lines) == 1
     assert sum("in use by pid" in line for line in lines) == 3
 

@@ -6,21 +6,28 @@ generated). So positions and sliding windows are those of the example alone, wha
 Candidates are ranked in one pass over B·C rows, the source anew for each: to keep its keys and values for all of them
 would leave padding between source and target, which a sliding window counts.
 
+Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass goes on from
+them. Generated tokens have no such states, so generation runs all layers.
+
 Letters: B batch, S prompt and source tokens, U target tokens, C candidate labels, V vocabulary, d model width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmpt.data.collate import IGNORED, Continuation
-from mmpt.methods.base import Contribution, Frontier
+from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.backbone import embed, refuse_positions
+from mmpt.models.backbone import embed, refuse_positions, word_embeddings
+from mmpt.models.continued import Continued
+from mmpt.models.encoder import below, handed
 from mmpt.models.inject import shift_of
 from mmpt.models.kinds.text import TextModel
 
@@ -34,41 +41,71 @@ class DecoderOnly(TextModel):
         """See the base class; no layer has run."""
         return Encoded(embeddings, mask, contribution)
 
-    @property
-    def frontier(self) -> Frontier:
-        """See the base class."""
-        return Frontier(None, "a decoder-only model reads source and label together, in every layer")
-
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """See the base class."""
-        raise ValueError(f"nothing is constant: {self.frontier.reason}")
+        """See the base class: states of each source, and behind them of its continuations (B, C, V)."""
+        examples, count, _ = batch["continuations"].shape
+        read = batch["continuations"].flatten(0, 1)  # (B·C, V)
+        source = Encoded(embed(self.backbone, batch["input_ids"]), batch["attention_mask"], Contribution())
+        rows, mask = self._rows(source, read)
+        refuse_positions(self.backbone, rows.shape[1])
+        inputs = {"inputs_embeds": rows, "attention_mask": mask, "use_cache": False}
+        states = below(self.backbone, "self", self.first_trained, inputs).unflatten(0, (examples, count))
+        ends = source.mask.sum(dim=1).tolist()
+        tokens = (read != IGNORED).sum(dim=1).view(examples, count).tolist()
+        joined = [
+            torch.cat([each[0, :end], *(row[end : end + more] for row, more in zip(each, many, strict=True))])
+            for each, end, many in zip(states, ends, tokens, strict=True)
+        ]
+        return pad_sequence(joined, batch_first=True)
 
-    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
-        """See the base class."""
-        raise ValueError(f"nothing is constant: {self.frontier.reason}")
+    def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
+        """See the base class; with embeddings too, from which text is generated."""
+        embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch["means"])
+        continued = Continued(batch["states"], batch["continuations"])
+        return Encoded(embeddings, batch["attention_mask"], contribution, continued)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""
-        states, mask = (
-            part.repeat_interleave(labels.shape[0] // part.shape[0], dim=0) for part in (encoded.states, encoded.mask)
-        )
         self.injection.set(encoded.contribution.prefixes)
-        lengths = mask.sum(dim=1, keepdim=True)  # (B', 1)
-        read = labels[:, :-1]  # nothing follows the last token
-        rows, real = _packed(states, lengths, embed(self.backbone, read.clamp(min=0)), (read != IGNORED).sum(dim=1))
+        read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # nothing follows a label's last token
+        rows, mask = self._rows(encoded, read)
         refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
-        places = lengths - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
+        ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(labels))
+        places = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
         model: Any = self.backbone
+        begin: AbstractContextManager[None] = nullcontext()
+        if encoded.continued is not None:
+            begin = handed(model, "self", rows, self.first_trained)
+            rows = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # which no layer reads
 
         def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (_rows(args[0], places.clamp(max=rows.shape[1] - 1)), *args[1:])
+            return (_taken(args[0], places.clamp(max=rows.shape[1] - 1)), *args[1:])
 
         hook = model.get_output_embeddings().register_forward_pre_hook(select, prepend=True)  # before only_labelled's
         try:
-            logits: Tensor = model(inputs_embeds=rows, attention_mask=real, use_cache=False).logits
+            with begin:
+                logits: Tensor = model(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
         finally:
             hook.remove()
         return logits
+
+    def _rows(self, encoded: Encoded, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Source and target in one row, as the first layer that runs reads them.
+
+        Args:
+            encoded: B sources.
+            read: Target ids (B', U), -100 for padding; B' is a multiple of B, an example's rows together.
+
+        Returns:
+            (B', S+U, d), and its mask (B', S+U).
+        """
+        ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(read))
+        more, width = (read != IGNORED).sum(dim=1, keepdim=True), encoded.states.shape[1] + read.shape[1]
+        if encoded.continued is not None:
+            first = ends + encoded.continued.places(read)
+            return _packed(_repeated(encoded.continued.states, len(read)), ends, first, more, width)
+        states = torch.cat([_repeated(encoded.states, len(read)), embed(self.backbone, read.clamp(min=0))], dim=1)
+        return _packed(states, ends, torch.full_like(ends, encoded.states.shape[1]), more, width)
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
@@ -86,7 +123,7 @@ class DecoderOnly(TextModel):
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front
         order = torch.arange(longest, device=shift.device) - shift
-        rows, mask = _rows(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
+        rows, mask = _taken(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
         first = shift_of(encoded.contribution.prefixes)
         refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
@@ -100,24 +137,29 @@ class DecoderOnly(TextModel):
         self.backbone(input_ids=ids, use_cache=False)
 
 
-def _packed(states: Tensor, lengths: Tensor, targets: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(states: Tensor, ends: Tensor, first: Tensor, more: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Put targets right after sources.
 
     Args:
-        states: (B, S, d), a source at the left.
-        lengths: Tokens of each source (B, 1).
-        targets: (B, U, d), a target at the left.
-        more: Tokens of each target (B,).
+        states: (B, N, d), a source at the left.
+        ends: Where each source ends (B, 1).
+        first: Where each target begins (B, 1).
+        more: Tokens of each target (B, 1).
+        width: Tokens of a row, padding included: S+U.
 
     Returns:
         (B, S+U, d), and its mask (B, S+U).
     """
-    source = states.shape[1]
-    place = torch.arange(source + targets.shape[1], device=states.device)  # (S+U,)
-    order = torch.where(place < lengths, place, place - lengths + source).clamp(max=len(place) - 1)
-    return _rows(torch.cat([states, targets], dim=1), order), (place < lengths + more.unsqueeze(1)).long()
+    place = torch.arange(width, device=states.device)  # (S+U,)
+    order = torch.where(place < ends, place, place - ends + first).clamp(max=states.shape[1] - 1)
+    return _taken(states, order), (place < ends + more).long()
 
 
-def _rows(states: Tensor, order: Tensor) -> Tensor:
+def _repeated(part: Tensor, rows: int) -> Tensor:
+    """(B, …) for a multiple of B rows, an example's together."""
+    return part.repeat_interleave(rows // len(part), dim=0)
+
+
+def _taken(states: Tensor, order: Tensor) -> Tensor:
     """Tokens (B, N, d) of states (B, T, d), in the order (B, N)."""
     return states.gather(1, order.unsqueeze(-1).expand(-1, -1, states.shape[-1]))

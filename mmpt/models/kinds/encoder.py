@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.data.classes import Classes
+from mmpt.data.collate import SOURCES
 from mmpt.errors import ConfigError
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, embed, head_parameters, refuse_positions, word_embeddings
-from mmpt.models.encoder import only
+from mmpt.models.encoder import below, only
 from mmpt.models.inject import Injection
-
-SOURCES = ("input_ids", "attention_mask", "token_type_ids")  # tensors of a batch with a row for each source
 
 
 class EncoderClassifier(AdaptedModel):
@@ -64,7 +63,7 @@ class EncoderClassifier(AdaptedModel):
     def _scored(self, batch: Mapping[str, Tensor]) -> Encoded:
         mask = batch["attention_mask"]
         if "states" in batch:
-            return self.resume(batch["states"], mask, batch["means"])
+            return self.resume(batch)
         return self.encode(batch["input_ids"], mask, batch.get("token_type_ids"))
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Encoded:
@@ -95,41 +94,23 @@ class EncoderClassifier(AdaptedModel):
         inputs = self._inputs(
             embed(self.backbone, batch["input_ids"]), batch["attention_mask"], batch.get("token_type_ids")
         )
-        found: list[Tensor] = []
+        return below(self.backbone, "self", self.first_trained, inputs)
 
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
-
-        with only(self.backbone, "self", slice(0, self._first)) as layers:
-            hook = layers[-1].register_forward_hook(keep)
-            try:
-                self.backbone.base_model(**inputs)
-            finally:
-                hook.remove()
-        return found[0]
-
-    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
+    def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; of N sources, the head's scores (N, C or 1)."""
-        contribution = self.contribute(means)
+        states, attention_mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch["means"])
 
         def give(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return (states, *args[1:])
 
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with only(self.backbone, "self", slice(self._first, None)) as layers:
+        with only(self.backbone, "self", slice(self.first_trained, None)) as layers:
             hook = layers[0].register_forward_pre_hook(give)
             try:
                 scores = self.backbone(**self._inputs(nothing, attention_mask, None)).logits.float()
             finally:
                 hook.remove()
         return Encoded(scores, attention_mask, contribution)
-
-    @property
-    def _first(self) -> int:
-        """The first layer that anything trained reaches."""
-        layers = self.method.frontier.layers
-        assert layers is not None
-        return layers
 
     def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class; labels (B, 1) are classes."""

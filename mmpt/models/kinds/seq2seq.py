@@ -65,19 +65,16 @@ class EncoderDecoder(TextModel):
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
-        layers = self.frontier.layers
-        assert layers is not None
         embeddings = embed(self.backbone, batch["input_ids"])
-        return lower(self.backbone, embeddings, batch["attention_mask"], layers)
+        return lower(self.backbone, embeddings, batch["attention_mask"], self.first_trained)
 
-    def resume(self, states: Tensor, attention_mask: Tensor, means: Tensor) -> Encoded:
+    def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class."""
+        states, attention_mask = batch["states"], batch["attention_mask"]
         if self.method.reads_encoder:  # all of the encoder is constant then
             return self._behind(states, attention_mask)
-        contribution = self.contribute(means)
-        layers = self.method.frontier.layers
-        assert layers is not None
-        return Encoded(upper(self.backbone, states, attention_mask, layers), attention_mask, contribution)
+        contribution = self.contribute(batch["means"])
+        return Encoded(upper(self.backbone, states, attention_mask, self.first_trained), attention_mask, contribution)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""

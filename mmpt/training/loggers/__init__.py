@@ -10,13 +10,13 @@ import os
 import sys
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.loggers.base import Logger, Loggers, Say
+from mmpt.training.loggers.base import Logger, Loggers, RunInfo, Say
 from mmpt.training.loggers.csv import CsvLogger
 from mmpt.training.loggers.tensorboard import TensorboardLogger
 from mmpt.training.loggers.trackio import TrackioLogger
 from mmpt.training.loggers.wandb import WandbLogger
 
-__all__ = ["Logger", "Loggers", "Say", "make_logger"]
+__all__ = ["Logger", "Loggers", "RunInfo", "Say", "make_logger"]
 
 
 def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from mmpt.errors import ConfigError
-from mmpt.untrusted import one_line
+from mmpt.training.files import write_text
+from mmpt.untrusted import one_line, read_bytes
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger is told of a run.
+
+    Attributes:
+        name: What the run is called.
+        group: Runs to be averaged, such as the seeds of one setting, share a group.
+        config: The resolved configuration, plain values.
+        directory: The run directory.
+        tags: Labels to filter by.
+        resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
+    """
+
+    name: str
+    group: str | None
+    config: Mapping[str, Any]
+    directory: Path
+    tags: Sequence[str] = ()
+    resume_step: int | None = None
+
+
+def kept_id(path: Path) -> str:
+    """What tells a run from all others where its metrics go: drawn once, kept in the run directory.
+
+    Args:
+        path: The file that keeps it.
+
+    Raises:
+        ConfigError: It holds anything else; a logger makes a path, an address or a name of it.
+    """
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    found = read_bytes(path).decode("utf-8", errors="replace")
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) is None:
+        raise ConfigError(f"{path} holds no id of a run; delete it, and the run gets a new one")
+    return found
 
 
 class Logger(Protocol):
@@ -22,25 +64,8 @@ class Logger(Protocol):
 
     label: str  # what the user knows it by
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin a run, or go on with the one that began in the same run directory.
-
-        Args:
-            name: What the run is called.
-            group: Runs to be averaged, such as the seeds of one setting, share a group.
-            config: The resolved configuration, plain values.
-            directory: The run directory.
-            tags: Labels to filter by.
-            resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
 
         Raises:
             ConfigError: The run must not begin, because the settings insist on what can't be had.
@@ -80,14 +105,14 @@ class Loggers:
         self._started: list[Logger] = []
         self._complained: set[tuple[str, str]] = set()
 
-    def start(self, **about: Any) -> None:
-        """Begin a run in every logger, with the arguments of :meth:`Logger.start`; one that can't is left out.
+    def start(self, run: RunInfo) -> None:
+        """Begin a run in every logger; one that can't is left out.
 
         Raises:
             ConfigError: As a logger says.
         """
         for logger in self.loggers:
-            if self._safely(logger, "starting", lambda logger: logger.start(**about)):
+            if self._safely(logger, "starting", lambda logger: logger.start(run)):
                 self._started.append(logger)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mmpt.training.files import write_text
+from mmpt.training.loggers.base import RunInfo
 
 Row = dict[str, Any]
 
@@ -20,21 +21,12 @@ class CsvLogger:
 
     label = "CSV"
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin new files, or cut those of an interrupted run after the step it keeps."""
-        self._directory = directory / "csv"
-        self._metrics = StepFile(self._directory / "metrics.csv", ["step"], resume_step)
+        self._directory = run.directory / "csv"
+        self._metrics = StepFile(self._directory / "metrics.csv", ["step"], run.resume_step)
         columns = ["step", "site", "route", "token", "layer", "value"]
-        self._masks = StepFile(self._directory / "masks.csv", columns, resume_step)
+        self._masks = StepFile(self._directory / "masks.csv", columns, run.resume_step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add a row, or fill in the last one where it has the same step."""

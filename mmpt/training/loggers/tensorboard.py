@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from mmpt.training.loggers.base import RunInfo
 from mmpt.training.loggers.draw import draw_masks
 
 ROWS = 100  # of a table; TensorBoard keeps texts in memory
@@ -18,24 +19,15 @@ class TensorboardLogger:
 
     label = "TensorBoard"
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin an event file; TensorBoard then leaves out what earlier ones hold beyond the step that is kept."""
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=purge)
-        self._settings = flat(config)
-        about = [("run", name), ("group", group or ""), ("tags", ", ".join(tags)), *self._settings.items()]
-        self._writer.add_text("config", _markdown(["key", "value"], about))
+        purge = None if run.resume_step is None else run.resume_step + 1
+        self._writer = SummaryWriter(str(run.directory / "tensorboard"), purge_step=purge)
+        self._settings = flat(run.config)
+        about = [("run", run.name), ("group", run.group or ""), ("tags", ", ".join(run.tags))]
+        self._writer.add_text("config", _markdown(["key", "value"], [*about, *self._settings.items()]))
         self._step = 0
         self._writer.flush()
 

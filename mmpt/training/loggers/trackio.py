@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.files import write_text
+from mmpt.training.loggers.base import RunInfo, kept_id
 from mmpt.training.loggers.draw import draw_masks
 
 
@@ -26,29 +25,20 @@ class TrackioLogger:
         """Keep the settings; nothing is imported before :meth:`start`."""
         self._config = config
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin a run, or take up the interrupted one without what it logged beyond the step it keeps."""
         import trackio
 
         project = self._config.project
-        name = f"{name}-{_run_id(directory)}"  # trackio finds a run by its name
-        if resume_step is not None:
-            _forget_after(project, name, resume_step)
+        name = f"{run.name}-{kept_id(run.directory / 'trackio' / 'run_id')}"  # trackio finds a run by its name
+        if run.resume_step is not None:
+            _forget_after(project, name, run.resume_step)
         with _quiet():
             self._run = trackio.init(
                 project=project,
                 name=name,
-                group=self._config.group if self._config.group is not None else group,
-                config={**config, "tags": list(tags)},
+                group=self._config.group if self._config.group is not None else run.group,
+                config={**run.config, "tags": list(run.tags)},
                 resume="allow",
                 embed=False,
                 auto_log_gpu=False,
@@ -89,14 +79,6 @@ class TrackioLogger:
 
         with _quiet():
             trackio.finish()
-
-
-def _run_id(directory: Path) -> str:
-    """What tells this run from others of its name: drawn once, kept in the run directory."""
-    path = directory / "trackio" / "run_id"
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    return path.read_text(encoding="utf-8")
 
 
 def _forget_after(project: str, name: str, step: int) -> None:

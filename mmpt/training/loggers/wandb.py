@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,7 @@ import numpy.typing as npt
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.training.files import write_text
-from mmpt.training.loggers.base import Say
+from mmpt.training.loggers.base import RunInfo, Say, kept_id
 from mmpt.training.loggers.draw import draw_masks
 from mmpt.untrusted import one_line
 
@@ -44,16 +42,7 @@ class WandbLogger:
         self._say = say
         self._run: Any = None
 
-    def start(
-        self,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        directory: Path,
-        tags: Sequence[str] = (),
-        resume_step: int | None = None,
-    ) -> None:
+    def start(self, run: RunInfo) -> None:
         """Begin a run; one that goes on keeps its id. W&B can't take back what an interrupted run logged too far.
 
         Raises:
@@ -61,16 +50,17 @@ class WandbLogger:
         """
         mode, reason = self._choose_mode()
         if reason:
-            self._say(f"W&B: {reason}; {_upload_hint(directory)}")
+            self._say(f"W&B: {reason}; {_upload_hint(run.directory)}")
         arguments: dict[str, Any] = {
             "project": self._config.project,
             "entity": self._config.entity,
-            "name": name,
-            "group": self._config.group if self._config.group is not None else group,
-            "tags": list(dict.fromkeys([*self._config.tags, *tags])),
-            "config": dict(config),
-            "dir": str(directory),
-            "id": os.environ.get("WANDB_RUN_ID") or _run_id(directory),  # an agent of a sweep sets it
+            "name": run.name,
+            "group": self._config.group if self._config.group is not None else run.group,
+            "tags": list(dict.fromkeys([*self._config.tags, *run.tags])),
+            "config": dict(run.config),
+            "dir": str(run.directory),
+            # an agent of a sweep sets it
+            "id": os.environ.get("WANDB_RUN_ID") or kept_id(run.directory / "wandb" / "run_id"),
         }
         self._run = _init(mode, arguments, self._say)
         # An x axis of our own: W&B's drops whatever comes at a step it has passed, as after a resume.
@@ -155,17 +145,6 @@ def _init(mode: Mode, arguments: dict[str, Any], say: Say) -> Any:
 
 def _upload_hint(directory: Path) -> str:
     return f"logging offline, upload later with: wandb sync '{directory / 'wandb'}'/offline-run-*"
-
-
-def _run_id(directory: Path) -> str:
-    """The id that makes a resumed run go on in W&B: drawn once, kept in the run directory."""
-    path = directory / "wandb" / "run_id"
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    found = path.read_text(encoding="utf-8")
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) is None:  # W&B makes a path and an address of it
-        raise ConfigError(f"{path} holds no id of a W&B run; delete it, and the run gets a new one")
-    return found
 
 
 def server_url() -> str:

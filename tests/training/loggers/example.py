@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.loggers import Loggers, RunInfo, make_logger
 
 RESOLVED = {"task": {"name": "rte"}, "seed": 0}
 
@@ -16,9 +16,7 @@ def start(directory: Path, config: LoggerConfig, said: list[str], resume_step: i
     """Loggers that have started."""
     directory.mkdir(exist_ok=True)
     loggers = make_logger(config, said.append)
-    loggers.start(
-        name="rte-1", group="rte", config=RESOLVED, directory=directory, tags=["smoke"], resume_step=resume_step
-    )
+    loggers.start(RunInfo("rte-1", "rte", RESOLVED, directory, ["smoke"], resume_step))
     return loggers
 
 

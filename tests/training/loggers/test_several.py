@@ -13,7 +13,7 @@ import pytest
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.training.loggers import Loggers, make_logger
+from mmpt.training.loggers import Loggers, RunInfo, make_logger
 from mmpt.training.loggers.csv import CsvLogger
 from mmpt.training.loggers.draw import draw_masks
 from tests.training.loggers.example import end, start, steps
@@ -26,7 +26,7 @@ class Broken:
 
     label = "broken"
 
-    def start(self, **about: Any) -> None:
+    def start(self, run: RunInfo) -> None:
         pass
 
     def __getattr__(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class Broken:
 def test_one_that_fails_is_told_once_and_the_others_go_on(tmp_path: Path) -> None:
     said: list[str] = []
     loggers = Loggers([Broken(), CsvLogger()], said.append)
-    loggers.start(name="x", group=None, config={}, directory=tmp_path)
+    loggers.start(RunInfo("x", None, {}, tmp_path))
     steps(loggers, 1, 2, 3)
     end(loggers, tmp_path)
     assert len([line for line in said if "logging failed (OSError: no log); the run goes on" in line]) == 1
@@ -49,11 +49,11 @@ def test_one_that_fails_is_told_once_and_the_others_go_on(tmp_path: Path) -> Non
 
 def test_an_error_on_purpose_stops_the_run(tmp_path: Path) -> None:
     class Strict(Broken):
-        def start(self, **about: Any) -> None:
+        def start(self, run: RunInfo) -> None:
             raise ConfigError("no key")
 
     with pytest.raises(ConfigError, match="no key"):
-        Loggers([CsvLogger(), Strict()], print).start(name="x", group=None, config={}, directory=tmp_path)
+        Loggers([CsvLogger(), Strict()], print).start(RunInfo("x", None, {}, tmp_path))
 
 
 def test_none_writes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Which run a configuration is, and where it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpt.config.fingerprint import run_fingerprint
+from mmpt.config.schema import Config
+from mmpt.data.sources import Splits, load_splits
+from mmpt.data.tasks import Task
+from mmpt.methods.options import OPTIONS
+from mmpt.methods.options.own import find_own
+from mmpt.models.adapter import read_adapter
+from mmpt.training import processes
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: its data, the hash of all that decides its result, and the directory that follows from both."""
+
+    task: Task
+    splits: Splits
+    fingerprint: str
+    directory: Path
+
+
+def identify(config: Config) -> Identity:
+    """Load the data, and name the run.
+
+    Raises:
+        MmptError: The data, or the adapter to start from, can't be had.
+    """
+    task = Task(config.task)
+    splits = load_splits(task, config.data, config.seed)
+    parts = [run_fingerprint(config), splits.fingerprint]
+    if (start := config.method.options.get("init_adapter")) is not None:
+        parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
+    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
+        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
+    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
+    fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
+
+
+def run_directory(config: Config, fingerprint: str) -> Path:
+    """``run.dir``, or a name below ``run.root`` that says what runs and differs for every configuration."""
+    if config.run.dir is not None:
+        return Path(config.run.dir)
+    words = [config.task.name, config.method.name, config.model.name, f"s{config.seed}", fingerprint[:8]]
+    return Path(config.run.root) / re.sub(r"[^\w.-]+", "_", "-".join(words))

@@ -1,0 +1,206 @@
+"""Defects that generated cases found, each kept from returning. Those of data files, configurations, reports of YAML,
+metrics, adapters' values and checkpoints are beside their properties."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt.cache.__main__ import main as cache_main
+from mmpt.cache.directory import Damaged
+from mmpt.cache.store import Store
+from mmpt.errors import AdapterError, ConfigError
+from mmpt.models.adapter import DESCRIPTION, WEIGHTS, read_adapter
+from mmpt.predictor import load as load_predictor
+from mmpt.report.__main__ import main as report_main
+from mmpt.report.load import load
+from mmpt.report.run import number
+from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.table import ranked
+from mmpt.sweep.trial import score
+from mmpt.training.loggers.base import kept_id
+from mmpt.training.record import read_status
+from mmpt.training.resumable import last_checkpoint
+from tests.adapters import save
+from tests.hostile.test_stored import KEY, TENSORS, fill
+from tests.report.builder import result, write
+
+DEEP = "[" * 100_000
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Store:
+    store = Store(tmp_path, 1.0)
+    store.fetch(KEY, TENSORS, fill, {"backbone": "b\x1b[2J\u202e"}, lambda _: None)
+    return store
+
+
+def test_the_list_of_a_cache_commands_no_terminal(entry: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["list"], ["list", "--json"]):
+        assert cache_main([*words, "--dir", str(entry.directory)]) == 0
+        told = capsys.readouterr().out
+        assert "\x1b" not in told and "\u202e" not in told
+
+
+def test_a_cache_description_that_nests_without_end(entry: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    entry.path(KEY, "json").write_text(DEEP)
+    assert entry.description(KEY) == {}
+    assert cache_main(["verify", "--dir", str(entry.directory)]) == 1
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"data_offsets": [10**12, 10**12 + 24]},
+        {"data_offsets": [-8, 16]},
+        {"data_offsets": []},
+        {"shape": [-2, 3]},
+        {"shape": [2.5]},
+        {"shape": None},
+        {"dtype": "I8"},
+    ],
+    ids=str,
+)
+def test_a_cache_header_that_lies(lie: dict[str, Any], entry: Store) -> None:
+    from mmpt.cache.entry import Mapped
+
+    place = entry.path(KEY, "safetensors")
+    blob = place.read_bytes()
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    text = json.dumps({**header, "means": {**header["means"], **lie}}).encode()
+    place.write_bytes(len(text).to_bytes(8, "little") + text + blob[8 + length :])
+    with place.open("rb", buffering=0) as file, pytest.raises(ValueError, match=r"tensor|header"):
+        Mapped(place, file, read=True)
+    with pytest.raises(Damaged):
+        entry.open(KEY)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("adapter"), "task=rte", "method=multimask") / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", "1e999", "adapter.json is damaged"),
+        ("method", '{"name": "multimask", "options": 3}', "adapter.json is damaged"),
+        ("max_length", "-1", "max_length=-1 is too small"),
+        ("max_length", "1000000000000000000000000000000", "is too large; it must be at most 1000000"),
+        ("max_length", '"x"', "max_length must be an integer"),
+        ("seed", "-1", "seed=-1 must lie between"),
+        ("task", DEEP, "adapter.json is damaged"),
+    ],
+    ids=["format", "options", "short", "long", "text", "seed", "deep"],
+)
+def test_a_description_that_cannot_be(key: str, value: str, message: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / WEIGHTS, tmp_path / WEIGHTS)
+    content = {**json.loads((whole / DESCRIPTION).read_bytes()), key: "HERE"}
+    (tmp_path / DESCRIPTION).write_text(json.dumps(content).replace('"HERE"', value))
+    with pytest.raises(AdapterError, match=message):
+        load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mask_granularity", "mayer", "isn't allowed; choose from: layer, head, key_value"),
+        ("num_virtual_tokens", 10**9, "numbers, but only"),
+        ("num_routes", 10**9, "numbers, but only"),
+        ("layers", 3, "method.layers must be text"),
+    ],
+)
+def test_options_that_cannot_be(name: str, value: Any, message: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = read_adapter(whole).description
+    method = {**content["method"], "options": {**content["method"]["options"], name: value}}
+    (tmp_path / DESCRIPTION).write_text(json.dumps({**content, "method": method}))
+    with pytest.raises(AdapterError, match=message):
+        load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place", ["status.json", "result.json", "predictions.jsonl", "environment.json", "metrics.jsonl"]
+)
+def test_a_report_of_files_that_nest_without_end(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", "prefix", 1, answers=[True, False])
+    run = write(tmp_path / "runs", "smop", 1, 0.8, answers=[True, True])
+    (run / place).write_text(f"{DEEP}\n")
+    words = [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--formats", "md,peft"]
+    assert report_main(words) in (0, 1)
+    assert "prefix" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv"])
+def test_an_export_that_nests_without_end(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f'name,config\na,"{DEEP}"\n' if name == "r.csv" else DEEP)
+    for run in load([tmp_path / name]).runs:
+        assert run.status == "damaged"
+
+
+def test_a_metric_that_is_no_name() -> None:
+    assert number({"scores": {"test": {"a": 1}}}, "scores", "test", ["a"]) is None
+    assert number({"scores": [1]}, "scores", "test", "a") is None
+    assert number({"a": 10**400}, "a") is None
+
+
+@pytest.mark.parametrize(
+    "line", ['{"number": "x"}', "[1]", "null", DEEP, '{"number": 0, "overrides": 3, "state": "done"}']
+)
+def test_a_line_of_a_ledger_that_is_none(line: str, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.path.write_text(f"{line}\n")
+    assert ledger.news() == []
+
+
+@pytest.mark.parametrize("stated", [{}, {"metric": ["a"]}, {"scores": 3, "metric": "a"}, {"scores": {"validation": 1}}])
+def test_a_trial_whose_result_lacks_its_score(stated: dict[str, Any]) -> None:
+    outcome = Outcome(0, "method=prefix", "done", result=stated)
+    assert score(outcome) is None
+    assert "none" in ranked([outcome])
+
+
+def test_a_table_of_trials_commands_no_terminal() -> None:
+    outcome = Outcome(0, "method=prefix", "done", result=result(task="a\x1b[2J\u202e"))
+    assert all(sign.isprintable() or sign == "\n" for sign in ranked([outcome]))
+
+
+@pytest.mark.parametrize("seed", ["9" * 5000, "-1", "x"])
+def test_a_lost_trial_with_a_seed_that_cannot_be(seed: str, tmp_path: Path) -> None:
+    folder = tmp_path / ".sweeps" / "20260101-000000-1"
+    folder.mkdir(parents=True)
+    line = {"overrides": f"method=prefix seed={seed}", "state": "failed"}
+    (folder / "trials.jsonl").write_text(json.dumps(line))
+    write(tmp_path, "prefix", 1)
+    assert all(run.seed in (1, None) for run in load([tmp_path]).runs)
+
+
+@pytest.mark.parametrize(
+    "status", [{"status": ["done"]}, {"status": "failed", "error": 3}, {"status": "done", "config_fingerprint": ["f"]}]
+)
+def test_a_status_of_another_kind(status: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"config_fingerprint": "f", **status}))
+    assert read_status(tmp_path, "f") is None
+
+
+def test_folders_that_only_look_like_checkpoints(tmp_path: Path) -> None:
+    for name in ("checkpoint-x", "checkpoint-", "checkpoint-1e3", f"checkpoint-{'9' * 100}", "checkpoint-²"):
+        (tmp_path / name).mkdir()
+    assert last_checkpoint(tmp_path) is None
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_an_id_of_a_run_that_is_a_path(tmp_path: Path) -> None:
+    drawn = kept_id(tmp_path / "run_id")
+    assert kept_id(tmp_path / "run_id") == drawn
+    for odd in ("../../outside", "", "a" * 65, "\x1b[2J"):
+        (tmp_path / "run_id").write_text(odd)
+        with pytest.raises(ConfigError, match="holds no id of a run"):
+            kept_id(tmp_path / "run_id")
