@@ -2,10 +2,10 @@
 
     python -m benchmarks.peft_encoder --data DIR --rate 0.01 --seed 1 --out FILE.json
 
-Setting: MiniLM with a classification head, RTE in the official files, as ``sweeps/compare_minilm.yaml`` has it for ours: the
-same examples for training, validation (a tenth of the training file) and test, the same number of steps, batch size,
-evaluations, schedule and source length; pooler and classifier are trained with the prefix, as in ours. The best
-checkpoint on validation gives the test score. Prints and writes one JSON object.
+Setting: MiniLM with a classification head, RTE in the official files, as ``sweeps/compare_minilm.yaml`` has it for
+ours: the same examples for training, validation (a tenth of the training file) and test, the same number of steps,
+batch size, evaluations, schedule and source length; pooler and classifier are trained with the prefix, as in ours.
+The best checkpoint on validation gives the test score. Prints and writes one JSON object.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from mmpt.config.targets import folder_problems, override_problems
 from mmpt.errors import ConfigError, nearest
 from mmpt.sweep.definitions import sweep_options
 
+LONGEST_KEY = 255  # Hydra looks for a file of that name
+
 
 @dataclass
 class CommandLine:
@@ -149,6 +151,9 @@ def _read_override(word: str, options: dict[str, list[str]], line: CommandLine) 
         return
     if refused := override_problems(override):
         line.problems += refused
+        return
+    if len(key) > LONGEST_KEY:
+        line.problems.append(f"{key[:40]}... is no setting: its name has {len(key)} characters")
         return
     if override.is_sweep_override() and not line.multirun:
         line.problems.append(f"{word} names several values: add -m to train one run for each, or quote the comma")

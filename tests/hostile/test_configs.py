@@ -164,6 +164,9 @@ def test_findings_of_defects(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     """Words that once ended in a traceback, or slipped through."""
     for word in (
         "~logger=5",
+        f"+{'a' * 5000}=J",
+        f"~{'a' * 5000}",
+        f"{'a.' * 300}b=1",
         f"optimizer.eps={'9' * 400}",
         "data.max_length=1000000000000000000000000000000",
         "run.dir=~nobody.is.called.so/x",
@@ -175,6 +178,10 @@ def test_findings_of_defects(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         "trainer.hub_token=x",
     ):
         assert told([word], capsys), word
+    (tmp_path / "task").mkdir()
+    for content in (b"\xff", b"name: \xe9\n"):
+        (tmp_path / "task" / "odd.yaml").write_bytes(content)
+        assert "odd.yaml can't be read" in told(["--config-dir", str(tmp_path), "task=odd"], capsys)
 
 
 def test_errors_are_of_ours() -> None:
