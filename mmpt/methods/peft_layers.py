@@ -76,11 +76,9 @@ class PeftLayers(Method):
         return nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
 
     def _head_modules(self, base: str) -> list[str]:
-        """Modules of a classification head, none where there is no head; ``base`` is the base model's name."""
+        """Modules of a classification head: classifier and bert.pooler, say, where the base model is bert. Or none."""
         paths = [name.split("/") for name in self.head] if self.has_head else []
-        return sorted(
-            {".".join(path[:2] if path[0] == base else path[:1]) for path in paths}
-        )  # bert.pooler, classifier
+        return sorted({".".join(path[:2] if path[0] == base else path[:1]) for path in paths})
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class: nothing is added, the backbone's layers hold what is trained."""

@@ -56,10 +56,14 @@ def stack_continued(parts: Sequence[Continued | None]) -> Continued | None:
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
-    longest = max(part.states.shape[1] for part in found)
     most, tokens = (max(part.ids.shape[axis] for part in found) for axis in (1, 2))
-    states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in found])
     ids = torch.cat(
         [F.pad(part.ids, (0, tokens - part.ids.shape[2], 0, most - part.ids.shape[1]), value=IGNORED) for part in found]
     )
-    return Continued(states, ids)
+    return Continued(stack_states([part.states for part in found]), ids)
+
+
+def stack_states(parts: Sequence[Tensor]) -> Tensor:
+    """States (B, N, d) of several batches one after another, padded with zeros to the longest N."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.continued import stack_continued
+from mmpt.models.continued import stack_continued, stack_states
 from mmpt.models.inject import KeyValue, SiteShape, for_batch
 
 
@@ -36,9 +36,8 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
     if any(item is not None for each in given for item in (each.prompt, each.embedding_update, each.layer_prompts)):
         raise ValueError("prompts and updates of embeddings can't be stacked: they pass through the encoder")
     rows = [part.states.shape[0] for part in parts]
-    longest = max(part.states.shape[1] for part in parts)
-    states = torch.cat([F.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts])
-    mask = torch.cat([F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts])
+    states = stack_states([part.states for part in parts])
+    mask = torch.cat([F.pad(part.mask, (0, states.shape[1] - part.mask.shape[1])) for part in parts])
     prefixes = stack_prefixes([part.contribution for part in parts], rows, shapes, states)
     return Encoded(states, mask, Contribution(prefixes), stack_continued([part.continued for part in parts]))
 

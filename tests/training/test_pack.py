@@ -41,12 +41,12 @@ def status(directory: Path) -> str:
 def test_trials_of_a_pack_give_what_they_give_alone_and_fail_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Rates at which rounding doesn't grow: at the default ones a run on two threads leaves that on one by 1e-4 as well.
-    steps = ["trainer.max_steps=20", "trainer.logging_steps=1", "trainer.eval_strategy=no", "seed=3"]
+    # A low rate: where a unit of a ReLU is zero up to rounding, gradients jump by a hundredth on some machine.
+    steps = ["trainer.max_steps=50", "trainer.logging_steps=1", "trainer.eval_strategy=no", "seed=3"]
     steps += [
         "trainer.per_device_train_batch_size=8",
         "cache=ram",
-        "method.lr.prefix=0.01",
+        "method.lr.prefix=0.001",
         "method.num_virtual_tokens=10,5",
     ]
     sweep = [*SMALL, *steps, "method.lr.masks=0.01,1e38"]
@@ -58,7 +58,7 @@ def test_trials_of_a_pack_give_what_they_give_alone_and_fail_alone(
     assert main(["-m", *SMALL, *steps, "method.lr.masks=0.01", f"run.root={tmp_path / 'alone'}"]) == 0
     for directory in runs(tmp_path / "alone"):
         found, wanted = losses(tmp_path / "pack" / directory.name), losses(directory)
-        assert len(wanted) == 20 and found == pytest.approx(wanted, abs=1e-4)
+        assert len(wanted) == 50 and found == pytest.approx(wanted, abs=1e-4)
         one, two = (
             json.loads((root / directory.name / "result.json").read_text(encoding="utf-8"))["scores"]["test"]
             for root in (tmp_path / "pack", tmp_path / "alone")
