@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,12 @@ from benchmarks.setting import PREFIX, show, write
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = ["method.lr.prefix=0.01,0.03,0.05,0.1", "method.lr.masks=0.03,0.05", "seed=1,2,3"]  # 24 trials
+
+LAUNCHERS = {
+    "one by one": [],
+    "packs of 8": ["hydra/launcher=pack", "hydra.launcher.size=8"],
+    "two at once": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],  # the extra joblib
+}
 
 
 def timed(command: list[str], cache: Path) -> float:
@@ -40,10 +47,9 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=249)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--peft", type=int, default=3, help="how many of the 24 runs with peft to time")
-    parser.add_argument("--ways", nargs="+", choices=["one by one", "packs of 8"], default=["one by one", "packs of 8"])
+    parser.add_argument("--ways", nargs="+", choices=LAUNCHERS, default=["one by one", "packs of 8"])
     arguments = parser.parse_args()
-    packs = {"one by one": [], "packs of 8": ["hydra/launcher=pack", "hydra.launcher.size=8"]}
-    ways = {f"ours, {way}": packs[way] for way in arguments.ways}
+    ways = {f"ours, {way}": LAUNCHERS[way] for way in arguments.ways}
     alone: list[float] = []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
@@ -62,7 +68,7 @@ def main() -> None:
     one = {"way": "peft prefix, 24 processes", "trials": 24, "epochs": arguments.epochs, "seconds": base}
     rows = [{**row, "peft prefix / this": base / row["seconds"]} for row in [one, *rows]]
     show(rows)
-    command = f"python -m benchmarks.sweep {' '.join(sys.argv[1:])}".strip()
+    command = shlex.join(["python", "-m", "benchmarks.sweep", *sys.argv[1:]])
     write("sweep", command, rows, shape="t5_small", examples=arguments.examples, timed_with_peft=alone)
 
 

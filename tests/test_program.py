@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,21 @@ def test_whoever_reads_may_leave() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, ["PASSIVE", "2000"]),
+        ({"GOMP_SPINCOUNT": "7"}, ["PASSIVE", "7"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
+    ],
+)
+def test_threads_spin_shortly_unless_the_environment_says_how(given: dict[str, str], wanted: list[str | None]) -> None:
+    script = f"import os, sys, mmpt; print([os.environ.get(name) for name in {WAITING}], 'torch' in sys.modules)"
+    others = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", script], env=others | given, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{wanted} False", done.stderr

@@ -6,10 +6,6 @@ learnt about once a minute, and stops early, saying why, where a skill is missin
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: busy waiting is slow on shared cores
-
 import argparse
 import json
 import time

@@ -17,7 +17,7 @@ from mmpt.config.check import check, plain
 from mmpt.credentials import error_line, redact
 from mmpt.errors import InUseError, MmptError
 from mmpt.sweep.devices import take_share
-from mmpt.sweep.isolation import isolated, printing_to
+from mmpt.sweep.isolation import isolated, keep_imported, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
 from mmpt.sweep.prune import HopelessError, reporter
 from mmpt.sweep.table import score
@@ -105,6 +105,7 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
         from mmpt.training.identity import identify  # imports torch: only once the configuration is right
         from mmpt.training.run import run_experiment
 
+        keep_imported()
         identity = identify(config)
         directory = str(identity.directory.expanduser().absolute())
         known = earlier(config, identity.directory, identity.fingerprint)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from mmpt.errors import TrainingError
-from mmpt.sweep.isolation import isolated
+from mmpt.sweep.isolation import isolated, keep_imported
 from mmpt.sweep.ledger import Ledger, Outcome, ledger_of
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import describe_failure, task_words
@@ -109,6 +111,21 @@ def test_what_a_trial_changes_is_put_back(monkeypatch: pytest.MonkeyPatch) -> No
     assert "NEW" not in os.environ and os.environ["KEPT"] == "1"
     assert list(warnings.filters) == filters
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, torch.float32)
+
+
+def test_the_collector_passes_over_what_was_there_at_the_first_trial_alone() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    keep_imported()
+    kept = gc.get_freeze_count()
+    later = Cycle()
+    seen = weakref.ref(later)
+    keep_imported()
+    del later
+    gc.collect()
+    assert 0 < gc.get_freeze_count() <= kept and seen() is None
 
 
 def test_a_wandb_run_that_was_left_open_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
