@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.setting import BATCH, Step, Words, draw, interleave, show, spread, stepper, write
+from benchmarks.setting import BATCH, Step, Words, command_line, draw, interleave, show, spread, stepper, write
 from mmpt.cache.activations import compute
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel
@@ -32,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for last in arguments.last for row in measure(last, arguments.batch, arguments.rounds)]
     show(rows)
-    write("causal", f"python -m benchmarks.causal {' '.join(sys.argv[1:])}".strip(), rows, batch=arguments.batch)
+    write("causal", command_line("causal"), rows, batch=arguments.batch)
 
 
 def measure(last: int, examples: int, rounds: int) -> list[dict[str, Any]]:

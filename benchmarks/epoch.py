@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -22,7 +21,7 @@ from typing import Any
 
 from benchmarks import texts
 from benchmarks.peft_trial import train
-from benchmarks.setting import PREFIX, show, spread, write
+from benchmarks.setting import PREFIX, command_line, show, spread, write
 
 
 def ours(folder: Path, overrides: list[str], seed: int, epochs: int = 3) -> tuple[float, list[float]]:
@@ -70,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = measure(arguments.examples, arguments.validation, arguments.rounds)
     show(rows)
-    write("epoch", f"python -m benchmarks.epoch {' '.join(sys.argv[1:])}".strip(), rows, shape="t5_small")
+    write("epoch", command_line("epoch"), rows, shape="t5_small")
 
 
 if __name__ == "__main__":

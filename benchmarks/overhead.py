@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import texts
-from benchmarks.setting import show, write
+from benchmarks.setting import command_line, show, write
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [measure(arguments.model, arguments.steps)]
     show(rows)
-    write("overhead", f"python -m benchmarks.overhead {' '.join(sys.argv[1:])}".strip(), rows)
+    write("overhead", command_line("overhead"), rows)
 
 
 def measure(model: str, steps: int) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -190,6 +192,11 @@ def peak_gflops() -> float:
         matrix @ matrix
         best = min(best, time.perf_counter() - began)
     return round(2 * 2048**3 / best / 1e9, 1)
+
+
+def command_line(benchmark: str) -> str:
+    """The command that runs a benchmark with the arguments of this process, as a shell takes it."""
+    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
 
 
 def write(name: str, command: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:

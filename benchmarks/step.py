@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from typing import Any
 
 from benchmarks.memory import peak
-from benchmarks.setting import PEFT, PREFIX, SHAPES, WAYS, draw, interleave, show, spread, step_of, write
+from benchmarks.setting import PEFT, PREFIX, SHAPES, WAYS, command_line, draw, interleave, show, spread, step_of, write
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
         for lengths in arguments.lengths:
             rows += measure(shape, lengths, arguments.rounds, ways, memory=not arguments.no_memory)
     show(rows)
-    write(arguments.name, f"python -m benchmarks.step {' '.join(sys.argv[1:])}".strip(), rows, prefix=PREFIX)
+    write(arguments.name, command_line("step"), rows, prefix=PREFIX)
 
 
 def measure(shape: str, lengths: str, rounds: int, ways: list[str], *, memory: bool) -> list[dict[str, Any]]:

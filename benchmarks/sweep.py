@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import texts
-from benchmarks.setting import PREFIX, show, write
+from benchmarks.setting import PREFIX, command_line, show, write
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = ["method.lr.prefix=0.01,0.03,0.05,0.1", "method.lr.masks=0.03,0.05", "seed=1,2,3"]  # 24 trials
@@ -68,8 +67,7 @@ def main() -> None:
     one = {"way": "peft prefix, 24 processes", "trials": 24, "epochs": arguments.epochs, "seconds": base}
     rows = [{**row, "peft prefix / this": base / row["seconds"]} for row in [one, *rows]]
     show(rows)
-    command = shlex.join(["python", "-m", "benchmarks.sweep", *sys.argv[1:]])
-    write("sweep", command, rows, shape="t5_small", examples=arguments.examples, timed_with_peft=alone)
+    write("sweep", command_line("sweep"), rows, shape="t5_small", examples=arguments.examples, timed_with_peft=alone)
 
 
 def _share(whole: int, parts: int, number: int) -> int:
