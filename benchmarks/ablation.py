@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.compare import PERCENT, RESULTS
 from mmpt.report.tables import grid, markdown
 from mmpt.sweep.ledger import FOLDER, Ledger
-from mmpt.training.files import write_bytes
+from mmpt.utils.files import write_bytes
 
 Trial = dict[str, Any]
 Trials = dict[str, list[Trial]]  # by setting

@@ -35,7 +35,7 @@ from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
 from mmpt.report.tables import full, grid, markdown, p_value, whole
-from mmpt.training.files import read_jsonl, write_bytes
+from mmpt.utils.files import read_jsonl, write_bytes
 
 RESULTS = Path(__file__).parent / "results" / "compare"
 PERCENT = 100.0

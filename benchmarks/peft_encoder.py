@@ -29,7 +29,7 @@ from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
-from mmpt.training.files import write_bytes
+from mmpt.utils.files import write_bytes
 
 PREFIX = 10
 

@@ -42,7 +42,7 @@ WAYS = {
 _CHILD = """
 import re, resource, sys
 from pathlib import Path
-from mmpt.report.__main__ import main
+from mmpt.cli.report import main
 code = main(sys.argv[2:])
 if sys.platform == "linux":
     peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -23,7 +23,7 @@ def load(*args: Any, **kwargs: Any) -> Any:
 
 
 def load_all(*args: Any, **kwargs: Any) -> Any:
-    """Load several runs of one backbone, for batches that mix them; see :func:`mmpt.mixture.load_all`."""
-    from mmpt.mixture import load_all as load_runs
+    """Load several runs of one backbone, for batches that mix them; see :func:`mmpt.interop.multi_adapter.load_all`."""
+    from mmpt.interop.multi_adapter import load_all as load_runs
 
     return load_runs(*args, **kwargs)

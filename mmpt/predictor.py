@@ -10,16 +10,16 @@ from typing import Any
 
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
-from mmpt.config.walk import Problems, build
+from mmpt.config.typed_build import Problems, build
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError, MmptError
-from mmpt.hub.adapters import located
+from mmpt.interop.hub import located
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import Adapter, load_state, read_adapter
+from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
@@ -97,7 +97,7 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
     """An adapter on its backbone.
 
     Args:
-        adapter: What :func:`mmpt.models.adapter.read_adapter` gave.
+        adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
         path: How to call it in an error.
         model: Another place of the backbone.
         classes: Outputs of the backbone's head, where it has one.

@@ -13,7 +13,7 @@ from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import ModelConfig
 from mmpt.methods import lives_inside
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import save_adapter
+from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 
 _BACKBONES: dict[str, Backbone] = {}

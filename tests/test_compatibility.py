@@ -16,9 +16,9 @@ from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, RunError
 from mmpt.report.load import load as load_runs
+from mmpt.runs.record import RunRecord, read_result
 from mmpt.sweep.ledger import FOLDER, Ledger
-from mmpt.training.files import newer_format
-from mmpt.training.record import RunRecord, read_result
+from mmpt.utils.files import newer_format
 from tests.fixtures.write import COMMAND
 
 FIXTURES = Path(__file__).parent / "fixtures" / "1"
@@ -92,7 +92,7 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 
 def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> None:
-    from mmpt.models.adapter import read_adapter
+    from mmpt.models.adapter_files import read_adapter
 
     change(finished / "adapter" / "adapter.json", format=2)
     with pytest.raises(AdapterError, match="has adapter format 2, this mmpt reads up to 1; update mmpt"):

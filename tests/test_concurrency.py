@@ -18,10 +18,10 @@ import pytest
 from mmpt.cache.entry import Draft
 from mmpt.cache.store import Store
 from mmpt.config.compose import read_command_line
+from mmpt.runs.record import RunRecord
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.run import run_sweep
 from mmpt.sweep.trial import Trial
-from mmpt.training.record import RunRecord
 from tests.sweep.conftest import FEW, ROOT, command, lines, outcome, table
 
 KEYS = [f"{number:064x}" for number in range(6)]
@@ -135,7 +135,7 @@ def test_files_of_a_lock_that_nobody_holds_lock_nothing(host: str, pid: int, tmp
 def test_a_trial_that_another_process_is_at_comes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mmpt.sweep.watch.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("mmpt.sweep.progress.POLL_SECONDS", 0.01)
     launches = []
 
     def launch(trial: Trial) -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmpt.convert import main, prefix_tensor, read_prefix, write_prefix
 from mmpt.errors import AdapterError, ConfigError
+from mmpt.interop.convert import main, prefix_tensor, read_prefix, write_prefix
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
 from tests.tiny import adapted, backbone, batch

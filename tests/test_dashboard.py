@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from mmpt import dashboard
 from mmpt.cli import main as train
-from mmpt.dashboard import main
 from mmpt.methods.options import OPTIONS
-from mmpt.training import names
+from mmpt.runs import dashboard, names
+from mmpt.runs.dashboard import main
 from tests.training import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(

@@ -17,9 +17,9 @@ import yaml
 
 import mmpt
 from mmpt.bundled.tasks import records
+from mmpt.cli.hub import main
 from mmpt.errors import AdapterError, HubError
-from mmpt.hub.__main__ import main
-from mmpt.hub.adapters import push
+from mmpt.interop.hub import push
 from tests.adapters import save
 from tests.hub import TOKEN, Hub, served, use
 

@@ -14,8 +14,8 @@ import torch
 
 import mmpt
 from mmpt.bundled.tasks import records
+from mmpt.cli.predict import main
 from mmpt.errors import AdapterError
-from mmpt.predict import main
 from tests.adapters import save
 
 WAYS = {

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import main
+from mmpt.cli.predict import main as predict_main
 from mmpt.config.check import find_problems
 from mmpt.methods.options import options_of
 from mmpt.methods.options.own import FOLDERS, add_folder
-from mmpt.predict import main as predict_main
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ["task=rte", "logger=none", "--cfg", "job"]

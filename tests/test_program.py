@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mmpt.cli.program import exit_code
 from mmpt.errors import RunError
-from mmpt.program import exit_code
 
 PRINTS = """
 import sys
-from mmpt.program import exit_code
+from mmpt.cli.program import exit_code
 def work():
     for _ in range(10_000):
         print("x" * 100)

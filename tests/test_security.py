@@ -18,11 +18,11 @@ import pytest
 
 from mmpt.cli import CONF, main
 from mmpt.config.compose import read_command_line
-from mmpt.credentials import error_line, redact
 from mmpt.errors import AdapterError, ConfigError, MmptError, RunError
-from mmpt.training.files import write_text
-from mmpt.training.record import RunRecord
-from mmpt.untrusted import one_line
+from mmpt.runs.record import RunRecord
+from mmpt.utils.files import write_text
+from mmpt.utils.secrets import error_line, redact
+from mmpt.utils.untrusted import one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {
@@ -76,7 +76,7 @@ def test_the_search_finds_what_it_looks_for(line: str) -> None:
 
 @pytest.mark.parametrize("file", ["adapter.safetensors", "adapter.json"])
 def test_a_pickle_called_adapter(file: str, tmp_path: Path, canary: Path) -> None:
-    from mmpt.models.adapter import read_adapter
+    from mmpt.models.adapter_files import read_adapter
 
     blob = pickle.dumps(Acts(canary))
     content = {"format": 1, "method": {"name": "prefix", "options": {}}, "sha256": hashlib.sha256(blob).hexdigest()}
@@ -186,7 +186,7 @@ def test_a_run_follows_no_link_out_of_its_directory(name: str, tmp_path: Path) -
 
 def test_files_replace_links_instead_of_following_them(tmp_path: Path) -> None:
     from mmpt.cache.entry import Draft
-    from mmpt.cache.locks import holding
+    from mmpt.utils.locks import holding
 
     outside = tmp_path / "outside"
     outside.write_text("precious")
@@ -200,7 +200,7 @@ def test_files_replace_links_instead_of_following_them(tmp_path: Path) -> None:
 
 
 def test_console_gets_no_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mmpt.training.console import Console
+    from mmpt.runs.console import Console
 
     hostile = "a\x1b[2J\x1b]0;owned\x07\x9b31m\u202eb"
     console = Console(tmp_path)

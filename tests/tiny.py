@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from mmpt.attention.architectures import architecture_of
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.architectures import architecture_of
 from mmpt.models.backbone import CLASSES, Backbone
 
 SHAPE: dict[str, Any] = {

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt.cache import locks
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
-from mmpt.untrusted import parse_json, read_text
+from mmpt.utils import locks
+from mmpt.utils.untrusted import parse_json, read_text
 
 _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
 

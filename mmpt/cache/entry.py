@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmpt.untrusted import parse_json
+from mmpt.utils.untrusted import parse_json
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' name of the type
 _PIECE = 1 << 22  # bytes read at once where all are read

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.cache import locks
 from mmpt.cache.directory import CacheDirectory, Damaged
 from mmpt.cache.entry import Draft, Mapped, bytes_of, checksum
 from mmpt.errors import CacheError
-from mmpt.text import size_text
-from mmpt.untrusted import one_line
+from mmpt.utils import locks
+from mmpt.utils.text import size_text
+from mmpt.utils.untrusted import one_line
 
 GB = 10**9
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor

@@ -12,16 +12,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.walk import INVALID, Problems, build, fields_of, is_folder, shown, unknown
-from mmpt.credentials import holding_secrets
+from mmpt.config.typed_build import INVALID, Problems, build, fields_of, is_folder, shown, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
 from mmpt.methods.options.own import OWN
-from mmpt.models.architectures import ARCHITECTURES
-from mmpt.untrusted import parse_json, read_text
+from mmpt.utils.secrets import holding_secrets
+from mmpt.utils.untrusted import parse_json, read_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config
-from mmpt.models.architectures import ARCHITECTURES
 
 FORMAT = 1  # raise it when the same configuration comes to mean another computation
 _NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name doesn't

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmpt.attention.architectures import ARCHITECTURES, architecture_of
 from mmpt.bundled.tasks import NAMES
 from mmpt.config.schema import (
     CacheConfig,
@@ -21,10 +22,9 @@ from mmpt.config.schema import (
     TaskConfig,
 )
 from mmpt.config.trainer_fields import enum_values
-from mmpt.config.walk import Problems, is_folder
+from mmpt.config.typed_build import Problems, is_folder
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, ModelError, nearest
-from mmpt.models.architectures import ARCHITECTURES, architecture_of
 
 SPLITS = ("train", "validation", "test")
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once

@@ -60,7 +60,7 @@ class ModelConfig:
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    # auto: cross attention without keys and values of the source where that takes fewer operations (mmpt.models.absorb)
+    # auto: cross attention without keys and values of the source where that costs less (mmpt.attention.absorb)
     cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
 
 

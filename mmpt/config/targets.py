@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Override
 
-from mmpt.untrusted import one_line, parse_yaml, read_text
+from mmpt.utils.untrusted import one_line, parse_yaml, read_text
 
 TARGETS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.walk import Problems, shown
+from mmpt.config.typed_build import Problems, shown
 from mmpt.errors import ConfigError, nearest
 
 _ELSEWHERE = {  # fields that another key sets, or that the framework must decide

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from mmpt.errors import DataError
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 Located = Iterator[tuple[str, dict[str, Any]]]

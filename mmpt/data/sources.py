@@ -11,7 +11,7 @@ from mmpt.data.files import listing, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 __all__ = ["Splits", "load_splits", "read_rows"]
 
@@ -151,7 +151,7 @@ def _hub(task: Task, data: DataConfig) -> Loaded:
 
 def _download(hub: HubConfig, file: str) -> Path:
     """One file at the pinned revision, from the hub's cache where it is there already."""
-    from mmpt.hub.client import fetch, told
+    from mmpt.utils.hub import fetch, told
 
     where = f"{hub.repo}@{hub.revision}/{file}"
     with told(where, DataError, check="task.hub", instead=f"it isn't cached; {OFFLINE}"):

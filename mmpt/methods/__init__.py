@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mmpt.config.walk import Problems
-from mmpt.config.walk import build as build_options
+from mmpt.config.typed_build import Problems
+from mmpt.config.typed_build import build as build_options
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import OPTIONS, options_of
 from mmpt.methods.options.own import OWN, find_own

@@ -19,10 +19,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mmpt.attention.inject import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, starting_values
 from mmpt.methods.options import AdaptivePrefix
-from mmpt.models.inject import KeyValue
 
 
 class AdaptivePrefixTuning(Method):

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmpt.attention.inject import KeyValue, SiteShape
 from mmpt.methods.options import HEAD, MethodOptions, Start
-from mmpt.models.inject import KeyValue, SiteShape
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From prefix parameters to keys and values, in the two layouts, and masks over them.
 
 A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
-(keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.models.paper`.
+(keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
 
 A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
 values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
@@ -17,11 +17,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mmpt.attention import paper
+from mmpt.attention.inject import KeyValue, SiteShape
 from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Frontier, Recorder, starting_ids
 from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
-from mmpt.models import paper
-from mmpt.models.inject import KeyValue, SiteShape
 
 
 class Layout:

@@ -23,12 +23,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mmpt.attention.inject import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
 from mmpt.methods.options import MultiMask
 from mmpt.methods.prefix import new_mask
 from mmpt.methods.router import Router, route_gates
-from mmpt.models.inject import KeyValue
 
 
 class MultiMaskPrefixTuning(Method):

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mmpt.attention.architectures import architecture_of
 from mmpt.errors import ModelError
 from mmpt.methods.base import Contribution, Method
-from mmpt.models.architectures import architecture_of
 
 TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM", "encoder": "SEQ_CLS"}  # peft's word for a kind of model
 Usual = Literal["lora", "ia3", "feedforward"]

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.attention.inject import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
 from mmpt.methods.options import Prefix
-from mmpt.models.inject import KeyValue
 
 
 class Reparametrization(nn.Module):

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from mmpt.attention.inject import Injection
 from mmpt.data.collate import IGNORED
 from mmpt.data.collate import Encoded as Tokens
 from mmpt.data.tasks import Example, Task
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
-from mmpt.models.adapter import start_from
+from mmpt.models.activation_probe import VocabularyRecorder
+from mmpt.models.adapter_files import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
-from mmpt.models.continued import Continued
-from mmpt.models.inject import Injection
-from mmpt.models.recorder import VocabularyRecorder
+from mmpt.models.label_states import Continued
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

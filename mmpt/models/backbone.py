@@ -25,11 +25,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
-from mmpt.models.architectures import Architecture, Kind, architecture_of, refuse_sites
 from mmpt.models.size import refuse_counts, refuse_network
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

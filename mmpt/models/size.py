@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from mmpt.errors import ConfigError, ModelError
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: Python counts these one by one
 GB = 10**9

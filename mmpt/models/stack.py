@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.attention.inject import KeyValue, SiteShape, for_batch
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.continued import stack_continued, stack_states
-from mmpt.models.inject import KeyValue, SiteShape, for_batch
+from mmpt.models.label_states import stack_continued, stack_states
 
 
 def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:

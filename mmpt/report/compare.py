@@ -12,8 +12,8 @@ from mmpt.report.groups import Comparison, Row
 from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
-from mmpt.training.files import read_jsonl
-from mmpt.untrusted import one_line
+from mmpt.utils.files import read_jsonl
+from mmpt.utils.untrusted import one_line
 
 Answers = dict[str, tuple[str, bool]]  # id -> source and target, whether right
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from mmpt.errors import RunError
 from mmpt.report.run import Run, number
-from mmpt.training.files import read_jsonl
-from mmpt.untrusted import one_line, parse_json, read_text
+from mmpt.utils.files import read_jsonl
+from mmpt.utils.untrusted import one_line, parse_json, read_text
 
 Points = list[tuple[float, float]]
 LARGEST_MASK = 20_000  # values of one adapter that are drawn

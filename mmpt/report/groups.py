@@ -12,7 +12,7 @@ from typing import Any
 from mmpt.report.run import Run, number
 from mmpt.report.settings import Settings, differing, flatten, shown
 from mmpt.report.stats import Paired, Summary, describe
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 LONGEST = 120  # signs of a message in a note
 MOST = 6  # settings in a row's name

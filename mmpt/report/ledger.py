@@ -9,8 +9,8 @@ from typing import Any
 
 from mmpt.report.run import Run
 from mmpt.sweep.ledger import FOLDER, FORMAT
-from mmpt.training.files import newer_format
-from mmpt.untrusted import one_line, parse_json, read_lines
+from mmpt.utils.files import newer_format
+from mmpt.utils.untrusted import one_line, parse_json, read_lines
 
 PATTERN = f"{FOLDER}/*/trials.jsonl"  # below run.root, a folder for each time a sweep was started
 

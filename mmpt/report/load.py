@@ -13,10 +13,10 @@ from mmpt.report.ledger import lost_trials
 from mmpt.report.run import Run, checked, from_result, whole_number
 from mmpt.report.settings import SettingsReader
 from mmpt.report.wandb_export import read_export
+from mmpt.runs.record import FORMAT, lives
 from mmpt.sweep.ledger import FOLDER
-from mmpt.training.files import newer_format
-from mmpt.training.record import FORMAT, lives
-from mmpt.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
+from mmpt.utils.files import newer_format
+from mmpt.utils.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
 
 
 @dataclass

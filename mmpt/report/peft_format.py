@@ -11,7 +11,7 @@ from typing import Any
 from mmpt.report.details import metrics
 from mmpt.report.records import with_config
 from mmpt.report.run import Run, number
-from mmpt.untrusted import one_line, parse_json, read_bytes
+from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 STATUS = {"done": "success", "repeated": "success", "failed": "failed", "interrupted": "canceled"}

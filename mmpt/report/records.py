@@ -13,7 +13,7 @@ from mmpt.report.groups import Row
 from mmpt.report.published import Figure
 from mmpt.report.run import Run, number
 from mmpt.report.tables import notes
-from mmpt.training.files import dumps
+from mmpt.utils.files import dumps
 
 Record = dict[str, Any]
 FORMAT = 1

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.report.settings import Settings
-from mmpt.training.files import newer_format
-from mmpt.training.record import FORMAT
-from mmpt.untrusted import one_line
+from mmpt.runs.record import FORMAT
+from mmpt.utils.files import newer_format
+from mmpt.utils.untrusted import one_line
 
 Result = dict[str, Any]
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite

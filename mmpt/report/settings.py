@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mmpt.config.fingerprint import deciding
-from mmpt.untrusted import one_line, parse_yaml
+from mmpt.utils.untrusted import one_line, parse_yaml
 
 MOST_NODES = 100_000  # values of one config.yaml; ours have some hundred
 _SECTION = re.compile(r"^(?=[\w\"'])", re.M)

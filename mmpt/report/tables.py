@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
 from mmpt.report.run import number
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 Escape = Callable[[object], str]
 NONE = "–"

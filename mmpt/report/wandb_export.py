@@ -24,7 +24,7 @@ from typing import Any
 from mmpt.errors import RunError
 from mmpt.report.run import Run, from_result, number
 from mmpt.report.settings import Settings, nested
-from mmpt.untrusted import one_line, parse_json, read_bytes
+from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 
 LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
 STATES = {"finished": "done", "crashed": "failed", "killed": "killed", "failed": "failed", "running": "running"}

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from mmpt.errors import ConfigError
-from mmpt.untrusted import parse_yaml
+from mmpt.utils.untrusted import parse_yaml
 
 
 def register_sweeps(folder: Path, conf: Path) -> None:

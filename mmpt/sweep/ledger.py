@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpt.config.walk import INVALID, Problems, build
-from mmpt.training.files import dumps, writing
-from mmpt.untrusted import parse_json
+from mmpt.config.typed_build import INVALID, Problems, build
+from mmpt.utils.files import dumps, writing
+from mmpt.utils.untrusted import parse_json
 
 State = Literal["started", "busy", "done", "failed", "pruned"]
 ENDS = ("done", "failed", "pruned")

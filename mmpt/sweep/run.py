@@ -16,9 +16,9 @@ from mmpt.config.compose import CommandLine
 from mmpt.errors import MmptError, RunError
 from mmpt.sweep.ledger import Ledger
 from mmpt.sweep.plan import plan_sweep
+from mmpt.sweep.progress import Watcher
 from mmpt.sweep.trial import Trial
-from mmpt.sweep.watch import Watcher
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 ROUNDS = 2  # a trial whose process died this often has failed
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mmpt.report.run import number
 from mmpt.sweep.ledger import Outcome
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 
 
 def score(outcome: Outcome, split: str = "validation") -> float | None:

@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.config.check import check, plain
-from mmpt.credentials import error_line, redact
 from mmpt.errors import InUseError, MmptError
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, keep_imported, printing_to
@@ -22,6 +21,7 @@ from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
 from mmpt.sweep.prune import HopelessError, reporter
 from mmpt.sweep.table import score
 from mmpt.training.memory import is_out_of_memory
+from mmpt.utils.secrets import error_line, redact
 
 if TYPE_CHECKING:
     from mmpt.config.schema import Config
@@ -145,7 +145,7 @@ def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None
         None for a new run, or one to be done anew; ``done``; ``failed`` with its error, unless failed runs are to be
         retried; ``started`` and ``resumed`` for one to go on with.
     """
-    from mmpt.training.record import read_status
+    from mmpt.runs.record import read_status
 
     status = read_status(directory, fingerprint)
     if status is None or config.run.overwrite:

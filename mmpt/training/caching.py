@@ -18,8 +18,8 @@ from mmpt.data.collate import IGNORED, SOURCES
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from mmpt.text import size_text
 from mmpt.training.evaluate import Evaluator, Prepared, source_rows
+from mmpt.utils.text import size_text
 
 
 @dataclass

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mmpt.training import names
+from mmpt.runs import names
 
 if TYPE_CHECKING:
-    from mmpt.training.console import Progress
-    from mmpt.training.loggers import Loggers
-    from mmpt.training.record import RunRecord
+    from mmpt.runs.console import Progress
+    from mmpt.runs.loggers import Loggers
+    from mmpt.runs.record import RunRecord
 
 
 class Journal(TrainerCallback):

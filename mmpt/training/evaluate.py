@@ -19,7 +19,7 @@ from mmpt.data.metrics import chance, interval, label_indices, majority, normali
 from mmpt.data.tasks import Example, Task
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.kinds import class_of
-from mmpt.training.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
+from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ class CachingCollator:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Batch tensors of :class:`Collator`, short sources first; with a cache also ``states`` and ``means``.
 
-        Sorted, because attention then skips most padding (:mod:`mmpt.models.absorb`).
+        Sorted, because attention then skips most padding (:mod:`mmpt.attention.absorb`).
         """
         batch = self.collate(sorted(features, key=_longest))
         rows = batch.pop("index").tolist()

@@ -13,8 +13,8 @@ from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
 from mmpt.methods.options import OPTIONS
 from mmpt.methods.options.own import find_own
-from mmpt.models.adapter import read_adapter
-from mmpt.training import processes
+from mmpt.models.adapter_files import read_adapter
+from mmpt.training import distributed as processes
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
 from mmpt.methods.options import options_of
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.architectures import ARCHITECTURES
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
-from mmpt.training import interruption
+from mmpt.training import signals as interruption
 
 
 @dataclass(frozen=True)

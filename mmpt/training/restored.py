@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
-from mmpt.config.walk import Problems, build
+from mmpt.config.typed_build import Problems, build
 from mmpt.errors import RunError
-from mmpt.training.files import read_json
+from mmpt.utils.files import read_json
 
 STATE, PROGRESS = "trainer_state.json", "progress_{rank}.json"
 

@@ -22,9 +22,9 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from mmpt.errors import AdapterError, RunError
-from mmpt.models.adapter import load_state, read_state, save_state
-from mmpt.training import interruption, processes
-from mmpt.training.files import read_json, write_json, writing
+from mmpt.models.adapter_files import load_state, read_state, save_state
+from mmpt.training import distributed as processes
+from mmpt.training import signals as interruption
 from mmpt.training.restored import (
     PROGRESS,
     STATE,
@@ -35,7 +35,8 @@ from mmpt.training.restored import (
     read_tensors,
     step_of,
 )
-from mmpt.untrusted import one_line
+from mmpt.utils.files import read_json, write_json, writing
+from mmpt.utils.untrusted import one_line
 
 WEIGHTS = "method.safetensors"
 

@@ -16,21 +16,22 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import save_adapter
+from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
-from mmpt.models.checkpointing import checkpoint_layers
-from mmpt.models.kept import give_back, take_backbone
-from mmpt.training import interruption, processes
+from mmpt.models.backbone_cache import give_back, take_backbone
+from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.runs.console import Console
+from mmpt.runs.loggers import Loggers, RunInfo, make_logger
+from mmpt.runs.names import PREDICTIONS, summary
+from mmpt.runs.record import RunRecord, read_result, read_status
+from mmpt.training import distributed as processes
+from mmpt.training import signals as interruption
 from mmpt.training.caching import SplitCache
 from mmpt.training.callbacks import Journal
-from mmpt.training.console import Console
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.identity import Identity, identify
-from mmpt.training.loggers import Loggers, RunInfo, make_logger
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
-from mmpt.training.names import PREDICTIONS, summary
 from mmpt.training.pack import seat, stacking_seat
-from mmpt.training.record import RunRecord, read_result, read_status
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
 

@@ -16,7 +16,9 @@ from mmpt.config.schema import Config
 from mmpt.data.collate import IGNORED
 from mmpt.errors import ConfigError, TrainingError
 from mmpt.models.adapted import AdaptedModel
-from mmpt.training import interruption, names, processes
+from mmpt.runs import names
+from mmpt.training import distributed as processes
+from mmpt.training import signals as interruption
 from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
 from mmpt.training.memory import Pieces, advise, explained, is_out_of_memory
@@ -32,7 +34,10 @@ def training_arguments(config: Config, checkpoints: Path) -> TrainingArguments:
         ConfigError: HF refuses a value, or the device can't do what is asked.
     """
     chosen = dict(config.trainer)
-    for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):  # mmpt.models.checkpointing does it
+    for name in (
+        "gradient_checkpointing",
+        "gradient_checkpointing_kwargs",
+    ):  # ours does it
         chosen.pop(name, None)
     strategy = chosen.setdefault("eval_strategy", "epoch")
     selects = strategy != "no"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from mmpt.bundled import course, lessons, lexicon, pretrain, vocabulary
 from mmpt.errors import ModelError, TrainingError
+from tools.toy import course, lessons, lexicon, pretrain, vocabulary
 
 PLAN = course.Plan(steps=6, batch=8)
 

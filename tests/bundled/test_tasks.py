@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from mmpt.bundled import tasks
 from mmpt.errors import DataError
+from tools.toy import tasks
 
 FIELDS = {
     "boolq": ({"passage", "question"}, {False, True}),

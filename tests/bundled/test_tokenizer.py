@@ -7,7 +7,8 @@ import string
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mmpt.bundled import MODEL_DIR, lexicon, tasks
+from mmpt.bundled import MODEL_DIR
+from tools.toy import lexicon, tasks
 
 
 @pytest.fixture(scope="module")

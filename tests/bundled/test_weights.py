@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from mmpt.bundled import MODEL_DIR, course
+from mmpt.bundled import MODEL_DIR
+from tools.toy import course
 
 
 @pytest.fixture(scope="module")

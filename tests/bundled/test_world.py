@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from mmpt.bundled import lessons, lexicon, world
-from mmpt.bundled.lexicon import SLOTS
-from mmpt.bundled.world import Fact
+from tools.toy import lessons, lexicon, world
+from tools.toy.lexicon import SLOTS
+from tools.toy.world import Fact
 
 
 def test_every_word_has_one_meaning() -> None:

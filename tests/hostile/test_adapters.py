@@ -16,7 +16,7 @@ from safetensors.torch import save
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.errors import AdapterError, MmptError
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import DESCRIPTION, WEIGHTS, load_state, read_adapter, save_adapter
+from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, load_state, read_adapter, save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.predictor import load
 from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values

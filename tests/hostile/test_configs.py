@@ -14,7 +14,7 @@ from mmpt.config.check import find_problems
 from mmpt.config.compose import compose, describe, group_options, read_command_line
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 from tests.hostile.cases import JSON, ODD_TEXTS, TEXTS, both, check, spoilt_values
 
 GROUPS = group_options([CONF])

@@ -17,7 +17,7 @@ from mmpt.data.files import read_rows
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from mmpt.errors import DataError
-from mmpt.untrusted import one_line
+from mmpt.utils.untrusted import one_line
 from tests.hostile.cases import JSON, TEXTS, as_json, both, check, spoilt_bytes, spoilt_values
 
 ROW: dict[str, Any] = {"text": "a b", "kind": "no", "idx": 3, "outer": {"inner": "x", "list": [1, "b"]}}

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from mmpt.cache.__main__ import main as cache_main
 from mmpt.cache.directory import Damaged
 from mmpt.cache.store import Store
+from mmpt.cli.cache import main as cache_main
+from mmpt.cli.report import main as report_main
 from mmpt.errors import AdapterError, ConfigError
-from mmpt.models.adapter import DESCRIPTION, WEIGHTS, read_adapter
+from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
-from mmpt.report.__main__ import main as report_main
 from mmpt.report.load import load
 from mmpt.report.run import number
+from mmpt.runs.loggers.base import kept_id
+from mmpt.runs.record import read_status
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
-from mmpt.training.loggers.base import kept_id
-from mmpt.training.record import read_status
 from mmpt.training.resumable import last_checkpoint
 from tests.adapters import save
 from tests.hostile.test_stored import KEY, TENSORS, fill

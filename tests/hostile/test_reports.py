@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from mmpt.report.__main__ import main
+from mmpt.cli.report import main
 from mmpt.report.load import load
 from mmpt.report.records import as_csv
 from mmpt.report.tables import latex

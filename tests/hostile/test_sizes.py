@@ -13,18 +13,18 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from mmpt.attention.inject import SiteShape
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import AdapterError, ConfigError, MmptError, ModelError, RunError
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape
 from mmpt.methods.options import OPTIONS
-from mmpt.models.adapter import DESCRIPTION, WEIGHTS, read_adapter, read_state
+from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter, read_state
 from mmpt.models.backbone import load_backbone
-from mmpt.models.inject import SiteShape
 from mmpt.models.size import memory_bytes
 from mmpt.report.load import load as load_runs
-from mmpt.training.files import read_json, read_jsonl
-from mmpt.training.record import RunRecord
+from mmpt.runs.record import RunRecord
+from mmpt.utils.files import read_json, read_jsonl
 from tests.hostile.cases import NUMBERS, VALUES, both, check
 
 SHAPE = BackboneShape(16, {site: SiteShape(2, 2, 8) for site in ("encoder", "decoder", "cross")})
@@ -168,7 +168,7 @@ def test_a_report_of_a_run_with_a_huge_file(name: str, tmp_path: Path) -> None:
 
 
 def test_lines_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmpt.untrusted.LARGEST", 2**20)
+    monkeypatch.setattr("mmpt.utils.untrusted.LARGEST", 2**20)
     lines = sparse(tmp_path / "metrics.jsonl", 2**30)
     with pytest.raises(RunError, match=r"metrics.jsonl:1 .*a line has more than 1 MiB"):
         list(read_jsonl(lines))

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from mmpt.cache.__main__ import main
 from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
 from mmpt.cache.store import Store
+from mmpt.cli.cache import main
+from mmpt.runs.record import RunRecord, read_status
 from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.progress import Watcher
 from mmpt.sweep.table import ranked, score
-from mmpt.sweep.watch import Watcher
-from mmpt.training.files import read_json, read_jsonl
-from mmpt.training.record import RunRecord, read_status
+from mmpt.utils.files import read_json, read_jsonl
 from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
 from tests.report.builder import result
 

@@ -12,7 +12,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import CLASSES
 from mmpt.methods.options import OPTIONS, SITES
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import load_state
+from mmpt.models.adapter_files import load_state
 from mmpt.models.backbone import word_embeddings
 from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import adapted, batch

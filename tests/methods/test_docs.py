@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.methods.__main__ import main
+from mmpt.cli.methods_page import main
 from mmpt.methods.options import OPTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.models import paper
+from mmpt.attention import paper
 from tests.tiny import adapted, backbone, batch
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt.attention.absorb import pays
 from mmpt.errors import ModelError
-from mmpt.models.absorb import pays
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch

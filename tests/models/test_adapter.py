@@ -12,7 +12,7 @@ import torch
 
 from mmpt.errors import AdapterError, RunError
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import load_state, read_adapter, read_state, save_adapter, save_state
+from mmpt.models.adapter_files import load_state, read_adapter, read_state, save_adapter, save_state
 from tests.methods.test_all import CASES, case
 from tests.tiny import backbone, batch
 

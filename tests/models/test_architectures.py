@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmpt.attention.architectures import ARCHITECTURES, REFUSED, architecture_of
 from mmpt.errors import ConfigError, ModelError
+from mmpt.models.activation_probe import VocabularyRecorder
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.architectures import ARCHITECTURES, REFUSED, architecture_of
-from mmpt.models.checkpointing import checkpoint_layers
-from mmpt.models.recorder import VocabularyRecorder
+from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.methods.test_all import opened
 from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import SHAPES, Vocabulary, adapted, backbone, batch

@@ -15,9 +15,9 @@ from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.options import OPTIONS
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import load_state, read_adapter, save_adapter
+from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import head_parameters, load_backbone
-from mmpt.models.checkpointing import checkpoint_layers
+from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.tiny_encoders import ENCODERS, adapted, backbone, batch, checkpoint, choices, network
 
 SMALL: dict[str, dict[str, Any]] = {  # what a method needs here

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+from mmpt.attention.inject import Injection, KeyValue
 from mmpt.errors import ModelError
 from mmpt.methods.options import SITES
-from mmpt.models.inject import Injection, KeyValue
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
 

@@ -10,7 +10,7 @@ import torch
 from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
 from mmpt.config.schema import ModelConfig
-from mmpt.models import kept
+from mmpt.models import backbone_cache as kept
 from mmpt.models.backbone import weights_fingerprint
 from tests.training.test_run import SMALL, figures, metrics, run
 

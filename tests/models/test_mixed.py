@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmpt.methods import lives_inside
-from mmpt.models import mixed
+from mmpt.models import multi_adapter as mixed
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch

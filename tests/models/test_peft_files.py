@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter import read_adapter, save_adapter
+from mmpt.models.adapter_files import read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
 from tests import tiny_encoders as encoders
 from tests.tiny import backbone, batch

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from mmpt.attention.inject import Injection
 from mmpt.methods import build
 from mmpt.methods.base import BackboneShape
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.inject import Injection
 from mmpt.models.kinds.seq2seq import EncoderDecoder
 
 

@@ -62,8 +62,8 @@ def kind_of(path: str) -> str:
 def watch(bomb: Bomb, root: Path) -> None:
     """Tell a bomb of every step, batch of an evaluation or of the encoder pass, and change of a file below a folder."""
     from mmpt.cache.entry import Draft
+    from mmpt.runs.loggers.wandb import WandbLogger
     from mmpt.training.evaluate import Evaluator
-    from mmpt.training.loggers.wandb import WandbLogger
     from mmpt.training.trainer import PrefixTrainer
 
     if bomb.file_size:

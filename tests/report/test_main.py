@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.report.__main__ import main
+from mmpt.cli.report import main
 from tests.report.builder import HOSTILE, write
 
 Capture = pytest.CaptureFixture[str]

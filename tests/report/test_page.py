@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.models.adapter import save_adapter
-from mmpt.report.__main__ import main
+from mmpt.cli.report import main
+from mmpt.models.adapter_files import save_adapter
 from mmpt.report.details import masks
 from mmpt.report.load import load
 from mmpt.report.page import embed

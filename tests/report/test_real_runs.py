@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.report.__main__ import main
+from mmpt.cli.report import main
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_each_form_gives_the_same_row(form: Any, tmp_path: Path) -> None:
 
 
 def test_an_export_holds_what_loggers_write(tmp_path: Path) -> None:
-    from mmpt.training.names import summary
+    from mmpt.runs.names import summary
 
     found = dict(summary(result(score=0.8)))
     (row,) = group(load([as_json(tmp_path, [{**records()[0], "summary": found}])]).runs)

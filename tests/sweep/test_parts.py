@@ -17,10 +17,10 @@ import torch
 from mmpt.errors import TrainingError
 from mmpt.sweep.isolation import isolated, keep_imported
 from mmpt.sweep.ledger import Ledger, Outcome, ledger_of
+from mmpt.sweep.progress import Watcher
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import describe_failure, task_words
-from mmpt.sweep.watch import Watcher
-from mmpt.text import duration
+from mmpt.utils.text import duration
 
 
 def done(number: int, words: str, score: float, **more: object) -> Outcome:
@@ -141,7 +141,7 @@ def test_a_wandb_run_that_was_left_open_is_closed(tmp_path: Path, monkeypatch: p
 def test_attention_functions_do_not_grow_in_number() -> None:
     from transformers import AttentionInterface
 
-    import mmpt.models.inject  # noqa: F401
+    import mmpt.attention.inject  # noqa: F401
 
     names = set(AttentionInterface().valid_keys())
     assert {"mmpt_sdpa", "mmpt_eager"} <= names

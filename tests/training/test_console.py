@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rich.console
 
-from mmpt.training.console import Console, final_rows
+from mmpt.runs.console import Console, final_rows
 
 RESULT: dict[str, Any] = {
     "task": "rte",
@@ -86,7 +86,7 @@ def test_slow_steps_are_shown_and_a_resumed_run_predicts_from_its_own_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 5.0, 11.0])
-    monkeypatch.setattr("mmpt.training.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mmpt.runs.console.time.monotonic", lambda: next(clock))
     out = io.StringIO()
     with Console(tmp_path, out).progress(total=100, done=50) as progress:
         progress.update(51)

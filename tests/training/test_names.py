@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmpt.training import names
+from mmpt.runs import names
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from mmpt.errors import RunError
-from mmpt.training.environment import environment
-from mmpt.training.files import read_jsonl, write_text
-from mmpt.training.record import RunRecord
+from mmpt.runs.environment import environment
+from mmpt.runs.record import RunRecord
+from mmpt.utils.files import read_jsonl, write_text
 
 RESOLVED = {"task": {"name": "rte", "template": "hypothèse {h}"}, "seed": 0}
 
@@ -164,7 +164,7 @@ def test_lock_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
 
 def test_racing_processes_have_one_winner(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom mmpt.training.record import RunRecord\nfrom mmpt.errors import RunError\n"
+        "import sys, pathlib\nfrom mmpt.runs.record import RunRecord\nfrom mmpt.errors import RunError\n"
         "try:\n    record = RunRecord.open(pathlib.Path(sys.argv[1]), resolved={}, fingerprint='f')\n"
         "    print('won', flush=True)\n    sys.stdin.read()\nexcept RunError as error:\n    print(error, flush=True)\n"
     )
@@ -277,7 +277,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = open_record(tmp_path)
-    monkeypatch.setattr("mmpt.training.record.write_json", lambda *_: (_ for _ in ()).throw(RunError("full")))
+    monkeypatch.setattr("mmpt.runs.record.write_json", lambda *_: (_ for _ in ()).throw(RunError("full")))
     record.fail(ValueError("the real one"))
     monkeypatch.undo()
     assert open_record(tmp_path).state == "resume"  # and the lock was given back
@@ -291,6 +291,6 @@ def test_environment() -> None:
 
 
 def test_record_needs_no_torch() -> None:
-    modules = "mmpt.training.record, mmpt.training.console, mmpt.training.loggers"
+    modules = "mmpt.runs.record, mmpt.runs.console, mmpt.runs.loggers"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

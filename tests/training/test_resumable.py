@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import main
-from mmpt.training.record import RunRecord
+from mmpt.runs.record import RunRecord
 from mmpt.training.resumable import last_checkpoint
 from tests.training.test_run import SMALL, figures, metrics
 

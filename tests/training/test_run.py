@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from mmpt.cli import main
-from mmpt.training.record import RunRecord, schema_problems
+from mmpt.runs.record import RunRecord, schema_problems
 from mmpt.training.resumable import last_checkpoint
 from mmpt.training.trainer import PrefixTrainer
 from tests.training.wandb_offline import history, records

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
+from mmpt.attention.architectures import ARCHITECTURES, Site, refuse_sites
 from mmpt.errors import ConfigError
-from mmpt.models.architectures import ARCHITECTURES, Site, refuse_sites
 
 Init = Literal["random", "zero", "vocab", "text", "adapter"]
 SITES: tuple[str, ...] = ("encoder", "decoder", "cross")  # of encoder-decoder models; one stack has the site self
@@ -41,7 +41,7 @@ class MethodOptions:
         """These options on a backbone: what they leave to the architecture is filled in.
 
         Args:
-            model_type: A key of ``mmpt.models.architectures.ARCHITECTURES``.
+            model_type: A key of ``mmpt.attention.architectures.ARCHITECTURES``.
 
         Raises:
             ConfigError: The architecture can't have what they ask for.

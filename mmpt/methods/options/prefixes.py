@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
+from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.errors import ConfigError
 from mmpt.methods.options.common import DeepPrefix, MaskOptions, PrefixShape, RouterOptions, at_least
-from mmpt.models.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)

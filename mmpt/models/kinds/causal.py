@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmpt.attention.inject import shift_of
 from mmpt.data.collate import IGNORED, Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed, refuse_positions, word_embeddings
-from mmpt.models.continued import Continued
-from mmpt.models.encoder import below, handed
-from mmpt.models.inject import shift_of
 from mmpt.models.kinds.text import TextModel
+from mmpt.models.label_states import Continued
+from mmpt.models.partial_forward import below, handed
 
 
 class DecoderOnly(TextModel):

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmpt.attention.inject import Injection
 from mmpt.data.classes import Classes
 from mmpt.data.collate import SOURCES
 from mmpt.errors import ConfigError
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, embed, head_parameters, refuse_positions, word_embeddings
-from mmpt.models.encoder import below, only
-from mmpt.models.inject import Injection
+from mmpt.models.partial_forward import below, only
 
 
 class EncoderClassifier(AdaptedModel):

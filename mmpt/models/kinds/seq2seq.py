@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from mmpt.attention import absorb
+from mmpt.attention.inject import CACHE, Injection
 from mmpt.data.collate import TextToText
 from mmpt.methods.base import Contribution, mean_embedding
-from mmpt.models import absorb
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions
-from mmpt.models.encoder import lower, prompted, upper
-from mmpt.models.inject import CACHE, Injection
 from mmpt.models.kinds.text import TextModel
+from mmpt.models.partial_forward import lower, prompted, upper
 
 
 class EncoderDecoder(TextModel):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.training.loggers import Loggers, RunInfo, make_logger
+from mmpt.runs.loggers import Loggers, RunInfo, make_logger
 
 RESOLVED = {"task": {"name": "rte"}, "seed": 0}
 

@@ -13,9 +13,9 @@ import pytest
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.training.loggers import Loggers, RunInfo, make_logger
-from mmpt.training.loggers.csv import CsvLogger
-from mmpt.training.loggers.draw import draw_masks
+from mmpt.runs.loggers import Loggers, RunInfo, make_logger
+from mmpt.runs.loggers.csv import CsvLogger
+from mmpt.runs.loggers.draw import draw_masks
 from tests.training.loggers.example import end, start, steps
 
 ROOT = Path(__file__).parents[3]
@@ -66,7 +66,7 @@ def test_none_writes_nothing(tmp_path: Path) -> None:
 
 def test_making_loggers_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom mmpt.config.schema import LoggerConfig\nfrom mmpt.training.loggers import make_logger\n"
+        "import sys\nfrom mmpt.config.schema import LoggerConfig\nfrom mmpt.runs.loggers import make_logger\n"
         "make_logger(LoggerConfig(wandb=True, csv=True, tensorboard=True, trackio=True))\n"
         "assert not {'wandb', 'torch', 'trackio', 'tensorboard', 'matplotlib'} & set(sys.modules)"
     )

@@ -15,8 +15,8 @@ import pytest
 from mmpt.cli import main
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.training.loggers import RunInfo, make_logger
-from mmpt.training.loggers import wandb as wandb_logger
+from mmpt.runs.loggers import RunInfo, make_logger
+from mmpt.runs.loggers import wandb as wandb_logger
 from tests.training.loggers.example import end, start, steps
 from tests.training.wandb_offline import history, records, summary
 

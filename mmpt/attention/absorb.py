@@ -1,0 +1,229 @@
+"""Absorbed cross attention: the encoder's output is never projected to keys and values.
+
+A decoder of a classification task has few queries (U about 4) and many source tokens (T about 100). Projecting the
+source costs 4·T·d·H·k operations in every layer. Folding the projections into the query side instead,
+
+    scores_h = (q_h·W_K,h)·Xᵀ,    context_h = (softmax(scores_h)·X)·W_V,hᵀ,
+
+is the same function with 4·U·d·H·k + 4·U·H·T·d operations. Exact up to rounding; gradients flow as before.
+
+Letters: B batch, U queries, T source tokens, d model width, H heads, k head width, P prefix tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmpt.attention.architectures import Architecture
+from mmpt.attention.inject import CACHE, LayerPrefix, carried, for_batch, query_gates
+from mmpt.errors import ModelError
+
+ROWS = 8  # of a slice of the batch with a length of its own
+WORTH = 0.1  # share of the tokens that cutting the batch must spare
+
+
+def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bool:
+    """Whether absorbing takes fewer operations than projecting, from the shapes U, T, d, H, k."""
+    inner = heads * head_dim
+    projected = tokens * width * inner + queries * tokens * inner
+    absorbed = queries * width * inner + queries * heads * tokens * width
+    return absorbed < projected
+
+
+@dataclass(frozen=True)
+class Names:
+    """How an architecture calls the parts of its cross attention, and their heads H and head width k."""
+
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    head_dim: int
+
+    def plain(self, module: nn.Module) -> bool:
+        """Whether keys and values come from plain layers; an adapter may have wrapped them."""
+        return all(type(getattr(module, name)) is nn.Linear for name in (self.key, self.value))
+
+
+def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture) -> None:
+    """Let cross-attention modules absorb.
+
+    Args:
+        modules: An encoder-decoder's cross attention.
+        wish: ``auto`` (where it pays), ``absorbed`` (but for generation with a key cache), ``projected``.
+        architecture: The model's.
+
+    Raises:
+        ModelError: ``absorbed`` is asked of attention that doesn't say what it reads.
+    """
+    if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
+        if wish == "absorbed":
+            raise ModelError(
+                f"model.cross_attention=absorbed: {type(modules[0]).__name__} isn't known to absorb (t5, mt5, bart and "
+                "pegasus are); set model.cross_attention=auto"
+            )
+        return
+    parts = architecture.query, architecture.key, architecture.value, architecture.output
+    names = Names(*parts, *architecture.width_of_heads(modules[0]))
+    for module in modules:
+        module.__dict__.pop("forward", None)  # what an earlier call put there
+        if wish != "projected":
+            # on the instance: the class, and every other model of it, stays as it is
+            object.__setattr__(module, "forward", partial(_forward, module, module.forward, names, wish == "absorbed"))
+
+
+def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
+    """Cross attention: absorbed where that is right and pays, else the model's own."""
+    states, caches = kwargs.get("key_value_states"), kwargs.get(CACHE) is not None
+    if states is not None and not caches and not kwargs.get("output_attentions") and names.plain(module):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        queries, (tokens, width) = hidden.shape[1], states.shape[1:]
+        if always or pays(queries, tokens, width, names.heads, names.head_dim):
+            if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
+                return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
+            return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
+    return original(*args, **kwargs)
+
+
+def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """Cross attention with the module's weights and prefix.
+
+    Biases: that of keys adds q·b_K to every token of the source, and none to the prefix, whose keys are as they are;
+    that of values adds b_V, times the share of attention that the source gets.
+
+    Args:
+        module: Has the four projections, ``dropout``, and ``scaling`` where scores are scaled.
+        names: Of its projections.
+        hidden: Decoder states (B, U, d).
+        states: Encoder output X (B, T, d).
+        mask: (B, 1, U or 1, T), True where a token may be attended, or a float to be added; None: all.
+
+    Returns:
+        (B, U, d).
+    """
+    heads = names.heads
+    key, value = getattr(module, names.key), getattr(module, names.value)
+    query = _scaled(module, getattr(module, names.query)(hidden)).unflatten(-1, (heads, -1)).transpose(1, 2)
+    prefix = carried(module)
+    apart = prefix is not None and prefix.output_gate is not None
+    before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
+    gates = None if prefix is None else query_gates(module, prefix)  # (B, 1, U, P)
+    before = before if before is None or gates is None else before * gates
+    seen, shares, weights = _look(module, query, key, before, states, mask)
+    fold_value = value.weight.unflatten(0, (heads, -1))  # (H, k, d)
+    context = _per_head(seen, fold_value.transpose(1, 2))  # (B, H, U, k)
+    if value.bias is not None:
+        context = context + shares * value.bias.view(heads, 1, -1)
+    if prefix is not None:
+        taken = weights if gates is None else weights * gates
+        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
+    output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
+    return output
+
+
+def _scaled(module: Any, query: Tensor) -> Tensor:
+    """Queries times the module's scale, so that scores need none."""
+    scaling = getattr(module, "scaling", 1.0)
+    return query if scaling == 1.0 else query * scaling
+
+
+def _look(
+    module: Any, query: Tensor, key: nn.Linear, before: Tensor | None, states: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of queries (B, H, U, k) to prefix and source.
+
+    Args:
+        module: For its dropout.
+        query: Scaled.
+        key: The projection to keys.
+        before: Scores of the prefix (B, H, U, P), or None.
+        states: See :func:`attend`.
+        mask: See :func:`attend`.
+
+    Returns:
+        What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1), weights of the prefix.
+    """
+    heads, queries = query.shape[1:3]
+    folded = _per_head(query, key.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, H·U, d)
+    shift = None if key.bias is None else _per_head(query, key.bias.view(heads, -1, 1))  # (B, H, U, 1)
+    cut = _chunks(mask, *states.shape[:2])
+    sizes = [rows.stop - rows.start for rows, _ in cut]
+    nothing: list[Tensor | None] = [None] * len(cut)
+    fronts, shifts = (nothing if part is None else part.split(sizes) for part in (before, shift))
+    seen, shares, weights = [], [], []
+    parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
+    for (rows, tokens), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
+        source = states[rows, :tokens]
+        scores = (part @ source.transpose(1, 2)).unflatten(1, (heads, queries))  # (B', H, U, T')
+        scores = scores if bias is None else scores + bias
+        if mask is not None:
+            allowed = mask[rows, ..., :tokens]
+            scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
+        if front is not None:
+            scores = torch.cat([front, scores], dim=-1)
+        probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
+        before_part, seen_part = probs.split([scores.shape[-1] - tokens, tokens], dim=-1)
+        weights.append(before_part)
+        shares.append(seen_part.sum(dim=-1, keepdim=True))
+        seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
+    return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares), torch.cat(weights)
+
+
+def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
+    """Scores (B, H, U, P) of queries (B, H, U, k) for a prefix."""
+    scores = _times(query, prefix.key.transpose(2, 3))
+    if prefix.key_gate is not None:
+        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, :, None].to(scores.dtype)
+    if prefix.real is not None:
+        scores = scores.masked_fill(~for_batch(prefix.real, query.shape[0])[:, None, None], float("-inf"))
+    return scores
+
+
+def _prefix_context(weights: Tensor, prefix: LayerPrefix) -> Tensor:
+    """What attention weights (B, H, U, P) take from a prefix, (B, H, U, k)."""
+    if prefix.value_gate is not None:
+        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, :, None].to(weights.dtype)
+    return _times(weights, prefix.value)
+
+
+def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, int]]:
+    """Cut a batch so that few padded tokens are multiplied: slices of rows, and the tokens that any of them may see.
+
+    Batches come sorted by length, so a few slices leave little padding. On a GPU the batch stays whole: to read the
+    lengths would wait for the device.
+    """
+    whole = [(slice(0, batch), longest)]
+    if mask is None or mask.shape[0] != batch or batch < 2 * ROWS or mask.device.type != "cpu":
+        return whole
+    allowed = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).flatten(1, -2).any(dim=1)
+    lengths = longest - allowed.flip(-1).int().argmax(dim=-1)  # rows without any token count as whole
+    firsts = range(0, batch, ROWS)
+    cut = [(slice(at, min(at + ROWS, batch)), int(lengths[at : at + ROWS].max())) for at in firsts]
+    spared = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
+    return cut if spared > WORTH else whole
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """Rows (B, H, U, n) times (G, H, n, m), as (B, H, U, m); G divides B. Broadcasting would copy ``right`` B times."""
+    batch, heads, queries, width = left.shape
+    right = right.to(left.dtype)
+    groups = right.shape[0]
+    if groups == batch:
+        return left @ right
+    rows = left.view(groups, -1, heads, queries, width).transpose(1, 2)  # (G, H, B/G, U, n)
+    product = rows.reshape(groups, heads, -1, width) @ right  # (G, H, B/G·U, m)
+    return product.view(groups, heads, batch // groups, queries, -1).transpose(1, 2).reshape(batch, heads, queries, -1)
+
+
+def _per_head(rows: Tensor, weights: Tensor) -> Tensor:
+    """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m)."""
+    return _times(rows, weights.unsqueeze(0))

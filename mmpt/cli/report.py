@@ -1,0 +1,201 @@
+"""``python -m mmpt.report RUNS... [--out DIR or FILE.jsonl] [--baseline METHOD] [--published] [--formats ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.cli.program import exit_code
+from mmpt.errors import RunError, nearest
+from mmpt.report.groups import Row, group, problems
+from mmpt.report.load import load
+from mmpt.report.published import Figure, figures
+from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
+from mmpt.report.run import Run
+from mmpt.report.tables import published, short
+from mmpt.utils.files import write_bytes
+
+FORMATS = ("md", "tex", "csv", "parquet", "json", "html", "jsonl", "peft")
+DEFAULT = "md,tex,csv,parquet,json,html"
+TOLD = 20  # problems on the console; the files have all of them
+
+
+@dataclass
+class Report:
+    """All that is written."""
+
+    runs: Sequence[Run]
+    rows: Sequence[Row]
+    figures: Sequence[Figure]
+    problems: Sequence[str]
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One a row, all columns."""
+        return [record(row) for row in self.rows]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the short table, and write what ``--out`` asks for.
+
+    Returns:
+        0: all runs count; 1: something is missing, failed or damaged; 2: there is nothing to report, or a wrong call.
+    """
+    arguments = _parser().parse_args(argv)
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    formats = _formats(arguments)
+    report = _report(arguments)
+    if report.rows:
+        sys.stdout.write(short(report.rows))
+    if report.figures and arguments.out is None:
+        sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
+    if arguments.out is not None and report.rows:
+        _write(report, arguments.out, formats)
+    for line in report.problems[:TOLD]:
+        print(f"not done: {line}", file=sys.stderr)
+    if len(report.problems) > TOLD:
+        print(f"not done: and {len(report.problems) - TOLD} more", file=sys.stderr)
+    if not any(row.summary for row in report.rows):
+        print("error: no finished run to report", file=sys.stderr)
+        return 2
+    return 1 if report.problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mmpt.report",
+        description="Tables and a page of runs, grouped by everything but the seed.",
+        epilog="exit code: 0 all runs count, 1 something is missing or failed, 2 nothing to report. docs/report.md has "
+        "every statistic and format.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUNS",
+        help="run directories, their root, jsonl files, or a W&B export (.json, .csv)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write a report there; FILE.jsonl: all results, one JSON object a line"
+    )
+    parser.add_argument("--baseline", metavar="METHOD", help="compare every other method with this one, paired")
+    parser.add_argument("--published", action="store_true", help="lay published figures beside, marked as such")
+    parser.add_argument("--formats", metavar="LIST", help=f"of {', '.join(FORMATS)}; default: {DEFAULT}")
+    return parser
+
+
+def _formats(arguments: argparse.Namespace) -> list[str]:
+    """Check ``--formats`` before anything is read."""
+    text = arguments.formats if arguments.formats is not None else DEFAULT
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise RunError(f"--formats {name}: allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}")
+    if not names:
+        raise RunError(f"--formats is empty; allowed are {', '.join(FORMATS)}")
+    if arguments.formats is not None and (arguments.out is None or arguments.out.suffix == ".jsonl"):
+        raise RunError("--formats needs a folder to write to; give --out DIR")
+    return names
+
+
+def _report(arguments: argparse.Namespace) -> Report:
+    loaded = load(arguments.runs)
+    rows = group(loaded.runs)
+    if arguments.baseline is not None and rows:
+        from mmpt.report.compare import compare
+
+        compare(rows, arguments.baseline)
+    tasks = {row.task for row in rows}
+    beside = [figure for figure in figures() if figure.task in tasks] if arguments.published else []
+    return Report(loaded.runs, rows, beside, [*loaded.problems, *problems(rows)])
+
+
+def _write(report: Report, out: Path, formats: Iterable[str]) -> None:
+    if out.suffix == ".jsonl":
+        _save(out, as_jsonl(report.runs))
+        return
+    if out.is_file():
+        raise RunError(f"--out {out} is a file; name a folder, or a file that ends in .jsonl")
+    for name in formats:
+        _WRITERS[name](report, out)
+
+
+def _save(path: Path, text: str) -> None:
+    """Write a text; half of a surrogate pair, which JSON can hold and UTF-8 can't, becomes a question mark."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def _markdown(report: Report, out: Path) -> None:
+    from mmpt.report.tables import full, markdown
+
+    text = f"# Report\n\n{full(report.rows, report.figures)}"
+    if report.problems:
+        text += "\n## Not counted\n\n" + "".join(f"- {markdown(line)}\n" for line in report.problems)
+    _save(out / "report.md", text)
+
+
+def _latex(report: Report, out: Path) -> None:
+    from mmpt.report.latex import document
+
+    _save(out / "report.tex", document(report.rows, report.figures))
+
+
+def _csv(report: Report, out: Path) -> None:
+    _save(out / "report.csv", as_csv([*report.records, *map(published_record, report.figures)]))
+
+
+def _parquet(report: Report, out: Path) -> None:
+    records = [*report.records, *map(published_record, report.figures)]
+    write_bytes(out / "report.parquet", as_parquet(records))
+
+
+def _json(report: Report, out: Path) -> None:
+    from mmpt.report.peft_format import experiment
+
+    runs = map(experiment, report.runs)
+    scores = [{str(run.seed): run.score() for run in row.runs} for row in report.rows]
+    records = [{**values, "scores": one} for values, one in zip(report.records, scores, strict=True)]
+    _save(out / "report.json", as_json(records, report.figures, report.problems, runs))
+
+
+def _html(report: Report, out: Path) -> None:
+    from mmpt.report.page import page
+
+    _save(out / "report.html", page(report.rows, report.records, report.figures, report.problems))
+
+
+def _jsonl(report: Report, out: Path) -> None:
+    _save(out / "results.jsonl", as_jsonl(report.runs))
+
+
+def _peft(report: Report, out: Path) -> None:
+    """One file a run, as the results folder of peft's method_comparison has them."""
+    from mmpt.report.peft_format import experiment
+
+    for count, run in enumerate(report.runs, start=1):
+        name = re.sub(r"[^\w.-]+", "_", run.name)[:100].lstrip(".")
+        _save(out / "method_comparison" / f"{count:05d}-{name}.json", json_text(experiment(run), indent=2) + "\n")
+
+
+_WRITERS: dict[str, Callable[[Report, Path], None]] = {
+    "md": _markdown,
+    "tex": _latex,
+    "csv": _csv,
+    "parquet": _parquet,
+    "json": _json,
+    "html": _html,
+    "jsonl": _jsonl,
+    "peft": _peft,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

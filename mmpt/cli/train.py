@@ -1,0 +1,148 @@
+"""The command line: compose with Hydra, check, then run. Nothing heavy is imported before the check has passed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt.config.check import check, find_problems, plain
+from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.errors import ConfigError, MmptError
+from mmpt.methods.options.own import add_folder
+from mmpt.sweep.definitions import register_sweeps
+from mmpt.sweep.run import run_sweep
+from mmpt.training.signals import Stopped, heeding
+from mmpt.utils.secrets import error_line
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+RANK_SECONDS = 10.0
+SWEEPS = CONF.parent / "sweeps"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments after the program's name; those of this process where None.
+
+    Returns:
+        The exit code: 0 done, 1 at least one trial of a multirun failed, 2 an error the user can act on,
+        130 interrupted by Ctrl-C, 143 by SIGTERM.
+    """
+    try:
+        with heeding():
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as stop:
+        print("interrupted", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
+    except MmptError as error:
+        _report(error)
+        return error.exit_code
+
+
+def _dispatch(argv: list[str]) -> int:
+    register_sweeps(SWEEPS, CONF)
+    line = read_command_line(argv, CONF)
+    if line.config_dir is not None:
+        add_folder(line.config_dir / "method")
+    if line.problems:
+        raise ConfigError([*line.problems, *_other_problems(line)])
+    try:
+        if line.multirun and not line.shows_only:
+            return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
+        failures: list[MmptError] = []
+        _hydra_main(line, lambda composed: _run(composed, failures))
+        if failures:
+            raise failures[0]
+        if line.shows_config:  # a dry run: what is shown is also checked
+            check(_compose(line))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(describe(error)) from error
+    return 0
+
+
+def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
+    entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    with _arguments([*line.flags, *line.overrides]), _folded() if line.shows_help else nullcontext():
+        try:
+            entry()
+        except SystemExit as stop:  # after --help and its kin
+            if stop.code not in (None, 0):
+                raise ConfigError(f"Hydra stopped with exit code {stop.code}") from stop
+
+
+@contextmanager
+def _folded() -> Iterator[None]:
+    """Break what is printed within the block into lines that a terminal shows whole; Hydra's list of a group is one."""
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    for text in printed.getvalue().splitlines():
+        print(textwrap.fill(text, 120, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False))
+
+
+def _run(composed: DictConfig, failures: list[MmptError]) -> None:
+    """One run; Hydra would print lines of its own about an error."""
+    try:
+        config = check(composed)
+        from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
+
+        run_experiment(config, plain(config))
+    except MmptError as error:
+        failures.append(error)
+
+
+def _other_problems(line: CommandLine) -> list[str]:
+    """What else is wrong besides the command line's own problems, so that all are reported together."""
+    if line.multirun:
+        return []
+    try:
+        found = find_problems(_compose(line))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError):
+        return []  # the problems already known keep it from composing
+    return [problem for key, problem in found if key.split(".")[0] not in line.bad_groups]
+
+
+def _compose(line: CommandLine) -> DictConfig:
+    return compose(line.overrides, CONF, line.config_dir)
+
+
+@contextmanager
+def _arguments(argv: list[str]) -> Iterator[None]:
+    """Give Hydra its arguments, and let it raise its errors instead of printing them and exiting."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _report(error: MmptError) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(RANK_SECONDS)  # rank 0 tells it; torchrun ends all processes with the first that ends
+        return
+    if os.environ.get("MMPT_TRACEBACK") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for text in lines:
+        print(f"error: {error_line(text)}", file=sys.stderr, flush=True)

@@ -1,1 +1,0 @@
-"""The Hugging Face hub: fetch files at a pinned revision, push and load adapters (``python -m mmpt.hub``)."""

@@ -1,0 +1,1 @@
+"""Exchange with others: the hub, converted files, several adapters in one batch."""

@@ -1,0 +1,171 @@
+"""Adapters on the hub: push one with its card, or fetch one. Nothing but an adapter's own two files is ever read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import AdapterError, HubError, RunError
+from mmpt.interop.card import card
+from mmpt.models.adapter_files import (
+    DESCRIPTION,
+    PEFT_CONFIG,
+    PEFT_WEIGHTS,
+    WEIGHTS,
+    Adapter,
+    adapter_place,
+    read_adapter,
+    read_state,
+)
+from mmpt.models.size import memory_bytes
+from mmpt.report.groups import Row, group
+from mmpt.report.load import load
+from mmpt.report.run import Run
+from mmpt.utils.files import dumps, link_outside, read_json
+from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, told
+from mmpt.utils.untrusted import LARGEST
+
+MARK = "hub:"
+
+
+def located(place: str | Path, revision: str | None = None) -> Path:
+    """The directory of an adapter: on disk, or fetched from the hub.
+
+    Args:
+        place: A directory; ``hub:owner/name`` (``hub:owner/name@REVISION``); or ``owner/name``, where no such
+            directory exists. A Path is always a directory.
+        revision: A commit, branch or tag of the hub's repository.
+
+    Raises:
+        AdapterError: The name or revision can't be, or the hub doesn't have it.
+    """
+    if isinstance(place, Path) or not (place.startswith(MARK) or _absent(place)):
+        if revision is not None:
+            raise AdapterError(f"{place} is a directory, which has no revision; leave revision out, or write {MARK}...")
+        return Path(place).expanduser()
+    repo, _, stated = place.removeprefix(MARK).partition("@")
+    if REPOSITORY.fullmatch(repo) is None:
+        raise AdapterError(f"{place} names no repository of the hub; write {MARK}owner/name")
+    if stated and revision is not None and stated != revision:
+        raise AdapterError(f"{place}: revision={revision} says otherwise; give one of them")
+    return _fetched(repo, stated or revision or "main", "" if place.startswith(MARK) else f"no directory {place}, and ")
+
+
+def _absent(place: str) -> bool:
+    """Whether a name could be a repository's, and is no path on this disk."""
+    return REPOSITORY.fullmatch(place.partition("@")[0]) is not None and not Path(place).exists()
+
+
+def _fetched(repo: str, revision: str, before: str) -> Path:
+    instead = "a directory works offline, and so does an adapter fetched before with revision=COMMIT"
+    with told(f"{before}{repo}@{revision}", AdapterError, check="the name and the revision", instead=instead):
+        if COMMIT.fullmatch(revision) is None:  # both files of one commit, whatever is pushed meanwhile
+            revision = commit_of(repo, DESCRIPTION, repo_type="model", revision=revision)
+        sizes = {DESCRIPTION: LARGEST, WEIGHTS: memory_bytes() // 2}
+        paths = [fetch(repo, file, repo_type="model", revision=revision, most=most) for file, most in sizes.items()]
+    return paths[0].parent
+
+
+def push(
+    directory: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+    backbone: str | None = None,
+    runs: Sequence[Path] = (),
+    keep_card: bool = False,
+) -> str:
+    """Push an adapter in one commit; the repository is created where it is missing.
+
+    Args:
+        directory: A finished run, or its adapter folder.
+        repo: ``owner/name``.
+        private: Create the repository as a private one.
+        revision: A branch that exists; None: the main one.
+        license: The card's license field.
+        backbone: The hub id of the backbone (``owner/name`` or ``owner/name@COMMIT``), where the run had a directory.
+        runs: Where to look for runs that differ in the seed alone, for the card's mean and deviation.
+        keep_card: Leave the README.md of the repository as it is.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        AdapterError: There is no intact adapter.
+        HubError: The name can't be, or the hub refuses or isn't reached.
+        RunError: A place of ``runs`` holds no run.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    if REPOSITORY.fullmatch(repo) is None:
+        raise HubError(f"{repo!r} is no name of a repository; write owner/name")
+    files = contents(directory, repo, license=license, backbone=backbone, runs=runs)
+    if keep_card:
+        del files["README.md"]
+    with told(repo, HubError, check="the name, and that HF_TOKEN may write there", verb="pushed to"):
+        api = HfApi()
+        api.create_repo(repo, private=True if private else None, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        message = f"Adapter of {json.loads(files[DESCRIPTION])['method']['name']}"
+        info = api.create_commit(repo, operations, commit_message=message, revision=revision)
+    return str(info.commit_url)
+
+
+def contents(
+    directory: Path, repo: str, *, license: str | None = None, backbone: str | None = None, runs: Sequence[Path] = ()
+) -> dict[str, bytes]:
+    """The files of the repository, by name; arguments and errors as of :func:`push`."""
+    if (link := link_outside(directory)) is not None:
+        raise HubError(f"{link} is a symbolic link out of {directory}, whose files alone are pushed; make it a copy")
+    adapter, place = read_adapter(directory), adapter_place(directory)
+    description = _public(adapter, backbone)
+    run, row = _results(place, runs)
+    files = {
+        DESCRIPTION: (dumps(description, indent=2) + "\n").encode(),
+        WEIGHTS: (place / WEIGHTS).read_bytes(),
+        "README.md": card(repo, description, run=run, row=row, license=license).encode(),
+    }
+    if (place / PEFT_CONFIG).is_file() and (place / PEFT_WEIGHTS).is_file():
+        read_state(place / PEFT_WEIGHTS)  # tensors, and nothing else
+        stated = description["backbone"]
+        base = {"base_model_name_or_path": stated.get("path"), "revision": stated.get("revision")}
+        files[PEFT_CONFIG] = (dumps({**read_json(place / PEFT_CONFIG), **base}, indent=2) + "\n").encode()
+        files[PEFT_WEIGHTS] = (place / PEFT_WEIGHTS).read_bytes()
+    return files
+
+
+def _public(adapter: Adapter, backbone: str | None) -> dict[str, Any]:
+    """The content of adapter.json without directories of this machine."""
+    description = dict(adapter.description)
+    if not all(isinstance(description.get(key), Mapping) for key in ("backbone", "task")):
+        raise AdapterError("adapter.json names no backbone or no task; it isn't one of a run")
+    stated = dict(description["backbone"])
+    if backbone is not None:
+        name, _, revision = backbone.partition("@")
+        if REPOSITORY.fullmatch(name) is None:
+            raise HubError(f"{backbone!r} is no hub id of a backbone; write owner/name or owner/name@COMMIT")
+        stated |= {"source": "hub", "path": name, "revision": revision or None}
+    elif stated.get("source") == "path" and stated.get("path"):
+        stated["path"] = Path(str(stated["path"])).name
+    return {**description, "backbone": stated}
+
+
+def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]:
+    """The run whose adapter this is, and its row."""
+    own = place.parent if (place.parent / "status.json").is_file() else None
+    run = None
+    if own is not None:
+        run = next((found for found in load([own]).runs if found.status == "done"), None)
+    if run is None or not runs:
+        return run, None
+    loaded = load(runs)
+    if loaded.problems:
+        raise RunError("; ".join(loaded.problems))
+    for row in group(loaded.runs):
+        if any(other.fingerprint == run.fingerprint for other in row.runs):
+            return run, row
+    raise RunError(f"{', '.join(map(str, runs))}: the run {own} isn't there, so its seeds can't be told")

@@ -1,0 +1,197 @@
+"""Several adapters of one backbone at once: ``mmpt.load_all({"a": DIR, "b": DIR}).predict(rows, adapters=["a", "b"])``.
+
+Letters: B rows of a batch, C label words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmpt.errors import AdapterError, nearest
+from mmpt.interop.hub import located
+from mmpt.methods import lives_inside
+from mmpt.models import multi_adapter as mixed
+from mmpt.models.adapted import Encoded
+from mmpt.models.adapter_files import read_adapter
+from mmpt.predictor import Predictor, load
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+
+Row = tuple[str, int]  # an adapter's name, and the number of one of its examples
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What is found of one adapter's examples; ``probabilities`` (N, C) for ranking."""
+
+    split: Prepared
+    texts: list[str]
+    probabilities: torch.Tensor | None
+
+
+class MixedPredictor:
+    """One backbone with several adapters; each row is predicted by the adapter that it names.
+
+    Attributes:
+        predictors: By name; each can also be used by itself.
+        passes: Names of the adapters that share a pass through the network. Apart go adapters whose prefixes can't be
+            stacked (a gate of the output, other layers, layout ``paper``), or that decode in another way.
+    """
+
+    def __init__(self, predictors: Mapping[str, Predictor]) -> None:
+        """Join predictors that share a backbone; :func:`load_all` is the usual way."""
+        self.predictors = dict(predictors)
+        self.backbone = next(iter(self.predictors.values())).backbone
+        self.passes: list[list[str]] = []
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for name, predictor in self.predictors.items():
+            alike.setdefault(_decoding(predictor.evaluator), []).append(name)
+        for names in alike.values():
+            found = mixed.passes([self.predictors[name].model for name in names])
+            self.passes += [[names[index] for index in members] for members in found]
+
+    def predict(self, rows: Iterable[Mapping[str, Any]], adapters: Iterable[str]) -> list[dict[str, Any]]:
+        """Predict rows, each with an adapter of its own.
+
+        Args:
+            rows: Mappings with the fields that the template of the row's own adapter names; a label isn't needed.
+            adapters: A name for each row.
+
+        Returns:
+            What :meth:`mmpt.predictor.Predictor.predict` gives for each row, and ``adapter``, in the order of the rows.
+            It equals running the adapters apart, up to rounding.
+
+        Raises:
+            AdapterError: A name is that of no adapter, or there are more or fewer names than rows.
+            DataError: A row lacks a field.
+        """
+        located = ((f"row {number}", dict(row)) for number, row in enumerate(rows, start=1))
+        return self.predict_located(located, adapters)
+
+    def predict_located(
+        self, rows: Iterable[tuple[str, dict[str, Any]]], adapters: Iterable[str]
+    ) -> list[dict[str, Any]]:
+        """Predict pairs of where a row was read and the row, as ``mmpt.data.files.read_rows`` gives them."""
+        given, names = list(rows), list(adapters)
+        if len(given) != len(names):
+            raise AdapterError(f"{len(given)} rows, but {len(names)} names of adapters; give one a row")
+        examples: dict[str, list[Any]] = {name: [] for name in self.predictors}
+        order: list[Row] = []
+        for (where, row), name in zip(given, names, strict=True):
+            if name not in self.predictors:
+                known = ", ".join(self.predictors)
+                raise AdapterError(f"{where}: no adapter {name!r}{nearest(name, self.predictors)}; loaded are {known}")
+            for example in self.predictors[name].evaluator.task.examples([(where, row)], require_label=False):
+                order.append((name, len(examples[name])))
+                examples[name].append(example)
+        results = {name: self._results(name, part) for name, part in examples.items() if part}
+        with self.backbone.lock:
+            for members in self.passes:
+                self._run([name for name in members if name in results], results)
+        return _rows({name: self.predictors[name].evaluator for name in results}, results, order)
+
+    def _results(self, name: str, examples: Sequence[Any]) -> _Results:
+        evaluator = self.predictors[name].evaluator
+        split = evaluator.prepare(examples)
+        ranked = evaluator.config.decoding[0] == "ranking"
+        probabilities = torch.zeros(len(examples), len(evaluator.candidates)) if ranked else None
+        return _Results(split, [""] * len(examples), probabilities)
+
+    @torch.no_grad()
+    def _run(self, names: Sequence[str], results: Mapping[str, _Results]) -> None:
+        """Predict all examples of adapters that share a pass, in batches of similar length."""
+        size = min((self.predictors[name].evaluator.config.batch_size for name in names), default=1)
+        for rows in _batches({name: results[name].split.longest for name in names}, size):
+            present = [name for name in names if any(row[0] == name for row in rows)]
+            counts = [sum(row[0] == name for row in rows) for name in present]
+            models = [self.predictors[name].model for name in present]
+            features = [{"input_ids": results[name].split.features[row]["input_ids"]} for name, row in rows]
+            batch = self.predictors[present[0]].evaluator.collate(features)
+            device = next(models[0].parameters()).device
+            encoded = mixed.encode(models, counts, batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            self._keep(rows, encoded, results)
+        self.predictors[self.passes[0][0]].model.injection.set({})
+
+    def _keep(self, rows: Sequence[Row], encoded: Encoded, results: Mapping[str, _Results]) -> None:
+        """Rank or generate a batch, and keep what comes out."""
+        first = self.predictors[rows[0][0]]
+        if results[rows[0][0]].probabilities is None:
+            texts = first.evaluator.generate(first.model, encoded)
+            for (name, row), text in zip(rows, texts, strict=True):
+                results[name].texts[row] = text
+            return
+        candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
+        likelihoods = mixed.rank(first.model, encoded, candidates).cpu()
+        for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
+            kept, probabilities = values[: len(own)], results[name].probabilities
+            assert probabilities is not None
+            probabilities[row] = torch.softmax(kept, dim=-1)
+            results[name].texts[row] = self.predictors[name].evaluator.task.words[int(kept.argmax())]
+
+
+def load_all(directories: Mapping[str, str | Path], *, model: str | None = None) -> MixedPredictor:
+    """Load several adapters of one backbone, which is loaded once.
+
+    Args:
+        directories: Names, and what :func:`mmpt.load` takes.
+        model: Another place of the backbone (a directory), where it has moved.
+
+    Raises:
+        AdapterError: As of :func:`mmpt.load`; or an adapter's method changes the backbone itself (lora, ia3, full), or
+            its backbone is another one. Both are to be used by themselves, with :func:`mmpt.load`.
+    """
+    if not directories:
+        raise AdapterError("no adapter to load; give names and run directories")
+    places = {name: located(directory) for name, directory in directories.items()}
+    for name, place in places.items():
+        method = read_adapter(place).method
+        if lives_inside(method):
+            raise AdapterError(
+                f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows can't "
+                "share a batch with those of others; load it by itself with mmpt.load"
+            )
+    predictors = {name: load(place, model=model) for name, place in places.items()}
+    first = next(iter(predictors))
+    if predictors[first].backbone.kind == "encoder" and len(predictors) > 1:
+        raise AdapterError(
+            f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
+            "model, so their rows can't share a batch; load each by itself with mmpt.load"
+        )
+    for name, predictor in predictors.items():
+        if predictor.backbone is not predictors[first].backbone:
+            raise AdapterError(
+                f"adapters {first!r} and {name!r} don't share a backbone ({predictors[first].backbone.origin}, "
+                f"{predictor.backbone.origin}, or another dtype or attention); load each by itself with mmpt.load"
+            )
+    return MixedPredictor(predictors)
+
+
+def _decoding(evaluator: Evaluator) -> tuple[Any, ...]:
+    """How an adapter's task is decoded: what rows of one batch must have in common."""
+    config = evaluator.config
+    if config.decoding[0] == "ranking":
+        return ("ranking",)
+    return (config.decoding[0], config.max_new_tokens, config.key_cache)
+
+
+def _batches(lengths: Mapping[str, Sequence[int]], size: int) -> Iterator[list[Row]]:
+    """Rows of each batch, of similar length; an adapter's rows lie together."""
+    places = {name: place for place, name in enumerate(lengths)}
+    rows = [(length, name, row) for name, found in lengths.items() for row, length in enumerate(found)]
+    rows.sort(key=lambda item: item[0])
+    for start in range(0, len(rows), size):
+        yield [(name, row) for _, name, row in sorted(rows[start : start + size], key=lambda item: places[item[1]])]
+
+
+def _rows(
+    evaluators: Mapping[str, Evaluator], results: Mapping[str, _Results], order: Sequence[Row]
+) -> list[dict[str, Any]]:
+    found = {
+        name: evaluators[name].rows(result.split, Predictions(result.texts, result.probabilities, None, None))
+        for name, result in results.items()
+    }
+    return [{**found[name][row], "adapter": name} for name, row in order]

@@ -1,0 +1,51 @@
+"""Gradient checkpointing of a frozen backbone: a layer's inside is computed again in the backward pass.
+
+transformers' own is for networks in training mode, in which a frozen network would drop out; and when a layer runs
+again, its attention must carry the prefix of that pass, not of a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmpt.attention.inject import CACHE, Injection, carried, carry
+
+
+def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
+    """Keep only what enters each layer, of all stacks of a backbone with injected attention.
+
+    Args:
+        injection: The backbone's.
+        wish: False: keep everything again.
+    """
+    held: dict[nn.Module, list[nn.Module]] = {}  # the attention modules of each layer
+    for site, modules in injection.modules.items():
+        for layer, module in zip(injection.layers[site], modules, strict=True):
+            held.setdefault(layer, []).append(module)
+    for layer, modules in held.items():
+        layer.__dict__.pop("forward", None)  # what an earlier call put there
+        if wish:
+            # on the instance: the class, and every other model of it, stays as it is
+            object.__setattr__(layer, "forward", partial(_forward, layer.forward, modules))
+
+
+def _forward(original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled() or kwargs.get(CACHE) is not None:
+        return original(*args, **kwargs)
+    prefixes = [carried(module) for module in modules]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        now = [carried(module) for module in modules]
+        carry(modules, prefixes)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            carry(modules, now)
+
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)

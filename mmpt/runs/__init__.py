@@ -1,0 +1,1 @@
+"""A run's directory, its records, and what it shows on the screen and in loggers."""

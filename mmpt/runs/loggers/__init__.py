@@ -1,0 +1,44 @@
+"""Where metrics go besides the run directory: W&B, TensorBoard, trackio, CSV files; several, or none.
+
+One file a logger. The trainer knows only :class:`Loggers`; docs/logging.md says what each one shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+from mmpt.config.schema import LoggerConfig
+from mmpt.runs.loggers.base import Logger, Loggers, RunInfo, Say
+from mmpt.runs.loggers.csv import CsvLogger
+from mmpt.runs.loggers.tensorboard import TensorboardLogger
+from mmpt.runs.loggers.trackio import TrackioLogger
+from mmpt.runs.loggers.wandb import WandbLogger
+
+__all__ = ["Logger", "Loggers", "RunInfo", "Say", "make_logger"]
+
+
+def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:
+    """Make the loggers a configuration names; nothing is imported or contacted before they start.
+
+    Args:
+        config: The logger group. ``WANDB_MODE=disabled`` in the environment switches W&B off.
+        say: Shows one line to the user; standard error where None.
+
+    Returns:
+        Loggers that have not started, behind one interface.
+    """
+    show = say if say is not None else functools.partial(print, file=sys.stderr)
+    made: list[Logger] = []
+    if config.wandb and os.environ.get("WANDB_MODE") == "disabled":
+        show("W&B: switched off by WANDB_MODE=disabled")
+    elif config.wandb:
+        made.append(WandbLogger(config, show))
+    if config.tensorboard:
+        made.append(TensorboardLogger())
+    if config.trackio:
+        made.append(TrackioLogger(config))
+    if config.csv:
+        made.append(CsvLogger())
+    return Loggers(made, show)

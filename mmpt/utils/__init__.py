@@ -1,0 +1,1 @@
+"""Small helpers without a domain: files, locks, processes, secrets, untrusted input."""

@@ -1,0 +1,175 @@
+"""Files of a run directory: written wholly or not at all, and errors in one line. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import RunError
+from mmpt.utils.untrusted import parse_json, read_lines, read_text
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a system error into one line that names the path.
+
+    Args:
+        path: What is being written.
+
+    Raises:
+        RunError: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"can't write {path}: {error.strerror or error}; free space or permissions there, or name another place "
+            "with run.dir=DIR or run.root=DIR"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there wholly or not at all.
+
+    Args:
+        path: The file; an older one is replaced.
+        text: Its content, written as UTF-8.
+
+    Raises:
+        RunError: The file can't be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there wholly or not at all, with its directory where that is missing.
+
+    Args:
+        path: The file; an older one is replaced.
+        content: Its content.
+
+    Raises:
+        RunError: The file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)  # whatever lies there: a link would be followed
+            with temporary.open("xb") as file:
+                file.write(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def link_outside(directory: Path) -> Path | None:
+    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere.
+
+    Args:
+        directory: It may itself be reached by a link.
+    """
+    root = os.path.realpath(directory)
+    for folder, names, files in os.walk(directory):
+        for name in (*names, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                return path
+    return None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON; see :func:`write_text`."""
+    write_text(path, dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object of a run directory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        RunError: The file is missing, unreadable, or no JSON object.
+    """
+    fix = "the run is damaged; name another run.dir, or run.overwrite=true to repeat it"
+    try:
+        content = parse_json(read_text(path))
+    except OSError as error:
+        raise RunError(f"can't read {path}: {error.strerror}; {fix}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is no valid JSON ({error}); {fix}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds a {type(content).__name__}, not an object; {fix}")
+    return content
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a metrics or predictions file, without the line that a crash may have cut short.
+
+    Args:
+        path: The file.
+
+    Yields:
+        One object a line.
+
+    Raises:
+        RunError: A line other than the last one is no JSON object, or the file can't be read.
+    """
+    number = 1
+    try:
+        for line in read_lines(path):
+            try:
+                content = parse_json(line)
+                if not isinstance(content, dict):
+                    raise ValueError(f"a {type(content).__name__}, not an object")
+            except ValueError:
+                if line.endswith("\n"):
+                    raise
+                return
+            yield content
+            number += 1
+    except ValueError as error:
+        raise RunError(f"{path}:{number} is no valid JSON ({error}); run.overwrite=true repeats it") from error
+
+
+def newer_format(content: Mapping[str, Any], known: int) -> str:
+    """Say so where something was written in a format that this mmpt doesn't know; without ``format`` it is the first.
+
+    Args:
+        content: A JSON object of unknown origin.
+        known: The newest format that its reader knows.
+
+    Returns:
+        ``has format 2, ...``, or nothing where it can be read.
+    """
+    found = content.get("format", 1)
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= known:
+        return ""
+    return f"has format {str(found)[:40]}, this mmpt reads up to {known}; update mmpt"
+
+
+def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """Format plain values, numpy and torch scalars, and paths as JSON; NaN and infinity become null."""
+    return json.dumps(_plain(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Make a value JSON: numpy and torch scalars become numbers, numbers that JSON lacks become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

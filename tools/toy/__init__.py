@@ -1,0 +1,1 @@
+"""How the bundled toy backbone and its miniature tasks were made."""
