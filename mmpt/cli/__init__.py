@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mmpt.cli.train import main
+from mmpt.cli.train import CONF, SWEEPS, main
 
-__all__ = ["main"]
+__all__ = ["CONF", "SWEEPS", "main"]
