@@ -31,6 +31,7 @@ from benchmarks.setting import (
     write,
 )
 from mmpt.cache.activations import compute
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
 from mmpt.models.stack import stack
@@ -75,7 +76,7 @@ def of_trials(shape: str, rounds: int, number: int) -> dict[str, Any]:
     batch = draw("rte")
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", "auto")  # type: ignore[arg-type]
     options = {"num_virtual_tokens": PREFIX}
-    models = [AdaptedModel.build(backbone, "multimask", options).train() for _ in range(number)]
+    models = [AdaptedModel.build(backbone, parse("multimask", options)).train() for _ in range(number)]
     activations = compute(models[0], batch["attention_mask"].sum(dim=1).tolist(), [(range(BATCH), batch)])
     given = batch | activations.batch(list(range(BATCH)))
     optimizers = [torch.optim.AdamW(model.method.parameters(), lr=1e-3) for model in models]
@@ -111,7 +112,7 @@ def of_examples(shape: str, number: int) -> dict[str, Any]:
     """Seconds and bytes to cache N examples of RTE's lengths, in batches of 64 of similar length."""
     batch = draw("rte", rows=number)
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", "auto")  # type: ignore[arg-type]
-    model = AdaptedModel.build(backbone, "multimask", {"num_virtual_tokens": PREFIX}).eval()
+    model = AdaptedModel.build(backbone, parse("multimask", {"num_virtual_tokens": PREFIX})).eval()
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     parts = []
     for first in range(0, number, 64):

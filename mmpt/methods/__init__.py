@@ -14,7 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from mmpt.config.typed_build import fields_of, unknown
+from mmpt.config.typed_build import fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import MethodOptions
 from mmpt.utils import extensions
@@ -39,7 +39,7 @@ def options_class(name: object) -> type[MethodOptions]:
         found: type[MethodOptions] = import_module(f"mmpt.methods.{name}.options").OPTIONS
         return found
     if (own := _own(name)) is None:
-        text = f"method={name} is unknown; allowed: {', '.join(names())}{extensions.hint('method')}"
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(names())}{extensions.hint('method')}"
         raise ConfigError(text + nearest(name, names()))
     return own[0]
 

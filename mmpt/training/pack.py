@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from torch.nn import functional as F
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config, ModelConfig
 from mmpt.data.collate import IGNORED
-from mmpt.methods.options import options_of
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.stack import stack
@@ -213,11 +213,11 @@ def table(config: Config) -> str | None:
     checkpoints gradients, or has ``method.gate`` or other gates that can't be stacked; and models with a classification
     head, or of unknown architecture.
     """
-    options = config.method.options
+    options = dataclasses.asdict(config.method.options)
     sites = options.get("sites")
-    trainer, kind = config.trainer, options_of(config.method.name)
+    trainer = config.trainer
     architecture = ARCHITECTURES.get(config.model.architecture)
-    if architecture is None or architecture.kind == "encoder" or kind is None or not kind.STACKABLE:
+    if architecture is None or architecture.kind == "encoder" or "token_gates" in config.method.options.GROUPS:
         return None
     if not sites or "encoder" in sites or config.model.dropout != "none" or trainer.get("fp16"):
         return None

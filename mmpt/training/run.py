@@ -91,7 +91,7 @@ def _run_experiment(
     shared = stacking_seat(config)
     # before the run directory is touched
     if shared is None:
-        sites = config.method.options.get("sites", "auto")
+        sites = getattr(config.method.options, "sites", "auto")
         backbone = take_backbone(config.model, sites, task.outputs)
     else:
         backbone = shared.pack.backbone(config.model)
@@ -161,7 +161,7 @@ class _Run:
         warnings = self._warnings(train, validation, test)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)

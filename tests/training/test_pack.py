@@ -17,6 +17,7 @@ import torch
 from mmpt.cli import CONF, main
 from mmpt.config.check import check
 from mmpt.config.compose import compose
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.training.pack import Pack, Pass, seat, table
 from tests.tiny import backbone, batch
@@ -150,7 +151,7 @@ def trial(model: AdaptedModel, drawn: list[float], passes: int = 3, fail_at: int
 
 def works(drawn: list[list[float]], **more: Any) -> dict[str, Any]:
     shared = backbone()
-    models = [AdaptedModel.build(shared, "prefix", {"num_virtual_tokens": 2}).eval() for _ in drawn]
+    models = [AdaptedModel.build(shared, parse("prefix", {"num_virtual_tokens": 2})).eval() for _ in drawn]
 
     def work(number: int) -> list[float]:
         torch.manual_seed(number)
@@ -238,7 +239,7 @@ def test_clocks_count_own_turns_and_a_share_of_passes(monkeypatch: pytest.Monkey
             place.training_pass(asked)
 
     ids, mask, labels = batch()
-    model = AdaptedModel.build(backbone(), "prefix", {"num_virtual_tokens": 2})
+    model = AdaptedModel.build(backbone(), parse("prefix", {"num_virtual_tokens": 2}))
     asked = Pass(model, model.encode(ids, mask), labels, 10.0, contextlib.nullcontext)
     monkeypatch.setattr("mmpt.training.pack.time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr("mmpt.training.pack._losses", losses)

@@ -30,7 +30,13 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
-        return self._groups(prefix=self.share_type != "none", prompts=self.share_type != "only", masks=self.mask != "none", router=self.has_router, gates=self.gate)
+        return self._groups(
+            prefix=self.share_type != "none",
+            prompts=self.share_type != "only",
+            masks=self.mask != "none",
+            router=self.has_router,
+            gates=self.gate,
+        )
 
     def transferable_groups(self) -> dict[str, str]:
         """See the base class."""

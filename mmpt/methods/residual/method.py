@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmpt.methods.residual.options import Residual
 from mmpt.methods.reparametrized import ReparametrizedPrompt
+from mmpt.methods.residual.options import Residual
 
 
 class ResidualMLP(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
-from mmpt.methods.smop.options import SMoP
 from mmpt.methods.router import Router, route_gates
+from mmpt.methods.smop.options import SMoP
 
 
 class SparseMixtureOfPrompts(Method):
