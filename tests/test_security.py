@@ -309,7 +309,7 @@ def test_a_checkpoint_from_elsewhere(file: str, tmp_path: Path, canary: Path) ->
     for path in found:
         path.write_bytes(pickle.dumps(Acts(canary)))
     if file == "trainer_state.json":  # no checkpoint is whole then: the run begins again
-        assert run_experiment(config, plain(config))["steps"] == 4
+        assert run_experiment(config, plain(config)).steps == 4
     else:
         with pytest.raises(RunError, match="is damaged or from elsewhere"):
             run_experiment(config, plain(config))

@@ -110,7 +110,7 @@ def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
             earlier=known is not None and not resumed,
             resumed=resumed,
             directory=directory,
-            result=result,
+            result=result.to_dict(),
         )
     except InUseError as error:
         return replace(begun, state="busy", directory=directory, error=str(error))

@@ -24,6 +24,7 @@ from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo, make_logger
 from mmpt.runs.names import PREDICTIONS, summary
 from mmpt.runs.record import RunRecord, read_result, read_status
+from mmpt.runs.result import Result
 from mmpt.training import distributed as processes
 from mmpt.training import signals as interruption
 from mmpt.training.caching import SplitCache
@@ -40,7 +41,7 @@ def run_experiment(
     resolved: dict[str, Any],
     identity: Identity | None = None,
     on_score: Callable[[int, float], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
 
     Args:
@@ -50,7 +51,7 @@ def run_experiment(
         on_score: Gets step and validation score at each evaluation; what it raises ends the run.
 
     Returns:
-        The content of result.json.
+        The result, as result.json holds it.
 
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
@@ -66,7 +67,7 @@ def _run_experiment(
     resolved: dict[str, Any],
     identity: Identity | None,
     on_score: Callable[[int, float], None] | None,
-) -> dict[str, Any]:
+) -> Result:
     began = time.perf_counter()
     transformers_logging.set_verbosity_error()
     processes.join()
@@ -110,7 +111,7 @@ def _run_experiment(
     return result
 
 
-def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
+def _shown_again(directory: Path, console: Console) -> Result:
     """Show what a finished run found; no lock is needed."""
     console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
     result = read_result(directory)
@@ -139,7 +140,7 @@ class _Run:
     began: float
     on_score: Callable[[int, float], None] | None = None
 
-    def carry_out(self) -> dict[str, Any]:
+    def carry_out(self) -> Result:
         """Train and evaluate; returns the result without what the record fills in."""
         config = self.config
         arguments = training_arguments(config, self.record.checkpoints_dir)
@@ -167,7 +168,7 @@ class _Run:
         give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
-        return {
+        content = {
             **self._identity(train, validation, test),
             "scores": scores,
             "parameters": self._parameters(model, size),
@@ -183,15 +184,16 @@ class _Run:
             "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
             "warnings": warnings,
         }
+        return Result.from_dict(content)
 
     def interrupt(self) -> None:
         """Note that a signal ended the run, and say where the same command goes on."""
         with interruption.last_words():
             checkpoint = last_checkpoint(self.record.checkpoints_dir) if processes.rank() == 0 else None
             self.record.interrupt()
-            where = "the beginning" if checkpoint is None else f"step {_step(checkpoint)}"
-            note = f"interrupted; the same command goes on from {where}; run directory: {self.record.directory}"
-            self.console.note(note)
+            where = "before the first checkpoint" if checkpoint is None else f"at step {_step(checkpoint)}"
+            how = f"Run the same command again to resume. Run directory: {self.record.directory}"
+            self.console.note(f"Stopped {where}. {how}")
             self.logger.finish("interrupted")
 
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from mmpt.runs import names
+from mmpt.runs.result import Result
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ def test_summary_leaves_out_what_was_not_measured() -> None:
         "timing": {"step_ms_median": None, "train_s": 2.0},
         "memory": {"peak_bytes": 7},
     }
-    assert names.summary(result) == {
+    assert names.summary(Result.from_dict(result)) == {
         "test/accuracy": 0.5,
         "test/f1": 0.25,
         "test/score": 0.5,

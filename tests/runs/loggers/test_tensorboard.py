@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmpt.config.schema import LoggerConfig
-from tests.training.loggers.example import end, start, steps
+from tests.runs.loggers.example import end, start, steps
 
 pytest.importorskip("tensorboard", reason="the extra 'tensorboard' isn't installed")
 TENSORBOARD = LoggerConfig(tensorboard=True)

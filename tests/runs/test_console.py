@@ -8,8 +8,9 @@ import pytest
 import rich.console
 
 from mmpt.runs.console import Console, final_rows
+from mmpt.runs.result import Result
 
-RESULT: dict[str, Any] = {
+CONTENT: dict[str, Any] = {
     "task": "rte",
     "method": "multimask",
     "model": "bundled",
@@ -29,15 +30,11 @@ RESULT: dict[str, Any] = {
 }
 
 
-def lines_of(directory: Path, result: dict[str, Any]) -> list[str]:
-    out = io.StringIO()
-    Console(directory, out).final_table(result)
-    return out.getvalue().splitlines()
-
-
 def test_final_table_says_it_all_and_ends_with_the_directory(tmp_path: Path) -> None:
     directory = tmp_path / ("a very long name " * 12)
-    lines = lines_of(directory, RESULT)
+    out = io.StringIO()
+    Console(directory, out).final_table(Result.from_dict(CONTENT))
+    lines = out.getvalue().splitlines()
     text = "\n".join(lines)
     assert "12,345 of 1,000,000 parameters (1.23 %), 49.6 kB saved" in text
     assert "validation  accuracy 0.812  [0.700, 0.900]  by ranking" in text
@@ -55,14 +52,15 @@ def test_final_table_says_it_all_and_ends_with_the_directory(tmp_path: Path) -> 
 
 def test_a_score_near_the_majority_is_called_that(tmp_path: Path) -> None:
     test = {"accuracy": 0.6, "interval": [0.54, 0.7], "decoding": "ranking"}
-    scores = {**RESULT["scores"], "test": test, "chance": None}
-    rows = dict(final_rows({**RESULT, "scores": scores}))
+    scores = {**CONTENT["scores"], "test": test, "chance": None}
+    rows = dict(final_rows(Result.from_dict({**CONTENT, "scores": scores})))
     assert rows["baselines"] == "majority 0.550  (the test score is not clearly above)"
 
 
 def test_real_data_bring_no_disclaimer_and_no_steps_no_step_time(tmp_path: Path) -> None:
     data = {"bundled": False, "origin": "local data"}
-    rows = dict(final_rows({**RESULT, "data": data, "timing": {**RESULT["timing"], "step_ms_median": None}}))
+    timing = {**CONTENT["timing"], "step_ms_median": None}
+    rows = dict(final_rows(Result.from_dict({**CONTENT, "data": data, "timing": timing})))
     assert "data" not in rows
     assert rows["time"].startswith("1 min 15 s training")
 
@@ -104,3 +102,8 @@ def test_progress_on_a_terminal_is_a_bar(tmp_path: Path) -> None:
     text = out.getvalue()
     assert "10/10" in text and "loss 0.2500" in text and "validation 0.500" in text
     assert "warning: the loss stands still" in text
+
+
+def test_a_result_of_an_older_format_is_shown_too(tmp_path: Path) -> None:
+    rows = dict(final_rows(Result.from_dict({name: CONTENT[name] for name in ("task", "metric", "scores")})))
+    assert rows["test"].startswith("accuracy 0.5") and rows["baselines"] == "majority 0.550, chance 0.500"

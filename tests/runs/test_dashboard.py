@@ -17,7 +17,7 @@ from mmpt.cli import main as train
 from mmpt.methods.options import OPTIONS
 from mmpt.runs import dashboard, names
 from mmpt.runs.dashboard import main
-from tests.training import wandb_offline
+from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(
     find_spec("wandb_workspaces") is None, reason="the extra 'dashboard' isn't installed"

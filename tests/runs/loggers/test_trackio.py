@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmpt.config.schema import LoggerConfig
-from tests.training.loggers.example import end, start, steps
+from tests.runs.loggers.example import end, start, steps
 
 pytestmark = pytest.mark.skipif(find_spec("trackio") is None, reason="the extra 'trackio' isn't installed")
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from mmpt.config.schema import LoggerConfig
-from tests.training.loggers.example import end, start, steps
+from tests.runs.loggers.example import end, start, steps
 
 CSV = LoggerConfig(csv=True)
 

@@ -17,8 +17,8 @@ from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
 from mmpt.runs.loggers import RunInfo, make_logger
 from mmpt.runs.loggers import wandb as wandb_logger
-from tests.training.loggers.example import end, start, steps
-from tests.training.wandb_offline import history, records, summary
+from tests.runs.loggers.example import end, start, steps
+from tests.runs.wandb_offline import history, records, summary
 
 KEY = "a" * 40
 

@@ -16,7 +16,7 @@ from mmpt.errors import ConfigError
 from mmpt.runs.loggers import Loggers, RunInfo, make_logger
 from mmpt.runs.loggers.csv import CsvLogger
 from mmpt.runs.loggers.draw import draw_masks
-from tests.training.loggers.example import end, start, steps
+from tests.runs.loggers.example import end, start, steps
 
 ROOT = Path(__file__).parents[3]
 

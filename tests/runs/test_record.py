@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import yaml
 
 from mmpt.errors import RunError
 from mmpt.runs.environment import environment
-from mmpt.runs.record import RunRecord
+from mmpt.runs.record import RunRecord, read_result
+from mmpt.runs.result import Result, schema
 from mmpt.utils.files import read_jsonl, write_text
 
 RESOLVED = {"task": {"name": "rte", "template": "hypothèse {h}"}, "seed": 0}
 
 
-def make_result(**changes: Any) -> dict[str, Any]:
+def make_result(**changes: Any) -> Result:
     score = {"accuracy": 0.7, "interval": [0.6, 0.8], "decoding": "ranking"}
     result = {
         "task": "rte",
@@ -50,7 +52,7 @@ def make_result(**changes: Any) -> dict[str, Any]:
         "backbone_fingerprint": "b",
         "warnings": [],
     }
-    return result | changes
+    return Result.from_dict(result | changes)
 
 
 def open_record(directory: Path, fingerprint: str = "f" * 64, **options: Any) -> RunRecord:
@@ -77,8 +79,8 @@ def test_done_run_is_found_and_left_alone(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     again = open_record(tmp_path)
     assert again.state == "done"
-    assert again.result() == written
-    assert written["status"] == "done" and written["config_fingerprint"] == "f" * 64 and written["versions"]
+    assert read_result(again.directory) == written and written.config == RESOLVED
+    assert written.config_fingerprint == "f" * 64 and written.versions and not written.problems()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -108,7 +110,7 @@ def test_other_configuration_needs_overwrite(tmp_path: Path) -> None:
         open_record(tmp_path, "b" * 64)
     record = open_record(tmp_path, "b" * 64, overwrite=True)
     assert record.state == "new"
-    assert not record.result_path.exists() and not record.adapter_dir.exists()
+    assert not (record.directory / "result.json").exists() and not record.adapter_dir.exists()
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
@@ -227,35 +229,57 @@ def test_predictions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "key"),
     [
         ({"steps": -1}, "steps"),
         ({"seed": "1"}, "seed"),
         ({"metric": None}, "metric"),
-        ({"scores": {"validation": {"accuracy": 0.5}}}, "scores"),
-        ({"parameters": {"trainable": 1}}, "parameters"),
+        ({"scores": {"validation": {"accuracy": 0.5}}}, r"scores\.validation\.decoding is missing.*scores\.test"),
+        ({"parameters": {"trainable": 1}}, r"parameters\.total is missing.*parameters\.groups"),
+        ({"data": 3}, r"data\.train"),
+        ({"warnings": None}, "warnings"),
     ],
 )
-def test_result_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], place: str) -> None:
+def test_an_incomplete_result_is_rejected(tmp_path: Path, change: dict[str, Any], key: str) -> None:
     record = open_record(tmp_path)
-    with pytest.raises(RunError, match=rf"result\.schema\.json: .*{place}"):
+    with pytest.raises(RunError, match=rf"result of .* is not complete: .*{key}"):
         record.finish(make_result(**change))
-    assert not record.result_path.exists()
+    assert not (tmp_path / "result.json").exists()
     assert status(tmp_path)["status"] == "running"
 
 
 def test_not_a_number_is_no_score(tmp_path: Path) -> None:
-    bad = make_result()
-    bad["scores"]["majority"] = {"accuracy": float("nan")}
-    with pytest.raises(RunError, match="majority"):
+    good = make_result()
+    bad = replace(good, scores=replace(good.scores, majority={"accuracy": float("nan")}))
+    with pytest.raises(RunError, match=r"scores\.majority"):
         open_record(tmp_path).finish(bad)
+
+
+def test_the_schema_in_the_docs_is_made_from_the_dataclasses(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "docs" / "result.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == schema(), "python -m mmpt.runs.result > docs/result.schema.json"
+    written = open_record(tmp_path).finish(make_result()).to_dict()
+    assert set(written) == set(schema()["properties"]) and set(schema()["required"]) == set(written) - {"format"}
+    assert schema()["properties"]["scores"]["additionalProperties"]["required"] == ["decoding", "interval"]
+
+
+def test_what_does_not_fit_is_none_and_what_is_absent_is_named() -> None:
+    content = make_result().to_dict() | {"seed": True, "memory": [], "steps": 10**400, "more": 1, "data": {"train": -5}}
+    content["scores"] |= {"test": {"accuracy": 0.5, "f1": "high", "interval": [1, None]}}
+    del content["timing"]
+    read = Result.from_dict(content)
+    assert (read.seed, read.steps, read.data.train, read.memory.peak_bytes) == (None, None, None, None)
+    assert read.score() == 0.5 and read.scores.splits["test"].metrics == {"accuracy": 0.5}
+    assert read.scores.splits["test"].interval is None and read.baseline("majority") == 0.5
+    assert "timing" in read.absent and "timing" not in read.to_dict()
+    assert Result.from_dict({}).score() is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_damaged_result_is_told(tmp_path: Path, content: str) -> None:
     record = open_record(tmp_path)
     record.finish(make_result())
-    record.result_path.write_text(content, encoding="utf-8")
+    (record.directory / "result.json").write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match=r"result\.json .*run\.overwrite=true"):
         open_record(tmp_path)
     assert open_record(tmp_path, overwrite=True).state == "new"
@@ -277,7 +301,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_full_disk_does_not_hide_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = open_record(tmp_path)
-    monkeypatch.setattr("mmpt.runs.record.write_json", lambda *_: (_ for _ in ()).throw(RunError("full")))
+    monkeypatch.setattr("mmpt.runs.status.write_json", lambda *_: (_ for _ in ()).throw(RunError("full")))
     record.fail(ValueError("the real one"))
     monkeypatch.undo()
     assert open_record(tmp_path).state == "resume"  # and the lock was given back
