@@ -12,8 +12,8 @@ import pytest
 
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
-from mmpt.config.check import find_problems
 from mmpt.methods import options_class
+from mmpt.training.experiment import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 
 ROOT = Path(__file__).resolve().parents[1]

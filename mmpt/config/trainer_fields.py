@@ -108,7 +108,7 @@ def check_trainer(values: dict[str, Any], problems: Problems) -> None:
     for name, value in values.items():
         key = f"trainer.{name}"
         if name in _ELSEWHERE:
-            problems.add(key, f"{key} can't be set: {_ELSEWHERE[name]}")
+            problems.add(key, f"{key} cannot be set: {_ELSEWHERE[name]}")
         elif name not in known:
             problems.add(
                 key, f"unknown key {key}; allowed: any field of transformers.TrainingArguments{nearest(name, known)}"
@@ -125,7 +125,7 @@ def _right_type(key: str, value: Any, annotation: str, problems: Problems) -> bo
         if value in choices:
             return True
         problems.add(
-            key, f"{key}={shown(value)} isn't allowed; choose from: {', '.join(choices)}{nearest(value, choices)}"
+            key, f"{key}={shown(value)} is not allowed; choose from: {', '.join(choices)}{nearest(value, choices)}"
         )
         return False
     kinds = [_SIMPLE[part.split("[")[0]] for part in parts if part.split("[")[0] in _SIMPLE]

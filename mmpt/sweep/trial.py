@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mmpt.config.check import check, plain
 from mmpt.errors import InUseError, MmptError
 from mmpt.sweep.devices import take_share
 from mmpt.sweep.isolation import isolated, keep_imported, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
 from mmpt.sweep.prune import HopelessError, reporter
 from mmpt.sweep.table import score
+from mmpt.training.experiment import check, plain
 from mmpt.training.memory import is_out_of_memory
 from mmpt.utils.secrets import error_line, redact
 

@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
 from mmpt.methods import source_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.training import distributed as processes
+from mmpt.training.experiment import run_fingerprint
 
 
 @dataclass(frozen=True)

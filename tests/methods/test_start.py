@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter, start_from
 from mmpt.models.backbone import word_embeddings
+from mmpt.training.experiment import check
 from mmpt.training.identity import identify
 from tests.tiny import adapted, batch
 
