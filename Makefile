@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install install-locked demo test test-all test-lowest test-newest lint check docs bench bench-quick lock audit sbom clean
+.PHONY: help install install-all install-locked demo test test-all test-lowest test-newest lint check docs docs-site bench bench-quick lock audit sbom clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --retries 1 --no-deps $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch "$@"
+
+install-all: install  ## the same with every extra: sweeps, loggers, dashboard, text metrics, docs
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[all]'
 
 # The CPU build of PyTorch comes from PyTorch's own index, whose hashes requirements.lock doesn't have: with it, PyTorch alone
 # is installed without one, and what only the CUDA build needs is left out. TORCH=torch==VERSION takes the locked build.
@@ -76,15 +79,19 @@ test-newest:  ## the same tests with the newest releases, also those that pyproj
 	"$(VENV)-newest/bin/pip" install --quiet --no-deps -e .
 	"$(VENV)-newest/bin/python" $(VERSION_TESTS)
 
-lint: install  ## ruff, formatting and types
+lint: install  ## ruff, formatting, types, and who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	"$(VENV)/bin/lint-imports" --no-cache
 
 check: lint test  ## what a change must pass: lint, then the fast tests
 
 docs: install  ## write docs/methods.md from the code
 	$(PY) -m mmpt.methods > docs/methods.md
+
+docs-site: install-all  ## build the documentation's pages into site/
+	$(PY) -m mkdocs build --strict
 
 bench: install  ## every benchmark against peft, about an hour on 2 cores; writes benchmarks/results
 	$(PY) -m benchmarks.step

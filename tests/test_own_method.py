@@ -14,7 +14,7 @@ from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
 from mmpt.config.check import find_problems
 from mmpt.methods.options import options_of
-from mmpt.methods.options.own import FOLDERS, add_folder
+from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ["task=rte", "logger=none", "--cfg", "job"]
@@ -28,7 +28,8 @@ def block(language: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example's folder."""
-    monkeypatch.setenv(FOLDERS, "")
+    for variable in (VARIABLE, METHOD_FOLDERS):
+        monkeypatch.setenv(variable, "")
     place = tmp_path / "mine" / "method"
     place.mkdir(parents=True)
     for language, suffix in (("python", "py"), ("yaml", "yaml")):
@@ -47,7 +48,7 @@ def test_the_example_trains_and_predicts(
     subprocess.run(["bash", "-c", rows], check=True)
     setting, _, _, program, *words = shlex.split(predict)
     monkeypatch.setenv(*setting.split("="))
-    assert setting.startswith(FOLDERS) and program == "mmpt.predict"
+    assert setting.startswith(VARIABLE) and program == "mmpt.predict"
     capsys.readouterr()
     assert predict_main(words) == 0
     result = json.loads((directory / "runs/low_rank/result.json").read_text(encoding="utf-8"))
@@ -76,7 +77,7 @@ def test_a_configuration_alone_executes_nothing(folder: Path, monkeypatch: pytes
             problems = find_problems({"method": {"name": name, **extra}})
             assert any("is unknown" in text for _, text in problems), name
     assert not touched.exists()
-    add_folder(folder)
+    add_folder(folder.parent)
     for name in names[1:]:
         assert any("is unknown" in text for _, text in find_problems({"method": {"name": name}})), name
     assert not touched.exists()
@@ -87,19 +88,19 @@ def test_a_configuration_alone_executes_nothing(folder: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("import nothing_like_this", "can't be imported: ModuleNotFoundError"),
+        ("import nothing_like_this", "cannot be imported: ModuleNotFoundError"),
         ("OPTIONS = int", "must set OPTIONS"),
         ("from mmpt.methods.options import Prompt\nOPTIONS = Prompt", "must set METHOD"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(text: str, word: str, folder: Path) -> None:
-    add_folder(folder)
+    add_folder(folder.parent)
     (folder / "mistaken.py").write_text(text, encoding="utf-8")
     (found,) = [text for key, text in find_problems({"method": {"name": "mistaken"}}) if key == "method.name"]
     assert word in found and str(folder / "mistaken.py") in found
 
 
 def test_names_of_ours_cannot_be_taken(folder: Path) -> None:
-    add_folder(folder)
+    add_folder(folder.parent)
     (folder / "prefix.py").write_text("raise SystemExit", encoding="utf-8")
     assert options_of("prefix") is not None

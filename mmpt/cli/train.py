@@ -21,10 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
 from mmpt.errors import ConfigError, MmptError
-from mmpt.methods.options.own import add_folder
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
 from mmpt.training.signals import Stopped, heeding
+from mmpt.utils.extensions import add_folder
 from mmpt.utils.secrets import error_line
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -57,7 +57,7 @@ def _dispatch(argv: list[str]) -> int:
     register_sweeps(SWEEPS, CONF)
     line = read_command_line(argv, CONF)
     if line.config_dir is not None:
-        add_folder(line.config_dir / "method")
+        add_folder(line.config_dir)
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])
     try:
