@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
+from mmpt.data.metrics import source_file
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
 from mmpt.methods.options import OPTIONS
@@ -40,6 +41,8 @@ def identify(config: Config) -> Identity:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
     if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
         parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
+    if (metric := source_file(config.task.metric)) is not None:
+        parts.append(hashlib.sha256(metric.read_bytes()).hexdigest())  # and so is a changed metric
     parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmpt.data.metrics.answers import Answers, Ints, label_indices
-from mmpt.data.metrics.metric import Metric
 from mmpt.errors import DataError
 
-
-class Scored(Protocol):
-    """A task, as far as scores depend on it."""
-
-    name: str
-    words: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+if TYPE_CHECKING:
+    from mmpt.data.tasks import Example, Task
 
 
-class Labelled(Protocol):
-    """An example, as far as scores depend on it."""
-
-    @property
-    def id(self) -> str:
-        """What messages call it."""
-
-    @property
-    def target(self) -> str | None:
-        """The label word or the free text."""
-
-    @property
-    def label(self) -> int | None:
-        """The index of the label."""
-
-    @property
-    def group(self) -> str | None:
-        """What is scored as one."""
-
-
-def score(task: Scored, examples: Sequence[Labelled], predictions: Sequence[str]) -> dict[str, float]:
+def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
     """Every metric of the task.
 
     Args:
@@ -60,8 +34,8 @@ def score(task: Scored, examples: Sequence[Labelled], predictions: Sequence[str]
 
 
 def interval(
-    task: Scored,
-    examples: Sequence[Labelled],
+    task: Task,
+    examples: Sequence[Example],
     predictions: Sequence[str],
     *,
     resamples: int,
@@ -79,7 +53,7 @@ def interval(
     return task.metrics[0].interval(answers, resamples=resamples, confidence=confidence, seed=seed)
 
 
-def majority(task: Scored, train: Sequence[Labelled], examples: Sequence[Labelled]) -> list[str]:
+def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) -> list[str]:
     """What always answering the most frequent target predicts.
 
     Args:
@@ -98,12 +72,12 @@ def majority(task: Scored, train: Sequence[Labelled], examples: Sequence[Labelle
     return [word] * len(examples)
 
 
-def chance(task: Scored) -> float | None:
+def chance(task: Task) -> float | None:
     """The primary metric of guessing labels evenly; None where it depends on the data."""
     return task.metrics[0].chance(len(task.words))
 
 
-def _answers(task: Scored, examples: Sequence[Labelled], predictions: Sequence[str]) -> Answers:
+def _answers(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
     if len(examples) != len(predictions):
         raise DataError(f'task "{task.name}": {len(predictions)} predictions for {len(examples)} examples')
     if not examples:
@@ -121,7 +95,7 @@ def _answers(task: Scored, examples: Sequence[Labelled], predictions: Sequence[s
     )
 
 
-def _group_numbers(examples: Sequence[Labelled]) -> Ints:
+def _group_numbers(examples: Sequence[Example]) -> Ints:
     """(N,) the number of each example's group; of the example itself without groups."""
     numbers: dict[object, int] = {}
     keys = (number if example.group is None else example.group for number, example in enumerate(examples))
