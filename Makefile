@@ -57,7 +57,7 @@ test-all: install  ## every test
 
 # What depends on versions of other packages: configuration, data, backbones, methods, a whole run, sweeps, files of before.
 VERSION_TESTS := -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/config tests/data tests/models tests/methods \
-  tests/training/test_run.py tests/training/test_record.py tests/sweep/test_parts.py tests/test_compatibility.py
+  tests/training/test_run.py tests/runs/test_record.py tests/sweep/test_parts.py tests/test_compatibility.py
 
 test-lowest: $(VENV)-lowest/.installed  ## the fast tests of the core with the lowest versions that pyproject.toml allows
 	"$(VENV)-lowest/bin/python" $(VERSION_TESTS)

@@ -14,6 +14,7 @@ import pytest
 from mmpt.cli import CONF, main
 from mmpt.config.schema import Config
 from mmpt.errors import DataError
+from mmpt.runs.result import Result
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -35,13 +36,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     def identify(config: Config) -> types.SimpleNamespace:
         return types.SimpleNamespace(directory=Path("nowhere"), fingerprint="")
 
-    def run_experiment(config: Config, resolved: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+    def run_experiment(config: Config, resolved: dict[str, Any], *_: Any, **__: Any) -> Result:
         assert resolved["task"]["name"] == config.task.name
         if config.seed == 13:
             raise DataError("train.jsonl:4 is broken")
         seen.append(config)
         scores = {split: {"accuracy": 0.5} for split in ("validation", "test")}
-        return {"task": config.task.name, "method": config.method.name, "metric": "accuracy", "scores": scores}
+        found = {"task": config.task.name, "method": config.method.name, "metric": "accuracy", "scores": scores}
+        return Result.from_dict(found)
 
     for place, function in (("run", run_experiment), ("identity", identify)):
         module = types.ModuleType(f"mmpt.training.{place}")

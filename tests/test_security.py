@@ -163,7 +163,7 @@ def test_our_own_engines_are_allowed() -> None:
     from mmpt.config.targets import TARGETS, folder_problems
 
     assert not folder_problems(CONF)
-    assert {"hydra_plugins.mmpt_ray.RayLauncher", "hydra_plugins.mmpt_pack.PackLauncher"} <= set(TARGETS)
+    assert "hydra_plugins.mmpt_ray.RayLauncher" in TARGETS
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "adapter", "checkpoints", ".lock", "csv/metrics.csv"])
@@ -309,7 +309,7 @@ def test_a_checkpoint_from_elsewhere(file: str, tmp_path: Path, canary: Path) ->
     for path in found:
         path.write_bytes(pickle.dumps(Acts(canary)))
     if file == "trainer_state.json":  # no checkpoint is whole then: the run begins again
-        assert run_experiment(config, plain(config))["steps"] == 4
+        assert run_experiment(config, plain(config)).steps == 4
     else:
         with pytest.raises(RunError, match="is damaged or from elsewhere"):
             run_experiment(config, plain(config))

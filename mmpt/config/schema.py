@@ -27,7 +27,7 @@ class TaskConfig:
     label_field: str = "label"
     # label word -> the raw values that mean it; empty: free text (the label field holds the target text)
     labels: dict[str, list[Any]] = field(default_factory=dict)
-    metric: str = "accuracy"  # accuracy | accuracy_f1 | f1a_em | matthews | exact_match
+    metric: str = "accuracy"  # a name of mmpt.data.metrics.TABLE, or of DIR/metric/NAME.py
     group_field: str | None = None  # rows with one value are one question (MultiRC)
     unroll: str | None = None  # 'multirc': nested official layout, one row an answer
     pair: list[str] | None = None  # for models with a classification head: a text or two, instead of template
@@ -39,10 +39,10 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """A method by name, its options (checked by the method's own ``Options``), and learning rates by group."""
+    """A method by name, its options (a ``mmpt.methods.options.MethodOptions``), and learning rates by group."""
 
     name: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Any = None
     lr: dict[str, float] = field(default_factory=dict)
 
 

@@ -13,7 +13,8 @@ from mmpt.report.ledger import lost_trials
 from mmpt.report.run import Run, checked, from_result, whole_number
 from mmpt.report.settings import SettingsReader
 from mmpt.report.wandb_export import read_export
-from mmpt.runs.record import FORMAT, lives
+from mmpt.runs.result import FORMAT
+from mmpt.runs.status import process_alive
 from mmpt.sweep.ledger import FOLDER
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
@@ -115,7 +116,7 @@ def read_run(directory: Path, reader: SettingsReader) -> Run:
         return checked(Run(name, "done", result, settings, whole_number(seed), directory, problem))
     told = status.get("error")
     why = one_line(told.get("message", "")) if isinstance(told, Mapping) else ""
-    if state == "running" and not lives(status):
+    if state == "running" and not process_alive(status):
         state, why = "killed", "its status says running, but the process is gone; the same command goes on"
     return Run(name, state, {}, settings, whole_number(seed), directory, why)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.report.settings import Settings
-from mmpt.runs.record import FORMAT
+from mmpt.runs.result import FORMAT
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line
 

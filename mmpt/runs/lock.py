@@ -13,15 +13,15 @@ LOCK = ".lock"
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
-def take_lock(directory: Path) -> int:
-    """Lock a run directory for this process; the system gives the lock back even if the process is killed.
+def acquire_lock(directory: Path) -> int:
+    """Lock a run directory for this process; the system releases the lock even if the process is killed.
 
     Returns:
         The file descriptor that holds the lock.
 
     Raises:
-        InUseError: Another process has it.
-        RunError: The lock's file can't be written.
+        InUseError: Another process holds it.
+        RunError: The lock's file cannot be written.
     """
     path = directory / LOCK
     with writing(path):
@@ -43,17 +43,17 @@ def take_lock(directory: Path) -> int:
     return descriptor
 
 
-def give_lock_back(descriptor: int) -> None:
-    """Unlock the directory of a lock that this process holds."""
+def release_lock(descriptor: int) -> None:
+    """Unlock the directory of a lock that this process holds, by its file descriptor."""
     _held.discard(descriptor)
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it with any copy of the descriptor
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would not unlock while a copy of the descriptor is open
     os.close(descriptor)
 
 
-def _leave_locks_to_parent() -> None:
-    """In a forked process, such as a worker that loads data: it may outlive a killed parent, and no lock should."""
+def _drop_inherited_locks() -> None:
+    """In a forked process, such as a data loader's worker: it may outlive its parent, and no lock should."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_leave_locks_to_parent)
+os.register_at_fork(after_in_child=_drop_inherited_locks)

@@ -1,4 +1,4 @@
-"""The names under which a run records: what the trainer writes, loggers show, and dashboards look for.
+"""The names of what a run records: the trainer writes them, loggers and dashboards show them.
 
 docs/logging.md explains each. A name in braces stands for several, such as one learning rate a parameter group.
 """
@@ -6,8 +6,8 @@ docs/logging.md explains each. A name in braces stands for several, such as one 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+
+from mmpt.runs.result import Result
 
 LOSS = "train/loss"
 EPOCH = "train/epoch"
@@ -57,25 +57,25 @@ SUMMARY = (  # once, of the whole run
 )
 
 
-def summary(result: Mapping[str, Any]) -> dict[str, float]:
+def summary(result: Result) -> dict[str, float]:
     """The numbers of a whole run under their names.
 
     Args:
-        result: What result.json holds.
+        result: Of a finished run.
 
     Returns:
-        Name -> number; what wasn't measured is left out.
+        Name -> number; what was not measured is left out.
     """
-    test, primary = result["scores"]["test"], result["metric"]
-    values = {TEST_METRIC.format(metric=name): value for name, value in test.items() if isinstance(value, float)}
+    test = result.scores.splits["test"].metrics
+    values: dict[str, float | None] = {TEST_METRIC.format(metric=name): float(value) for name, value in test.items()}
     values |= {
-        TEST_SCORE: test[primary],
-        BEST_VALIDATION_SCORE: result["scores"]["validation"][primary],
-        TRAINABLE: result["parameters"]["trainable"],
-        ADAPTER_BYTES: result["parameters"]["bytes"],
-        MEDIAN_STEP_MS: result["timing"]["step_ms_median"],
-        TRAIN_SECONDS: result["timing"]["train_s"],
-        PEAK_BYTES: result["memory"]["peak_bytes"],
+        TEST_SCORE: result.score(),
+        BEST_VALIDATION_SCORE: result.score("validation"),
+        TRAINABLE: result.parameters.trainable,
+        ADAPTER_BYTES: result.parameters.bytes,
+        MEDIAN_STEP_MS: result.timing.step_ms_median,
+        TRAIN_SECONDS: result.timing.train_s,
+        PEAK_BYTES: result.memory.peak_bytes,
     }
     return {name: value for name, value in values.items() if value is not None}
 

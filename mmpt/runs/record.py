@@ -5,29 +5,29 @@ docs/run_directory.md describes every file. Nothing here imports torch.
 
 from __future__ import annotations
 
-import calendar
 import contextlib
-import json
 import os
-import platform
 import re
 import shutil
 import time
 import traceback
 from collections.abc import Iterable, Mapping
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from mmpt.utils.secrets import redact
 from mmpt.errors import RunError
-from mmpt.utils.process import is_alive
 from mmpt.runs.environment import environment
+from mmpt.runs.lock import acquire_lock, release_lock
+from mmpt.runs.result import FORMAT, Result
+from mmpt.runs.status import STATUS, is_busy, process_alive, read_status, write_status
 from mmpt.utils.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
-from mmpt.runs.lock import give_lock_back, take_lock
-from mmpt.utils.untrusted import LARGEST, parse_json, read_text
+from mmpt.utils.secrets import redact
+from mmpt.utils.untrusted import LARGEST, parse_yaml, read_text
+
+__all__ = ["RunRecord", "State", "is_busy", "process_alive", "read_result", "read_status"]
 
 State = Literal["new", "done", "resume"]
 
@@ -39,66 +39,50 @@ FILES = (
     "result.json",
     "predictions.jsonl",
     "predictions_validation.jsonl",
-    "status.json",  # last: until then the directory is still known as a run's
+    STATUS,  # last: until then the directory is still known as a run's
 )
 FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
-FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
-_UTC = "%Y-%m-%dT%H:%M:%SZ"
-LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # what a process killed at its first steps leaves behind
+_LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # of a process that was killed in its first steps
 
 
 class RunRecord:
     """One run directory, locked while this process may write to it.
 
     The directory is a run's from the moment it holds ``status.json``, and a run is done once that file says so.
+
+    Attributes:
+        directory: The run directory, absolute.
+        fingerprint: Hash of what the run's result depends on.
     """
 
     def __init__(self, directory: Path, fingerprint: str, lock: int) -> None:
-        """Hold an already locked directory; use :meth:`open`.
-
-        Args:
-            directory: The run directory, absolute.
-            fingerprint: What the run's result depends on, as a hash of its configuration.
-            lock: File descriptor that holds the lock.
-        """
+        """Hold an already locked directory, by the file descriptor of its lock; use :meth:`open`."""
         self.directory = directory
         self.fingerprint = fingerprint
         self._lock: int | None = lock
         self._state: State = "new"
+        self._config: Mapping[str, Any] | None = None
         self._started = time.time()
 
     @classmethod
     def open(cls, directory: Path, *, resolved: dict[str, Any], fingerprint: str, overwrite: bool = False) -> RunRecord:
-        """Create the run directory, or take up the one that is there.
+        """Create the run directory, or continue with the one that exists.
 
         Args:
-            directory: Where the run lies; created with its parents where missing.
+            directory: The run directory; created with its parents where missing.
             resolved: The whole configuration, plain values only; written to ``config.yaml``.
             fingerprint: ``mmpt.config.fingerprint.run_fingerprint`` of the configuration.
             overwrite: Delete what an earlier run left in the directory, and start anew.
 
         Returns:
-            The record. Its ``state`` says whether there is nothing yet, a finished result, or a run to go on with.
+            The record. Its ``state`` says whether the run is new, done, or to be resumed.
 
         Raises:
-            RunError: The directory is another run's or no run's, is in use, can't be written, or is damaged.
+            RunError: The directory is another run's or no run's, is in use, cannot be written, or is damaged.
         """
         directory = directory.expanduser().absolute()
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            found = {entry.name for entry in directory.iterdir() if not LEFTOVER.fullmatch(entry.name)}
-            is_run = (directory / "status.json").exists()  # now: another process may have begun one meanwhile
-        if found and not is_run:
-            raise RunError(
-                f"run directory {directory} holds files but no run ({', '.join(sorted(found)[:3])}); "
-                "name an empty or new directory with run.dir=DIR"
-            )
-        if (link := link_outside(directory)) is not None:
-            raise RunError(
-                f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
-                "a copy, or name another run.dir"
-            )
-        record = cls(directory, fingerprint, take_lock(directory))
+        _require_run_or_empty(directory)
+        record = cls(directory, fingerprint, acquire_lock(directory))
         try:
             record._begin(resolved, overwrite)
         except BaseException:
@@ -107,10 +91,10 @@ class RunRecord:
         return record
 
     def _begin(self, resolved: dict[str, Any], overwrite: bool) -> None:
-        """Settle the state under the lock, and write what a run writes first."""
+        """Determine the state under the lock, and write what a run writes first."""
         if overwrite:
             self._clear()
-        self._state = self._find_state()
+        self._state, self._config = self._read_state(), resolved
         if self._state == "done":
             self.close()
             return
@@ -118,24 +102,24 @@ class RunRecord:
         write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(self.directory / "environment.json", environment())
         if self._state == "resume":
-            self._drop_half_a_line()
+            self._drop_partial_line()
 
-    def _find_state(self) -> State:
-        if not (self.directory / "status.json").exists():
+    def _read_state(self) -> State:
+        if not (self.directory / STATUS).exists():
             return "new"
-        status = read_json(self.directory / "status.json")
+        status = read_json(self.directory / STATUS)
         if newer := newer_format(status, FORMAT):
             raise RunError(f"run directory {self.directory} {newer}, or name another run.dir")
-        found = status.get("config_fingerprint")
-        if found != self.fingerprint:
+        theirs = status.get("config_fingerprint")
+        if theirs != self.fingerprint:
             raise RunError(
-                f"run directory {self.directory} belongs to another configuration (fingerprint {str(found)[:12]}, "
+                f"run directory {self.directory} belongs to another configuration (fingerprint {str(theirs)[:12]}, "
                 f"this one has {self.fingerprint[:12]}; compare its config.yaml); name another run.dir, or "
                 "run.overwrite=true to delete the old run"
             )
         if status.get("status") != "done":
             return "resume"
-        self.result()
+        read_result(self.directory)
         return "done"
 
     def _clear(self) -> None:
@@ -148,28 +132,23 @@ class RunRecord:
 
     @property
     def state(self) -> State:
-        """What was found on opening: ``new``, ``done`` (nothing to do), or ``resume``."""
+        """What the directory held on opening: ``new``, ``done`` (nothing to do), or ``resume``."""
         return self._state
 
     @property
     def adapter_dir(self) -> Path:
-        """Where the trained adapter goes."""
+        """Folder of the trained adapter."""
         return self.directory / "adapter"
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Where training state goes until the run is done."""
+        """Folder of the training state, until the run is done."""
         return self.directory / "checkpoints"
 
     @property
     def metrics_path(self) -> Path:
         """One JSON object a line, in order of steps."""
         return self.directory / "metrics.jsonl"
-
-    @property
-    def result_path(self) -> Path:
-        """The run's result; there only once the run is done."""
-        return self.directory / "result.json"
 
     def log(self, step: int, values: Mapping[str, float | int | str]) -> None:
         """Append a line to ``metrics.jsonl``.
@@ -179,7 +158,7 @@ class RunRecord:
             values: Any names; a number that is not finite is written as null.
 
         Raises:
-            RunError: The line can't be written.
+            RunError: The line cannot be written.
         """
         line = dumps({"step": step, "time": round(time.time(), 3), **values})
         with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
@@ -190,30 +169,30 @@ class RunRecord:
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def truncate_metrics(self, size: int) -> bool:
-        """Drop the metrics beyond those of a checkpoint, before training goes on from there.
+        """Drop the metrics beyond those of a checkpoint, before training resumes from it.
 
         Args:
             size: What :meth:`metrics_size` was then.
 
         Returns:
-            Whether all of them are there: another system may have lost some.
+            Whether the file is that long: another system may have lost lines.
 
         Raises:
-            RunError: The file can't be written.
+            RunError: The file cannot be written.
         """
-        there = self.metrics_size()
-        if there > size:
+        present = self.metrics_size()
+        if present > size:
             with writing(self.metrics_path):
                 os.truncate(self.metrics_path, size)
-        return there >= size
+        return present >= size
 
-    def _drop_half_a_line(self) -> None:
+    def _drop_partial_line(self) -> None:
         """Cut off a line that a crash cut short."""
         if self.metrics_path.exists():
             with writing(self.metrics_path), self.metrics_path.open("rb") as file:
-                begins = file.seek(max(0, self.metrics_size() - LARGEST))
-                kept = begins + file.read().rfind(b"\n") + 1
-            self.truncate_metrics(kept)
+                start = file.seek(max(0, self.metrics_size() - LARGEST))
+                end = start + file.read().rfind(b"\n") + 1
+            self.truncate_metrics(end)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object an example.
@@ -226,134 +205,90 @@ class RunRecord:
             The file.
 
         Raises:
-            RunError: The file can't be written.
+            RunError: The file cannot be written.
         """
         path = self.directory / ("predictions.jsonl" if split == "test" else f"predictions_{split}.jsonl")
         write_text(path, "".join(dumps(row) + "\n" for row in rows))
         return path
 
-    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the result and mark the run done; the lock is given back.
+    def finish(self, result: Result) -> Result:
+        """Write the result, mark the run done, and release the lock.
 
         Args:
-            result: All that ``result.schema.json`` asks for. ``status``, ``config_fingerprint`` and ``versions`` are
-                filled in.
+            result: Fingerprint, versions and configuration are filled in.
 
         Returns:
             The result as written.
 
         Raises:
-            RunError: The result does not fit the schema (all findings in one line), or can't be written.
+            RunError: The result is not complete (all problems in one line), or cannot be written.
         """
-        complete = {
-            **result,
-            "format": FORMAT,
-            "status": "done",
-            "config_fingerprint": self.fingerprint,
-            "versions": environment()["versions"],
-        }
-        complete = json.loads(dumps(complete))
-        problems = schema_problems(complete)
-        if problems:
-            raise RunError(f"result of {self.directory} does not fit result.schema.json: {'; '.join(problems)}")
-        write_json(self.result_path, complete)
+        complete = replace(
+            result,
+            config_fingerprint=self.fingerprint,
+            versions=environment()["versions"],
+            config=self._config,
+            absent=(),
+        )
+        if problems := complete.problems():
+            raise RunError(f"the result of {self.directory} is not complete: {'; '.join(problems)}")
+        write_json(self.directory / "result.json", complete.to_dict())
         self._write_status("done")
         self.close()
         return complete
 
     def fail(self, error: BaseException) -> None:
-        """Note the error that ended the run; the lock is given back. Never raises: that error is on its way."""
+        """Record the error that ended the run, and release the lock. Never raises, since that error is raised."""
         trace = redact("".join(traceback.format_exception(error)))
-        told = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
+        described = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
         with contextlib.suppress(RunError):
-            self._write_status("failed", error=told)
+            self._write_status("failed", error=described)
         self.close()
 
     def interrupt(self) -> None:
-        """Note that a signal stopped the run; the lock is given back. Never raises."""
+        """Record that a signal stopped the run, and release the lock. Never raises."""
         with contextlib.suppress(RunError):
             self._write_status("interrupted")
         self.close()
 
-    def result(self) -> dict[str, Any]:
-        """Read the result of a run that is done.
-
-        Returns:
-            What ``finish`` wrote.
-
-        Raises:
-            RunError: ``result.json`` is missing or damaged.
-        """
-        return read_result(self.directory)
-
     def close(self) -> None:
-        """Give the lock back; the files stay. Safe to call twice."""
+        """Release the lock; the files stay. Safe to call twice."""
         if self._lock is not None:
-            give_lock_back(self._lock)
+            release_lock(self._lock)
             self._lock = None
 
     def _write_status(self, status: str, **more: Any) -> None:
-        now = time.time()
-        content = {"format": FORMAT, "status": status, "config_fingerprint": self.fingerprint, "pid": os.getpid()}
-        content |= {"host": platform.node(), "started": _utc(self._started), "updated": _utc(now), **more}
-        write_json(self.directory / "status.json", content)
+        write_status(self.directory, status, self.fingerprint, self._started, **more)
 
 
-def read_result(directory: Path) -> dict[str, Any]:
-    """Read the result of a run that is done.
+def read_result(directory: Path) -> Result:
+    """Read the result of a run that is done, with the configuration beside it.
 
     Raises:
         RunError: ``result.json`` is missing, damaged or of a newer format.
     """
-    result = read_json(directory.expanduser() / "result.json")
-    if newer := newer_format(result, FORMAT):
+    directory = directory.expanduser()
+    content = read_json(directory / "result.json")
+    if newer := newer_format(content, FORMAT):
         raise RunError(f"{directory / 'result.json'} {newer}, or name another run.dir")
-    return result
+    with contextlib.suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = {**content, "config": parse_yaml(read_text(directory / "config.yaml"))}
+    return Result.from_dict(content)
 
 
-def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read what a directory says of a run; None where it holds none, or another one."""
-    try:
-        status = parse_json(read_text(directory.expanduser() / "status.json"))
-        told = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
-        return status if status["config_fingerprint"] == fingerprint and told else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def lives(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a ``status.json`` still lives, as far as this machine can tell."""
-    try:
-        since: float | None = calendar.timegm(time.strptime(str(status.get("started")), _UTC))
-    except ValueError:
-        since = None
-    return is_alive(status.get("host"), status.get("pid"), since) is not False
-
-
-def is_busy(directory: Path) -> bool:
-    """Whether a process is at the run in a directory, as its status says; no lock is touched."""
-    try:
-        status = parse_json(read_text(directory / "status.json"))
-        return status["status"] == "running" and lives(status)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def schema_problems(result: Mapping[str, Any]) -> list[str]:
-    """Compare a result with ``result.schema.json``.
-
-    Args:
-        result: Plain JSON values.
-
-    Returns:
-        One line a finding, each with the place; empty where the result is right.
-    """
-    from jsonschema import Draft202012Validator
-
-    text = resources.files("mmpt.runs").joinpath("result.schema.json").read_text(encoding="utf-8")
-    errors = Draft202012Validator(json.loads(text)).iter_errors(result)
-    return [f"{'.'.join(map(str, error.absolute_path)) or 'result'}: {error.message}" for error in errors]
-
-
-def _utc(seconds: float) -> str:
-    return time.strftime(_UTC, time.gmtime(seconds))
+def _require_run_or_empty(directory: Path) -> None:
+    """Create a directory; refuse one with files that are no run's, or with a link that leads out of it."""
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        files = {entry.name for entry in directory.iterdir() if not _LEFTOVER.fullmatch(entry.name)}
+        is_run = (directory / STATUS).exists()  # after listing: another process may have begun one meanwhile
+    if files and not is_run:
+        raise RunError(
+            f"run directory {directory} holds files but no run ({', '.join(sorted(files)[:3])}); "
+            "name an empty or new directory with run.dir=DIR"
+        )
+    if (link := link_outside(directory)) is not None:
+        raise RunError(
+            f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
+            "a copy, or name another run.dir"
+        )

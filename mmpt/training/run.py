@@ -24,6 +24,7 @@ from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo, make_logger
 from mmpt.runs.names import PREDICTIONS, summary
 from mmpt.runs.record import RunRecord, read_result, read_status
+from mmpt.runs.result import Result
 from mmpt.training import distributed as processes
 from mmpt.training import signals as interruption
 from mmpt.training.caching import SplitCache
@@ -31,7 +32,6 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.identity import Identity, identify
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
-from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
 
@@ -41,7 +41,7 @@ def run_experiment(
     resolved: dict[str, Any],
     identity: Identity | None = None,
     on_score: Callable[[int, float], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Train, evaluate, log and save; a finished run is shown again, an interrupted one goes on.
 
     Args:
@@ -51,7 +51,7 @@ def run_experiment(
         on_score: Gets step and validation score at each evaluation; what it raises ends the run.
 
     Returns:
-        The content of result.json.
+        The result, as result.json holds it.
 
     Raises:
         MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
@@ -67,33 +67,24 @@ def _run_experiment(
     resolved: dict[str, Any],
     identity: Identity | None,
     on_score: Callable[[int, float], None] | None,
-) -> dict[str, Any]:
-    place = seat()
-    clock = time.perf_counter if place is None else place.clock
-    began = clock()
+) -> Result:
+    began = time.perf_counter()
     transformers_logging.set_verbosity_error()
     processes.join()
-    if place is None:  # in a pack, memory is that of all trials since the first began
-        reset_peak_memory()
+    reset_peak_memory()
     identity = identity or identify(config)
     task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
     console = Console(
         directory.expanduser().absolute(),
         None if processes.rank() == 0 else io.StringIO(),
-        label="" if place is None else place.label,
     )
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
-    shared = stacking_seat(config)
     # before the run directory is touched
-    if shared is None:
-        sites = config.method.options.get("sites", "auto")
-        backbone = take_backbone(config.model, sites, task.outputs)
-    else:
-        backbone = shared.pack.backbone(config.model)
+    backbone = take_backbone(config.model, getattr(config.method.options, "sites", "auto"), task.outputs)
     evaluator = Evaluator(
         task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
@@ -104,7 +95,7 @@ def _run_experiment(
         record.close()
         return _shown_again(directory, console)
     logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began, on_score)
     try:
         result = record.finish(run.carry_out())
     except (KeyboardInterrupt, SystemExit):
@@ -120,7 +111,7 @@ def _run_experiment(
     return result
 
 
-def _shown_again(directory: Path, console: Console) -> dict[str, Any]:
+def _shown_again(directory: Path, console: Console) -> Result:
     """Show what a finished run found; no lock is needed."""
     console.note("this run is done; its result is shown again (run.overwrite=true repeats it)")
     result = read_result(directory)
@@ -146,11 +137,10 @@ class _Run:
     record: RunRecord
     logger: Loggers
     console: Console
-    clock: Callable[[], float]
     began: float
     on_score: Callable[[int, float], None] | None = None
 
-    def carry_out(self) -> dict[str, Any]:
+    def carry_out(self) -> Result:
         """Train and evaluate; returns the result without what the record fills in."""
         config = self.config
         arguments = training_arguments(config, self.record.checkpoints_dir)
@@ -160,13 +150,13 @@ class _Run:
         warnings = self._warnings(train, validation, test)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
         self.evaluator.check_longest(model.to(arguments.device), train, validation, test)
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger, self.clock, self.on_score)
+        journal = Journal(self.record, self.logger, on_score=self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         if config.run.retry_oom:
             trainer.allow_pieces(functools.partial(self._warn, warnings))
@@ -176,18 +166,17 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        if stacking_seat(config) is None:
-            give_back(config.model, self.backbone)
+        give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
-        return {
+        content = {
             **self._identity(train, validation, test),
             "scores": scores,
             "parameters": self._parameters(model, size),
             "timing": {
                 "step_ms_median": journal.median_step_ms(),
                 "train_s": train_seconds,
-                "total_s": self.clock() - self.began,
+                "total_s": time.perf_counter() - self.began,
                 "examples_per_s": examples_a_step(arguments) * len(journal.step_seconds) / seconds if seconds else None,
             },
             "memory": {"peak_bytes": peak_memory()},
@@ -196,15 +185,16 @@ class _Run:
             "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
             "warnings": warnings,
         }
+        return Result.from_dict(content)
 
     def interrupt(self) -> None:
         """Note that a signal ended the run, and say where the same command goes on."""
         with interruption.last_words():
             checkpoint = last_checkpoint(self.record.checkpoints_dir) if processes.rank() == 0 else None
             self.record.interrupt()
-            where = "the beginning" if checkpoint is None else f"step {_step(checkpoint)}"
-            note = f"interrupted; the same command goes on from {where}; run directory: {self.record.directory}"
-            self.console.note(note)
+            where = "before the first checkpoint" if checkpoint is None else f"at step {_step(checkpoint)}"
+            how = f"Run the same command again to resume. Run directory: {self.record.directory}"
+            self.console.note(f"Stopped {where}. {how}")
             self.logger.finish("interrupted")
 
     def _cache(self, model: AdaptedModel, arguments: TrainingArguments, *splits: Prepared) -> list[Prepared]:
@@ -257,11 +247,11 @@ class _Run:
             if not self.record.truncate_metrics(0 if checkpoint is None else metrics_bytes(checkpoint)):
                 self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"going on with an interrupted run, from step {done}")
-        began = self.clock()
+        began = time.perf_counter()
         with interruption.deferred(), self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
-        return self.clock() - began
+        return time.perf_counter() - began
 
     def _evaluate(self, trainer: PrefixTrainer, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""

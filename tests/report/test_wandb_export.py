@@ -89,8 +89,9 @@ def test_each_form_gives_the_same_row(form: Any, tmp_path: Path) -> None:
 
 def test_an_export_holds_what_loggers_write(tmp_path: Path) -> None:
     from mmpt.runs.names import summary
+    from mmpt.runs.result import Result
 
-    found = dict(summary(result(score=0.8)))
+    found = dict(summary(Result.from_dict(result(score=0.8))))
     (row,) = group(load([as_json(tmp_path, [{**records()[0], "summary": found}])]).runs)
     assert row.scores == [0.8] and not problems([row])
     assert row.median("scores", "validation", "accuracy") == 0.6 and row.median("parameters", "bytes") == 400

@@ -14,10 +14,10 @@ import yaml
 from safetensors.torch import load_file
 
 from mmpt.cli import main
-from mmpt.runs.record import RunRecord, schema_problems
+from mmpt.runs.record import RunRecord, read_result
 from mmpt.training.resumable import last_checkpoint
 from mmpt.training.trainer import PrefixTrainer
-from tests.training.wandb_offline import history, records
+from tests.runs.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.limit_train=96", "data.limit_validation=24", "data.limit_test=40", "logger=none"]
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_directory_is_self_contained(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
-    assert not schema_problems(result)
+    assert not read_result(finished).problems()
     assert (result["task"], result["method"], result["model"], result["seed"]) == ("rte", "multimask", "bundled", 1)
     assert result["data"] | {"origin": ""} == {
         "name": "bundled",

@@ -1,0 +1,187 @@
+"""The typed result of a run: the content of ``result.json``.
+
+``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not measured,
+or where a file of another origin does not say it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmpt.runs.typed_json import fields, json_schema, reader, to_json
+from mmpt.utils.files import dumps
+
+FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
+Numbers = Mapping[str, float]
+
+
+def _null(about: str = "") -> Any:
+    """A field that may be null in a complete result."""
+    return field(default=None, metadata={"null": True, **({"about": about} if about else {})})
+
+
+def _about(text: str) -> Any:
+    return field(default=None, metadata={"about": text})
+
+
+def _beside() -> Any:
+    return field(default_factory=dict, metadata={"beside": True})
+
+
+def _apart(default: Any) -> Any:
+    return field(default=default, metadata={"apart": True})
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the examples came from, and how many there were."""
+
+    name: Literal["bundled", "local", "hub"] | None = None
+    bundled: bool | None = _about("synthetic data that come with mmpt")
+    origin: str | None = None
+    train: int | None = _about("examples")
+    validation: int | None = None
+    test: int | None = None
+    truncated: int | None = _about("examples cut at data.max_length, all splits")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one split."""
+
+    decoding: Literal["ranking", "generation"] | None = None
+    interval: tuple[float, float] | None = _null("bootstrap interval of the primary metric")
+    metrics: Numbers = _beside()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores by split, such as ``test`` or ``test_generation``, and two baselines on the test split."""
+
+    majority: Numbers | None = _about("the most frequent training label, on test")
+    chance: Numbers | None = _null()
+    splits: Mapping[str, Score] = _beside()
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Sizes of what was trained."""
+
+    trainable: int | None = None
+    total: int | None = _about("backbone and method")
+    bytes: int | None = _about("of the saved adapter")
+    groups: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the run took."""
+
+    step_ms_median: float | None = _null()
+    train_s: float | None = _null()
+    total_s: float | None = _null()
+    examples_per_s: float | None = _null()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the run needed."""
+
+    peak_bytes: int | None = _null()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one finished run measured, with its provenance.
+
+    Attributes:
+        config: The resolved configuration. It lies in ``config.yaml``, not in ``result.json``.
+        absent: Names of the other fields that the file does not have.
+    """
+
+    status: Literal["done"] | None = "done"
+    task: str | None = None
+    method: str | None = None
+    model: str | None = None
+    data: Data = field(default_factory=Data)
+    seed: int | None = None
+    metric: str | None = _about("the primary metric: the key of scores.* that counts")
+    scores: Scores = field(default_factory=Scores)
+    parameters: Parameters = field(default_factory=Parameters)
+    timing: Timing = field(default_factory=Timing)
+    memory: Memory = field(default_factory=Memory)
+    steps: int | None = None
+    epochs: float | None = None
+    best_step: int | None = _null()
+    data_fingerprint: str | None = None
+    backbone_fingerprint: str | None = None
+    warnings: tuple[str, ...] | None = None
+    config_fingerprint: str | None = None
+    versions: Mapping[str, str] | None = None
+    config: Mapping[str, Any] | None = _apart(None)
+    absent: tuple[str, ...] = _apart(())
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Result:
+        """Read JSON of any origin: what does not fit its field becomes None, and unknown keys are ignored.
+
+        Args:
+            content: The content of a result file; ``config``, where it has that key, is the resolved configuration.
+        """
+        result: Result = reader(cls)(content, "", [])
+        config = content.get("config")
+        return dataclasses.replace(
+            result,
+            config=config if isinstance(config, Mapping) else None,
+            absent=tuple(name for name in fields(cls) if name not in content),
+        )
+
+    def to_dict(self, *, config: bool = False) -> dict[str, Any]:
+        """Write plain values; fields that the file read from did not have are left out.
+
+        Args:
+            config: Whether to add the configuration, as files of many results do.
+        """
+        content = {"format": FORMAT, **to_json(self)}
+        content = {name: value for name, value in content.items() if name not in self.absent}
+        return content | ({"config": self.config} if config and self.config is not None else {})
+
+    def problems(self) -> list[str]:
+        """What keeps this from being a complete result, each with its key; empty for a complete one."""
+        found: list[str] = []
+        reader(Result)(json.loads(dumps(self.to_dict())), "", found)
+        missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]
+        return found + missing
+
+    def score(self, split: str = "test") -> float | None:
+        """The primary metric on a split; None where it is not known."""
+        found = self.scores.splits.get(split)
+        return None if found is None or self.metric is None else found.metrics.get(self.metric)
+
+    def baseline(self, name: Literal["majority", "chance"]) -> float | None:
+        """The primary metric of a baseline; None where it is not known."""
+        values: Numbers | None = getattr(self.scores, name)
+        return None if values is None or self.metric is None else values.get(self.metric)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a complete result, made from the dataclasses."""
+    content = json_schema(Result)
+    form = {"const": FORMAT, "description": "of this file; a reader rejects a newer one"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "result.json of a run directory",
+        "description": "What one finished run measured. Readers ignore keys that they do not know.",
+        **content,
+        "properties": {"format": form, **content["properties"]},
+    }
+
+
+if __name__ == "__main__":
+    json.dump(schema(), sys.stdout, indent=2)
+    sys.stdout.write("\n")

@@ -1,0 +1,69 @@
+"""``status.json``: what a run directory says of its run, and whether the process that wrote it still exists."""
+
+from __future__ import annotations
+
+import calendar
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.runs.result import FORMAT
+from mmpt.utils.files import write_json
+from mmpt.utils.process import is_alive
+from mmpt.utils.untrusted import parse_json, read_text
+
+STATUS = "status.json"
+_UTC = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def write_status(directory: Path, status: str, fingerprint: str, started: float, **more: Any) -> None:
+    """Write ``status.json``.
+
+    Args:
+        directory: The run directory.
+        status: ``running``, ``done``, ``failed`` or ``interrupted``.
+        fingerprint: Of the run's configuration.
+        started: When this process began, in seconds since 1970.
+        more: Further entries, such as ``error``.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    content = {"format": FORMAT, "status": status, "config_fingerprint": fingerprint, "pid": os.getpid()}
+    content |= {"host": platform.node(), "started": _utc(started), "updated": _utc(time.time()), **more}
+    write_json(directory / STATUS, content)
+
+
+def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Read what a directory says of a run; None where it holds none, or another one."""
+    try:
+        status = parse_json(read_text(directory.expanduser() / STATUS))
+        valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if status["config_fingerprint"] == fingerprint and valid else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def process_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a ``status.json`` still exists, as far as this machine can tell."""
+    try:
+        since: float | None = calendar.timegm(time.strptime(str(status.get("started")), _UTC))
+    except ValueError:
+        since = None
+    return is_alive(status.get("host"), status.get("pid"), since) is not False
+
+
+def is_busy(directory: Path) -> bool:
+    """Whether a process works on the run in a directory, as its status says; no lock is touched."""
+    try:
+        status = parse_json(read_text(directory / STATUS))
+        return status["status"] == "running" and process_alive(status)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime(_UTC, time.gmtime(seconds))

@@ -1,0 +1,176 @@
+"""The dashboard: its view as JSON, against what a real run logs, and saved to a stand-in for W&B."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt.cli import main as train
+from mmpt.methods import names as method_names
+from mmpt.runs import dashboard, names
+from mmpt.runs.dashboard import main
+from tests.runs import wandb_offline
+
+needs_workspaces = pytest.mark.skipif(
+    find_spec("wandb_workspaces") is None, reason="the extra 'dashboard' isn't installed"
+)
+SHORT = ["data.limit_train=32", "data.limit_validation=16", "data.limit_test=16", "evaluation.bootstrap=0"]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B without a key, and with nothing from an earlier test."""
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    yield
+    wandb.teardown()
+
+
+def view(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["--project", "mine", "--dry-run", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def panels(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel for part in found["spec"]["section"]["panelBankConfig"]["sections"] for panel in part["panels"]]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> set[str]:
+    keys = set()
+    for key, value in values.items():
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+    return keys
+
+
+@needs_workspaces
+def test_every_panel_shows_what_a_run_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SHORT, "trainer.max_steps=2", "trainer.logging_steps=1", "trainer.eval_strategy=steps"]
+    words += ["trainer.eval_steps=2", "method.sites=[encoder,decoder,cross]", "logger.mode=offline"]
+    assert train([f"run.dir='{tmp_path / 'run'}'", *words]) == 0
+    logged = {key.removesuffix("._type") for row in wandb_offline.history(tmp_path / "run") for key in row}
+    summary = set(wandb_offline.summary(tmp_path / "run"))
+    settings = flat(wandb_offline.config(tmp_path / "run"))
+    capsys.readouterr()
+    for panel in panels(view(capsys)):
+        shown, title = panel["config"], panel["config"]["chartTitle"]
+        if "metricRegex" in shown:
+            assert any(re.fullmatch(shown["metricRegex"], key) for key in logged), title
+        if panel["viewType"] == "Run History Line Plot":
+            assert {shown["xAxis"], *shown["metrics"]} <= logged, title
+        elif panel["viewType"] == "Media Browser":
+            assert set(shown["mediaKeys"]) <= logged, title
+        elif panel["viewType"] == "Bar Chart":
+            assert set(shown["metrics"]) <= summary, title
+        elif panel["viewType"] == "Scatter Plot":
+            assert {shown["xAxis"], shown["yAxis"]} <= {f"summary:{key}" for key in summary}, title
+        elif title == "hyperparameters: multimask":  # the method of this run
+            columns = {column["accessor"].replace(".value.", ".") for column in shown["columns"]}
+            assert columns <= {f"summary:{key}" for key in summary} | {f"config:{key}" for key in settings}
+    every = logged | summary
+    for name in (*names.METRICS, *names.SUMMARY, names.MASKS, names.PREDICTIONS):
+        assert any(re.fullmatch(names.pattern(name), key) for key in every), name
+
+
+@needs_workspaces
+def test_view_has_every_kind_of_panel(capsys: pytest.CaptureFixture[str]) -> None:
+    found = view(capsys, "--entity", "team")
+    assert (found["entity"], found["project"]) == ("team", "mine")
+    titles = {panel["config"]["chartTitle"]: panel for panel in panels(found)}
+    assert {f"hyperparameters: {method}" for method in method_names()} <= set(titles)
+    band = titles["validation score"]["config"]
+    assert (band["groupBy"], band["groupAgg"], band["groupArea"]) == ("group", "mean", "stddev")
+    assert {"test score", "training loss", "step time, ms", "masks: cross"} <= set(titles)
+    assert any("route load" in title for title in titles)
+
+
+@needs_workspaces
+def test_one_task_is_compared_by_method(capsys: pytest.CaptureFixture[str]) -> None:
+    found = view(capsys, "--task", "rte")
+    (runs,) = found["spec"]["section"]["runSets"]
+    (only,) = runs["filters"]["filters"]
+    assert (only["key"]["name"], only["value"]) == ("tags", ["rte"])
+    assert {p["config"]["groupBy"] for p in panels(found) if "groupBy" in p["config"]} == {"method.value.name"}
+    assert main(["--project", "mine", "--dry-run", "--task", "it's"]) == 2
+    assert "--task" in capsys.readouterr().err
+
+
+@needs_workspaces
+def test_without_a_key_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--project", "mine"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "no API key for https://" in said.err
+
+
+def test_without_the_package_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    assert main(["--project", "mine", "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert re.search(r"needs the package wandb-workspaces.*pip install .*'\.\[dashboard\]'", said.err)
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B as saving a view takes; it refuses every key where it is told to."""
+
+    refuses = False
+    saved: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = json.loads(body) if self.path == "/graphql" else {"query": ""}
+        if "upsertView" in request["query"]:
+            self.saved.append(request["variables"])
+        answer = {
+            "viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}},
+            "upsertView": {"view": {"id": "1", "name": "nw-abc-v"}, "inserted": True},
+        }
+        content = json.dumps({"errors": [{"message": "unknown key"}]} if self.refuses else {"data": answer}).encode()
+        self.send_response(401 if self.refuses else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    monkeypatch.setattr(Server, "saved", [], raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{running.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@needs_workspaces
+def test_saved_view_is_the_one_shown(server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--project", "mine"]) == 0
+    assert capsys.readouterr().out == f"http://127.0.0.1:{server.server_port}/me/mine?nw=abc\n"
+    (saved,) = Server.saved
+    assert (saved["entityName"], saved["projectName"], saved["displayName"]) == ("me", "mine", "mmpt")
+    titles = [panel["config"]["chartTitle"] for panel in panels({"spec": json.loads(saved["spec"])})]
+    assert titles == [panel["config"]["chartTitle"] for panel in panels(view(capsys))]
+
+
+@needs_workspaces
+def test_a_refused_key_is_one_line(
+    server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "refuses", True)
+    assert main(["--project", "mine"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "did not take the dashboard" in said and "unknown key" in said
