@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt.data.templates import nfc
+from mmpt.data.metrics.forms import nfc
 from mmpt.errors import ConfigError
 
 UNLABELLED = ("", "?", "-1")  # beside null and NaN: what files write where there is no label

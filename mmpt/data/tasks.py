@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import TaskConfig
 from mmpt.data.label_map import UNLABELLED, LabelMap, canonical, is_missing
 from mmpt.data.layouts import LAYOUTS, Rows
-from mmpt.data.metrics import find
-from mmpt.data.templates import Template, encodable, field_text, has_field, look_up, nfc, nfc_names
+from mmpt.data.metrics.forms import nfc
+from mmpt.data.metrics.table import check, find
+from mmpt.data.templates import Template, encodable, field_text, has_field, look_up, nfc_names
 from mmpt.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from mmpt.data.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,7 @@ class Task:
         words: Label words in the order of the configuration; empty for free text.
         free_text: Whether the target is free text.
         choices: Whether a classification head scores each label's own text, instead of one text for all labels.
-        metrics: What is reported. The first one, ``primary``, selects checkpoints and has an interval.
-        metric_names: Their names.
+        metric: The name of its row in the table of metrics; ``accuracy`` of free text is ``exact_match``.
     """
 
     def __init__(self, config: TaskConfig) -> None:
@@ -63,12 +67,8 @@ class Task:
         self.words = self._labels.words
         self.free_text = not self.words
         self.choices = config.choices is not None
-        metric = "exact_match" if self.free_text and config.metric == "accuracy" else config.metric
-        self.metrics = find(metric, config)
-        self.metric_names = tuple(metric.name for metric in self.metrics)
-        self.primary = self.metric_names[0]
-        if unfit := [word for word in self.words if self._unfit(word)]:
-            raise ConfigError(f'task.metric={metric} cannot score the label "{unfit[0]}"')
+        self.metric = "exact_match" if self.free_text and config.metric == "accuracy" else config.metric
+        check(self.metric, config)
         if config.unroll is not None and config.unroll not in LAYOUTS:
             raise ConfigError(f'task.unroll="{config.unroll}" is unknown; allowed: {", ".join(LAYOUTS)}')
         self._template = Template(config.template)
@@ -77,6 +77,21 @@ class Task:
         self._segments = _segments(config, self._template)
         self._label_field = nfc(config.label_field)
         self._group_field = None if config.group_field is None else nfc(config.group_field)
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is reported. The first one, ``primary``, selects checkpoints and has an interval."""
+        return find(self.metric)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names that results have for them."""
+        return tuple(metric.name for metric in self.metrics)
+
+    @property
+    def primary(self) -> str:
+        """The name of the first one."""
+        return self.metric_names[0]
 
     @property
     def outputs(self) -> int:
@@ -137,14 +152,12 @@ class Task:
         )
 
     def _free_target(self, text: str, where: str) -> str:
-        if metric := self._unfit(text):
+        if (unfit := next((metric for metric in self.metrics if not metric.target(text)), None)) is not None:
             field = f'in field "{self._label_field}"'
-            raise DataError(f'{where}: {metric} cannot score the target "{text}" {field}; choose another task.metric')
+            raise DataError(
+                f'{where}: {unfit.name} cannot score the target "{text}" {field}; choose another task.metric'
+            )
         return text
-
-    def _unfit(self, target: str) -> str | None:
-        """The name of a metric that cannot score a target."""
-        return next((metric.name for metric in self.metrics if not metric.target(target)), None)
 
 
 def _segments(config: TaskConfig, template: Template) -> tuple[tuple[Template, ...], ...]:

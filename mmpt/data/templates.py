@@ -6,8 +6,8 @@ import math
 import string
 from collections.abc import Iterator, Mapping
 from typing import Any
-from unicodedata import normalize
 
+from mmpt.data.metrics.forms import nfc
 from mmpt.errors import ConfigError, DataError, nearest
 
 
@@ -51,11 +51,6 @@ class Template:
         return "".join(
             literal if name is None else literal + field_text(row, name, where) for literal, name in self._pieces
         )
-
-
-def nfc(text: object) -> str:
-    """A text in Unicode's composed form, so that two spellings of one word are equal."""
-    return normalize("NFC", str(text))
 
 
 def nfc_names(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from unicodedata import normalize as unicode_form
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpt.data.metrics.forms import nfc, normalise
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-# Only what surrounds an answer is removed. Inside it, and in front of a number, a character carries meaning:
-# not_entailment is not entailment, -5 is not 5, 3.5 is not 35.
-_LEADING = " \t\"'`([{<“”‘’„«"
-_TRAILING = " \t\"'`)]}>“”‘’»…。.,;:!?"
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,6 @@ class Answers:
         return np.array([normalise(target) == normalise(text) for target, text in pairs], dtype=np.float64)
 
 
-def normalise(text: str) -> str:
-    """Remove differences that do not change an answer.
-
-    These are the Unicode form (NFKC), case, runs of spaces, and punctuation and quotes around the answer.
-
-    Args:
-        text: A prediction or a target.
-    """
-    folded = " ".join(unicode_form("NFKC", unicode_form("NFKC", text).casefold()).split())
-    return folded.lstrip(_LEADING).rstrip(_TRAILING) or folded
-
-
 def label_indices(words: Sequence[str], texts: Sequence[str]) -> Ints:
     """The label that each text means.
 
@@ -77,4 +61,4 @@ def label_indices(words: Sequence[str], texts: Sequence[str]) -> Ints:
 
 
 def _stripped(text: str) -> str:
-    return unicode_form("NFC", text).strip()
+    return nfc(text).strip()

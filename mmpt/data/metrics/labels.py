@@ -5,6 +5,8 @@ Letters: N examples, C labels, K counts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mmpt.data.metrics.answers import Answers, Floats
@@ -64,17 +66,13 @@ def _whole_groups(answers: Answers) -> Floats:
     return np.stack([first * (wrong[answers.groups] == 0), first], axis=1)
 
 
-def macro_f1(name: str) -> Metric:
-    """The unweighted mean of the labels' F1, under the name that results have for it."""
-    return Metric(name, _class_counts, of_sums(_macro_f1), needs=("labels",))
-
-
-def binary_f1(name: str) -> Metric:
-    """The F1 of the second label."""
-    return Metric(name, _positive_counts, of_sums(_f1), needs=("two labels",))
-
-
-ACCURACY = Metric("accuracy", _right, of_sums(share), even, needs=("labels",))
+ACCURACY = Metric("accuracy", _right, of_sums(share), even)
 EXACT_MATCH = Metric("exact_match", _right, of_sums(share), even)
-GROUP_EXACT_MATCH = Metric("em", _whole_groups, of_sums(share), needs=("labels", "groups"))
-MATTHEWS = Metric("matthews", _agreement, of_sums(_matthews), lambda classes: 0.0, needs=("two labels",))
+WHOLE_GROUPS = Metric("em", _whole_groups, of_sums(share))
+MATTHEWS = Metric("matthews", _agreement, of_sums(_matthews), lambda classes: 0.0)
+# results of CB and MultiRC have had names of their own for the two F1 since the first version
+F1 = Metric("f1", _positive_counts, of_sums(_f1))
+F1_ANSWERS = replace(F1, name="f1a")
+F1_MACRO = Metric("f1_macro", _class_counts, of_sums(_macro_f1))
+MACRO_F1 = replace(F1_MACRO, name="macro_f1")
+CB_F1 = replace(F1_MACRO, name="f1")

@@ -29,7 +29,6 @@ class Metric:
         value: Counts (N, K) and weights (R, N), how often each example occurs in each of R samples -> (R,). Make one
             from a formula on sums by :func:`of_sums`.
         chance: Number of labels (0: free text) -> the value of guessing evenly; None where it depends on the data.
-        needs: Names of conditions on the task, keys of ``mmpt.data.metrics.table.NEEDS``.
         target: What every target must be, as ``text -> whether it is one``; checked when the data is read.
     """
 
@@ -37,7 +36,6 @@ class Metric:
     counts: Callable[[Answers], Floats]
     value: Callable[[Floats, Floats], Floats]
     chance: Callable[[int], float | None] = _no_chance
-    needs: tuple[str, ...] = ()
     target: Callable[[str], bool] = bool
 
     @classmethod
@@ -46,7 +44,6 @@ class Metric:
         name: str,
         score: Callable[[str, str], float],
         chance: Callable[[int], float | None] = _no_chance,
-        needs: tuple[str, ...] = (),
     ) -> Metric:
         """A metric that is the mean of a score for each example.
 
@@ -54,14 +51,13 @@ class Metric:
             name: What results call it.
             score: Prediction and target -> the score of one example.
             chance: See the class.
-            needs: See the class.
         """
 
         def counts(answers: Answers) -> Floats:
             pairs = zip(answers.predictions, answers.targets, strict=True)
             return with_ones(np.array([score(text, target) for text, target in pairs], dtype=np.float64))
 
-        return cls(name, counts, of_sums(share), chance, needs)
+        return cls(name, counts, of_sums(share), chance)
 
     def of(self, answers: Answers) -> float:
         """The value over all examples."""

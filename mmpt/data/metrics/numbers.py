@@ -5,27 +5,11 @@ Letters: N examples, R samples, U distinct values.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from mmpt.data.metrics.answers import Answers, Floats, normalise
+from mmpt.data.metrics.answers import Answers, Floats
+from mmpt.data.metrics.forms import UNREADABLE, is_number, number
 from mmpt.data.metrics.metric import Metric, of_sums, ratio
-
-UNREADABLE = -1.0  # stands for a prediction that is not a number, as in T5's own code for STS-B
-
-
-def number(text: str) -> float | None:
-    """The finite number that a text is; None where it is not one."""
-    try:
-        value = float(normalise(text))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _is_number(text: str) -> bool:
-    return number(text) is not None
 
 
 def _pairs(answers: Answers) -> Floats:
@@ -70,5 +54,5 @@ def _no_correlation(classes: int) -> float:
     return 0.0
 
 
-PEARSON = Metric("pearson", _moments, of_sums(_correlation), _no_correlation, target=_is_number)
-SPEARMAN = Metric("spearman", _pairs, _rank_correlation, _no_correlation, target=_is_number)
+PEARSON = Metric("pearson", _moments, of_sums(_correlation), _no_correlation, target=is_number)
+SPEARMAN = Metric("spearman", _pairs, _rank_correlation, _no_correlation, target=is_number)

@@ -36,7 +36,7 @@ def rouge(kind: str) -> Metric:
     def score(prediction: str, target: str) -> float:
         return float(_scorer(kind).score(target, prediction)[kind].fmeasure)
 
-    return Metric.mean(kind, score, needs=("rouge_score",))
+    return Metric.mean(kind, score)
 
 
 @cache
@@ -65,5 +65,6 @@ def _bleu(sums: Floats) -> Floats:
     return np.array([BLEU.compute_bleu(row[:4], row[4:8], row[8], row[9]).score / 100 for row in rows])
 
 
+ROUGE_L, ROUGE_1, ROUGE_2 = (rouge(kind) for kind in ("rougeL", "rouge1", "rouge2"))
 TOKEN_F1 = Metric.mean("token_f1", token_f1)
-BLEU_SCORE = Metric("bleu", _bleu_counts, of_sums(_bleu), needs=("sacrebleu",))
+BLEU_SCORE = Metric("bleu", _bleu_counts, of_sums(_bleu))
