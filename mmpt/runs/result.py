@@ -37,7 +37,7 @@ def _apart(default: Any) -> Any:
     return field(default=default, metadata={"apart": True})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Data:
     """Where the examples came from, and how many there were."""
 
@@ -50,7 +50,7 @@ class Data:
     truncated: int | None = _about("examples cut at data.max_length, all splits")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """The metrics of one split."""
 
@@ -59,7 +59,7 @@ class Score:
     metrics: Numbers = _beside()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Scores by split, such as ``test`` or ``test_generation``, and two baselines on the test split."""
 
@@ -68,7 +68,7 @@ class Scores:
     splits: Mapping[str, Score] = _beside()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """Sizes of what was trained."""
 
@@ -78,7 +78,7 @@ class Parameters:
     groups: Mapping[str, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """How long the run took."""
 
@@ -88,14 +88,14 @@ class Timing:
     examples_per_s: float | None = _null()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the run needed."""
 
     peak_bytes: int | None = _null()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What one finished run measured, with its provenance.
 
