@@ -1,8 +1,7 @@
 """What grows with what: ``python -m benchmarks.growth``. Random weights of t5-small's shape.
 
 Source tokens T from 32 to 512 and prefix tokens S from 1 to 100: milliseconds and peak memory of a step, ours against
-peft's prefix tuning. Trials K from 1 to 16: milliseconds a trial of one stacked pass (``hydra/launcher=pack``) against
-one after another. Examples N: seconds and bytes of the activation cache.
+peft's prefix tuning. Examples N: seconds and bytes of the activation cache.
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ import statistics
 import time
 from typing import Any
 
-import torch
-
 from benchmarks.memory import peak
 from benchmarks.setting import (
-    BATCH,
     BEST,
     PEFT,
     PREFIX,
@@ -33,11 +29,10 @@ from benchmarks.setting import (
 from mmpt.cache.activations import compute
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.stack import stack
 
 
 def main() -> None:
-    """Measure all four, print tables, and write ``benchmarks/results/growth.json``."""
+    """Measure all three, print tables, and write ``benchmarks/results/growth.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="t5_small")
     parser.add_argument("--rounds", type=int, default=5)
@@ -47,12 +42,10 @@ def main() -> None:
     show(rows)
     more = [row for prefix in (1, 10, 30, 100) for row in against_peft(shape, rounds, 96, prefix)]
     show(more)
-    trials = [of_trials(shape, rounds, number) for number in (1, 2, 4, 8, 16)]
-    show(trials)
     examples = [of_examples(shape, number) for number in (64, 256, 1024)]
     show(examples)
     command = f"python -m benchmarks.growth --shape {shape} --rounds {rounds}"
-    write("growth", command, rows + more, trials=trials, examples=examples)
+    write("growth", command, rows + more, examples=examples)
 
 
 def against_peft(shape: str, rounds: int, tokens: int, prefix: int) -> list[dict[str, Any]]:
@@ -68,43 +61,6 @@ def against_peft(shape: str, rounds: int, tokens: int, prefix: int) -> list[dict
         memory = {"peak MB": round(whole / 1e6), "of them above the model": round(above / 1e6)}
         rows.append({**row, "peft prefix / this": base / middle, **memory, "all ms": values})
     return rows
-
-
-def of_trials(shape: str, rounds: int, number: int) -> dict[str, Any]:
-    """Milliseconds a trial for K trials on one backbone, stacked and one after another (RTE's lengths)."""
-    batch = draw("rte")
-    backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", "auto")  # type: ignore[arg-type]
-    options = {"num_virtual_tokens": PREFIX}
-    models = [AdaptedModel.build(backbone, "multimask", options).train() for _ in range(number)]
-    activations = compute(models[0], batch["attention_mask"].sum(dim=1).tolist(), [(range(BATCH), batch)])
-    given = batch | activations.batch(list(range(BATCH)))
-    optimizers = [torch.optim.AdamW(model.method.parameters(), lr=1e-3) for model in models]
-
-    def finish() -> None:
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-
-    def one_by_one() -> None:
-        for model in models:
-            model(**given).loss.backward()
-        finish()
-
-    def together() -> None:
-        stacked = stack([model.start(given) for model in models], models[0].injection.shapes)
-        losses = models[0].losses(stacked, batch["labels"].repeat(number, 1))
-        (losses.sum() / (batch["labels"] != -100).sum()).backward()
-        finish()
-
-    times = interleave({"alone": one_by_one, "stacked": together}, rounds)
-    alone, stacked = (statistics.median(times[way]) / number for way in ("alone", "stacked"))
-    shown = {
-        "K": number,
-        "alone, ms a trial": alone,
-        "stacked, ms a trial": stacked,
-        "alone / stacked": alone / stacked,
-    }
-    return {**shown, "alone / stacked": alone / stacked, "all alone": times["alone"], "all stacked": times["stacked"]}
 
 
 def of_examples(shape: str, number: int) -> dict[str, Any]:

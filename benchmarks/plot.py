@@ -41,9 +41,9 @@ def steps(content: dict[str, Any]) -> Figure:
 
 
 def growth(content: dict[str, Any]) -> Figure:
-    """Milliseconds over source length, prefix length and number of trials."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
+    """Milliseconds over source length and prefix length."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
     for panel, axis, other, fixed in ((panels[0], "T", "S", 10), (panels[1], "S", "T", 96)):
         for way, colour in ((PEFT, "tab:gray"), (BEST, "tab:blue")):
             chosen = {row[axis]: row for row in content["rows"] if row["way"] == way and row[other] == fixed}
@@ -52,11 +52,6 @@ def growth(content: dict[str, Any]) -> Figure:
         panel.set(xscale="log", yscale="log", ylabel="ms a training step")
         panel.set_xlabel("source tokens T" if axis == "T" else "prefix tokens S")
     panels[0].legend()
-    trials = content["trials"]
-    for key, colour in (("alone, ms a trial", "tab:gray"), ("stacked, ms a trial", "tab:blue")):
-        panels[2].plot([row["K"] for row in trials], [row[key] for row in trials], "o-", color=colour, label=key)
-    panels[2].set(xlabel="trials K in a pack", ylabel="ms a trial and step", xscale="log", ylim=(0, None))
-    panels[2].legend()
     return figure
 
 

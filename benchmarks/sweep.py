@@ -26,7 +26,6 @@ GRID = ["method.lr.prefix=0.01,0.03,0.05,0.1", "method.lr.masks=0.03,0.05", "see
 
 LAUNCHERS = {
     "one by one": [],
-    "packs of 8": ["hydra/launcher=pack", "hydra.launcher.size=8"],
     "two at once": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],  # the extra joblib
 }
 
@@ -46,7 +45,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=249)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--peft", type=int, default=3, help="how many of the 24 runs with peft to time")
-    parser.add_argument("--ways", nargs="+", choices=LAUNCHERS, default=["one by one", "packs of 8"])
+    parser.add_argument("--ways", nargs="+", choices=LAUNCHERS, default=["one by one", "two at once"])
     arguments = parser.parse_args()
     ways = {f"ours, {way}": LAUNCHERS[way] for way in arguments.ways}
     alone: list[float] = []

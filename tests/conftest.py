@@ -31,7 +31,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = ("run", "caching", "pack", "readme", "sweep", "disk", "resume", "signals")  # files of tests that take long
+LONG = ("run", "caching", "readme", "sweep", "disk", "resume", "signals")  # files of tests that take long
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,6 @@ TARGETS = (
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     "hydra_plugins.mmpt_optuna.OptunaSweeper",
-    "hydra_plugins.mmpt_pack.PackLauncher",
     "hydra_plugins.mmpt_ray.RayLauncher",
 )
 _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")

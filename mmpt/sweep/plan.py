@@ -139,7 +139,7 @@ def _check_directory(config: DictConfig, parsed: list[Any], total: int | None) -
 
 def _at_once(config: DictConfig, launcher: str, total: int | None) -> int | None:
     most = total if total is not None else cores()
-    if launcher in ("basic", "pack"):
+    if launcher == "basic":
         return 1
     if launcher == "joblib":
         jobs = int(config.hydra.launcher.n_jobs)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -72,21 +72,12 @@ class Trial:
     def _run(self, ledger: Ledger, begun: Outcome, composed: DictConfig) -> Outcome:
         ledger.add(begun)
         clock = time.perf_counter()
-        seat = _seat()
-        if seat is not None:  # trials take turns in this process: the pack keeps them apart, and labels their lines
-            return replace(carry_out(begun, composed), seconds=seat.clock())
         log = None if OmegaConf.select(composed, "sweep.output") == "all" else self.folder / f"{begun.number}.log"
         with isolated(), printing_to(log):
             ended = carry_out(begun, composed)
             if log is not None and ended.error is not None:
                 print(f"{ended.state}: {ended.error}")
         return replace(ended, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
-
-
-def _seat() -> Any:
-    """The trial's seat where it runs with others in one process, see :mod:`mmpt.training.pack`; else None."""
-    pack = sys.modules.get("mmpt.training.pack")
-    return None if pack is None else pack.seat()
 
 
 def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:

@@ -32,7 +32,6 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.identity import Identity, identify
 from mmpt.training.memory import explained, peak_memory, reset_peak_memory
-from mmpt.training.pack import seat, stacking_seat
 from mmpt.training.resumable import last_checkpoint, metrics_bytes
 from mmpt.training.trainer import PrefixTrainer, training_arguments
 
@@ -69,32 +68,23 @@ def _run_experiment(
     identity: Identity | None,
     on_score: Callable[[int, float], None] | None,
 ) -> Result:
-    place = seat()
-    clock = time.perf_counter if place is None else place.clock
-    began = clock()
+    began = time.perf_counter()
     transformers_logging.set_verbosity_error()
     processes.join()
-    if place is None:  # in a pack, memory is that of all trials since the first began
-        reset_peak_memory()
+    reset_peak_memory()
     identity = identity or identify(config)
     task, splits, fingerprint, directory = identity.task, identity.splits, identity.fingerprint, identity.directory
     console = Console(
         directory.expanduser().absolute(),
         None if processes.rank() == 0 else io.StringIO(),
-        label="" if place is None else place.label,
     )
     console.first_line(
         task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
     )
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
-    shared = stacking_seat(config)
     # before the run directory is touched
-    if shared is None:
-        sites = config.method.options.get("sites", "auto")
-        backbone = take_backbone(config.model, sites, task.outputs)
-    else:
-        backbone = shared.pack.backbone(config.model)
+    backbone = take_backbone(config.model, config.method.options.get("sites", "auto"), task.outputs)
     evaluator = Evaluator(
         task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
@@ -105,7 +95,7 @@ def _run_experiment(
         record.close()
         return _shown_again(directory, console)
     logger = make_logger(config.logger, console.note) if processes.rank() == 0 else Loggers([], console.note)
-    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, clock, began, on_score)
+    run = _Run(config, resolved, splits, backbone, evaluator, record, logger, console, began, on_score)
     try:
         result = record.finish(run.carry_out())
     except (KeyboardInterrupt, SystemExit):
@@ -147,7 +137,6 @@ class _Run:
     record: RunRecord
     logger: Loggers
     console: Console
-    clock: Callable[[], float]
     began: float
     on_score: Callable[[int, float], None] | None = None
 
@@ -166,7 +155,7 @@ class _Run:
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
-        journal = Journal(self.record, self.logger, self.clock, self.on_score)
+        journal = Journal(self.record, self.logger, on_score=self.on_score)
         trainer = PrefixTrainer(model, config, arguments, self.evaluator, train, validation, journal)
         if config.run.retry_oom:
             trainer.allow_pieces(functools.partial(self._warn, warnings))
@@ -176,8 +165,7 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        if stacking_seat(config) is None:
-            give_back(config.model, self.backbone)
+        give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
         content = {
@@ -187,7 +175,7 @@ class _Run:
             "timing": {
                 "step_ms_median": journal.median_step_ms(),
                 "train_s": train_seconds,
-                "total_s": self.clock() - self.began,
+                "total_s": time.perf_counter() - self.began,
                 "examples_per_s": examples_a_step(arguments) * len(journal.step_seconds) / seconds if seconds else None,
             },
             "memory": {"peak_bytes": peak_memory()},
@@ -262,11 +250,11 @@ class _Run:
             if not self.record.truncate_metrics(0 if checkpoint is None else metrics_bytes(checkpoint)):
                 self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"going on with an interrupted run, from step {done}")
-        began = self.clock()
+        began = time.perf_counter()
         with interruption.deferred(), self.console.progress(total_steps(trainer), done) as journal.progress:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         journal.progress = None
-        return self.clock() - began
+        return time.perf_counter() - began
 
     def _evaluate(self, trainer: PrefixTrainer, validation: Prepared, test: Prepared) -> dict[str, Any]:
         """Score both splits by every decoding, and write predictions by the first."""

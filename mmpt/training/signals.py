@@ -58,7 +58,7 @@ class _Request:
 
 
 _request = _Request()
-_deferred: ContextVar[bool] = ContextVar("deferred", default=False)  # each trial of a pack has its own
+_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
 @contextlib.contextmanager

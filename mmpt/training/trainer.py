@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from mmpt.config.schema import Config
-from mmpt.data.collate import IGNORED
 from mmpt.errors import ConfigError, TrainingError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.runs import names
@@ -23,7 +22,6 @@ from mmpt.training.callbacks import Journal
 from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
 from mmpt.training.memory import Pieces, advise, explained, is_out_of_memory
 from mmpt.training.optim import build_optimizer
-from mmpt.training.pack import Pass, stacking_seat
 from mmpt.training.resumable import ResumableTrainer
 
 
@@ -107,7 +105,6 @@ class PrefixTrainer(ResumableTrainer):
         )
         self.remove_callback(PrinterCallback)  # the journal tells what there is to tell
         self.config, self.evaluator, self.validation, self.journal = config, evaluator, validation, journal
-        self._place = stacking_seat(config)
         self._predicted: dict[int, Predictions] = {}  # of the validation split, by step: the best so far and the last
         self._pieces: Pieces | None = None
         self._first_bad: Tensor | None = None  # on a GPU: the first step whose loss wasn't finite, or 0
@@ -171,9 +168,7 @@ class PrefixTrainer(ResumableTrainer):
             TrainingError: The loss is not a finite number, or memory has run out.
         """
         try:
-            if self._place is not None:
-                loss = self._place.training_pass(self._pass(inputs, num_items_in_batch))
-            elif self._pieces is None or num_items_in_batch is None:
+            if self._pieces is None or num_items_in_batch is None:
                 loss = super().training_step(model, inputs, num_items_in_batch)
             else:
                 one = functools.partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
@@ -186,20 +181,18 @@ class PrefixTrainer(ResumableTrainer):
         return loss
 
     def allow_pieces(self, tell: Callable[[str], object]) -> None:
-        """Go on where memory runs out, with a batch in pieces; several processes, or trials of a pack, can't.
+        """Go on where memory runs out, with a batch in pieces; several processes can't.
 
         Args:
             tell: Takes a line each time there are more pieces.
         """
-        if self.args.world_size == 1 and self._place is None:
+        if self.args.world_size == 1:
             self._pieces = Pieces(tell)
 
     def _advice(self, error: Exception) -> TrainingError:
         batch, accumulation = self.args.train_batch_size, self.args.gradient_accumulation_steps
         retry = ", or run.retry_oom=true, which does the like by itself"
-        if self._place is not None:
-            retry = ", or a smaller hydra.launcher.size"
-        elif self.args.world_size > 1:
+        if self.args.world_size > 1:
             retry = ""
         return advise(error, self.state.global_step + 1, batch, accumulation, retry)
 
@@ -232,22 +225,6 @@ class PrefixTrainer(ResumableTrainer):
         if self._first_bad is not None and (control.should_log or control.should_evaluate or control.should_save):
             self._refuse(int(self._first_bad))
         super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _pass(self, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Pass:
-        """What this trial adds to the pack's next training pass."""
-        adapted = self.adapted.train()
-        batch = self._prepare_inputs(inputs)
-        with self.accelerator.autocast():
-            encoded = adapted.start(batch)
-        divisor: Tensor | float
-        if num_items_in_batch is None:
-            divisor = (batch["labels"] != IGNORED).sum() * self.current_gradient_accumulation_steps
-        else:
-            divisor = num_items_in_batch
-        auxiliary = encoded.contribution.auxiliary_loss
-        if auxiliary is not None:
-            auxiliary = auxiliary / self.current_gradient_accumulation_steps
-        return Pass(adapted, encoded, batch["labels"], divisor, self.accelerator.autocast, auxiliary)
 
     def _culprits(self) -> str:
         """Which groups hold values, or else gradients, that aren't finite."""

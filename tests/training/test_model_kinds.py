@@ -122,29 +122,6 @@ def test_gradient_checkpointing_changes_no_step(model_type: str, tmp_path: Path)
     assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
-@pytest.mark.slow
-def test_packs_stack_decoder_only_models(tmp_path: Path) -> None:
-    place = directory_of("llama", tmp_path)
-    sweep = [
-        *SMALL,
-        f"model.path='{place}'",
-        "trainer.max_steps=5",
-        "trainer.logging_steps=1",
-        "trainer.eval_strategy=no",
-    ]
-    sweep += ["method.num_virtual_tokens=10,5", "method.lr.prefix=0.01"]
-    found = {}
-    for name, words in (("pack", ["-m", "hydra/launcher=pack", "hydra.launcher.size=2"]), ("alone", ["-m"])):
-        assert main([*words, *sweep, f"run.root={tmp_path / name}"]) == 0
-        for path in sorted((tmp_path / name).glob("*/metrics.jsonl")):
-            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            found[name, path.parent.name] = [line["train/loss"] for line in lines if "train/loss" in line]
-    names = {run for _, run in found}
-    assert len(names) == 2
-    for name in names:
-        assert found["pack", name] == pytest.approx(found["alone", name], abs=1e-4)
-
-
 def test_sites_that_the_directory_has_not_are_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
