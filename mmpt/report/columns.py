@@ -1,6 +1,6 @@
 """The one table of columns: what each is called, how it is read from a row, and how it is shown.
 
-Files of records (CSV, Parquet, JSON) have every column with its value unrounded; tables have the columns of a view, as text.
+Files of records (CSV, Parquet, JSON) have every column, unrounded; tables have the columns of a view, as text.
 """
 
 from __future__ import annotations
@@ -140,8 +140,13 @@ COLUMNS = (
     Column("model", "text", _at("model"), "model"),
     Column("method", "text", _at("method"), "method"),
     Column("label", "text", _at("label"), "method"),
-    Column("settings", "text", lambda row: " ".join(f"{key}={value}" for key, value in row.settings.items()),
-           "settings", _at("setting")),
+    Column(
+        "settings",
+        "text",
+        lambda row: " ".join(f"{key}={value}" for key, value in row.settings.items()),
+        "settings",
+        _at("setting"),
+    ),
     Column("metric", "text", _at("metric")),
     Column("seeds", "text", lambda row: ",".join(map(str, row.seeds))),
     Column("baseline", "text", _at("comparison.baseline")),

@@ -76,7 +76,9 @@ def masks(run: Run) -> tuple[Masks, str]:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 if name.startswith("masks."):
                     values = np.asarray(file.get_tensor(name), dtype=np.float64)
-                    by_site |= _by_layer(name.removeprefix("masks."), 1 / (1 + np.exp(-values / temperature)), granularity)
+                    by_site |= _by_layer(
+                        name.removeprefix("masks."), 1 / (1 + np.exp(-values / temperature)), granularity
+                    )
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         return {}, f"masks of {run.name} cannot be read ({one_line(error)})"
     if sum(value.size for value in by_site.values()) > LARGEST_MASK:

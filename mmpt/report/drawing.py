@@ -1,7 +1,7 @@
 """How figures look and where they go: inline SVG for the page, and SVG, PDF and PNG files.
 
-Each part of a method has an id with ``-mNUMBER-``, by which the page shows and hides it. Colours are those of the page's style
-sheet, so that figures follow its light and dark scheme.
+Each part of a method has an id with ``-mNUMBER-``, by which the page shows and hides it. Colours are those of
+the page's style sheet, so that figures follow its light and dark scheme.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIABLES |= {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", HEAT:
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★"}  # of matplotlib, and as text
 WIDTH = 6.4  # inches
 FILES = ("svg", "pdf", "png")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mmpt",
     "pdf.fonttype": 42,
@@ -139,11 +139,13 @@ def save(drawing: Drawing, folder: Path, name: str) -> None:
     Raises:
         RunError: A file cannot be written.
     """
-    marks = [Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in drawing.legend.items()]
+    marks = [
+        Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in drawing.legend.items()
+    ]
     if marks:
         drawing.canvas.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(len(marks), 4))
     for kind in FILES:
         file = io.BytesIO()
-        dated = {} if kind == "png" else {"metadata": {"Date" if kind == "svg" else "CreationDate": None}}
-        drawing.canvas.savefig(file, format=kind, bbox_inches="tight", facecolor="white", dpi=200, **dated)
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        drawing.canvas.savefig(file, format=kind, metadata=undated, bbox_inches="tight", facecolor="white", dpi=200)
         write_bytes(folder / f"{name}.{kind}", file.getvalue())

@@ -198,10 +198,13 @@ def route_load(row: Row, loads: Sequence[Sequence[float]], index: int) -> Drawin
         bands = axes.stackplot(counts, *loads, colors=shades, alpha=0.75)
     else:
         bottoms = np.cumsum([0.0, *(load[0] for load in loads)])
-        bands = [axes.bar(1, load[0], 0.5, low, color=c, alpha=0.75)[0] for load, low, c in zip(loads, bottoms, shades, strict=False)]
+        bands = [
+            axes.bar(1, load[0], 0.5, low, color=c, alpha=0.75)[0]
+            for load, low, c in zip(loads, bottoms, shades, strict=False)
+        ]
     for route, band in enumerate(bands):
         drawing.tag(band, index, f"route {route}: {loads[route][-1]:.0%} at the end")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(counts[:: -(-len(counts) // 10)])
     axes.set(xlabel="evaluation (one an epoch by default)", ylabel="share of examples", ylim=(0, 1))
     shares = ", ".join(f"route {route} {load[-1]:.0%}" for route, load in enumerate(loads))
     drawing.description = f"At the end: {shares}"
@@ -221,7 +224,9 @@ def mask_map(row: Row, site: str, values: npt.NDArray[Any], index: int) -> Drawi
     for route, panel in enumerate(panels):
         panel.grid(False)
         panel.patch.set_alpha(0)
-        mesh = panel.pcolormesh(np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=shades, vmin=0, vmax=1)
+        mesh = panel.pcolormesh(
+            np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=shades, vmin=0, vmax=1
+        )
         drawing.tag(mesh, index, f"route {route}, mean {float(values[route].mean()):.2f}")
         panel.set(title=f"route {route}", xlabel="layer", xlim=(-0.5, layers - 0.5), ylim=(tokens - 0.5, -0.5))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -238,7 +243,9 @@ def _effects(rows: Sequence[Row], methods: Methods) -> list[Drawing]:
     """One figure for each method and each of its settings that differ."""
     drawn = []
     for method in methods:
-        mine = [(row, flatten(row.runs[0].settings.values)) for row in rows if row.method == method and row.runs[0].settings]
+        mine = [
+            (row, flatten(row.runs[0].settings.values)) for row in rows if row.method == method and row.runs[0].settings
+        ]
         keys = sorted({key for row, _ in mine for key in row.settings})
         for key in keys[:KEYS] if len(mine) > 1 else []:
             values = [(row, flat[key]) for row, flat in mine if flat.get(key) is not None]

@@ -63,9 +63,7 @@ def _read_path(path: Path, reader: SettingsReader) -> Iterable[Run]:
         return _read_lines(path)
     if path.suffix in (".json", ".csv"):
         return read_export(path)
-    raise RunError(
-        f"{path} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file"
-    )
+    raise RunError(f"{path} is no folder, .jsonl, .json or .csv file; give run directories, their root, or such a file")
 
 
 def find_runs(root: Path, unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """One self-contained HTML page: sortable tables and figures, without a request to anywhere.
 
-All texts of the runs are escaped: by Jinja2 in the template, by :mod:`mmpt.report.drawing` in figures, and as JSON whose every
-``<`` is an escape. A content security policy allows this page's own script and no other.
+All texts of the runs are escaped: by Jinja2 in the template, by :mod:`mmpt.report.drawing` in figures, and as JSON
+whose every ``<`` is an escape. A content security policy allows this page's own script and no other.
 """
 
 from __future__ import annotations
@@ -109,10 +109,11 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
     section = Section(f"{first.task} ({first.metric}), {first.model}", f"task-{count}", columns, lines)
     if done := drawable(block):
         drawings, section.remarks = draw(done, methods, [figure for figure in figures if figure.task == first.task])
-        section.figures = [
-            {"title": drawing.title, "caption": drawing.caption, "svg": inline(drawing, f"f{count}-{number}")}
-            for number, drawing in enumerate(drawings)
-        ]
+        for number, drawing in enumerate(drawings):
+            parts = {part.split("-")[1] for part in drawing.tips}
+            method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
+            about = {"title": drawing.title, "caption": drawing.caption, "method": method}
+            section.figures.append({**about, "svg": inline(drawing, f"f{count}-{number}")})
     return section
 
 

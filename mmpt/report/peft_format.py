@@ -1,6 +1,6 @@
 """A run in the layout of the result files of peft's method_comparison: run_info, train_info, meta_info.
 
-Every field of those files is present; what mmpt does not measure is null, and ``mmpt`` holds what they have no field for.
+What mmpt does not measure is null; ``mmpt`` holds what those files have no field for.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _markdown_table(columns: Sequence[Column], rows: Sequence[Row], marks: dict[
     def cell(column: Column, row: Row) -> str:
         if column.name == "mean":
             return spread(row, marks.get(row.rank or 0, "{}"))
-        return markdown(column.show(row))
+        return markdown(column.show(row)) if column.kind == "text" else column.show(row)
 
     return grid([column.heading for column in columns], [[cell(column, row) for column in columns] for row in rows])
 

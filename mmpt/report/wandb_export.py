@@ -29,7 +29,7 @@ from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
 STATES = {"finished": "done", "crashed": "failed"}
 METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
-PRIMARY = {name: name for name in ("accuracy", "matthews", "exact_match")} | {"accuracy_f1": "accuracy", "f1a_em": "f1a"}
+PRIMARY = {"accuracy_f1": "accuracy", "f1a_em": "f1a"}  # metrics that are not named as their first value
 SCORES = {  # of scores in a summary; the first one that it has counts
     "test": ("test/{metric}", "test/score"),
     "validation": ("best/validation_score", "validation/{metric}"),
@@ -116,14 +116,17 @@ def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, An
     run = Run(name, state, None, settings, seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
     if state != "done":
         return run
-    metric = PRIMARY.get(str(settings.group("task").get("metric")), "")
-    if not metric:
+    named = settings.group("task").get("metric")
+    metric = PRIMARY.get(named, named) if isinstance(named, str) else ""
+    if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
         metric = next((one for one in METRICS if number(summary.get(f"test/{one}")) is not None), "accuracy")
     scores: dict[str, dict[str, float]] = {}
     for split, keys in SCORES.items():
         values = [value for key in keys if (value := number(summary.get(key.format(metric=metric)))) is not None]
         scores |= {split: {metric: values[0]}} if values else {}
-    content: dict[str, Any] = dict.fromkeys(fields(Result)) | {key: run.known(key) for key in ("task", "method", "model")}
+    content: dict[str, Any] = dict.fromkeys(fields(Result)) | {
+        key: run.known(key) for key in ("task", "method", "model")
+    }
     content |= {"seed": seed, "metric": metric, "scores": scores}
     for group in ("timing", "parameters", "memory"):
         values_of = ((key.partition("/"), value) for key, value in summary.items())

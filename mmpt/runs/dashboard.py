@@ -12,9 +12,9 @@ import sys
 from importlib.util import find_spec
 from typing import Any, get_type_hints
 
+from mmpt.cli.program import exit_code
 from mmpt.errors import DashboardError
 from mmpt.methods.options import OPTIONS, SITES, MethodOptions
-from mmpt.cli.program import exit_code
 from mmpt.runs import names
 from mmpt.runs.loggers.wandb import has_key, reachable, server_url
 from mmpt.utils.untrusted import one_line

@@ -1,7 +1,7 @@
 """The typed result of a run: the content of ``result.json``.
 
-``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not measured,
-or where a file of another origin does not say it.
+``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not
+measured, or where a file of another origin does not say it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mmpt.utils.files import dumps
 
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
 Numbers = Mapping[str, float]
+_BESIDE = {"beside": True}
 
 
 def _null(about: str = "") -> Any:
@@ -27,10 +28,6 @@ def _null(about: str = "") -> Any:
 
 def _about(text: str) -> Any:
     return field(default=None, metadata={"about": text})
-
-
-def _beside() -> Any:
-    return field(default_factory=dict, metadata={"beside": True})
 
 
 def _apart(default: Any) -> Any:
@@ -56,16 +53,16 @@ class Score:
 
     decoding: Literal["ranking", "generation"] | None = None
     interval: tuple[float, float] | None = _null("bootstrap interval of the primary metric")
-    metrics: Numbers = _beside()
+    metrics: Numbers = field(default_factory=dict, metadata=_BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores by split, such as ``test`` or ``test_generation``, and two baselines on the test split."""
 
-    majority: Numbers | None = _about("the most frequent training label, on test")
-    chance: Numbers | None = _null()
-    splits: Mapping[str, Score] = _beside()
+    majority: Numbers | None = field(default=None, metadata={"about": "the most frequent training label, on test"})
+    chance: Numbers | None = field(default=None, metadata={"null": True})
+    splits: Mapping[str, Score] = field(default_factory=dict, metadata=_BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
