@@ -245,7 +245,7 @@ def test_what_is_no_number_counts_as_minus_one() -> None:
         assert score(task, examples, ["1", "2", text, "-2"]) == score(task, examples, ["1", "2", "-1", "-2"])
     assert list(score(task, examples, ["1"] * 4)) == ["pearson", "spearman"]
     assert score(task, examples, [" 1.", "２.5", "'4'", "-3"])["pearson"] == pytest.approx(1)
-    with pytest.raises(DataError, match="f:1: pearson cannot score the target .much."):
+    with pytest.raises(DataError, match=r"f:1: pearson cannot score the target .much."):
         _free("pearson", ["much"])
     with pytest.raises(ConfigError, match=r"needs task.labels that are numbers, or none"):
         Task(TaskConfig("t", "{x}", labels={"a": [1], "2": [2]}, metric="spearman"))
