@@ -140,7 +140,7 @@ def test_a_file_of_the_own_folder_replaces_ours(
         (elsewhere / f"{name}.yaml").write_text(re.sub(old, new, text), encoding="utf-8")
     assert main(["--config-dir", str(elsewhere), "task=rte"]) == 0
     said = capsys.readouterr().out.splitlines()[0]
-    assert said.startswith("mmpt: rte with multimask on bundled, seed 1; data: bundled; directory: runs/rte-multimask-")
+    assert said.startswith("mmpt: rte with multimask on bundled, seed 1; directory: runs/rte-multimask-")
     assert said.endswith(f"; {elsewhere} replaces task/rte.yaml, trainer/default.yaml")
     assert main(["--config-dir", str(elsewhere), "task=rte", "-m", "seed=1,2"]) == 0
     assert [config.task.template for config in runs] == ["MINE rte sentence1: {premise} sentence2: {hypothesis}"] * 3

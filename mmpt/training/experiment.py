@@ -71,7 +71,7 @@ def first_line(config: Config) -> str:
     name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
     where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
     what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"
-    return f"mmpt: {what}; data: {config.data.name}; directory: {where}"
+    return f"mmpt: {what}; directory: {where}"
 
 
 def _method(value: Any, problems: Problems) -> Any:

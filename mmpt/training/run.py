@@ -78,9 +78,7 @@ def _run_experiment(
         directory.expanduser().absolute(),
         None if processes.rank() == 0 else io.StringIO(),
     )
-    console.first_line(
-        task=task.name, method=config.method.name, model=config.model.name, seed=config.seed, origin=splits.origin
-    )
+    console.note(f"data: {splits.origin}")
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
     # before the run directory is touched

@@ -183,7 +183,7 @@ def test_findings_of_defects(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         b"\xff": "cannot be read",
         b"name: \xe9\n": "cannot be read",
         b"5": "holds '5', not a mapping",
-        b"- a": "not a map",
+        b"- a": "holds \"['a']\", not a mapping",
     }
     for content, why in whys.items():
         (tmp_path / "task" / "odd.yaml").write_bytes(content)
