@@ -1,9 +1,9 @@
 """The activation cache: what lies before the first trainable parameter is computed once.
 
 With nothing trained below some layer of the first stack (:class:`mmpt.methods.contribution.CacheableLayers`), and no
-dropout in the frozen network, the hidden states entering that layer and the mean word embedding that routers read are constants of
-backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from memory or
-through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
+dropout in the frozen network, the hidden states entering that layer and the mean word embedding that routers read are
+constants of backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from
+memory or through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
 
 Letters: B batch, N examples, T tokens, d model width, n layers below the first trained layer.
 """
