@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -178,11 +177,13 @@ def read_progress(checkpoint: Path) -> State:
     return state
 
 
-def tensors_of(module: nn.Module, optimizer: torch.optim.Optimizer, generators: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def tensors_of(
+    module: nn.Module, optimizer: torch.optim.Optimizer, generators: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """All tensors of a checkpoint: trained parameters, the optimizer's state, and each process's random generators."""
     tensors = {f"{PARAMETERS}{name}": value.detach() for name, value in module.named_parameters()}
     for number, parameter in enumerate(_parameters(optimizer)):
-        state = optimizer.state[parameter] if parameter in optimizer.state else {}
+        state = optimizer.state.get(parameter, {})
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
     for rank, states in enumerate(generators):
         tensors |= {f"{RANDOM}{rank}.{name}": value for name, value in states.items()}
@@ -232,12 +233,12 @@ def load_parameters(checkpoint: Path, module: nn.Module) -> None:
 
 def random_state() -> dict[str, Tensor]:
     """The state of all random generators of this process."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    _, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words),
-        "numpy": torch.tensor([*map(int, keys), int(position), int(has_gauss)]),  # type: ignore[arg-type]
+        "numpy": torch.tensor([*map(int, keys), int(position), int(has_gauss)]),
         "gauss": torch.tensor([math.nan if gauss is None else gauss, float(cached)], dtype=torch.float64),
     }
     return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
@@ -265,7 +266,9 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _require(tensors: Mapping[str, Tensor], templates: Mapping[str, Tensor]) -> None:
     """Reject tensors of other names, shapes or types than expected."""
-    found, expected = ({name: (tuple(value.shape), value.dtype) for name, value in them.items()} for them in (tensors, templates))
+    found, expected = (
+        {name: (tuple(value.shape), value.dtype) for name, value in them.items()} for them in (tensors, templates)
+    )
     if found != expected:
         name = next(name for name in sorted(found | expected) if found.get(name) != expected.get(name))
         raise RunError(f"{name[:80]!r} is {found.get(name)}, in this run it is {expected.get(name)}")

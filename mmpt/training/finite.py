@@ -50,7 +50,9 @@ class FiniteWatch:
         """Which groups hold values, or else gradients, that are not finite."""
         if groups := self._broken(lambda parameter: parameter):
             return f"parameters that are not finite are in group {groups}"
-        return f"gradients that are not finite are in group {self._broken(lambda parameter: parameter.grad) or '(none)'}"
+        return (
+            f"gradients that are not finite are in group {self._broken(lambda parameter: parameter.grad) or '(none)'}"
+        )
 
     def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> str:
         broken = []

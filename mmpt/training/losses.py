@@ -94,7 +94,7 @@ class LabelRanking:
         known = {tuple(ids) for ids in self.candidates}
         if wrong := sum(tuple(ids) not in known for ids in targets):
             raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {len(targets)} training targets are no label word of the task; "
+                f"trainer.loss=label_ranking: {wrong} of {len(targets)} training targets are no label word; "
                 "raise data.max_length, or set trainer.loss=cross_entropy"
             )
 
@@ -141,6 +141,16 @@ def create_loss(
         ranking.check(targets)
         return ranking
     return load_loss(name)
+
+
+def require_loss(name: str) -> None:
+    """Reject a loss that cannot be loaded, before anything heavy happens.
+
+    Raises:
+        ConfigError: See :func:`load_loss`.
+    """
+    if name not in ("cross_entropy", "label_ranking"):
+        load_loss(name)
 
 
 def load_loss(name: str) -> Custom:

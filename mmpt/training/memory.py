@@ -16,7 +16,12 @@ from mmpt.errors import TrainingError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")  # of torch's CPU side
+_MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Cannot allocate memory",
+)  # of torch's CPU side
 
 
 def is_out_of_memory(error: BaseException) -> bool:

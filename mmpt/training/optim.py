@@ -45,7 +45,12 @@ class Adafactor(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Any, clip_threshold: float = 1.0, weight_decay: float = 0.0, decay: float = -0.8, eps: float = 1e-30
+        self,
+        params: Any,
+        clip_threshold: float = 1.0,
+        weight_decay: float = 0.0,
+        decay: float = -0.8,
+        eps: float = 1e-30,
     ) -> None:
         """Set the constants of the update.
 
