@@ -196,10 +196,9 @@ class Trainer:
     @property
     def _evaluation_is_due(self) -> bool:
         every = self.settings.evaluates_every
-        if every is not None:
-            return self.step % every == 0 and self.step >= self.settings.eval_delay
-        ends = self.step % self.batches.steps_per_epoch == 0 or self.step == self.total_steps
-        return self.evaluates and ends and self._epoch >= self.settings.eval_delay
+        done = self._epoch if every is None else self.step
+        whole = self.step % (every or self.batches.steps_per_epoch) == 0 or self.step == self.total_steps
+        return self.evaluates and whole and done >= self.settings.eval_delay
 
     @property
     def _save_is_due(self) -> bool:
