@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
+from mmpt.data.collate import CachingCollator
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
@@ -24,7 +25,7 @@ from mmpt.training import distributed, signals
 from mmpt.training.batches import Batches
 from mmpt.training.caching import SplitCache
 from mmpt.training.checkpoint import last_checkpoint, read_progress, step_of
-from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 from mmpt.training.identity import Identity
 from mmpt.training.loop import Trainer
 from mmpt.training.losses import create_loss
@@ -80,6 +81,7 @@ class Experiment:
         model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
         checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
         with oom_as_error(config.evaluation.batch_size):
+            self.evaluator.check_longest(model, *splits.values())
             splits = self._cached(model, splits)
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
         train_seconds = self._train(trainer)
@@ -95,9 +97,8 @@ class Experiment:
     def _warn_of_data(self, splits: Splits) -> None:
         for text in self.identity.splits.notes:
             self._warn(text)
-        if cut := sum(split.truncated for split in splits.values()):
-            total = sum(len(split.examples) for split in splits.values())
-            self._warn(f"{cut} of {total} texts were cut at data.max_length={self.config.data.max_length}")
+        for text in self.evaluator.reading.length_notes(list(splits.values()), self.config.evaluation):
+            self._warn(text)
         if self.config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
 
