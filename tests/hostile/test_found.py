@@ -24,7 +24,7 @@ from mmpt.runs.result import Result
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
-from mmpt.training.resumable import last_checkpoint
+from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
