@@ -30,7 +30,7 @@ from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator, Prepared
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 
 DTYPES = {"model (float32)": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FRONTIERS = {

@@ -28,7 +28,7 @@ from mmpt.cli import CONF
 from mmpt.config.compose import compose
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 from mmpt.utils.files import write_bytes
 
 PREFIX = 10

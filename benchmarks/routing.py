@@ -26,7 +26,7 @@ from mmpt.bundled.tasks import records
 from mmpt.data.sources import load_splits
 from mmpt.predictor import Predictor
 from mmpt.training.evaluate import Prepared
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 
 Change = Callable[[Tensor], Tensor]  # of route probabilities (B, R)
 

@@ -19,7 +19,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
-from mmpt.training.experiment import REGISTERED
+from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration

@@ -14,7 +14,7 @@ from mmpt.methods import method_class
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 
 _BACKBONES: dict[str, Backbone] = {}
 

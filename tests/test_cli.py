@@ -59,7 +59,7 @@ def test_runs_what_was_asked(runs: list[Config], elsewhere: Path, capsys: pytest
     code = main(["task=cb", "method=smop", "trainer.max_steps=20", f"run.dir={elsewhere}/a b", "+seed=3"])
     assert code == 0
     (config,) = runs
-    assert (config.task.name, config.method.name, config.trainer["max_steps"]) == ("cb", "smop", 20)
+    assert (config.task.name, config.method.name, config.trainer.max_steps) == ("cb", "smop", 20)
     assert (config.run.dir, config.seed) == (f"{elsewhere}/a b", 3)
     assert list(elsewhere.iterdir()) == []  # the configuration library writes nothing
     assert capsys.readouterr().err == ""
@@ -134,7 +134,10 @@ def test_a_file_of_the_own_folder_replaces_ours(
 ) -> None:
     """Also under -m; the first line names it."""
     (elsewhere / "seed.txt").write_text("no setting")
-    for name, old, new in (("task/rte", "(?m)^template: ", "template: MINE "), ("trainer/default", "32", "7")):
+    for name, old, new in (
+        ("task/rte", "rte sentence1:", "MINE sentence1:"),
+        ("trainer/default", "size: 32", "size: 7"),
+    ):
         (elsewhere / name).parent.mkdir()
         text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
         (elsewhere / f"{name}.yaml").write_text(re.sub(old, new, text), encoding="utf-8")
@@ -143,7 +146,7 @@ def test_a_file_of_the_own_folder_replaces_ours(
     assert said.startswith("mmpt: rte with multimask on bundled, seed 1; directory: runs/rte-multimask-")
     assert said.endswith(f"; {elsewhere} replaces task/rte.yaml, trainer/default.yaml")
     assert main(["--config-dir", str(elsewhere), "task=rte", "-m", "seed=1,2"]) == 0
-    assert [config.task.template for config in runs] == ["MINE rte sentence1: {premise} sentence2: {hypothesis}"] * 3
+    assert [config.task.template for config in runs] == ["MINE sentence1: {premise} sentence2: {hypothesis}"] * 3
     (elsewhere / "config.yaml").write_text("seed: 3", encoding="utf-8")
     assert main(["--config-dir", str(elsewhere), "task=rte"]) == 2
     assert "write a preset instead" in capsys.readouterr().err

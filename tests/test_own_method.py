@@ -13,7 +13,7 @@ import pytest
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
 from mmpt.methods import options_class
-from mmpt.training.experiment import find_problems
+from mmpt.training.settings import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 
 ROOT = Path(__file__).resolve().parents[1]

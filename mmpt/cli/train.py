@@ -22,8 +22,8 @@ from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with
 from mmpt.errors import ConfigError, MmptError
 from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.run import run_sweep
-from mmpt.training.experiment import check, find_problems, first_line, plain
-from mmpt.training.signals import Stopped, heeding
+from mmpt.training.settings import check, find_problems, first_line, plain
+from mmpt.training.signals import Stopped, handle_signals
 from mmpt.utils.extensions import add_folder
 from mmpt.utils.secrets import error_line
 from mmpt.utils.untrusted import printable
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
-        with heeding():
+        with handle_signals():
             return _dispatch(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)

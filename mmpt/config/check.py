@@ -1,6 +1,6 @@
 """From plain values to a typed :class:`Config`, or to every problem at once. Imports nothing heavy.
 
-What is known only above this layer (methods, tasks, architectures) is handed in by :mod:`mmpt.training.experiment`.
+What is known only above this layer (methods, tasks, architectures) is handed in by :mod:`mmpt.training.settings`.
 """
 
 from __future__ import annotations

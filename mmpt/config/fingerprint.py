@@ -11,36 +11,15 @@ from typing import Any
 from mmpt.config.schema import Config
 
 HasHead = Callable[[object], bool]
-FORMAT = 1  # raise it when the same configuration comes to mean another computation
+FORMAT = 2  # raise it when the same configuration comes to mean another computation
 _NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name does not
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_pin_memory",
     "dataloader_prefetch_factor",
-    "dataloader_in_order",
-    "dataloader_multiprocessing_context",
-    "hub_always_push",
-    "hub_model_id",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_strategy",
-    "hub_token",
-    "include_num_input_tokens_seen",
-    "log_level",
-    "log_level_replica",
-    "log_on_each_node",
     "logging_first_step",
-    "logging_nan_inf_filter",
     "logging_steps",
-    "logging_strategy",
-    "push_to_hub",
-    "save_on_each_node",
+    "save_steps",
     "save_total_limit",
-    "skip_memory_metrics",
-    "trackio_bucket_id",
-    "trackio_space_id",
-    "trackio_static_space_id",
 }
 
 
@@ -77,6 +56,8 @@ def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
     chosen = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := chosen.get("trainer"), Mapping):
         chosen["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+        if trainer.get("eval_strategy") == "steps" and not trainer.get("eval_steps"):
+            chosen["trainer"]["eval_steps"] = trainer.get("logging_steps")  # which checkpoint is best depends on it
     task, model = chosen.get("task"), chosen.get("model")
     architecture = model.get("architecture") if isinstance(model, Mapping) else None
     if isinstance(task, Mapping) and not has_head(architecture):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,14 +21,18 @@ from mmpt.config.schema import (
     RunConfig,
     SchedulerConfig,
     TaskConfig,
+    TrainerConfig,
 )
-from mmpt.config.trainer_fields import enum_values
+from mmpt.config.trainer_hints import INSTEAD
 from mmpt.config.typed_build import Problems, build, is_folder
 from mmpt.errors import nearest
+from mmpt.utils import extensions
 from mmpt.utils.untrusted import parse_json, read_text
 
 Rule = tuple[tuple[str, ...], Callable[..., None]]  # groups, and a function of them and of Problems
 SPLITS = ("train", "validation", "test")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
+LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
@@ -71,6 +76,15 @@ def local_model(value: Any, problems: Problems) -> Any:
     if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
     return model
+
+
+def trainer(value: Any, problems: Problems) -> Any:
+    """Build ``trainer``; of keys that are set elsewhere, say where."""
+    if isinstance(value, Mapping):
+        for key in [key for key in value if key in INSTEAD]:
+            problems.add(f"trainer.{key}", f"trainer.{key} cannot be set: {INSTEAD[key]}")
+        value = {key: item for key, item in value.items() if key not in INSTEAD}
+    return build(TrainerConfig, value, "trainer", problems)
 
 
 def _stated(folder: Path) -> str:
@@ -139,11 +153,43 @@ def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
 
 
 def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
-    _one_of(problems, "scheduler.name", scheduler.name, enum_values("SchedulerType"))
+    _one_of(problems, "scheduler.name", scheduler.name, SCHEDULES)
     warmup = scheduler.warmup
     if not warmup >= 0 or (warmup >= 1 and warmup != int(warmup)):
         text = "must be a share of all steps below 1, or a whole number of steps"
         problems.add("scheduler.warmup", f"scheduler.warmup={warmup:g} {text}")
+
+
+def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
+    one = ("per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "save_total_limit")
+    _at_least(problems, "trainer", trainer, 1, *one, "logging_steps", "dataloader_prefetch_factor")
+    _at_least(problems, "trainer", trainer, 0, "max_grad_norm", "eval_delay", "dataloader_num_workers")
+    for name in ("max_grad_norm", "eval_delay", "num_train_epochs"):
+        if not math.isfinite(getattr(trainer, name)):
+            problems.add(f"trainer.{name}", f"trainer.{name}={getattr(trainer, name)} must be a finite number")
+    for name in one:
+        _at_most(problems, f"trainer.{name}", getattr(trainer, name) or 0, MOST)
+    if trainer.num_train_epochs <= 0:
+        text = f"trainer.num_train_epochs={trainer.num_train_epochs:g} must be positive"
+        problems.add("trainer.num_train_epochs", f"{text}; for a run of a few steps set trainer.max_steps")
+    if trainer.max_steps != -1 and trainer.max_steps < 1:
+        text = f"trainer.max_steps={trainer.max_steps} must be at least 1"
+        problems.add("trainer.max_steps", f"{text}, or -1 for trainer.num_train_epochs to decide")
+    if not 0 <= trainer.label_smoothing_factor < 1:
+        value = f"{trainer.label_smoothing_factor:g}"
+        problems.add("trainer.label_smoothing_factor", f"trainer.label_smoothing_factor={value} must lie in [0, 1)")
+    if trainer.label_smoothing_factor and trainer.loss not in LOSSES:
+        text = f"trainer.label_smoothing_factor has no effect with trainer.loss={trainer.loss}; leave it out"
+        problems.add("trainer.label_smoothing_factor", text)
+    if trainer.fp16 and trainer.bf16:
+        problems.add("trainer.fp16", "trainer.fp16 and trainer.bf16 exclude each other; keep one")
+    if trainer.dataloader_prefetch_factor is not None and not trainer.dataloader_num_workers:
+        text = "trainer.dataloader_prefetch_factor needs trainer.dataloader_num_workers of at least 1"
+        problems.add("trainer.dataloader_prefetch_factor", text)
+    if trainer.loss not in LOSSES and extensions.find("loss", trainer.loss) is None:
+        known = (*LOSSES, *extensions.names("loss"))
+        text = f"trainer.loss={trainer.loss} is unknown; choose from: {', '.join(known)}{nearest(trainer.loss, known)}"
+        problems.add("trainer.loss", text + extensions.hint("loss"))
 
 
 def _data(data: DataConfig, problems: Problems) -> None:
@@ -227,10 +273,16 @@ def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> N
         problems.add("task.files", f"task={task.name} has no task.files, so data=local cannot find its files")
 
 
-def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: Any, problems: Problems) -> None:
-    if evaluation.patience is not None and trainer.get("eval_strategy") == "no":
+def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfig, problems: Problems) -> None:
+    if evaluation.patience is not None and trainer.eval_strategy == "no":
         text = f"evaluation.patience={evaluation.patience} counts evaluations, but trainer.eval_strategy=no makes none"
         problems.add("evaluation.patience", text)
+
+
+def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
+    if trainer.loss == "label_ranking" and not task.labels:
+        text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
+        problems.add("trainer.loss", f"{text}; set trainer.loss=cross_entropy")
 
 
 RULES: tuple[Rule, ...] = (
@@ -238,6 +290,7 @@ RULES: tuple[Rule, ...] = (
     (("model",), _model),
     (("optimizer",), _optimizer),
     (("scheduler",), _scheduler),
+    (("trainer",), _trainer),
     (("data",), _data),
     (("evaluation",), _evaluation),
     (("cache",), _cache),
@@ -247,4 +300,5 @@ RULES: tuple[Rule, ...] = (
     (("task", "evaluation"), _task_with_evaluation),
     (("task", "data"), _task_with_data),
     (("evaluation", "trainer"), _evaluation_with_trainer),
+    (("task", "trainer"), _task_with_trainer),
 )

@@ -84,7 +84,7 @@ def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor
     prefix, shape = contribution.prefixes.get("self"), model.injection.shapes["self"]
     if prefix is None or contribution.prompt is not None or contribution.embedding_update is not None:
         raise AdapterError(f"{where} has no prefix, or more than one; peft's format has nothing else")
-    if prefix.output_gate is not None or prefix.query_weight is not None or prefix.key.shape[1] != shape.layers:
+    if prefix.output_gate is not None or prefix.attend is not None or prefix.key.shape[1] != shape.layers:
         raise AdapterError(f"{where} has a gate, or no prefix in some layers; peft's format has neither")
     key, value = (part[0].detach().float() for part in prefix.expanded(1))  # (L, H, P, k), masks multiplied in
     if prefix.shift == 0:
@@ -147,7 +147,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
         ModelError: The backbone can't be loaded.
     """
     from mmpt.config.compose import CONF, compose, read_command_line
-    from mmpt.training.experiment import check
+    from mmpt.training.settings import check
 
     tensor = read_prefix(source)
     method = ["method=prefix", "method.layout=peft", f"method.num_virtual_tokens={tensor.shape[0]}"]

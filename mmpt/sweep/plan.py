@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
 from mmpt.sweep.devices import cores
-from mmpt.training.experiment import find_problems
+from mmpt.training.settings import find_problems
 
 # engine -> the module it needs, and the extra that brings it
 LAUNCHERS = {

@@ -19,8 +19,8 @@ from mmpt.sweep.isolation import isolated, keep_imported, printing_to
 from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
 from mmpt.sweep.prune import HopelessError, reporter
 from mmpt.sweep.table import score
-from mmpt.training.experiment import check, plain
 from mmpt.training.memory import is_out_of_memory
+from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
 
 if TYPE_CHECKING:

@@ -1,213 +1,226 @@
-"""What an experiment may say: the checks of :mod:`mmpt.config`, with the methods, tasks and architectures there are.
-
-Imports no torch, so that a mistake is reported within a second.
-"""
+"""What a run does between its opening and its result: prepare data and model, cache, train, evaluate, save."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 
-from mmpt.attention.architectures import ARCHITECTURES, architecture_of
-from mmpt.config import fingerprint
-from mmpt.config.check import examine, plain
-from mmpt.config.rules import RULES, Rule, local_model, max_length
-from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, ModelConfig, TaskConfig
-from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.typed_build import INVALID, Problems, build
-from mmpt.data.tasks import Task
-from mmpt.errors import ConfigError, MmptError, nearest
-from mmpt.methods import options_class, parse
-from mmpt.methods.options import HEAD, HEAD_RATE
+from mmpt.config.schema import Config
+from mmpt.data.collate import CachingCollator
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter_files import save_adapter
+from mmpt.models.backbone import Backbone
+from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.runs.console import Console
+from mmpt.runs.loggers import Loggers, RunInfo
+from mmpt.runs.names import PREDICTIONS
+from mmpt.runs.record import RunRecord
+from mmpt.runs.result import Result
+from mmpt.training import distributed, signals
+from mmpt.training.batches import Batches
+from mmpt.training.caching import SplitCache
+from mmpt.training.checkpoint import last_checkpoint, read_progress, step_of
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.identity import Identity
+from mmpt.training.loop import Trainer
+from mmpt.training.losses import create_loss
+from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
+from mmpt.training.monitor import Monitor
 
-__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint"]
-
-
-def check(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """Type-check a configuration and its combinations.
-
-    Args:
-        composed: What Hydra composed, or the same as plain data. ``method`` is flat: its name, its options and ``lr``.
-
-    Returns:
-        The configuration, with every option that was left out filled in.
-
-    Raises:
-        ConfigError: With all problems, one line each.
-    """
-    config, problems = examine(composed, _PARSERS, _join, RULES + REGISTERED)
-    if config is None:
-        raise ConfigError([text for _, text in problems.found])
-    return config
+Splits = Mapping[str, Prepared]
 
 
-def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the problems of a configuration as (dotted key, line)."""
-    return examine(composed, _PARSERS, _join, RULES + REGISTERED)[1].found
+@dataclass
+class Experiment:
+    """The parts of one run under way."""
 
+    config: Config
+    identity: Identity
+    backbone: Backbone
+    evaluator: Evaluator
+    record: RunRecord
+    logger: Loggers
+    console: Console
+    warnings: list[str] = field(default_factory=list)
 
-def run_fingerprint(config: Config) -> str:
-    """Identify a run by what decides its result; see :func:`mmpt.config.fingerprint.run_fingerprint`."""
-    return fingerprint.run_fingerprint(config, has_head)
+    def start_logger(self, resolved: dict[str, Any]) -> None:
+        """Begin, or continue, the run at the loggers."""
+        config = self.config
+        group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
+        tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
+        resumed = None  # the last step that an interrupted run keeps, -1: none
+        if self.record.state == "resume":
+            checkpoint = last_checkpoint(self.record.checkpoints_dir)
+            resumed = -1 if checkpoint is None else step_of(checkpoint)
+        self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
 
+    def carry_out(
+        self, accelerator: Accelerator, began: float, on_score: Callable[[int, float], None] | None = None
+    ) -> Result:
+        """Train and evaluate.
 
-def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what cannot change a result; see :func:`mmpt.config.fingerprint.deciding`."""
-    return fingerprint.deciding(values, has_head)
+        Args:
+            accelerator: Of :func:`mmpt.training.device.prepare_device`.
+            began: When the run began, by ``time.perf_counter``.
+            on_score: Called with step and validation score at each evaluation.
 
+        Returns:
+            The result without what the record fills in.
+        """
+        config, given = self.config, self.identity.splits
+        parts = {"train": given.train, "validation": given.validation, "test": given.test}
+        splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+        self._warn_of_data(splits)
+        set_seed(config.seed)
+        dropout = config.model.dropout == "backbone"
+        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
+        with oom_as_error(config.evaluation.batch_size):
+            self.evaluator.check_longest(model, *splits.values())
+            splits = self._cached(model, splits)
+        trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
+        train_seconds = self._train(trainer)
+        with oom_as_error(config.evaluation.batch_size):
+            scores = self._scores(trainer, splits)
+        scores |= self.evaluator.baselines(splits["train"], splits["test"])
+        size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
+        self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
+        measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
+        times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
+        return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
 
-def has_head(architecture: object) -> bool:
-    """Whether models of an architecture have a classification head, or may have one."""
-    known = ARCHITECTURES.get(str(architecture))
-    return known is None or known.has_head
+    def _warn_of_data(self, splits: Splits) -> None:
+        for text in self.identity.splits.notes:
+            self._warn(text)
+        for text in self.evaluator.reading.length_notes(list(splits.values()), self.config.evaluation):
+            self._warn(text)
+        if self.config.model.source == "random":
+            self._warn("the backbone has random weights: scores mean nothing")
 
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.console.warn(text)
 
-def first_line(config: Config) -> str:
-    """What is going to run, and where; the directory's name ends in a hash that is known once the data are."""
-    name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
-    where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
-    what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"
-    return f"mmpt: {what}; directory: {where}"
-
-
-def _method(value: Any, problems: Problems) -> Any:
-    """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    flat = dict(value) if isinstance(value, Mapping) else {"name": value}
-    name, rates = flat.pop("name", None), flat.pop("lr", {})
-    before = len(problems.found)
-    try:
-        kind = options_class(name)
-    except ConfigError as error:
-        problems.extend("method.name", error)
-        return INVALID
-    options = INVALID
-    try:
-        options = parse(name, flat)
-    except ConfigError as error:
-        for text in error.problems:
-            key = re.match(r"(unknown key )?(method\.\w+)", text)
-            problems.add("method" if key is None else key[2], text)
-    rates = build(dict[str, float], rates, "method.lr", problems)
-    if len(problems.found) > before:
-        return INVALID
-    _rates(str(name), rates, options.groups(), (*kind.GROUPS, HEAD), problems)
-    return MethodConfig(str(name), options, rates)
-
-
-def _rates(
-    method: str, rates: dict[str, float], present: tuple[str, ...], known: tuple[str, ...], problems: Problems
-) -> None:
-    """Every group that is trained needs a learning rate, and no other has one."""
-    for group in present:
-        if group not in rates:
-            text = f"method.lr.{group} is missing: method={method} trains {', '.join(present)}"
-            problems.add(f"method.lr.{group}", text)
-    for group, rate in rates.items():
-        key = f"method.lr.{group}"
-        if group not in known:
-            text = f"unknown key {key}; groups of method={method}: {', '.join(known)}{nearest(group, known)}"
-            problems.add(key, text)
-        elif not 0 < rate < float("inf"):
-            problems.add(key, f"{key}={rate:g} must be a positive number")
-
-
-def _join(parts: dict[str, Any], problems: Problems) -> None:
-    """Fill in what the method leaves to the architecture, where that is known before the model is loaded."""
-    if "method" not in parts or "model" not in parts:
-        return
-    method, architecture = parts["method"], parts["model"].architecture
-    if has_head(architecture):
-        method = dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})
-    elif HEAD in method.lr:
-        text = f"method.lr.head has no effect with model.architecture={architecture}, which has no classification head"
-        problems.add("method.lr.head", f"{text}; leave it out")
-    if architecture in ARCHITECTURES:
-        try:
-            method = dataclasses.replace(method, options=method.options.for_architecture(architecture))
-        except ConfigError as error:
-            problems.extend("method", error)
-    parts["method"] = method
-
-
-def _trainer(value: Any, problems: Problems) -> Any:
-    if not isinstance(value, dict):
-        return build(dict[str, Any], value, "trainer", problems)
-    check_trainer(value, problems)
-    return value
-
-
-_PARSERS: dict[str, Callable[[Any, Problems], Any]] = {
-    "method": _method,
-    "model": local_model,
-    "trainer": _trainer,
-}
-
-
-def _task(task: TaskConfig, problems: Problems) -> None:
-    try:
-        Task(task)  # the template, the labels and the metric are checked where they are used
-    except ConfigError as error:
-        problems.extend("task", error)
-
-
-def _architecture(model: ModelConfig, problems: Problems) -> None:
-    if model.architecture == "auto":
-        return
-    try:
-        architecture = architecture_of(model.architecture)
-    except MmptError as error:
-        problems.add("model.architecture", f"model.architecture={model.architecture}: {error}")
-        return
-    if architecture.soft_capped and model.attention != "eager":
-        text = f"model.architecture={model.architecture} caps its attention scores, which sdpa cannot"
-        problems.add("model.attention", f"{text}; set model.attention=eager")
-
-
-def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
-    """What a classification head cannot do, where it is known to be one before the model is loaded."""
-    if model.architecture not in ARCHITECTURES or not has_head(model.architecture):
-        return
-    what = f"model.architecture={model.architecture} has a classification head and writes no text"
-    if not task.labels:
-        problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
-    elif "generation" in evaluation.decoding:
-        problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
-
-
-def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
-    most = getattr(method.options, "max_length", data.max_length)
-    if most < data.max_length:
-        text = (
-            f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update"
+    def _cached(self, model: AdaptedModel, splits: Splits) -> Splits:
+        """The splits with the states below the first trained layer, where those are constants."""
+        settings = self.config.trainer
+        seen = settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        cache = SplitCache(
+            self.config.cache,
+            model,
+            self.backbone.fingerprint,
+            self.config.model.name,
+            self.evaluator,
+            short=0 < seen * distributed.count() < len(splits["train"].examples),
+            note=self.console.note,
         )
-        problems.add("method.max_length", f"{text}; set method.max_length={data.max_length}")
+        return dict(zip(splits, cache.fill(*splits.values()), strict=True))
 
-
-def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
-    if model.dropout != "none" and getattr(method.options, "router_input", None) == "encoder":
-        problems.add(
-            "method.router_input",
-            "method.router_input=encoder needs the encoder's output to be a constant, but "
-            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
+    def _trainer(self, model: AdaptedModel, splits: Splits, accelerator: Accelerator, monitor: Monitor) -> Trainer:
+        config, train = self.config, splits["train"]
+        collate = CachingCollator(self.evaluator.collate, train.activations)
+        batches = Batches(
+            train.features,
+            train.longest,
+            collate,
+            config.trainer,
+            config.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
         )
+        targets = [feature["labels"] for feature in train.features]
+        settings = config.trainer
+        loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)
+        trainer = Trainer(config, model, loss, batches, self.evaluator, splits["validation"], monitor, accelerator)
+        if config.run.retry_oom and accelerator.num_processes == 1:
+            trainer.micro_batches = MicroBatches(self._warn)
+        return trainer
+
+    def _train(self, trainer: Trainer) -> float:
+        """Train, from the last checkpoint where there is one; returns seconds."""
+        resumes = self.record.state == "resume"
+        checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
+        done = 0 if checkpoint is None else step_of(checkpoint)
+        if resumes:
+            if not self.record.truncate_metrics(0 if checkpoint is None else read_progress(checkpoint).metrics_bytes):
+                self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
+            self.console.note(f"resuming an interrupted run from step {done}")
+        began = time.perf_counter()
+        with signals.deferred(), self.console.progress(trainer.total_steps, done) as trainer.monitor.progress:
+            trainer.train(checkpoint)
+        trainer.monitor.progress = None
+        return time.perf_counter() - began
+
+    def _scores(self, trainer: Trainer, splits: Splits) -> dict[str, Any]:
+        """Score validation and test split by every decoding, and write predictions by the first."""
+        scores: dict[str, Any] = {}
+        for number, decoding in enumerate(self.config.evaluation.decoding):
+            for name in ("validation", "test"):
+                split = splits[name]
+                known = trainer.known_predictions() if number == 0 and name == "validation" else None
+                predictions = known or self.evaluator.predict(trainer.model, split, decoding)
+                key = name if number == 0 else f"{name}_{decoding}"
+                scores[key] = self.evaluator.scores(split, predictions, decoding)
+                if number == 0:
+                    self._write_predictions(name, split, predictions)
+        return scores
+
+    def _write_predictions(self, name: str, split: Prepared, predictions: Predictions) -> None:
+        rows = self.evaluator.rows(split, predictions)
+        self.record.write_predictions(name, rows)
+        if name == "test":
+            columns = ["id", "source", "target", "prediction", "correct"]
+            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
+
+    def _about(self, splits: Splits) -> dict[str, Any]:
+        """What ran, on which data."""
+        config, given = self.config, self.identity.splits
+        data = {name: len(split.examples) for name, split in splits.items()}
+        data["truncated"] = sum(split.truncated for split in splits.values())
+        return {
+            "task": config.task.name,
+            "method": config.method.name,
+            "model": config.model.name,
+            "data": {"name": config.data.name, "bundled": given.bundled, "origin": given.origin, **data},
+            "seed": config.seed,
+            "metric": self.evaluator.task.primary,
+            "data_fingerprint": given.fingerprint,
+            "backbone_fingerprint": self.backbone.fingerprint,
+        }
+
+    def _description(self) -> dict[str, Any]:
+        """What a user of the adapter must know."""
+        config, backbone = self.config, self.backbone
+        revision = backbone.revision or config.model.revision
+        return {
+            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+            "task": asdict(config.task),
+            "evaluation": asdict(config.evaluation),
+            "max_length": config.data.max_length,
+            "seed": config.seed,
+        }
 
 
-def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
-    if evaluation.key_cache == "static" and getattr(method.options, "layout", None) == "paper":
-        text = "evaluation.key_cache=static does not work with method.layout=paper, whose prefix has positions"
-        problems.add("evaluation.key_cache", f"{text}; set evaluation.key_cache=dynamic")
+def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
+    groups = {name: sum(p.numel() for p in found) for name, found in model.method.parameter_groups().items()}
+    total = sum(p.numel() for p in model.parameters())
+    return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
 
-REGISTERED: tuple[Rule, ...] = (
-    (("task",), _task),
-    (("model",), _architecture),
-    (("max_length",), max_length),  # of an adapter
-    (("model", "evaluation", "task"), _head),
-    (("data", "method"), _data_with_method),
-    (("model", "method"), _model_with_method),
-    (("evaluation", "method"), _evaluation_with_method),
-)
+def _measured(trainer: Trainer, times: dict[str, float]) -> dict[str, Any]:
+    """Steps, times and memory of a training."""
+    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.step
+    seconds = sum(monitor.step_seconds)
+    speed = batches.examples_per_step * len(monitor.step_seconds) / seconds if seconds else None
+    return {
+        "steps": steps,
+        "epochs": round(steps / batches.steps_per_epoch, 4),
+        "best_step": steps if trainer.best_step is None else trainer.best_step,
+        "timing": {**times, "step_ms_median": monitor.median_step_ms(), "examples_per_s": speed},
+        "memory": {"peak_bytes": peak_memory()},
+    }

@@ -9,7 +9,7 @@ import pytest
 from mmpt.cli import CONF
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import Config
-from mmpt.training.experiment import check, find_problems
+from mmpt.training.settings import check, find_problems
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mmpt.cli import CONF
 from mmpt.config.compose import group_options
 from mmpt.config.schema import Config
 from mmpt.methods import names, options_class
-from mmpt.training.experiment import check, plain
+from mmpt.training.settings import check, plain
 
 OPTIONS_ON_DISK = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 NEEDS = {  # what an option can't do without
@@ -85,8 +85,8 @@ def test_paper_preset_is_the_published_setting_and_says_how_to_run_it(
     assert (config.scheduler.name, config.scheduler.warmup) == ("linear", 0.06)
     assert (config.data.name, config.data.split, config.data.validation_pick) == ("hub", "held_out", "last")
     assert (config.data.max_length, config.data.validation_fraction) == (256, 0.1)
-    assert config.trainer["per_device_train_batch_size"] == 32
-    assert config.trainer["num_train_epochs"] == 50
+    assert config.trainer.per_device_train_batch_size == 32
+    assert config.trainer.num_train_epochs == 50
     assert (config.evaluation.decoding, config.evaluation.patience) == (["generation"], 10)
     assert (config.model.name, config.model.dropout) == ("t5_base", "backbone")
     text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")

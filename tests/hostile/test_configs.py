@@ -12,8 +12,8 @@ from mmpt.cli import CONF, main
 from mmpt.config.compose import compose, describe, group_options, read_command_line
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
-from mmpt.training.experiment import check as check_config
-from mmpt.training.experiment import find_problems
+from mmpt.training.settings import check as check_config
+from mmpt.training.settings import find_problems
 from mmpt.utils.untrusted import one_line
 from tests.hostile.cases import JSON, ODD_TEXTS, TEXTS, both, check, spoilt_values
 

@@ -15,8 +15,8 @@ from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter, start_from
 from mmpt.models.backbone import word_embeddings
-from mmpt.training.experiment import check
 from mmpt.training.identity import identify
+from mmpt.training.settings import check
 from tests.tiny import adapted, batch
 
 TEXT = "decide whether the second sentence follows"

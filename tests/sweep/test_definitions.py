@@ -16,7 +16,7 @@ from mmpt.cli import CONF, SWEEPS
 from mmpt.config.compose import compose, read_command_line
 from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.plan import plan_sweep
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
 COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 4, "improve": 92, "paper": 90, "rates": 96, "tune": 30}

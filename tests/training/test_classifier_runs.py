@@ -15,7 +15,7 @@ from mmpt.bundled.tasks import records
 from mmpt.cli import main
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 from tests.tiny_encoders import checkpoint
 
 SHORT = ["logger=none", "trainer.max_steps=4", "trainer.eval_strategy=steps", "trainer.eval_steps=2"]

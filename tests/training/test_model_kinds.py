@@ -18,7 +18,7 @@ from mmpt.data.encode import Continuation
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
-from mmpt.training.experiment import check
+from mmpt.training.settings import check
 from tests.tiny import backbone
 
 CONF = Path(__file__).parents[2] / "conf"
