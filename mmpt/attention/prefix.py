@@ -174,9 +174,11 @@ def times(left: Tensor, right: Tensor) -> Tensor:
     groups = right.shape[0]
     if groups == batch:
         return left @ right
-    rows = left.view(groups, -1, heads, queries, width).transpose(1, 2)  # (G, H, B/G, Q, n)
-    product = rows.reshape(groups, heads, -1, width) @ right  # (G, H, B/G·Q, m)
-    return product.view(groups, heads, batch // groups, queries, -1).transpose(1, 2).reshape(batch, heads, queries, -1)
+    each = batch // groups
+    rows = left.view(groups, each, heads, queries, width).transpose(1, 2)  # (G, H, B/G, Q, n)
+    product = rows.reshape(groups, heads, each * queries, width) @ right  # (G, H, B/G·Q, m)
+    rows = product.view(groups, heads, each, queries, right.shape[-1]).transpose(1, 2)
+    return rows.reshape(batch, heads, queries, right.shape[-1])
 
 
 def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:
