@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from mmpt.sweep.ledger import Ledger, Outcome
 
 from mmpt.cache.entry import Draft
 from mmpt.cache.store import Store
 from mmpt.config.compose import read_command_line
 from mmpt.runs.record import RunRecord
-from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.run import run_sweep
 from mmpt.sweep.trial import Trial
 from tests.sweep.conftest import FEW, ROOT, command, lines, outcome, table
