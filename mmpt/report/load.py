@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.ledger import lost_trials
 from mmpt.report.run import Run, checked, from_result, whole_number
 from mmpt.report.settings import SettingsReader
 from mmpt.report.wandb_export import read_export
+from mmpt.runs.failures import SWEEPS, read_failures
 from mmpt.runs.result import FORMAT
 from mmpt.runs.status import process_alive
-from mmpt.sweep.ledger import FOLDER
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line, parse_json, read_bytes, read_lines, read_text
 
@@ -57,7 +56,8 @@ def _read_place(place: Path, reader: SettingsReader) -> Iterable[Run]:
         directories = list(find_runs(place, closed.append))
         runs = [read_run(directory, reader) for directory in directories]
         runs += [Run(one_line(error.filename), "damaged", problem=f"can't be read ({_why(error)})") for error in closed]
-        return [*runs, *lost_trials(place, {directory.name for directory in directories})]
+        failed = read_failures(place)  # before they had a run directory
+        return runs + [Run(t.overrides, "failed", {}, None, t.seed, None, t.error, t.names) for t in failed]
     if not place.exists():
         raise RunError(f"{place} doesn't exist; give run directories, their root, or jsonl files")
     if place.suffix == ".jsonl":
@@ -83,7 +83,7 @@ def find_runs(place: Path, unreadable: Callable[[OSError], object] | None = None
         if "status.json" in files or "result.json" in files:
             names.clear()
             yield Path(folder)
-        names[:] = sorted(name for name in names if name != FOLDER)
+        names[:] = sorted(name for name in names if name != SWEEPS)
 
 
 def read_run(directory: Path, reader: SettingsReader) -> Run:

@@ -13,6 +13,7 @@ import pytest
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
 from mmpt.report.settings import SettingsReader, nested
+from mmpt.runs.failures import TrialRecord, record_failure
 from tests.report.builder import config, result, write
 
 
@@ -137,27 +138,12 @@ def test_config_of_the_builder_is_like_a_real_one() -> None:
 
 
 def test_trials_of_a_sweep_without_a_directory_are_shown(tmp_path: Path) -> None:
-    there = write(tmp_path, seed=1)
-    folders = [tmp_path / ".sweeps" / name for name in ("20260101-1", "20260102-1")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    words = "task=rte method=prefix model=bundled"
-    early = {"overrides": f"{words} seed=2", "state": "failed", "directory": None, "error": "bad value\nof lr"}
-    done = {"overrides": f"{words} seed=1", "state": "done", "directory": f"/elsewhere/{there.name}"}
-    gone = {"overrides": f"{words} seed=3", "state": "done", "directory": str(tmp_path / "gone")}
-    begun = {"overrides": f"{words} seed=4", "state": "started", "directory": None}
-    first, second = (
-        "".join(json.dumps(line) + "\n" for line in lines) for lines in ([begun, early], [done, gone, early])
-    )
-    (folders[0] / "trials.jsonl").write_text(first)
-    (folders[1] / "trials.jsonl").write_text(second + '{"overrides": "task=r')
+    write(tmp_path, seed=1)
+    settings = {name: {"name": value} for name, value in (("task", "rte"), ("method", "prefix"), ("model", "bundled"))}
+    record_failure(tmp_path, TrialRecord.of("method.lr.prefix=-1", {**settings, "seed": 2}, "bad value\nof lr"))
     rows = group(load([tmp_path]).runs)
     assert {(row.task, row.method, row.model) for row in rows} == {("rte", "prefix", "bundled")}
-    assert sorted(problems(rows)) == [
-        f"{words} seed=2: failed bad value of lr",
-        f"{words} seed=3: missing a sweep recorded it as done, but {tmp_path}/gone is gone",
-        f"{words} seed=4: missing a sweep began it, and it left no run directory",
-    ]
+    assert problems(rows) == ["method.lr.prefix=-1: failed bad value of lr"]
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
