@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.data.collate import IGNORED
-from mmpt.data.collate import Encoded as Tokens
-from mmpt.data.tasks import Example, Task
+from mmpt.data.encode import TextToText
 from mmpt.methods import create
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
 from mmpt.methods.options import MethodOptions
@@ -28,7 +27,7 @@ from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.label_states import Continued
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,10 @@ class Output:
         return loss if self.auxiliary is None else loss + self.auxiliary
 
 
-class Reading(Protocol):
-    """How a kind of model reads a task."""
-
-    candidates: list[list[int]]  # label ids of every label; none for free text
-
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Prepare the labels."""
-
-    def encode(self, examples: Sequence[Example]) -> Tokens:
-        """Tokenise a split."""
-
-
 class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
 
-    READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    READING: ClassVar[type[TextToText]]  # what this kind of model makes of a task
     PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:

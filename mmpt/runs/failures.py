@@ -72,7 +72,7 @@ def clear_failure(root: Path, trial: TrialRecord) -> None:
 
 
 def read_failures(root: Path) -> Iterator[TrialRecord]:
-    """Read all records below a ``run.root``; an invalid one has its file's name as overrides, and the reason as error."""
+    """Read all records below a ``run.root``; one that cannot be read has the reason as its error."""
     for path in sorted((root / SWEEPS / "failed").glob("*.json")):
         try:
             yield _parse(read_json(path))

@@ -14,11 +14,11 @@ from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, fr
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
-from mmpt.data.collate import IGNORED, SOURCES
+from mmpt.data.collate import IGNORED, SOURCES, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from mmpt.training.evaluate import Evaluator, Prepared, source_rows
+from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.utils.text import size_text
 
 

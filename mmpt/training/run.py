@@ -152,6 +152,7 @@ class _Run:
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
+        self.evaluator.check_longest(model.to(arguments.device), train, validation, test)
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
@@ -226,11 +227,7 @@ class _Run:
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
-        cut = sum(split.truncated for split in splits)
-        if cut:
-            total = sum(len(split.examples) for split in splits)
-            limit = self.config.data.max_length
-            warnings.append(f"{cut} of {total} texts were cut at data.max_length={limit}")
+        warnings += self.evaluator.reading.length_notes(splits, self.config.evaluation)
         if self.config.model.source == "random":
             warnings.append("the backbone has random weights: scores mean nothing")
         for text in warnings:

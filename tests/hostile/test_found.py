@@ -18,7 +18,6 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
-from mmpt.report.run import number
 from mmpt.runs.failures import TrialRecord
 from mmpt.runs.loggers.base import kept_id
 from mmpt.runs.record import read_status
@@ -147,9 +146,9 @@ def test_an_export_that_nests_without_end(name: str, tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_no_name() -> None:
-    assert number({"scores": {"test": {"a": 1}}}, "scores", "test", ["a"]) is None
-    assert number({"scores": [1]}, "scores", "test", "a") is None
-    assert number({"a": 10**400}, "a") is None
+    assert Result.from_dict({"scores": {"test": {"a": 1}}, "metric": ["a"]}).score() is None
+    assert Result.from_dict({"scores": [1], "metric": "a"}).score() is None
+    assert Result.from_dict({"steps": 10**400}).steps is None
 
 
 @pytest.mark.parametrize(

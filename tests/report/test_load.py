@@ -13,7 +13,7 @@ import pytest
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
 from mmpt.report.settings import SettingsReader, nested
-from mmpt.runs.failures import TrialRecord, record_failure
+from mmpt.runs.failures import SWEEPS, TrialRecord, record_failure
 from tests.report.builder import config, result, write
 
 
@@ -29,15 +29,15 @@ def test_runs_are_found_at_any_depth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("result.json", '{"task": "rte", "meth', "result.json is no valid JSON"),
-        ("result.json", None, "result.json can't be read (No such file"),
-        ("result.json", "[1]", "result.json holds no object"),
+        ("result.json", '{"task": "rte", "meth', "result.json cannot be read: it is no valid JSON"),
+        ("result.json", None, "result.json cannot be read: No such file"),
+        ("result.json", "[1]", "result.json cannot be read: it holds a list, not an object"),
         ("result.json", '{"task": "rte", "method": "prefix"}', "lacks model, seed, metric, scores"),
-        ("status.json", '{"status"', "status.json is no valid JSON"),
+        ("status.json", '{"status"', "status.json cannot be read: it is no valid JSON"),
         ("status.json", '{"status": "interrupted"}', "interrupted"),
         ("status.json", '{"status": "failed", "error": {"message": "loss\\nis nan"}}', "failed loss is nan"),
-        ("config.yaml", "{a: [", "config.yaml can't be read"),
-        ("config.yaml", None, "config.yaml can't be read"),
+        ("config.yaml", "{a: [", "config.yaml cannot be read"),
+        ("config.yaml", None, "config.yaml cannot be read"),
     ],
 )
 def test_damage_is_one_line_and_the_rest_is_reported(name: str, content: str | None, told: str, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_older_format_counts_and_is_told(tmp_path: Path) -> None:
         del content[name]
     (hurt / "result.json").write_text(json.dumps(content))
     (row,) = group(load([tmp_path]).runs)
-    assert row.scores == [0.7] and row.median("timing", "train_s") is None
+    assert row.scores == [0.7] and row.median("timing.train_s") is None
     assert problems([row]) == ["rte-prefix-1: older format, without timing, memory, versions"]
 
 
@@ -93,7 +93,7 @@ def test_places_without_runs(tmp_path: Path) -> None:
     assert not loaded.runs
     assert [line.split(" ", 1)[1].split(";")[0] for line in loaded.problems] == [
         "holds no run",
-        "doesn't exist",
+        "does not exist",
         "is no folder, .jsonl, .json or .csv file",
     ]
 
@@ -137,13 +137,15 @@ def test_config_of_the_builder_is_like_a_real_one() -> None:
     assert set(config()) <= set(Config.__dataclass_fields__)
 
 
-def test_trials_of_a_sweep_without_a_directory_are_shown(tmp_path: Path) -> None:
+def test_trials_that_failed_before_they_had_a_directory_are_shown(tmp_path: Path) -> None:
     write(tmp_path, seed=1)
-    settings = {name: {"name": value} for name, value in (("task", "rte"), ("method", "prefix"), ("model", "bundled"))}
-    record_failure(tmp_path, TrialRecord.of("method.lr.prefix=-1", {**settings, "seed": 2}, "bad value\nof lr"))
+    settings = {"task": {"name": "rte"}, "method": {"name": "prefix"}, "model": {"name": "bundled"}, "seed": 2}
+    record_failure(tmp_path, TrialRecord.of("method.lr.prefix=-1 seed=2", settings, "bad value\nof lr"))
+    (tmp_path / SWEEPS / "20260101-1").mkdir()
+    (tmp_path / SWEEPS / "20260101-1" / "trials.jsonl").write_text('{"overrides": "seed=3"}\n')  # of an older version
     rows = group(load([tmp_path]).runs)
     assert {(row.task, row.method, row.model) for row in rows} == {("rte", "prefix", "bundled")}
-    assert problems(rows) == ["method.lr.prefix=-1: failed bad value of lr"]
+    assert problems(rows) == ["method.lr.prefix=-1 seed=2: failed bad value of lr"]
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,5 +160,5 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "scandir", refuse)
     rows = group(load([tmp_path]).runs)
-    assert problems(rows) == [f"{tmp_path}/closed: damaged can't be read (Permission denied)"]
+    assert problems(rows) == [f"{tmp_path}/closed: damaged cannot be read (Permission denied)"]
     assert rows[0].scores == [0.7]

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmpt.attention.inject import shift_of
-from mmpt.data.collate import IGNORED, Continuation
+from mmpt.data.collate import IGNORED
+from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed, refuse_positions, word_embeddings

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.attention.inject import Injection
-from mmpt.data.classes import Classes
 from mmpt.data.collate import SOURCES
+from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import AdaptedModel, Encoded
