@@ -19,7 +19,7 @@ from mmpt.attention.inject import Injection
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
 from mmpt.methods import create
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
+from mmpt.methods.base import BackboneShape, CacheableLayers, Contribution, Method, mean_embedding
 from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import VocabularyRecorder
 from mmpt.models.adapter_files import start_from
@@ -158,21 +158,21 @@ class AdaptedModel(nn.Module, ABC):
         return int(self.backbone.config.hidden_size)
 
     @property
-    def frontier(self) -> Frontier:
+    def cacheable_layers(self) -> CacheableLayers:
         """Up to which layer hidden states are constants."""
-        return Frontier(None, "model.dropout=backbone") if self.dropout else self.method.frontier
+        return CacheableLayers(None, "model.dropout=backbone") if self.dropout else self.method.cacheable_layers
 
     @property
     def first_trained(self) -> int:
         """The first layer that anything trained reaches, where states below it are constants."""
-        layers = self.method.frontier.layers
-        assert layers is not None, self.method.frontier.reason
+        layers = self.method.cacheable_layers.count
+        assert layers is not None, self.method.cacheable_layers.reason
         return layers
 
     @property
     def prevents_cache(self) -> str | None:
         """The setting because of which no hidden state is a constant; None where some are."""
-        return self.frontier.reason
+        return self.cacheable_layers.reason
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Contribution]:
         """What the first layer reads of source ids (B, T) and their mask (B, T): embeddings, their mask, and the rest.
@@ -209,7 +209,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hidden states (B, N, d) at the frontier, on which nothing trained has an effect; no prefix may be set.
+        """Hidden states (B, N, d) entering the first trained layer; no prefix may be set.
 
         N is T, or more where a kind has states of what follows a source.
         """

@@ -114,7 +114,7 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     with pytest.raises(ValueError, match="gate of their output"):
         stack([plain, gated], shapes)
     queried = AdaptedModel.build(shared, parse("apt", {})).encode(*batch()[:2])
-    with pytest.raises(ValueError, match="gates by query"):
+    with pytest.raises(ValueError, match="an attention of their own"):
         stack([plain, queried], shapes)
     layered = AdaptedModel.build(shared, parse("mept", {})).encode(*batch()[:2])
     with pytest.raises(ValueError, match="prompts"):

@@ -10,10 +10,7 @@ from mmpt.methods.base import Contribution, Method
 class FullFineTuning(Method):
     """The backbone itself as the trainable part."""
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=full trains the encoder"
+    NEEDS_EVERY_GRADIENT = False  # some networks have weights that a task does not use
 
     def attach(self, backbone: nn.Module) -> None:
         """Take the backbone's parameters over, and unfreeze them."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt.attention.inject import shift_of
+from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
