@@ -19,12 +19,12 @@ from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
 from mmpt.runs.failures import TrialRecord
-from mmpt.runs.loggers.base import kept_id
+from mmpt.runs.loggers import RunInfo
 from mmpt.runs.record import read_status
 from mmpt.runs.result import Result
 from mmpt.sweep.outcomes import Outcome, Outcomes
 from mmpt.sweep.table import ranked
-from mmpt.training.resumable import last_checkpoint
+from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
@@ -188,9 +188,9 @@ def test_folders_that_only_look_like_checkpoints(tmp_path: Path) -> None:
 
 
 def test_an_id_of_a_run_that_is_a_path(tmp_path: Path) -> None:
-    drawn = kept_id(tmp_path / "run_id")
-    assert kept_id(tmp_path / "run_id") == drawn
+    run = RunInfo("a", None, {}, tmp_path)
+    assert run.stored_id("wandb") == run.stored_id("wandb")
     for odd in ("../../outside", "", "a" * 65, "\x1b[2J"):
-        (tmp_path / "run_id").write_text(odd)
+        (tmp_path / "wandb" / "run_id").write_text(odd)
         with pytest.raises(ConfigError, match="holds no id of a run"):
-            kept_id(tmp_path / "run_id")
+            run.stored_id("wandb")
