@@ -126,8 +126,8 @@ def _problems(options: MethodOptions, architecture: str) -> Iterator[str]:
         yield f"{STEPS} steps of training change no loss: what the method adds has no effect"
     if (row := _dependent_row(model, batch, after)) is not None:
         yield (
-            f"the loss of example {row} depends on the other examples of its batch; make every tensor of a contribution "
-            "from that example's own mean"
+            f"the loss of example {row} depends on the other examples of its batch; make every tensor of a "
+            "contribution from that example's own mean"
         )
     if not torch.allclose(_saved_and_loaded(model, options, architecture, batch), after, atol=CLOSE):
         yield "saved and loaded, the adapter gives other losses; all that counts must be in parameters and options"
