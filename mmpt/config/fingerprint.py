@@ -66,3 +66,9 @@ def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}
     return chosen
+
+
+def values_key(values: Mapping[str, Any]) -> str:
+    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
+    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

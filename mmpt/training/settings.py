@@ -23,7 +23,7 @@ from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
 from mmpt.methods.options import HEAD, HEAD_RATE
 
-__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint"]
+__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -57,6 +57,15 @@ def run_fingerprint(config: Config) -> str:
 def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what cannot change a result; see :func:`mmpt.config.fingerprint.deciding`."""
     return fingerprint.deciding(values, has_head)
+
+
+def setting_key(values: Mapping[str, Any]) -> str:
+    """Identify what runs of one setting share: all that decides a result, except the seed.
+
+    Args:
+        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
+    """
+    return fingerprint.values_key({name: value for name, value in deciding(values).items() if name != "seed"})
 
 
 def has_head(architecture: object) -> bool:
