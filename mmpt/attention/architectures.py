@@ -76,11 +76,6 @@ class Architecture:
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def has_head(self) -> bool:
-        """Whether a classification head reads the output, and no text is written."""
-        return self.kind == "encoder"
-
-    @property
     def rotary(self) -> bool:
         """Whether positions rotate keys and queries."""
         return self.positions == ROTARY
