@@ -11,17 +11,11 @@ Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpt.attention import paper
 from mmpt.attention.prefix import KeyValue, SiteShape
-from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, StartingValues, starting_ids
-from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
 
 
 class Layout:
@@ -50,6 +44,11 @@ class Layout:
     def slots(self, table: Tensor) -> Tensor:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
         return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
+
+    @property
+    def table_width(self) -> int:
+        """Width 2L·H·k of a parameter that has all slots."""
+        return 2 * self.shape.layers * self.shape.width
 
     @property
     def mask_size(self) -> tuple[int, ...]:
@@ -102,39 +101,3 @@ class Layout:
         """
         both = torch.stack([key, value], dim=1)[-self.shape.layers :]  # (L, 2, H, P, k)
         return both.permute(3, 0, 1, 2, 4).reshape(key.shape[2], -1).contiguous()
-
-
-def layouts(options: DeepPrefix, shape: BackboneShape) -> dict[str, Layout]:
-    """The layout of every chosen site, with the layers that ``options.layers`` chooses.
-
-    Raises:
-        ConfigError: A site has fewer layers.
-    """
-    found: dict[str, Layout] = {}
-    for site in options.sites:
-        whole = shape.sites[site]
-        layers = whole.layers if options.layers == "all" else int(options.layers.removeprefix("last_"))
-        if layers > whole.layers:
-            raise ConfigError(
-                f"method.layers={options.layers}: site {site} of this backbone has {whole.layers} layers; give at most "
-                f"last_{whole.layers}, or all"
-            )
-        masks = (options.mask_granularity, options.mask_temperature) if isinstance(options, MaskOptions) else ()
-        name = options.layout if isinstance(options, PrefixShape) else "per_layer"
-        found[site] = Layout(name, replace(whole, layers=layers), *masks)
-    return found
-
-
-def starting_values(
-    options: DeepPrefix, backbone: StartingValues, layouts: Mapping[str, Layout], tokens: int
-) -> dict[str, Tensor]:
-    """What ``method.init`` fills a prefix of P tokens with, (P, 2L·H·k) by site; nothing where it stays as drawn."""
-    if (ids := starting_ids(options, backbone, tokens)) is None:
-        return {}
-    recorded = backbone.keys_values(ids)
-    return {site: layout.from_keys_values(*recorded[site]) for site, layout in layouts.items()}
-
-
-def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
-    """Gates g (L,) by site for ``gate=true``: attention is A(q, text) + g_l·A(q, prefix), with g zero at the start."""
-    return nn.ParameterDict({site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in layouts.items()})
