@@ -65,9 +65,9 @@ class DeepPrefixMethod(Method):
 
     def mask_values(self) -> dict[str, Tensor]:
         """See the base class; R is 1 for one mask in all."""
-        masks = self.masks.items() if "masks" in self.options.groups() else ()
-        shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in masks]
-        return {name: value for found in shown for name, value in found.items()}
+        named = self.masks.items() if "masks" in self.options.groups() else ()
+        shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in named]
+        return {name: value for masks in shown for name, value in masks.items()}
 
 
 def _layout(options: DeepPrefix, shape: BackboneShape, site: str) -> Layout:

@@ -1,7 +1,7 @@
 """From prefix parameters to keys and values, in the two layouts, and masks over them.
 
-A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
-(keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
+A site's prefix is stored as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots
+2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
 
 A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
 values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
@@ -73,10 +73,10 @@ class Layout:
         """A site's masks (…, P, L, …) for people, each (R, P, L): the mean over heads, keys and values apart."""
         opened = torch.sigmoid(mask.detach() / self.temperature)
         if self.granularity == "key_value":
-            found = {f"{name}_keys": opened[..., 0], f"{name}_values": opened[..., 1]}
+            shown = {f"{name}_keys": opened[..., 0], f"{name}_values": opened[..., 1]}
         else:
-            found = {name: opened.mean(dim=-1) if self.granularity == "head" else opened}
-        return {key: value if value.dim() == 3 else value.unsqueeze(0) for key, value in found.items()}
+            shown = {name: opened.mean(dim=-1) if self.granularity == "head" else opened}
+        return {key: value if value.dim() == 3 else value.unsqueeze(0) for key, value in shown.items()}
 
     def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
         """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).

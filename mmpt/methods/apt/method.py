@@ -6,7 +6,7 @@ Per site and layer l, P_l (S, 2, H·k) is seen as λ_l·α_l ⊙ P_l, keys and v
 - a layer gate λ_l, one number, 1 at the start.
 
 That a gate of the hidden state scores each token, and a scale each layer, is in the paper's abstract and introduction;
-the equation itself, initial values and learning rates weren't compared with its text, nor was which hidden state is
+the equation itself, initial values and learning rates were not compared with its text, nor was which hidden state is
 meant. Here each query has gates from its own state (after the layer norm, where the model has one before attention), so
 that a target token depends on no later one and generation is the same with and without a cache. W is zero at first:
 every gate is then 0.5.
