@@ -206,7 +206,8 @@ def test_console_gets_no_commands(tmp_path: Path, capsys: pytest.CaptureFixture[
     console = Console(tmp_path)
     console.note(hostile)
     console.warn(hostile)
-    console.first_line(task=hostile, method="m", model="b", seed=1, origin=hostile)
+    console.first_line(task=hostile, method="m", model="b", seed=1)
+    console.sources_line(hostile)
     told = capsys.readouterr().out
     assert "a" in told and all(sign.isprintable() or sign == "\n" for sign in told)
     assert one_line(hostile).isprintable() and len(one_line("x" * 10**6)) < 5000

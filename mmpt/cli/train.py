@@ -20,7 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.check import check, find_problems, plain
 from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
+from mmpt.runs.console import Console
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
 from mmpt.training.signals import Stopped, handle_signals
@@ -97,11 +99,19 @@ def _run(composed: DictConfig, failures: list[MmptError]) -> None:
     """One run; Hydra would print lines of its own about an error."""
     try:
         config = check(composed)
+        _announce(config)
         from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
 
         run_experiment(config, plain(config))
     except MmptError as error:
         failures.append(error)
+
+
+def _announce(config: Config) -> None:
+    """Say what is about to run, before torch is imported."""
+    if os.environ.get("RANK", "0") == "0":
+        task, method, model = config.task.name, config.method.name, config.model.name
+        Console(Path()).first_line(task=task, method=method, model=model, seed=config.seed)
 
 
 def _other_problems(line: CommandLine) -> list[str]:
