@@ -1,7 +1,7 @@
 """Run the tests of real engines: ``sudo python -m tests.engines [slurm] [ray] [torchrun] [pytest's options]``.
 
-Everything runs in namespaces of its own: no address outside can be reached, /run is private, and when this program ends,
-however it does, the kernel ends every process inside.
+Everything runs in namespaces of its own: no address outside can be reached and /run is private. When this program ends,
+in whatever way, the kernel ends every process inside.
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ import sys
 from pathlib import Path
 
 from tests.engines.machines import HEAD
+from tests.engines.slurm_cluster import PROGRAMS
 
 HERE = Path(__file__).parent
 ENGINES = ("slurm", "ray", "torchrun")
 TOOLS = {"ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux", "nsenter": "util-linux"}
-SLURM = {
-    "slurmctld": "slurm-wlm",
-    "slurmd": "slurm-wlm",
-    "slurmdbd": "slurmdbd",
-    "munged": "munge",
-    "mariadbd": "mariadb-server",
-}
 HOSTS = f"127.0.0.1 localhost\\n{HEAD} head\\n10.77.0.11 n1\\n10.77.0.12 n2\\n"
 # the shell is process 1: it collects what daemons leave behind
 INSIDE = f"""
@@ -38,9 +32,9 @@ def install(programs: dict[str, str]) -> None:
     """Install Debian packages of programs that are missing; where that fails, the tests that need them say so."""
     missing = sorted({package for program, package in programs.items() if shutil.which(program) is None})
     if missing and shutil.which("apt-get"):
-        quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
-        subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *missing], **quiet)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+            subprocess.run(["apt-get", "-qq", *words], env=environment, stdout=subprocess.DEVNULL)
 
 
 def main(words: list[str]) -> int:
@@ -49,7 +43,7 @@ def main(words: list[str]) -> int:
         print("skipped: tests of engines make network namespaces, which needs root", file=sys.stderr)
         return 0
     chosen = [word for word in words if word in ENGINES] or list(ENGINES)
-    install(TOOLS | (SLURM if "slurm" in chosen else {}))
+    install(TOOLS | (PROGRAMS if "slurm" in chosen else {}))
     if missing := [program for program in TOOLS if shutil.which(program) is None]:
         print(f"skipped: {', '.join(missing)} not installed, and apt-get could not install it", file=sys.stderr)
         return 0

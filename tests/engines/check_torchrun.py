@@ -16,7 +16,7 @@ SETTINGS += ["method.router_dropout=0.0", "trainer.per_device_train_batch_size=4
 
 
 def torchrun(*words: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", *words, str(ROOT / "train.py")]
+    return [sys.executable, "-m", "torch.distributed.run", *words, str(ROOT / "train.py")]
 
 
 def losses(directory: Path) -> list[float]:
@@ -29,8 +29,13 @@ def on_both(machines: list[Machine], directory: Path) -> list[str]:
     where = ["--nnodes=2", f"--master-addr={machines[0].address}", "--master-port=29500"]
     processes = [
         machine.start(
-            "env", "GLOO_SOCKET_IFNAME=eth0", *torchrun(*where, f"--node-rank={rank}"), *SETTINGS, f"run.dir={directory}",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            "env",
+            "GLOO_SOCKET_IFNAME=eth0",
+            *torchrun(*where, f"--node-rank={rank}"),
+            *SETTINGS,
+            f"run.dir={directory}",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for rank, machine in enumerate(machines)
     ]
@@ -40,7 +45,7 @@ def on_both(machines: list[Machine], directory: Path) -> list[str]:
 
 
 def test_two_machines_take_the_steps_of_two_processes_on_one(machines: list[Machine], tmp_path: Path) -> None:
-    one = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
+    one = torchrun("--standalone", "--nproc-per-node=2")
     subprocess.run([*one, *SETTINGS, f"run.dir={tmp_path / 'one'}"], check=True, capture_output=True)
     first, second = on_both(machines, tmp_path / "two")
     assert first.count("run directory: ") == 1 and "run directory: " not in second  # rank 0 speaks

@@ -1,14 +1,14 @@
 """A Slurm of two machines with one core each, its accounting included, from Debian's packages.
 
-Partition ``low`` is preempted by partition ``high``: Slurm then sends the signal that the job asked for, waits for
-``GRACE`` seconds and requeues the job. A machine that does not answer for ``DEAD_AFTER`` seconds is down, and its jobs are
-requeued.
+Partition ``low`` is preempted by partition ``high``: Slurm sends the signal that the job asked for, and requeues it.
+A machine that does not answer for ``DEAD_AFTER`` seconds is down, and its jobs are requeued.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,16 @@ from pathlib import Path
 
 from tests.engines.machines import HEAD, Machine, wait_for
 
+# program -> Debian's package
+PROGRAMS = {
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "slurmdbd": "slurmdbd",
+    "munged": "munge",
+    "mariadbd": "mariadb-server",
+}
 FOLDER = Path("/run/slurm")
-GRACE, DEAD_AFTER = 30, 15
+DEAD_AFTER = 15
 DBD_CONF = f"""
 AuthType=auth/munge
 DbdHost=head
@@ -35,6 +43,7 @@ ClusterName=engines
 SlurmctldHost=head({HEAD})
 SlurmUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 CredType=cred/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -60,10 +69,15 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 """
-PARTITIONS = f"""
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime={GRACE} PreemptMode=REQUEUE
+PARTITIONS = """
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
+
+
+def missing() -> list[str]:
+    """Programs of Slurm that this machine lacks."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
 @dataclass(frozen=True)
@@ -86,11 +100,19 @@ class Slurm:
     def start_machine(self, machine: Machine) -> None:
         """Start a machine's daemon, at first and after it was powered off."""
         machine.run("slurmd", "-N", machine.name)
-        wait_for(f"{machine.name} in Slurm", lambda: "idle" in self.command("sinfo", "-h", "-n", machine.name, "-o", "%t"))
+        state = ["sinfo", "--noheader", f"--nodes={machine.name}", "--format=%t"]
+        wait_for(f"{machine.name} in Slurm", lambda: "idle" in self.command(*state))
 
-    def history(self) -> str:
-        """What accounting has recorded."""
-        return self.command("sacct", "--allocations", "--duplicates", "--format=JobID,State,NodeList,Elapsed,ExitCode")
+    def states(self, job: str) -> list[str]:
+        """How a job ended each time it was started, as accounting has recorded it."""
+        fields = ["--allocations", "--duplicates", "--noheader", "--parsable2", "--format=State"]
+
+        def ended() -> list[str]:
+            states = self.command("sacct", f"--jobs={job}", *fields).split()
+            return [] if "RUNNING" in states or "PENDING" in states else states
+
+        states: list[str] = wait_for(f"the end of {job} in accounting", ended)
+        return states
 
 
 @contextlib.contextmanager
@@ -107,8 +129,7 @@ def slurm(machines: list[Machine]) -> Iterator[Slurm]:
     try:
         started += [_munge(), _database()]
         for daemon in ("slurmdbd", "slurmctld"):
-            log = (FOLDER / f"{daemon}.out").open("wb")
-            started.append(subprocess.Popen([daemon, "-D"], stdout=log, stderr=log, env={**os.environ}))
+            started.append(_logged(daemon, "-D"))
             if daemon == "slurmdbd":
                 wait_for("slurmdbd", lambda: _succeeds("sacctmgr", "--immediate", "add", "cluster", "engines"))
         wait_for("slurmctld", lambda: _succeeds("sinfo"))
@@ -144,13 +165,23 @@ def _database() -> subprocess.Popen[bytes]:
     """MariaDB with root as its only user; slurmdbd makes its own tables."""
     data, socket = FOLDER / "mariadb", Path("/run/mysqld/mysqld.sock")
     socket.parent.mkdir(exist_ok=True)
-    small = ["--no-defaults", "--user=root", f"--datadir={data}", "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=16M"]
+    small = [
+        "--no-defaults",
+        "--user=root",
+        f"--datadir={data}",
+        "--innodb-log-file-size=8M",
+        "--innodb-buffer-pool-size=16M",
+    ]
     install = ["mariadb-install-db", "--skip-test-db", "--auth-root-authentication-method=socket"]
     subprocess.run([install[0], small[0], *install[1:], *small[1:]], check=True, capture_output=True)
-    log = (FOLDER / "mariadb.log").open("wb")
-    process = subprocess.Popen(["mariadbd", *small, f"--socket={socket}", "--skip-networking"], stdout=log, stderr=log)
+    process = _logged("mariadbd", *small, f"--socket={socket}", "--skip-networking")
     wait_for("MariaDB", lambda: _succeeds("mariadb", f"--socket={socket}", "-e", "create database slurm"))
     return process
+
+
+def _logged(*words: str) -> subprocess.Popen[bytes]:
+    with (FOLDER / f"{words[0]}.out").open("ab") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log)
 
 
 def _succeeds(*words: str) -> bool:
