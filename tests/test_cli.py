@@ -56,7 +56,7 @@ def test_runs_what_was_asked(runs: list[Config], elsewhere: Path, capsys: pytest
     code = main(["task=cb", "method=smop", "trainer.max_steps=20", f"run.dir={elsewhere}/a b", "+seed=3"])
     assert code == 0
     (config,) = runs
-    assert (config.task.name, config.method.name, config.trainer["max_steps"]) == ("cb", "smop", 20)
+    assert (config.task.name, config.method.name, config.trainer.max_steps) == ("cb", "smop", 20)
     assert (config.run.dir, config.seed) == (f"{elsewhere}/a b", 3)
     assert list(elsewhere.iterdir()) == []  # the configuration library writes nothing
     assert capsys.readouterr().err == ""

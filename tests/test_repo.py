@@ -15,7 +15,7 @@ import yaml
 
 import mmpt
 from mmpt.cli import main
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,9 +47,7 @@ def test_version_is_the_same_everywhere() -> None:
 
 def test_every_method_has_options_file_and_yaml() -> None:
     settings = {path.stem for path in (ROOT / "conf/method").glob("*.yaml")}
-    modules = {path.stem for path in (ROOT / "mmpt/methods").glob("*.py")}
-    assert settings == set(OPTIONS)
-    assert set(OPTIONS) <= modules
+    assert settings == set(names())
 
 
 def test_readme_names_the_options_of_each_group() -> None:
@@ -167,7 +165,7 @@ def test_every_import_is_a_requirement() -> None:
             assert modules.get(name, name) in required, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["mmpt.training.run", "mmpt", "hydra_plugins.mmpt_pack"])
+@pytest.mark.parametrize("module", ["mmpt.training.run", "mmpt", "hydra_plugins.mmpt_ray"])
 def test_warnings_that_our_own_lines_cause_are_errors(module: str) -> None:
     for kind in (UserWarning, DeprecationWarning, FutureWarning):
         with pytest.raises(kind):

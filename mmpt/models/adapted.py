@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,17 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.data.collate import IGNORED
-from mmpt.data.collate import Encoded as Tokens
-from mmpt.data.tasks import Example, Task
-from mmpt.methods import build
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
+from mmpt.data.encode import TextToText
+from mmpt.methods import create
+from mmpt.methods.base import BackboneShape, CacheableLayers, Contribution, Method, mean_embedding
+from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import VocabularyRecorder
 from mmpt.models.adapter_files import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
 from mmpt.models.label_states import Continued
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,10 @@ class Output:
         return loss if self.auxiliary is None else loss + self.auxiliary
 
 
-class Reading(Protocol):
-    """How a kind of model reads a task."""
-
-    candidates: list[list[int]]  # label ids of every label; none for free text
-
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Prepare the labels."""
-
-    def encode(self, examples: Sequence[Example]) -> Tokens:
-        """Tokenise a split."""
-
-
 class AdaptedModel(nn.Module, ABC):
     """A backbone whose only trainable parameters are a method's."""
 
-    READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    READING: ClassVar[type[TextToText]]  # what this kind of model makes of a task
     PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
     def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
@@ -106,8 +94,7 @@ class AdaptedModel(nn.Module, ABC):
     @staticmethod
     def build(
         backbone: Backbone,
-        name: str,
-        options: Mapping[str, Any],
+        options: MethodOptions,
         *,
         dropout: bool = False,
         initialise: bool = True,
@@ -117,8 +104,7 @@ class AdaptedModel(nn.Module, ABC):
 
         Args:
             backbone: A loaded backbone.
-            name: The method's name.
-            options: The method's options.
+            options: The method's.
             dropout: See :meth:`__init__`.
             initialise: Whether starting values may be taken from the backbone (not needed before loading an adapter).
             most: Numbers that the method may have: those of the adapter.
@@ -137,9 +123,8 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         config = backbone.model.config
-        method = build(
-            name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size), most
-        )
+        shape = BackboneShape(width, injection.shapes, config.model_type, config.hidden_size)
+        method = create(options, shape, most)
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         method.requires_grad_(True)  # peft freezes all that isn't its own, a head too
@@ -173,21 +158,21 @@ class AdaptedModel(nn.Module, ABC):
         return int(self.backbone.config.hidden_size)
 
     @property
-    def frontier(self) -> Frontier:
+    def cacheable_layers(self) -> CacheableLayers:
         """Up to which layer hidden states are constants."""
-        return Frontier(None, "model.dropout=backbone") if self.dropout else self.method.frontier
+        return CacheableLayers(None, "model.dropout=backbone") if self.dropout else self.method.cacheable_layers
 
     @property
     def first_trained(self) -> int:
         """The first layer that anything trained reaches, where states below it are constants."""
-        layers = self.method.frontier.layers
-        assert layers is not None, self.method.frontier.reason
+        layers = self.method.cacheable_layers.count
+        assert layers is not None, self.method.cacheable_layers.reason
         return layers
 
     @property
     def prevents_cache(self) -> str | None:
         """The setting because of which no hidden state is a constant; None where some are."""
-        return self.frontier.reason
+        return self.cacheable_layers.reason
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Contribution]:
         """What the first layer reads of source ids (B, T) and their mask (B, T): embeddings, their mask, and the rest.
@@ -224,7 +209,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hidden states (B, N, d) at the frontier, on which nothing trained has an effect; no prefix may be set.
+        """Hidden states (B, N, d) entering the first trained layer; no prefix may be set.
 
         N is T, or more where a kind has states of what follows a source.
         """
@@ -234,15 +219,21 @@ class AdaptedModel(nn.Module, ABC):
         """Go on from a batch's cached activations (:mod:`mmpt.cache`), ``states`` (B, N, d) and ``means`` (B, d)."""
 
     @abstractmethod
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each row of labels (B', U), summed, in nats: (B',), float32.
 
-        B' is a multiple of B, an example's rows together; -100 is padding.
+        B' is a multiple of B, an example's rows together; -100 is padding. ``smoothing`` is the share of a label's
+        probability that is spread over all tokens, or over all classes.
         """
 
     @abstractmethod
+    def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihood (B, C), float32, of each of C candidates' label ids for every source, with gradients."""
+
+    @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
-        """Log-likelihood (B, C), float32, of each of C candidates' label ids for every source."""
+        """See :meth:`likelihoods`; without gradients."""
+        return self.likelihoods(encoded, candidates)
 
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

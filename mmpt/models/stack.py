@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.attention.inject import KeyValue, SiteShape, for_batch
+from mmpt.attention.prefix import KeyValue, SiteShape, for_batch
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.label_states import stack_continued, stack_states
@@ -29,8 +29,8 @@ def stack(parts: Sequence[Encoded], shapes: dict[str, SiteShape]) -> Encoded:
         One batch, whose rows are those of the parts in order.
 
     Raises:
-        ValueError: A part changes the encoder's input, a prefix has a gate of its output or gates by query, prefixes
-            with and without position meet, those with one differ in length, or prefixes differ in layers.
+        ValueError: A part changes the encoder's input, a prefix has a gate of its output or an attention of its own,
+            prefixes with and without position meet, those with one differ in length, or prefixes differ in layers.
     """
     given = [part.contribution for part in parts]
     if any(item is not None for each in given for item in (each.prompt, each.embedding_update, each.layer_prompts)):
@@ -76,8 +76,8 @@ def _stack_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape:
     """One site's prefixes, each for its rows; a method without a prefix there gets one of padding alone."""
     if any(prefix is not None and prefix.output_gate is not None for prefix in prefixes):
         raise ValueError("prefixes with a gate of their output can't be stacked")
-    if any(prefix is not None and prefix.query_weight is not None for prefix in prefixes):
-        raise ValueError("prefixes with gates by query can't be stacked")
+    if any(prefix is not None and prefix.attend is not None for prefix in prefixes):
+        raise ValueError("prefixes with an attention of their own cannot be stacked")
     if len({prefix.positioned for prefix in prefixes if prefix is not None}) > 1:
         raise ValueError("prefixes with and without position (layouts paper and per_layer) can't be stacked")
     shifts = {0 if prefix is None else prefix.shift for prefix in prefixes}

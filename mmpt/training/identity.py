@@ -9,12 +9,13 @@ from pathlib import Path
 
 from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
+from mmpt.data.metrics import source_file as metric_file
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.methods.options import OPTIONS
-from mmpt.methods.options.own import find_own
+from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
-from mmpt.training import distributed as processes
+from mmpt.training import distributed
+from mmpt.utils import extensions
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,21 @@ def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
     Raises:
-        MmptError: The data, or the adapter to start from, can't be had.
+        MmptError: The data, or the adapter to start from, cannot be read.
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
-    if (start := config.method.options.get("init_adapter")) is not None:
+    if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
-    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
-        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
-    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
+    # a changed method, metric or loss is another run
+    own = (
+        method_file(config.method.name),
+        metric_file(config.task.metric),
+        extensions.find("loss", config.trainer.loss),
+    )
+    parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
+    parts += [f"x{distributed.count()}"] if distributed.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
 

@@ -18,13 +18,13 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
-from mmpt.report.run import number
-from mmpt.runs.loggers.base import kept_id
+from mmpt.runs.loggers import RunInfo
 from mmpt.runs.record import read_status
+from mmpt.runs.result import Result
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
-from mmpt.training.resumable import last_checkpoint
+from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
@@ -146,9 +146,9 @@ def test_an_export_that_nests_without_end(name: str, tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_no_name() -> None:
-    assert number({"scores": {"test": {"a": 1}}}, "scores", "test", ["a"]) is None
-    assert number({"scores": [1]}, "scores", "test", "a") is None
-    assert number({"a": 10**400}, "a") is None
+    assert Result.from_dict({"scores": {"test": {"a": 1}}, "metric": ["a"]}).score() is None
+    assert Result.from_dict({"scores": [1], "metric": "a"}).score() is None
+    assert Result.from_dict({"steps": 10**400}).steps is None
 
 
 @pytest.mark.parametrize(
@@ -172,16 +172,6 @@ def test_a_table_of_trials_commands_no_terminal() -> None:
     assert all(sign.isprintable() or sign == "\n" for sign in ranked([outcome]))
 
 
-@pytest.mark.parametrize("seed", ["9" * 5000, "-1", "x"])
-def test_a_lost_trial_with_a_seed_that_cannot_be(seed: str, tmp_path: Path) -> None:
-    folder = tmp_path / ".sweeps" / "20260101-000000-1"
-    folder.mkdir(parents=True)
-    line = {"overrides": f"method=prefix seed={seed}", "state": "failed"}
-    (folder / "trials.jsonl").write_text(json.dumps(line))
-    write(tmp_path, "prefix", 1)
-    assert all(run.seed in (1, None) for run in load([tmp_path]).runs)
-
-
 @pytest.mark.parametrize(
     "status", [{"status": ["done"]}, {"status": "failed", "error": 3}, {"status": "done", "config_fingerprint": ["f"]}]
 )
@@ -198,9 +188,9 @@ def test_folders_that_only_look_like_checkpoints(tmp_path: Path) -> None:
 
 
 def test_an_id_of_a_run_that_is_a_path(tmp_path: Path) -> None:
-    drawn = kept_id(tmp_path / "run_id")
-    assert kept_id(tmp_path / "run_id") == drawn
+    run = RunInfo("a", None, {}, tmp_path)
+    assert run.stored_id("wandb") == run.stored_id("wandb")
     for odd in ("../../outside", "", "a" * 65, "\x1b[2J"):
-        (tmp_path / "run_id").write_text(odd)
+        (tmp_path / "wandb" / "run_id").write_text(odd)
         with pytest.raises(ConfigError, match="holds no id of a run"):
-            kept_id(tmp_path / "run_id")
+            run.stored_id("wandb")

@@ -62,7 +62,7 @@ def test_losses_and_ranks_are_the_plain_ones_over_steps(model_type: str) -> None
     rows, losses, ranks = [1, 3, 0, 2], [], []
     for cached in (False, True):
         model = adapted("multimask", LAST, model_type=model_type)
-        assert model.frontier.layers == 2
+        assert model.cacheable_layers.count == 2
         batch = with_states(model, rows) if cached else data(rows)
         losses.append(trained(model, batch))
         model.eval()
@@ -134,10 +134,10 @@ def test_generation_runs_all_layers() -> None:
 
 def test_what_prevents_it() -> None:
     every = adapted("prefix", {}, model_type="llama").prevents_cache
-    assert every == "method.layers puts a prefix in every layer; method.layers=last_N leaves some without"
+    assert every == "method=prefix has a prefix in every layer of site self"
     moved = adapted("prefix", {**LAST, "layout": "peft"}, model_type="llama").prevents_cache
-    assert moved == "method.layout=peft moves the text's positions in every layer"
-    assert "prompts before" in str(adapted("smop", {}, model_type="llama").prevents_cache)
+    assert moved == "method=prefix moves the text's positions in every layer"
+    assert "a prompt before the text" in str(adapted("smop", {}, model_type="llama").prevents_cache)
 
 
 def test_other_labels_are_another_entry() -> None:

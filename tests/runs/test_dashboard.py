@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main as train
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
-from mmpt.runs.dashboard import main
+from mmpt.cli.dashboard import main
 from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(
@@ -87,7 +87,7 @@ def test_view_has_every_kind_of_panel(capsys: pytest.CaptureFixture[str]) -> Non
     found = view(capsys, "--entity", "team")
     assert (found["entity"], found["project"]) == ("team", "mine")
     titles = {panel["config"]["chartTitle"]: panel for panel in panels(found)}
-    assert {f"hyperparameters: {method}" for method in OPTIONS} <= set(titles)
+    assert {f"hyperparameters: {method}" for method in method_names()} <= set(titles)
     band = titles["validation score"]["config"]
     assert (band["groupBy"], band["groupAgg"], band["groupArea"]) == ("group", "mean", "stddev")
     assert {"test score", "training loss", "step time, ms", "masks: cross"} <= set(titles)
@@ -173,4 +173,4 @@ def test_a_refused_key_is_one_line(
     monkeypatch.setattr(Server, "refuses", True)
     assert main(["--project", "mine"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "did not take the dashboard" in said and "unknown key" in said
+    assert said.count("\n") == 1 and "rejected the dashboard" in said and "unknown key" in said

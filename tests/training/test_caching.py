@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
-from mmpt.training.trainer import PrefixTrainer
+from mmpt.training.evaluate import Evaluator
 
 SMALL = ["data.limit_train=64", "data.limit_validation=16", "data.limit_test=16", "logger=none"]
 SMALL += ["evaluation.bootstrap=0", "trainer.num_train_epochs=1"]
@@ -93,10 +93,10 @@ def test_prediction_gives_the_bits_of_a_cached_run(more: list[str], tmp_path: Pa
 
 def test_what_prevents_it_is_named(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     told, *_ = run("smop", "method=smop")
-    assert told == ["encoder: runs in every step (method=smop puts prompts before the encoder)"]
+    assert told == ["encoder: runs in every step (method=smop puts a prompt before the text)"]
     for mode in ("ram", "disk"):
         text = fails(tmp_path, capsys, "method.sites=[encoder]", f"cache={mode}")
-        assert f"cache={mode} can't be had: method.sites has encoder" in text
+        assert f"cache={mode} can't be had: method=prefix has a prefix in every layer of site encoder" in text
 
 
 def test_a_run_too_short_to_profit_reads_but_does_not_compute(run: Any) -> None:
@@ -145,13 +145,13 @@ def test_a_damaged_entry_is_computed_again(store: Path, run: Any) -> None:
 
 def test_a_directory_deleted_during_a_run(store: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, *scored = run("first")
-    evaluate = PrefixTrainer.evaluate
+    predict = Evaluator.predict
 
-    def delete(self: PrefixTrainer, *args: Any, **kwargs: Any) -> Any:
+    def delete(self: Evaluator, *args: Any, **kwargs: Any) -> Any:
         shutil.rmtree(store, ignore_errors=True)
-        return evaluate(self, *args, **kwargs)
+        return predict(self, *args, **kwargs)
 
-    monkeypatch.setattr(PrefixTrainer, "evaluate", delete)
+    monkeypatch.setattr(Evaluator, "predict", delete)
     told, *again = run("again")
     assert told[0].startswith("encoder: read from the cache, ") and not store.exists()
     assert again == scored

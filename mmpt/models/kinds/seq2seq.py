@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.attention import absorb
 from mmpt.attention.inject import CACHE, Injection
-from mmpt.data.collate import TextToText
+from mmpt.data.encode import TextToText
 from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import Backbone, embed, refuse_positions

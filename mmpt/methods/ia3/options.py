@@ -1,0 +1,34 @@
+"""Options of ``method=ia3``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mmpt.methods.options import MethodOptions
+
+
+@dataclass(frozen=True)
+class IA3(MethodOptions):
+    """Options of ``method=ia3``; the learning rate is that published for T5."""
+
+    name: ClassVar[str] = "ia3"
+    GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
+
+    target_modules: list[str] | Literal["auto"] = "auto"
+    feedforward_modules: list[str] | Literal["auto"] = "auto"
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        if not self.target_modules:
+            return ["method.target_modules=[] names no module; set method.target_modules=auto"]
+        if self.feedforward_modules == "auto":
+            return []
+        if self.target_modules == "auto":
+            return ["method.feedforward_modules is a list, so method.target_modules must be one too; or set it to auto"]
+        if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
+            return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
+        return []
+
+
+OPTIONS = IA3

@@ -1,0 +1,155 @@
+"""Multi-mask prefix tuning (Multi-mask Prefix Tuning, PACLIC 2024): one shared prefix, R masks over it, one router.
+
+For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at each site:
+
+- shared part E0 (S, 2L, H·k), route prompts E (R, v, 2L, H·k), own gates g(x) = the top-k of r(x), others zero;
+- ``share_type``: ``only`` e = E0; ``add`` e = E0 + Σ_r g_r·E_r; ``prepend`` e = [E0; Σ_r g_r·E_r]; ``none`` Σ alone;
+- ``mask=per_route``: M (R, P, L), blended m(x) = Σ_r r(x)_r·M_r, then e[p, l] is multiplied by sigmoid(m(x)[p, l]/τ);
+- ``mask=single``: one mask (S, L) for the shared part, and one (v, L) a route for what is appended;
+- ``router_input``: r reads the mean word embedding of x, or with ``encoder`` the mean of the encoder's output;
+- ``load_balance``: c·R·Σ_r f_r·mean r_r is added to the loss (:func:`mmpt.methods.router.balance_loss`);
+- ``mask_granularity``, ``mask_temperature``, ``prefix_dropout`` (of e before its masks) and ``gate``: as in
+  :mod:`mmpt.methods.prefix.method`.
+
+The published setting is ``only`` with ``per_route``, masks by layer, τ = 1, the mean word embedding, no dropout of the
+prefix and no term in the loss. The gates are an example's own: the published code's sum over the
+batch's selections is not reproduced (docs/fidelity.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.attention.prefix import KeyValue
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
+from mmpt.methods.layout import layouts, new_gates, starting_values
+from mmpt.methods.multimask.options import MultiMask
+from mmpt.methods.prefix.method import new_mask
+from mmpt.methods.router import Router, route_gates
+
+
+class MultiMaskPrefixTuning(Method):
+    """A shared prefix seen through masks that a router blends per input."""
+
+    options: MultiMask
+    prefix: nn.ParameterDict  # shared part E0 by site, (S, 2L·H·k)
+    prompts: nn.ParameterDict  # route prompts E by site, (R·v, 2L·H·k)
+
+    def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
+        """Create prefix, route prompts, masks and router, as far as the options use them."""
+        super().__init__(options, shape)
+        self.layouts = layouts(options, shape)
+        groups = options.groups()
+        for group, tokens in (
+            ("prefix", options.num_virtual_tokens),
+            ("prompts", options.num_routes * options.num_route_tokens),
+        ):
+            if group in groups:
+                setattr(self, group, nn.ParameterDict({site: self._random(tokens, site) for site in options.sites}))
+        if "masks" in groups:
+            self.masks = nn.ParameterDict()
+            for site in options.sites:
+                self._add_masks(site)
+        if "router" in groups:
+            self.router = Router(shape.width, options)
+        if "gates" in groups:
+            self.gates = new_gates(self.layouts)
+
+    def _random(self, tokens: int, site: str) -> nn.Parameter:
+        shape = self.layouts[site].shape
+        return nn.Parameter(self.options.spread * torch.randn(tokens, 2 * shape.layers * shape.width))
+
+    def _add_masks(self, site: str) -> None:
+        options, size = self.options, self.layouts[site].mask_size
+        shared, routed = options.num_virtual_tokens, options.num_route_tokens
+        spread = (options.mask_init_mean, options.mask_init_std)
+        if options.mask == "per_route":
+            tokens = {"prepend": shared + routed, "none": routed}.get(options.share_type, shared)
+            self.masks[site] = new_mask(*spread, options.num_routes, tokens, *size)
+            return
+        if options.share_type != "none":
+            self.masks[site] = new_mask(*spread, shared, *size)
+        if options.share_type in ("prepend", "none"):
+            self.masks[f"{site}_routes"] = new_mask(*spread, options.num_routes, routed, *size)
+
+    @property
+    def reads_input(self) -> bool:
+        """See the base class."""
+        return self.options.has_router
+
+    @property
+    def reads_encoder(self) -> bool:
+        """See the base class."""
+        return self.options.router_input == "encoder"
+
+    def initialise(self, backbone: StartingValues) -> None:
+        """See the base class: the shared prefix and the route prompts start alike."""
+        for group in ("prefix", "prompts"):
+            if group not in self.options.groups():
+                continue
+            table = getattr(self, group)
+            tokens = next(iter(table.values())).shape[0]
+            for site, values in starting_values(self.options, backbone, self.layouts, tokens).items():
+                table[site].data.copy_(values)
+
+    def _probs(self, mean: Tensor | None) -> Tensor:
+        """Route probabilities (B, R), or (1, R) uniform where no router exists."""
+        if not self.options.has_router:
+            routes = self.options.num_routes
+            return torch.full((1, routes), 1.0 / routes, device=next(self.parameters()).device)
+        if mean is None:
+            raise ValueError("multimask routes by a mean of the source; give it")
+        return self.router(mean)
+
+    def _routed(self, site: str, gates: Tensor) -> Tensor:
+        """Σ_r g_r·E_r with the routes' own masks, (B, v, 2L, H·k)."""
+        layout = self.layouts[site]
+        table = layout.slots(self.prompts[site]).unflatten(0, (self.options.num_routes, -1))  # (R, v, 2L, H·k)
+        if self.options.mask == "single" and f"{site}_routes" in self.masks:
+            table = layout.gate(table, self.masks[f"{site}_routes"])
+        return torch.einsum("br,r...->b...", gates, table)
+
+    def _slots(self, site: str, gates: Tensor) -> Tensor:
+        """The prefix of each example, (B or 1, P, 2L, H·k), under its own mask where ``mask=single``."""
+        options, layout = self.options, self.layouts[site]
+        single = options.mask == "single" and options.share_type != "none"
+        if options.share_type == "none":
+            return self._routed(site, gates)
+        shared = layout.slots(self.prefix[site]).unsqueeze(0)
+        if options.share_type == "add":
+            shared = shared + self._routed(site, gates)
+        if single:
+            shared = layout.gate(shared, self.masks[site])
+        if options.share_type == "prepend":
+            routed = self._routed(site, gates)
+            shared = torch.cat([shared.expand(routed.shape[0], -1, -1, -1), routed], dim=1)
+        return shared
+
+    def _prefix(self, site: str, probs: Tensor, gates: Tensor) -> KeyValue:
+        """One site's prefix, seen through the blend of the routes' masks (before the sigmoid) where each has one."""
+        slots = nn.functional.dropout(self._slots(site, gates), self.options.prefix_dropout, self.training)
+        blended = torch.einsum("br,r...->b...", probs, self.masks[site]) if self.options.mask == "per_route" else None
+        prefix = self.layouts[site].keys_values(slots, blended)
+        return replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """See the base class."""
+        probs = self._probs(mean)
+        gates = route_gates(probs, self.options.top_k)
+        prefixes = {site: self._prefix(site, probs, gates) for site in self.layouts}
+        if not self.options.has_router:
+            return Contribution(prefixes)
+        return Contribution(prefixes, route_probs=probs, auxiliary_loss=self.router.balance(probs))
+
+    def mask_values(self) -> dict[str, Tensor]:
+        """See the base class; one mask a route, or one in all."""
+        if self.options.mask == "none":
+            return {}
+        shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in self.masks.items()]
+        return {name: value for found in shown for name, value in found.items()}
+
+
+METHOD = MultiMaskPrefixTuning
