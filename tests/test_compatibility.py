@@ -1,4 +1,4 @@
-"""What format 1 left behind is read: an adapter, runs, a sweep's ledger; newer formats are refused by name."""
+"""What format 1 left behind is read: an adapter, runs; newer formats are refused by name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, RunError
 from mmpt.report.load import load as load_runs
+from mmpt.runs.failures import SWEEPS
 from mmpt.runs.record import RunRecord, read_result
-from mmpt.sweep.ledger import FOLDER, Ledger
 from mmpt.utils.files import newer_format
 from tests.fixtures.write import COMMAND
 
@@ -56,16 +56,15 @@ def settings(*words: str) -> Config:
     return check(compose(read_command_line([*COMMAND, *words], conf).overrides, conf))
 
 
-def test_the_report_reads_both_runs_beside_a_ledger(tmp_path: Path) -> None:
+def test_the_report_reads_both_runs(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES, tmp_path, dirs_exist_ok=True)
-    (tmp_path / FOLDER / "a-sweep").mkdir(parents=True)
-    shutil.move(tmp_path / "ledger.jsonl", tmp_path / FOLDER / "a-sweep" / "trials.jsonl")
+    (tmp_path / SWEEPS / "a-sweep").mkdir(parents=True)
+    shutil.move(tmp_path / "ledger.jsonl", tmp_path / SWEEPS / "a-sweep" / "trials.jsonl")
     runs = {run.name: run for run in load_runs([tmp_path]).runs}
     assert runs["finished"].status == "done" and not runs["finished"].problem
     assert runs["finished"].score() is not None and runs["finished"].seed == 3
     assert runs["interrupted"].status == "running"  # it was on another machine: nobody here can tell
-    assert len(runs) == 2
-    assert sorted(Ledger(tmp_path / FOLDER / "a-sweep").ended()) == [0, 1]
+    assert set(runs) == {"finished", "interrupted"}  # a sweep's trials.jsonl is passed over
 
 
 def test_an_interrupted_run_is_refused_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +99,11 @@ def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> No
     with pytest.raises(RunError, match=r"run directory .* has format 2"):
         RunRecord.open(finished, resolved={}, fingerprint=status["config_fingerprint"])
     assert sorted(path.read_bytes() for path in finished.rglob("*.json*")) == before
+    folder = tmp_path / "root" / SWEEPS / "failed"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"format": 2, "overrides": "seed=1"}\n', encoding="utf-8")
+    (run,) = load_runs([tmp_path / "root"]).runs
+    assert "the record of a failed trial is invalid (has format 2" in run.problem
 
 
 @pytest.mark.parametrize("found", [2, 0, True, "1", None, 1.0])

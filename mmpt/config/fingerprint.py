@@ -64,6 +64,21 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def setting_key(values: Mapping[str, Any]) -> str:
+    """Identify what runs of one setting share: all that decides a result, except the seed.
+
+    Args:
+        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
+    """
+    return values_key({name: value for name, value in deciding(values).items() if name != "seed"})
+
+
+def values_key(values: Mapping[str, Any]) -> str:
+    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
+    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _has_head(model: Any) -> bool:
     """Whether a model has a classification head, or may have one."""
     known = ARCHITECTURES.get(str(model.get("architecture"))) if isinstance(model, Mapping) else None
