@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 _BIAS = "_mmpt_bias_owner"
@@ -50,14 +49,6 @@ def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> T
         (1, H, Q, P), float.
     """
     owner = getattr(module, _BIAS)
-    table = owner.relative_attention_bias
-    device = table.weight.device
-    position = torch.arange(queries, device=device)[:, None] + (past + length)  # (Q, 1)
-    relative = torch.arange(length, device=device)[None, :] - position  # (Q, P), all negative
-    bucket = owner._relative_position_bucket(
-        relative,
-        bidirectional=False,
-        num_buckets=owner.relative_attention_num_buckets,
-        max_distance=owner.relative_attention_max_distance,
-    )
-    return table(bucket).permute(2, 0, 1).unsqueeze(0)
+    device = owner.relative_attention_bias.weight.device
+    bias: Tensor = owner.compute_bias(past + length + queries, length, device=device)
+    return bias[:, :, -queries:]
