@@ -27,6 +27,7 @@ from mmpt.config.compose import compose
 from mmpt.config.schema import Config
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator, Prepared
@@ -41,7 +42,7 @@ FRONTIERS = {
 def trained(config: Config, backbone: Backbone, options: dict[str, Any], evaluator: Evaluator) -> AdaptedModel:
     """A prefix after two epochs."""
     torch.manual_seed(1)
-    model = AdaptedModel.build(backbone, "prefix", options)
+    model = AdaptedModel.build(backbone, parse("prefix", options))
     split = evaluator.prepare(load_splits(evaluator.task, config.data, 1).train)
     states = compute(model, split.lengths, evaluator.batches(split, torch.device("cpu")))
     split = replace(split, activations=states)

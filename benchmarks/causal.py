@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks.setting import BATCH, Step, Words, command_line, draw, interleave, show, spread, stepper, write
 from mmpt.cache.activations import compute
 from mmpt.data.collate import IGNORED
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
 
@@ -56,7 +57,7 @@ def _step(last: int, examples: int, cached: bool) -> Step:
     network: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2"), attn_implementation="mmpt_sdpa")
     backbone = Backbone(network.requires_grad_(False).eval(), Words(), "", "random")  # type: ignore[arg-type]
     options = {"layers": f"last_{last}", "num_virtual_tokens": 10}
-    model = AdaptedModel.build(backbone, "multimask", options).train()
+    model = AdaptedModel.build(backbone, parse("multimask", options)).train()
     batch = {**draw("rte", rows=examples), "labels": LABELS[torch.arange(examples) % 2]}
     if not cached:
         return stepper(model, lambda: model(**batch).loss)

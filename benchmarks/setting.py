@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from mmpt.cache.activations import compute
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
 
@@ -117,7 +118,7 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
     sites = ["encoder", "decoder", "cross"] if way == "ours, encoder sites" else ["decoder", "cross"]
     cross = "projected" if way in ("ours, plain", "ours, cached") else "auto"
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", cross)  # type: ignore[arg-type]
-    model = AdaptedModel.build(backbone, "multimask", {"sites": sites, "num_virtual_tokens": prefix}).train()
+    model = AdaptedModel.build(backbone, parse("multimask", {"sites": sites, "num_virtual_tokens": prefix})).train()
     if "cached" not in way:
         return stepper(model, lambda: model(**batch).loss)
     rows = len(batch["input_ids"])

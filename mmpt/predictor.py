@@ -14,7 +14,7 @@ from mmpt.config.typed_build import Problems, build
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError, MmptError
 from mmpt.interop.hub import located
-from mmpt.methods import lives_inside
+from mmpt.methods import method_class, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
@@ -109,7 +109,7 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
     backbone = _backbone(adapter, path, model, classes)
     try:
         most = sum(value.numel() for value in adapter.state.values())
-        built = AdaptedModel.build(backbone, adapter.method, adapter.options, initialise=False, most=most)
+        built = AdaptedModel.build(backbone, parse(adapter.method, adapter.options), initialise=False, most=most)
     except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     load_state(built.method, adapter.state, str(path))
@@ -124,7 +124,7 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
         stated |= {"source": "path", "path": model}
     config = _build(ModelConfig, stated, "backbone", path)
     try:
-        alone = lives_inside(adapter.method)
+        alone = method_class(adapter.method).changes_backbone()
     except ConfigError as error:
         raise AdapterError(f"{path}: {error}; update mmpt") from error
     key = repr(config)

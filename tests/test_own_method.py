@@ -13,7 +13,7 @@ import pytest
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
 from mmpt.config.check import find_problems
-from mmpt.methods.options import options_of
+from mmpt.methods import options_class
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +90,12 @@ def test_a_configuration_alone_executes_nothing(folder: Path, monkeypatch: pytes
     [
         ("import nothing_like_this", "cannot be imported: ModuleNotFoundError"),
         ("OPTIONS = int", "must set OPTIONS"),
-        ("from mmpt.methods.options import Prompt\nOPTIONS = Prompt", "must set METHOD"),
+        ("from mmpt.methods.prompt.options import Prompt\nOPTIONS = Prompt", "must set METHOD"),
+        (
+            "from mmpt.methods.prompt.options import Prompt\nfrom mmpt.methods.base import Method\n"
+            "OPTIONS, METHOD = Prompt, Method",
+            'its options have name = "prompt"; set name: ClassVar[str] = "mistaken"',
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(text: str, word: str, folder: Path) -> None:
@@ -103,4 +108,4 @@ def test_what_is_wrong_with_a_file_is_told(text: str, word: str, folder: Path) -
 def test_names_of_ours_cannot_be_taken(folder: Path) -> None:
     add_folder(folder.parent)
     (folder / "prefix.py").write_text("raise SystemExit", encoding="utf-8")
-    assert options_of("prefix") is not None
+    assert options_class("prefix").name == "prefix"

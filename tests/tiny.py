@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from mmpt.attention.architectures import architecture_of
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
 
@@ -126,7 +127,7 @@ def adapted(method: str, options: dict[str, Any] | None = None, **where: Any) ->
     """A method on a fresh tiny backbone."""
     built = backbone(**where)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, method, options or {})
+    return AdaptedModel.build(built, parse(method, options or {}))
 
 
 def batch(examples: int = 5, longest: int = 9, target: int = 4) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, head_parameters
 from tests.tiny import Vocabulary
@@ -59,7 +60,7 @@ def adapted(method: str, options: dict[str, Any] | None = None, model_type: str 
     """A method on a fresh tiny encoder."""
     built = backbone(model_type, **more)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, method, options or {})
+    return AdaptedModel.build(built, parse(method, options or {}))
 
 
 def batch(examples: int = 5, longest: int = 9) -> dict[str, Tensor]:

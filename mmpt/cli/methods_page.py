@@ -15,9 +15,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from mmpt.attention.inject import SiteShape
 from mmpt.config.typed_build import fields_of
-from mmpt.methods import build
+from mmpt.methods import create, names, options_class, parse
 from mmpt.methods.base import BackboneShape, Method
-from mmpt.methods.options import OPTIONS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "method"
 T5_BASE: dict[str, Any] = {"d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 3072, "num_layers": 12}
@@ -41,10 +40,10 @@ def main() -> None:
     """Print the page."""
     with torch.device("meta"):
         total = sum(parameter.numel() for parameter in _backbone().parameters())
-        rows = [_row(name, total) for name in OPTIONS]
+        rows = [_row(name, total) for name in names()]
     lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     print(HEAD.format(total=f"{total:,}") + "\n".join(lines))
-    for name in OPTIONS:
+    for name in names():
         print(f"\n## {name}\n\n{_docstring(name)}")
 
 
@@ -59,14 +58,14 @@ def _row(name: str, total: int) -> list[str]:
     rates = listed.pop("lr")
     options = {key: value for key, value in listed.items() if key != "name"}
     site = SiteShape(T5_BASE["num_layers"], T5_BASE["num_heads"], T5_BASE["d_kv"])
-    method = build(
-        name, options, BackboneShape(T5_BASE["d_model"], dict.fromkeys(("encoder", "decoder", "cross"), site))
+    method = create(
+        parse(name, options), BackboneShape(T5_BASE["d_model"], dict.fromkeys(("encoder", "decoder", "cross"), site))
     )
     if type(method).attach is not Method.attach:
         method.attach(_backbone())
     groups = method.parameter_groups()
     count = sum(parameter.numel() for found in groups.values() for parameter in found)
-    starts = fields_of(OPTIONS[name]).get("init")
+    starts = fields_of(options_class(name)).get("init")
     return [
         f"[{name}](#{name})",
         f"{count:,}",
@@ -90,7 +89,7 @@ def _where(method: Method) -> str:
 
 @cache
 def _docstring(name: str) -> str:
-    text = (import_module(f"mmpt.methods.{name}").__doc__ or "").strip()
+    text = (import_module(f"mmpt.methods.{name}.method").__doc__ or "").strip()
     return re.sub(r":\w+:`([^`]+)`", r"`\1`", text)
 
 

@@ -16,10 +16,10 @@ from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
 from mmpt.config.trainer_fields import check_trainer
-from mmpt.config.typed_build import INVALID, Problems, build, fields_of, is_folder, shown, unknown
+from mmpt.config.typed_build import INVALID, Problems, build, fields_of, is_folder, unknown
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import HEAD, HEAD_RATE, OPTIONS, options_of
-from mmpt.methods.options.own import OWN
+from mmpt.methods import options_class, parse
+from mmpt.methods.options import HEAD, HEAD_RATE
 from mmpt.utils.secrets import holding_secrets
 from mmpt.utils.untrusted import parse_json, read_text
 
@@ -105,30 +105,27 @@ def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
 
 def _method(value: Any, problems: Problems) -> Any:
     """Split the flat group into options and learning rates, and check both by the method's own declaration."""
-    name = value.get("name") if isinstance(value, Mapping) else value
+    flat = dict(value) if isinstance(value, Mapping) else {"name": value}
+    name, rates = flat.pop("name", None), flat.pop("lr", {})
+    before = len(problems.found)
     try:
-        kind = options_of(name)
+        kind = options_class(name)
     except ConfigError as error:
         for text in error.problems:
             problems.add("method.name", text)
         return INVALID
-    if kind is None or not isinstance(value, Mapping):
-        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(OPTIONS)}{OWN}{nearest(name, OPTIONS)}"
-        problems.add("method.name", text)
-        return INVALID
-    flat = {key: item for key, item in value.items() if key not in ("name", "lr")}
-    for key in [key for key in flat if key not in fields_of(kind)]:
-        problems.add(f"method.{key}", unknown(f"method.{key}", key, ["lr", *fields_of(kind)]))
-        del flat[key]
-    before = len(problems.found)
-    options = build(kind, flat, "method", problems)
-    rates = build(dict[str, float], value.get("lr", {}), "method.lr", problems)
+    options = INVALID
+    try:
+        options = parse(name, flat)
+    except ConfigError as error:
+        for text in error.problems:
+            key = re.match(r"(unknown key )?(method\.\w+)", text)
+            problems.add("method" if key is None else key[2], text)
+    rates = build(dict[str, float], rates, "method.lr", problems)
     if len(problems.found) > before:
         return INVALID
-    for text in options.problems():
-        problems.add("method", text)
-    _check_rates(value["name"], rates, options.groups(), (*kind.GROUPS, HEAD), problems)
-    return MethodConfig(value["name"], {name: getattr(options, name) for name in fields_of(kind)}, rates)
+    _check_rates(str(name), rates, options.groups(), (*kind.GROUPS, HEAD), problems)
+    return MethodConfig(str(name), options, rates)
 
 
 def _check_rates(
@@ -161,15 +158,12 @@ def _for_model(method: MethodConfig, model: ModelConfig, problems: Problems) -> 
             f"method.lr.head has no effect with model.architecture={model.architecture}, which has no classification "
             "head; leave it out",
         )
-    kind = options_of(method.name)
-    assert kind is not None  # the method group is sound
-    options = kind(**method.options)
     try:
-        options = options.for_architecture(model.architecture)
+        return dataclasses.replace(method, options=method.options.for_architecture(model.architecture))
     except ConfigError as error:
         for text in error.problems:
             problems.add("method", text)
-    return dataclasses.replace(method, options={name: getattr(options, name) for name in method.options})
+    return method
 
 
 def _local_model(model: ModelConfig, problems: Problems) -> ModelConfig:

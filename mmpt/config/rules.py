@@ -236,7 +236,7 @@ def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> N
 
 
 def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
-    most = method.options.get("max_length", data.max_length)
+    most = getattr(method.options, "max_length", data.max_length)
     if most < data.max_length:
         problems.add(
             "method.max_length",
@@ -246,7 +246,7 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
 
 
 def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
-    if model.dropout != "none" and method.options.get("router_input") == "encoder":
+    if model.dropout != "none" and getattr(method.options, "router_input", None) == "encoder":
         problems.add(
             "method.router_input",
             "method.router_input=encoder needs the encoder's output to be a constant, but "
@@ -255,7 +255,7 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
 
 
 def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
-    if evaluation.key_cache == "static" and method.options.get("layout") == "paper":
+    if evaluation.key_cache == "static" and getattr(method.options, "layout", None) == "paper":
         problems.add(
             "evaluation.key_cache",
             "evaluation.key_cache=static doesn't work with method.layout=paper, whose prefix has positions; set "

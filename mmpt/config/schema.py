@@ -39,10 +39,10 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """A method by name, its options (checked by the method's own ``Options``), and learning rates by group."""
+    """A method by name, its options (a ``mmpt.methods.options.MethodOptions``), and learning rates by group."""
 
     name: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Any = None
     lr: dict[str, float] = field(default_factory=dict)
 
 

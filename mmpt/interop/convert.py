@@ -155,7 +155,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     line = read_command_line([*method, *words], CONF)
     config = check(compose(line.overrides, CONF))
     backbone = load_backbone(config.model, sites=["self"])
-    model = AdaptedModel.build(backbone, "prefix", config.method.options, initialise=False)
+    model = AdaptedModel.build(backbone, config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
     description = {
         "backbone": {

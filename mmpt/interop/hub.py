@@ -19,12 +19,12 @@ from mmpt.models.adapter_files import (
     read_adapter,
     read_state,
 )
-from mmpt.models.size import memory_bytes
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
 from mmpt.report.run import Run
 from mmpt.utils.files import dumps, link_outside, read_json
 from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, told
+from mmpt.utils.memory import memory_bytes
 from mmpt.utils.untrusted import LARGEST
 
 MARK = "hub:"

@@ -14,7 +14,7 @@ import torch
 
 from mmpt.errors import AdapterError, nearest
 from mmpt.interop.hub import located
-from mmpt.methods import lives_inside
+from mmpt.methods import method_class
 from mmpt.models import multi_adapter as mixed
 from mmpt.models.adapted import Encoded
 from mmpt.models.adapter_files import read_adapter
@@ -149,7 +149,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
     places = {name: located(directory) for name, directory in directories.items()}
     for name, place in places.items():
         method = read_adapter(place).method
-        if lives_inside(method):
+        if method_class(method).changes_backbone():
             raise AdapterError(
                 f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows can't "
                 "share a batch with those of others; load it by itself with mmpt.load"

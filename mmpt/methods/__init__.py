@@ -1,43 +1,93 @@
-"""The methods: one file each. ``mmpt.methods.options`` names them all without importing torch."""
+"""The methods, a folder each: ``NAME/options.py`` sets ``OPTIONS``, and ``NAME/method.py`` sets ``METHOD``.
+
+A folder is registered by being here. A method of the user's own is one file that sets both
+(:mod:`mmpt.utils.extensions`). Torch is imported only where a method is created.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from mmpt.config.typed_build import Problems
-from mmpt.config.typed_build import build as build_options
+from mmpt.config.typed_build import fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
-from mmpt.methods.options import OPTIONS, options_of
-from mmpt.methods.options.own import OWN, find_own
+from mmpt.methods.options import MethodOptions
+from mmpt.utils import extensions
 
 if TYPE_CHECKING:
     from mmpt.methods.base import BackboneShape, Method
-    from mmpt.methods.options import MethodOptions
-
-CLASSES: dict[str, str] = {  # the module of a method has the method's name
-    "multimask": "MultiMaskPrefixTuning",
-    "prefix": "PrefixTuning",
-    "apt": "AdaptivePrefixTuning",
-    "smop": "SparseMixtureOfPrompts",
-    "mept": "MixtureOfExpertPrompts",
-    "prompt": "PromptTuning",
-    "ptuning": "EncodedPromptTuning",
-    "residual": "ResidualPromptTuning",
-    "dept": "DecomposedPromptTuning",
-    "lora": "LowRankAdaptation",
-    "ia3": "RescaledActivations",
-    "full": "FullFineTuning",
-}
 
 
-def build(name: str, options: Mapping[str, Any], shape: BackboneShape, most: int | None = None) -> Method:
+@cache
+def names() -> tuple[str, ...]:
+    """The methods of this package, sorted."""
+    return tuple(sorted(module.name for module in iter_modules(__path__) if module.ispkg))
+
+
+def options_class(name: object) -> type[MethodOptions]:
+    """The options of a method, one of the user's own too.
+
+    Raises:
+        ConfigError: No such method, or the user's file is wrong.
+    """
+    if isinstance(name, str) and name in names():
+        found: type[MethodOptions] = import_module(f"mmpt.methods.{name}.options").OPTIONS
+        return found
+    if (own := _own(name)) is None:
+        text = f"method.name={shown(name)} is unknown; allowed: {', '.join(names())}{extensions.hint('method')}"
+        raise ConfigError(text + nearest(name, names()))
+    return own[0]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method, which needs torch; errors are those of :func:`options_class`."""
+    options_class(name)
+    own = None if name in names() else _own(name)
+    found: type[Method] = import_module(f"mmpt.methods.{name}.method").METHOD if own is None else own[1]
+    return found
+
+
+def source_file(name: str) -> Path | None:
+    """The file of a method of the user's own; None for methods of this package."""
+    return None if name in names() else extensions.find("method", name)
+
+
+def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
+    """Options of a method from plain data, such as YAML or JSON.
+
+    Args:
+        name: The method's.
+        values: By option; what is left out has its default.
+
+    Raises:
+        ConfigError: With all problems: no such method, unknown names, wrong types, impossible values or combinations.
+    """
+    kind = options_class(name)
+    known = fields_of(kind)
+    found = [unknown(f"method.{key}", str(key), ["lr", *known]) for key in values if key not in known]
+    required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    found += [f"method.{key} is missing; add method.{key}=..." for key in required if key not in values]
+    if found and required:
+        raise ConfigError(found)
+    try:
+        options = kind(**{key: value for key, value in values.items() if key in known})
+    except ConfigError as error:
+        raise ConfigError([*found, *error.problems]) from error
+    if found:
+        raise ConfigError(found)
+    return options
+
+
+def create(options: MethodOptions, shape: BackboneShape, most: int | None = None) -> Method:
     """Create a method for a backbone.
 
     Args:
-        name: A key of ``OPTIONS``, or the name of a method of the user's own.
-        options: Values for the method's options.
+        options: Of any method.
         shape: What the method must know of the backbone.
         most: Numbers that its parameters may have; by default, what memory holds.
 
@@ -45,50 +95,31 @@ def build(name: str, options: Mapping[str, Any], shape: BackboneShape, most: int
         The method with freshly drawn parameters (float32), from torch's global generator.
 
     Raises:
-        ConfigError: No such method, or its options are wrong, or ask for too much.
+        ConfigError: The options do not suit the backbone, or ask for too much.
     """
-    from mmpt.models.size import refuse_parameters
+    from mmpt.methods.size import refuse_parameters
 
-    values, kind = checked(name, options).for_architecture(shape.architecture), class_of(name)
-    if name in OPTIONS:  # one of the user's own may need real tensors
-        refuse_parameters(lambda: kind(values, shape), name, most)
-    return kind(values, shape)
-
-
-def checked(name: str, options: Mapping[str, Any]) -> MethodOptions:
-    """The options of a method, of the right types and possible together.
-
-    Raises:
-        ConfigError: No such method, or the first option that is wrong.
-    """
-    problems = Problems()
-    values = build_options(_options(name), options, "method", problems)
-    if found := [text for _, text in problems.found] or values.problems():
-        raise ConfigError(found)
-    return values
+    options, kind = options.for_architecture(shape.architecture), method_class(options.name)
+    if options.name in names():  # one of the user's own may need real tensors
+        refuse_parameters(lambda: kind(options, shape), options.name, most)
+    return kind(options, shape)
 
 
-def lives_inside(name: str) -> bool:
-    """Whether a method changes the backbone itself, so that no other adapter can use that backbone.
+def _own(name: object) -> tuple[type[MethodOptions], type[Method]] | None:
+    """What the user's file of a name sets as ``OPTIONS`` and ``METHOD``; None where no folder has it."""
+    module = extensions.load("method", name)
+    if module is None:
+        return None
+    where = f"method file {module.__file__}"
+    options, method = getattr(module, "OPTIONS", None), getattr(module, "METHOD", None)
+    if not (isinstance(options, type) and issubclass(options, MethodOptions) and is_dataclass(options)):
+        raise ConfigError(f"{where} must set OPTIONS to its options, a dataclass based on MethodOptions")
+    from mmpt.methods.base import Method  # torch is loaded by now: the file needs it
 
-    Raises:
-        ConfigError: No such method.
-    """
-    from mmpt.methods.base import Method
-
-    _options(name)
-    return class_of(name).attach is not Method.attach
-
-
-def class_of(name: str) -> type[Method]:
-    """The class of a method whose options :func:`mmpt.methods.options.options_of` has found."""
-    own = None if name in OPTIONS else find_own(name)
-    found: type[Method] = getattr(import_module(f"mmpt.methods.{name}"), CLASSES[name]) if own is None else own.method
-    return found
-
-
-def _options(name: str) -> type[MethodOptions]:
-    kind = options_of(name)
-    if kind is None:
-        raise ConfigError(f"method={name} is unknown{nearest(name, OPTIONS)}; allowed: {', '.join(OPTIONS)}{OWN}")
-    return kind
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise ConfigError(f"{where} must set METHOD to its class, based on mmpt.methods.base.Method")
+    if not options.name:
+        options.name = str(name)
+    if options.name != name:
+        raise ConfigError(f'{where}: its options have name = "{options.name}"; set name: ClassVar[str] = "{name}"')
+    return options, method

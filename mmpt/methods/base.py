@@ -122,6 +122,11 @@ class Method(nn.Module):
         reason = self.changes_encoder
         return Frontier(self.shape.first_stack.layers if reason is None else None, reason)
 
+    @classmethod
+    def changes_backbone(cls) -> bool:
+        """Whether the method changes the backbone itself, so that no other adapter can share that backbone."""
+        return cls.attach is not Method.attach
+
     def initialise(self, recorder: Recorder) -> None:
         """Take starting values from the backbone, where the options ask for it."""
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape
-from mmpt.methods.options import HEAD, Prompt
-from mmpt.methods.prompt import PromptTuning
+from mmpt.methods.options import HEAD
+from mmpt.methods.prompt.method import PromptTuning
+from mmpt.methods.prompt.options import Prompt
 
 
 class ReparametrizedPrompt(PromptTuning):

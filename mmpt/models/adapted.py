@@ -19,8 +19,9 @@ from mmpt.attention.inject import Injection
 from mmpt.data.collate import IGNORED
 from mmpt.data.collate import Encoded as Tokens
 from mmpt.data.tasks import Example, Task
-from mmpt.methods import build
+from mmpt.methods import create
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, mean_embedding
+from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import VocabularyRecorder
 from mmpt.models.adapter_files import start_from
 from mmpt.models.backbone import Backbone, embed, word_embeddings
@@ -106,8 +107,7 @@ class AdaptedModel(nn.Module, ABC):
     @staticmethod
     def build(
         backbone: Backbone,
-        name: str,
-        options: Mapping[str, Any],
+        options: MethodOptions,
         *,
         dropout: bool = False,
         initialise: bool = True,
@@ -117,8 +117,7 @@ class AdaptedModel(nn.Module, ABC):
 
         Args:
             backbone: A loaded backbone.
-            name: The method's name.
-            options: The method's options.
+            options: The method's.
             dropout: See :meth:`__init__`.
             initialise: Whether starting values may be taken from the backbone (not needed before loading an adapter).
             most: Numbers that the method may have: those of the adapter.
@@ -137,9 +136,8 @@ class AdaptedModel(nn.Module, ABC):
         kind.prepare(backbone, injection)
         width = word_embeddings(backbone.model).embedding_dim
         config = backbone.model.config
-        method = build(
-            name, options, BackboneShape(width, injection.shapes, config.model_type, config.hidden_size), most
-        )
+        shape = BackboneShape(width, injection.shapes, config.model_type, config.hidden_size)
+        method = create(options, shape, most)
         method.attach_head(kind.head(backbone))
         method.attach(backbone.model)
         method.requires_grad_(True)  # peft freezes all that isn't its own, a head too

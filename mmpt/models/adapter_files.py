@@ -19,10 +19,10 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from mmpt.errors import AdapterError, ConfigError
-from mmpt.methods import checked
+from mmpt.methods import parse
 from mmpt.methods.base import Method
-from mmpt.models.size import memory_bytes
 from mmpt.utils.files import write_bytes, write_json
+from mmpt.utils.memory import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
 
 FORMAT = 1
@@ -155,10 +155,10 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     if not isinstance(backbone, dict) or backbone.get("fingerprint") != fingerprint:
         raise AdapterError(f"{where} was trained on other backbone weights; choose the model it was trained on")
     try:
-        theirs = checked(adapter.method, adapter.options).meanings()
+        theirs = parse(adapter.method, adapter.options).transferable_groups()
     except ConfigError as error:
         raise AdapterError(f"{where}: its adapter.json is wrong: {error.problems[0]}") from error
-    ours, parameters = method.options.meanings(), dict(method.named_parameters())
+    ours, parameters = method.options.transferable_groups(), dict(method.named_parameters())
     groups = {name: name.split(".")[0] for name in parameters if name in adapter.state}
     common = [name for name, group in groups.items() if group in ours and ours[group] == theirs.get(group)]
     if not common:

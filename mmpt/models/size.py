@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from mmpt.errors import ConfigError, ModelError
+from mmpt.errors import ModelError
+from mmpt.utils.memory import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: Python counts these one by one
-GB = 10**9
-
-
-def memory_bytes() -> int:
-    """Bytes that this process may fill: the machine's memory, or a lower limit of its control group or of its own."""
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    own = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(found if own == resource.RLIM_INFINITY else [*found, own])
-
-
-def refuse_parameters(make: Callable[[], nn.Module], name: str, most: int | None) -> None:
-    """Refuse a method that is too large.
-
-    Args:
-        make: Creates it; nothing is allocated.
-        name: The method's.
-        most: Numbers that there are; None: as many as memory holds.
-
-    Raises:
-        ConfigError: It has more, or can't be made.
-    """
-    try:
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in make().parameters())
-    except (RuntimeError, OverflowError, TypeError, MemoryError) as error:  # torch counts up to 2**63
-        raise ConfigError(f"options of method={name} make no parameters ({one_line(error)[:200]})") from error
-    if most is not None and count > most:
-        raise ConfigError(f"options of method={name} describe {count:,} numbers, but only {most:,} are there")
-    if 4 * count > memory_bytes():
-        raise ConfigError(
-            f"options of method={name} make {count:,} parameters, {4 * count / GB:.0f} GB in float32, and there are "
-            f"{memory_bytes() / GB:.0f} GB of memory; choose fewer or shorter prefixes, prompts, routes or ranks"
-        )
 
 
 def refuse_counts(settings: Mapping[str, Any], where: str) -> None:

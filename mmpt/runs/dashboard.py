@@ -13,7 +13,9 @@ from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 from mmpt.errors import DashboardError
-from mmpt.methods.options import OPTIONS, SITES, MethodOptions
+from mmpt.methods import names as method_names
+from mmpt.methods import options_class
+from mmpt.methods.options import SITES, MethodOptions
 from mmpt.cli.program import exit_code
 from mmpt.runs import names
 from mmpt.runs.loggers.wandb import has_key, reachable, server_url
@@ -99,7 +101,7 @@ def workspace(project: str, entity: str, task: str | None = None) -> Any:
             wr.MediaBrowser(title=f"masks: {site}", media_keys=[names.MASKS.format(site=site)], gallery_axis="step")
             for site in SITES
         ],
-        "Hyperparameters": [_coordinates(wr, method, kind) for method, kind in OPTIONS.items()],
+        "Hyperparameters": [_coordinates(wr, method, options_class(method)) for method in method_names()],
         "Cost": _costs(wr, key),
     }
     return ws.Workspace(

@@ -11,8 +11,7 @@ from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.methods.options import OPTIONS
-from mmpt.methods.options.own import find_own
+from mmpt.methods import source_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.training import distributed as processes
 
@@ -36,10 +35,10 @@ def identify(config: Config) -> Identity:
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
-    if (start := config.method.options.get("init_adapter")) is not None:
+    if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
-    if (own := None if config.method.name in OPTIONS else find_own(config.method.name)) is not None:
-        parts.append(hashlib.sha256(own.path.read_bytes()).hexdigest())  # a changed method is another run
+    if (own := source_file(config.method.name)) is not None:
+        parts.append(hashlib.sha256(own.read_bytes()).hexdigest())  # a changed method is another run
     parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))

@@ -84,7 +84,7 @@ def _run_experiment(
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
     # before the run directory is touched
-    backbone = take_backbone(config.model, config.method.options.get("sites", "auto"), task.outputs)
+    backbone = take_backbone(config.model, getattr(config.method.options, "sites", "auto"), task.outputs)
     evaluator = Evaluator(
         task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
@@ -150,7 +150,7 @@ class _Run:
         warnings = self._warnings(train, validation, test)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = AdaptedModel.build(self.backbone, config.method.name, config.method.options, dropout=dropout)
+        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)

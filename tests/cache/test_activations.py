@@ -16,6 +16,7 @@ import torch
 from mmpt.cache.activations import Activations, compute, fetch, key_of
 from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, case
 from tests.tiny import SHAPES, adapted, backbone, batch
@@ -29,7 +30,7 @@ def build(name: str, cross_attention: str) -> AdaptedModel:
     method, options = CASES[name]
     built = replace(backbone(), cross_attention=cross_attention)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, method, options)
+    return AdaptedModel.build(built, parse(method, options))
 
 
 def cached(model: AdaptedModel, directory: Path | None, stored: torch.dtype | None = None) -> Activations:
@@ -127,7 +128,7 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 
 def test_the_frontier_is_declared_by_the_method() -> None:
-    assert AdaptedModel.build(backbone(), "prefix", {}, dropout=True).prevents_cache == "model.dropout=backbone"
+    assert AdaptedModel.build(backbone(), parse("prefix", {}), dropout=True).prevents_cache == "model.dropout=backbone"
     assert adapted("prefix", {"sites": ["encoder"]}).prevents_cache == "method.sites has encoder"
     assert adapted("prefix", {}).frontier.layers == 2
     assert adapted("prefix", {"sites": ["encoder"], "layers": "last_1"}).frontier.layers == 1

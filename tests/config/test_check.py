@@ -67,7 +67,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["method.lr.maks=1"], ["unknown key method.lr.maks", 'did you mean "masks"?']),
     (["~method.lr.masks"], ["method.lr.masks is missing"]),
     (["method.lr.masks=0"], ["method.lr.masks=0 must be a positive number"]),
-    (["method.name=foo"], ['method.name="foo" is unknown; allowed: multimask']),
+    (["method.name=foo"], ['method.name="foo" is unknown; allowed: apt, dept']),
     (["~method"], ["method is missing"]),
     (["seed=-1"], ["seed=-1"]),
     (["seed=one"], ['seed must be an integer; got "one"']),
@@ -158,14 +158,14 @@ def test_a_directory_given_as_model_path_is_taken(model: str, tmp_path: Path, co
 
 def test_a_local_model_is_a_directory_or_a_name_on_the_hub(tmp_path: Path, config_of: Callable[..., Config]) -> None:
     named = config_of("model=local", "model.path=google/some-model", "method=prefix")
-    assert (named.model.source, named.model.architecture, named.method.options["sites"]) == ("hub", "auto", "auto")
+    assert (named.model.source, named.model.architecture, named.method.options.sites) == ("hub", "auto", "auto")
     (tmp_path / "config.json").write_text('{"model_type": "opt"}', encoding="utf-8")
     found = config_of("model=local", f"model.path={tmp_path}", "method=prefix")
-    assert (found.model.source, found.model.architecture, found.method.options["sites"]) == ("path", "opt", ["self"])
+    assert (found.model.source, found.model.architecture, found.method.options.sites) == ("path", "opt", ["self"])
 
 
 def test_sites_follow_the_architecture(config_of: Callable[..., Config]) -> None:
-    sites = {name: config_of(f"model={name}", "method=prefix").method.options["sites"] for name in ("bundled", "gpt2")}
+    sites = {name: config_of(f"model={name}", "method=prefix").method.options.sites for name in ("bundled", "gpt2")}
     assert sites == {"bundled": ["decoder", "cross"], "gpt2": ["self"]}
     spelt = config_of("method=prefix", "method.sites=[decoder,cross]")
     assert run_fingerprint(spelt) == run_fingerprint(config_of("method=prefix"))
@@ -173,7 +173,7 @@ def test_sites_follow_the_architecture(config_of: Callable[..., Config]) -> None
 
 def test_options_left_out_are_filled_in() -> None:
     config = check(compose(["~method.top_k", "~evaluation.bootstrap"], CONF))
-    assert (config.method.options["top_k"], config.evaluation.bootstrap) == (1, 1000)
+    assert (config.method.options.top_k, config.evaluation.bootstrap) == (1, 1000)
 
 
 def test_numbers_become_the_type_that_is_stated(config_of: Callable[..., Config]) -> None:

@@ -14,7 +14,7 @@ from mmpt.cli import CONF
 from mmpt.config.check import check, plain
 from mmpt.config.compose import group_options
 from mmpt.config.schema import Config
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names, options_class
 
 OPTIONS_ON_DISK = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 NEEDS = {  # what an option can't do without
@@ -58,17 +58,17 @@ def test_begins_with_a_comment_that_explains(path: Path) -> None:
 
 
 def test_methods_in_conf_are_those_of_the_table() -> None:
-    assert set(group_options([CONF])["method"]) == set(OPTIONS)
+    assert set(group_options([CONF])["method"]) == set(names())
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", names())
 def test_method_file_lists_exactly_its_options_with_their_defaults(name: str) -> None:
     listed = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
     rates = listed.pop("lr")
     assert listed.pop("name") == name
-    defaults = OPTIONS[name]()
+    defaults = options_class(name)()
     assert listed == {item.name: getattr(defaults, item.name) for item in dataclasses.fields(defaults)}
-    assert set(rates) == set(OPTIONS[name].GROUPS)
+    assert set(rates) == set(options_class(name).GROUPS)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -78,8 +78,8 @@ def test_paper_preset_is_the_published_setting_and_says_how_to_run_it(
     config = config_of(f"experiment={name}")
     assert config.task.name == name.removeprefix("paper/")
     options = config.method.options
-    assert (options["layout"], options["num_virtual_tokens"], options["num_routes"]) == ("paper", 10, 4)
-    assert (options["share_type"], options["mask"], options["top_k"]) == ("only", "per_route", 1)
+    assert (options.layout, options.num_virtual_tokens, options.num_routes) == ("paper", 10, 4)
+    assert (options.share_type, options.mask, options.top_k) == ("only", "per_route", 1)
     assert config.method.lr == {"prefix": 0.05, "prompts": 0.005, "masks": 0.05, "router": 0.0005, "gates": 0.05}
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("adafactor", 1e-5)
     assert (config.scheduler.name, config.scheduler.warmup) == ("linear", 0.06)
@@ -96,5 +96,5 @@ def test_paper_preset_is_the_published_setting_and_says_how_to_run_it(
 def test_paper_preset_can_be_run_on_bundled_data(config_of: Callable[..., Config]) -> None:
     config = config_of("experiment=paper/rte", "model=bundled", "data=bundled", "method.num_routes=2")
     assert (config.model.source, config.data.name) == ("bundled", "bundled")
-    assert config.method.options["num_routes"] == 2
-    assert config.method.options["layout"] == "paper"
+    assert config.method.options.num_routes == 2
+    assert config.method.options.layout == "paper"

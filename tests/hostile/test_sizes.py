@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from mmpt.attention.inject import SiteShape
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import AdapterError, ConfigError, MmptError, ModelError, RunError
-from mmpt.methods import build
+from mmpt.methods import create, options_class, parse
 from mmpt.methods.base import BackboneShape
-from mmpt.methods.options import OPTIONS
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter, read_state
 from mmpt.models.backbone import load_backbone
-from mmpt.models.size import memory_bytes
 from mmpt.report.load import load as load_runs
 from mmpt.runs.record import RunRecord
 from mmpt.utils.files import read_json, read_jsonl
+from mmpt.utils.memory import memory_bytes
 from tests.hostile.cases import NUMBERS, VALUES, both, check
 
 SHAPE = BackboneShape(16, {site: SiteShape(2, 2, 8) for site in ("encoder", "decoder", "cross")})
@@ -51,21 +50,23 @@ def described(method: str, name: str, value: Any) -> dict[str, Any]:
 def test_a_method_that_memory_cannot_hold(method: str, name: str) -> None:
     for value in (HUGE, 2**62):
         with pytest.raises(ConfigError, match=f"options of method={method} make"):
-            build(method, described(method, name, value), SHAPE)
+            create(parse(method, described(method, name, value)), SHAPE)
 
 
 def test_a_method_with_more_numbers_than_its_file() -> None:
-    assert build("prefix", {"num_virtual_tokens": 4}, SHAPE, most=10**4)
+    assert create(parse("prefix", {"num_virtual_tokens": 4}), SHAPE, most=10**4)
     with pytest.raises(ConfigError, match=r"describe 768,000 numbers, but only 10,000 are there"):
-        build("prefix", {"num_virtual_tokens": 4000, "sites": ["encoder", "decoder", "cross"]}, SHAPE, most=10**4)
+        create(
+            parse("prefix", {"num_virtual_tokens": 4000, "sites": ["encoder", "decoder", "cross"]}), SHAPE, most=10**4
+        )
 
 
 def test_counting_draws_no_random_number() -> None:
     torch.manual_seed(1)
-    once = build("multimask", {}, SHAPE).state_dict()
+    once = create(parse("multimask", {}), SHAPE).state_dict()
     torch.manual_seed(1)
     torch.rand(0)
-    again = build("multimask", {}, SHAPE, most=10**9).state_dict()
+    again = create(parse("multimask", {}), SHAPE, most=10**9).state_dict()
     assert all(torch.equal(once[name], again[name]) for name in once)
 
 
@@ -83,7 +84,7 @@ def test_counting_draws_no_random_number() -> None:
 )
 def test_options_have_the_types_of_a_command_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build("multimask", options, SHAPE)
+        create(parse("multimask", options), SHAPE)
     assert message in str(caught.value)
 
 
@@ -92,10 +93,10 @@ def test_any_options(cases: int) -> None:
     """A method of the options, or one error of ours; its parameters are within bounds."""
 
     def holds(method: str, place: int, value: Any, more: Any) -> None:
-        names = [item.name for item in dataclasses.fields(OPTIONS[method])]
-        options = {names[place % len(names)]: value, names[(place // 7) % len(names)]: more}
+        fields = [item.name for item in dataclasses.fields(options_class(method))]
+        options = {fields[place % len(fields)]: value, fields[(place // 7) % len(fields)]: more}
         try:
-            made = build(method, options, SHAPE, most=10**6)
+            made = create(parse(method, options), SHAPE, most=10**6)
         except MmptError as error:
             assert str(error)
         else:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mmpt.errors import ConfigError, ModelError
-from mmpt.methods import CLASSES
-from mmpt.methods.options import OPTIONS, SITES
+from mmpt.methods import method_class, names, options_class
+from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state
 from mmpt.models.backbone import word_embeddings
@@ -88,10 +88,9 @@ def opened(model: AdaptedModel) -> AdaptedModel:
 
 def test_every_method_has_options_class_module_and_yaml() -> None:
     root = Path(__file__).parents[2]
-    names = set(OPTIONS)
-    assert names == set(CLASSES) == {path.stem for path in (root / "conf" / "method").glob("*.yaml")}
-    assert all((root / "mmpt" / "methods" / f"{name}.py").is_file() for name in names)
-    assert {method for method, _ in CASES.values()} == names
+    assert set(names()) == {path.stem for path in (root / "conf" / "method").glob("*.yaml")}
+    assert {method for method, _ in CASES.values()} == set(names())
+    assert all(options_class(name).name == name and method_class(name) for name in names())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli.methods_page import main
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -16,4 +16,4 @@ def test_the_committed_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) ->
     main()
     assert capsys.readouterr().out == PAGE.read_text(encoding="utf-8"), "run: make docs"
     text = PAGE.read_text(encoding="utf-8")
-    assert all(f"\n## {name}\n" in text and f"| [{name}](#{name}) |" in text for name in OPTIONS)
+    assert all(f"\n## {name}\n" in text and f"| [{name}](#{name}) |" in text for name in names())

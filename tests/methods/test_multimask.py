@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmpt.errors import ConfigError
-from mmpt.methods import build
+from mmpt.methods import create, parse
 from mmpt.methods.base import BackboneShape, mean_embedding
 from mmpt.methods.options import RouterOptions
 from mmpt.methods.router import Router, balance_loss, route_gates
@@ -179,7 +179,7 @@ def test_a_router_cannot_read_an_encoder_that_is_not_there() -> None:
     shape = adapted("prefix").method.shape
     alone = BackboneShape(shape.width, {"self": shape.sites["decoder"]}, "gpt2")
     with pytest.raises(ConfigError, match="router_input=encoder: gpt2 models have no encoder whose output"):
-        build("multimask", {"router_input": "encoder"}, alone)
+        create(parse("multimask", {"router_input": "encoder"}), alone)
 
 
 def test_prefix_dropout_is_for_training_only() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from mmpt.attention.absorb import pays
 from mmpt.errors import ModelError
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
@@ -22,7 +23,7 @@ def both(name: str, attention: str = "sdpa", **shape: Any) -> tuple[AdaptedModel
     for way in ("absorbed", "projected"):
         built = replace(backbone(attention=attention, **shape), cross_attention=way)
         torch.manual_seed(1)
-        models.append(opened(AdaptedModel.build(built, *CASES[name])))
+        models.append(opened(AdaptedModel.build(built, parse(*CASES[name]))))
     return models[0], models[1]
 
 
@@ -100,7 +101,7 @@ def test_generation_and_ranking_agree() -> None:
 def test_other_architectures_are_left_alone_or_refused_by_name() -> None:
     built = backbone("umt5")
     with pytest.raises(ModelError, match=r"UMT5Attention isn't known to absorb.*cross_attention=auto"):
-        AdaptedModel.build(replace(built, cross_attention="absorbed"), "prefix", {})
+        AdaptedModel.build(replace(built, cross_attention="absorbed"), parse("prefix", {}))
 
 
 def test_shapes_decide() -> None:

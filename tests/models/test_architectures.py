@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmpt.attention.architectures import ARCHITECTURES, REFUSED, architecture_of
 from mmpt.errors import ConfigError, ModelError
+from mmpt.methods import parse
 from mmpt.models.activation_probe import VocabularyRecorder
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.gradient_checkpointing import checkpoint_layers
@@ -194,7 +195,7 @@ def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
 def test_half_precision_runs(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
-    model: Any = AdaptedModel.build(built, "multimask", {}).train()
+    model: Any = AdaptedModel.build(built, parse("multimask", {})).train()
     output = model(*batch())
     output.loss.backward()
     assert model.logits(*batch()).dtype == torch.bfloat16

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmpt.cache.activations import Activations, compute
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import head_parameters, load_backbone
@@ -52,7 +52,7 @@ def with_states(model: AdaptedModel, given: dict[str, Tensor]) -> dict[str, Tens
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
-@pytest.mark.parametrize("method", [name for name in OPTIONS if name != "mept"])
+@pytest.mark.parametrize("method", [name for name in names() if name != "mept"])
 def test_every_parameter_is_in_a_group_and_gets_gradient(method: str, model_type: str) -> None:
     model = adapted(method, SMALL.get(method), model_type).train()
     groups = model.method.parameter_groups()
@@ -184,7 +184,7 @@ def test_each_choice_is_scored_by_itself(method: str, model_type: str) -> None:
 def test_bfloat16_backbones_have_a_head_in_float32(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
-    model = AdaptedModel.build(built, "multimask", {}).train()
+    model = AdaptedModel.build(built, parse("multimask", {})).train()
     output = model(**batch())
     output.loss.backward()
     assert {parameter.dtype for parameter in model.method.parameters()} == {torch.float32}
@@ -235,7 +235,7 @@ def test_what_the_head_lacks_is_drawn_by_the_runs_seed_and_nothing_else_is() -> 
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = AdaptedModel.build(built, "prefix", {})
+        model = AdaptedModel.build(built, parse("prefix", {}))
         drawn.append(model.method.head["classifier/weight"].detach().clone())  # type: ignore[index,union-attr]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert all(torch.equal(value, built.model.get_parameter(name)) for name, value in kept.items())

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from mmpt.attention.inject import Injection, KeyValue
 from mmpt.errors import ModelError
+from mmpt.methods import parse
 from mmpt.methods.options import SITES
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
@@ -137,7 +138,7 @@ def test_half_precision_runs() -> None:
     built.model.to(torch.bfloat16)
     from mmpt.models.adapted import AdaptedModel
 
-    model = AdaptedModel.build(built, "multimask", {"sites": ALL}).train()
+    model = AdaptedModel.build(built, parse("multimask", {"sites": ALL})).train()
     output = model(*batch())
     output.loss.backward()
     assert model.logits(*batch()).dtype == torch.bfloat16
@@ -148,7 +149,7 @@ def test_half_precision_runs() -> None:
 def test_the_frozen_network_drops_out_only_where_asked(dropout: bool) -> None:
     from mmpt.models.adapted import AdaptedModel
 
-    model = AdaptedModel.build(backbone(dropout_rate=0.5), "prefix", {}, dropout=dropout).train()
+    model = AdaptedModel.build(backbone(dropout_rate=0.5), parse("prefix", {}), dropout=dropout).train()
     with torch.no_grad():
         first, second = (model.logits(*batch()) for _ in range(2))
         assert torch.equal(first, second) is not dropout

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.methods import lives_inside
+from mmpt.methods import method_class, parse
 from mmpt.models import multi_adapter as mixed
 from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
 
-SHARING = {name: case for name, case in CASES.items() if not lives_inside(case[0])}
+SHARING = {name: case for name, case in CASES.items() if not method_class(case[0]).changes_backbone()}
 
 
 def models(cases: dict[str, tuple[str, dict[str, Any]]], **where: Any) -> list[AdaptedModel]:
@@ -22,7 +22,7 @@ def models(cases: dict[str, tuple[str, dict[str, Any]]], **where: Any) -> list[A
     shared, found = backbone(**where), []
     for number, (name, options) in enumerate(cases.values()):
         torch.manual_seed(number)
-        model = opened(AdaptedModel.build(shared, name, options)).eval()
+        model = opened(AdaptedModel.build(shared, parse(name, options))).eval()
         with torch.no_grad():
             for parameter in model.method.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
@@ -39,7 +40,7 @@ def logits(model: Any, family: str) -> torch.Tensor:
 
 def trained(one: Backbone, method: str) -> AdaptedModel:
     torch.manual_seed(2)
-    model = AdaptedModel.build(one, method, METHODS[method]).eval()
+    model = AdaptedModel.build(one, parse(method, METHODS[method])).eval()
     with torch.no_grad():
         for parameter in model.method.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -90,5 +91,5 @@ def sources(given: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str,
 
 
 def test_other_methods_write_no_files_of_pefts(tmp_path: Path) -> None:
-    save_adapter(tmp_path, "prefix", AdaptedModel.build(backbone(), "prefix", {}).method, {})
+    save_adapter(tmp_path, "prefix", AdaptedModel.build(backbone(), parse("prefix", {})).method, {})
     assert {path.name for path in tmp_path.iterdir()} == {"adapter.json", "adapter.safetensors"}

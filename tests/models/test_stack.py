@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt.methods import parse
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.stack import stack
@@ -29,7 +30,7 @@ def together(
     models, given, alone = [], [], []
     for number, ((name, options), size) in enumerate(zip(cases, sizes, strict=True)):
         torch.manual_seed(number)
-        model = AdaptedModel.build(shared, name, options).eval()
+        model = AdaptedModel.build(shared, parse(name, options)).eval()
         ids, mask, labels = batch(size, longest=9 + number * padded, target=3 + number % 2)
         mask = mask if padded else torch.ones_like(mask)
         losses = model.losses(model.encode(ids, mask), labels)
@@ -85,7 +86,7 @@ def test_prefixes_in_the_last_layers() -> None:
 
 def test_one_prefix_a_method_is_not_copied_for_every_example() -> None:
     shared = backbone()
-    models = [AdaptedModel.build(shared, "multimask", {"num_virtual_tokens": 4}) for _ in range(3)]
+    models = [AdaptedModel.build(shared, parse("multimask", {"num_virtual_tokens": 4})) for _ in range(3)]
     parts = [model.encode(*batch()[:2]) for model in models]
     prefix = stack(parts, models[0].injection.shapes).contribution.prefixes["decoder"]
     assert prefix.key.shape[0] == 3 and prefix.key_gate.shape[0] == 15
@@ -100,7 +101,8 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     shared = backbone()
     paper = {"layout": "paper", "sites": ["decoder"]}
     models = [
-        AdaptedModel.build(shared, "prefix", options) for options in ({}, paper, {**paper, "num_virtual_tokens": 3})
+        AdaptedModel.build(shared, parse("prefix", options))
+        for options in ({}, paper, {**paper, "num_virtual_tokens": 3})
     ]
     plain, positioned, shorter = (model.encode(*batch()[:2]) for model in models)
     shapes = models[0].injection.shapes
@@ -108,13 +110,13 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         stack([plain, positioned], shapes)
     with pytest.raises(ValueError, match="one length"):
         stack([positioned, shorter], shapes)
-    gated = AdaptedModel.build(shared, "prefix", {"gate": True}).encode(*batch()[:2])
+    gated = AdaptedModel.build(shared, parse("prefix", {"gate": True})).encode(*batch()[:2])
     with pytest.raises(ValueError, match="gate of their output"):
         stack([plain, gated], shapes)
-    queried = AdaptedModel.build(shared, "apt", {}).encode(*batch()[:2])
+    queried = AdaptedModel.build(shared, parse("apt", {})).encode(*batch()[:2])
     with pytest.raises(ValueError, match="gates by query"):
         stack([plain, queried], shapes)
-    layered = AdaptedModel.build(shared, "mept", {}).encode(*batch()[:2])
+    layered = AdaptedModel.build(shared, parse("mept", {})).encode(*batch()[:2])
     with pytest.raises(ValueError, match="prompts"):
         stack([plain, layered], shapes)
     prompted = Encoded(plain.states, plain.mask, Contribution(prompt=torch.zeros(1, 2, 24)))

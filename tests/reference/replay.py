@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from mmpt.attention.inject import Injection
-from mmpt.methods import build
+from mmpt.methods import create, parse
 from mmpt.methods.base import BackboneShape
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.kinds.seq2seq import EncoderDecoder
@@ -82,7 +82,7 @@ def build_model(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Adapt
     backbone.requires_grad_(False)
     injection = Injection(backbone)
     name, values = options(meta, tensors)
-    method = build(name, values, BackboneShape(config.d_model, injection.shapes))
+    method = create(parse(name, values), BackboneShape(config.d_model, injection.shapes))
     published = {key[7:]: value for key, value in tensors.items() if key.startswith("method.")}
     table = names(name, published)
     parameters = dict(method.named_parameters())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main as train
-from mmpt.methods.options import OPTIONS
+from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
 from mmpt.runs.dashboard import main
 from tests.runs import wandb_offline
@@ -87,7 +87,7 @@ def test_view_has_every_kind_of_panel(capsys: pytest.CaptureFixture[str]) -> Non
     found = view(capsys, "--entity", "team")
     assert (found["entity"], found["project"]) == ("team", "mine")
     titles = {panel["config"]["chartTitle"]: panel for panel in panels(found)}
-    assert {f"hyperparameters: {method}" for method in OPTIONS} <= set(titles)
+    assert {f"hyperparameters: {method}" for method in method_names()} <= set(titles)
     band = titles["validation score"]["config"]
     assert (band["groupBy"], band["groupAgg"], band["groupArea"]) == ("group", "mean", "stddev")
     assert {"test score", "training loss", "step time, ms", "masks: cross"} <= set(titles)

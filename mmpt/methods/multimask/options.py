@@ -1,4 +1,4 @@
-"""Options of the methods that put prefixes into attention, as frozen dataclasses."""
+"""Options of ``method=multimask``."""
 
 from __future__ import annotations
 
@@ -7,46 +7,14 @@ from typing import ClassVar, Literal, Self
 
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.errors import ConfigError
-from mmpt.methods.options.common import DeepPrefix, MaskOptions, PrefixShape, RouterOptions, at_least
-
-
-@dataclass(frozen=True)
-class Prefix(PrefixShape, MaskOptions):
-    """Options of ``method=prefix``."""
-
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks", "gates")
-
-    reparametrization: Literal["none", "mlp"] = "none"
-    reparametrization_hidden: int = 512
-    mask: Literal["none", "single"] = "none"
-
-    def groups(self) -> tuple[str, ...]:
-        """See the base class."""
-        present = {"prefix": True, "masks": self.mask == "single", "gates": self.gate}
-        return tuple(name for name in self.GROUPS if present[name])
-
-    def meanings(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().meanings(), "masks": "one mask"}
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        found = super().problems() + at_least(self, 1, "reparametrization_hidden")
-        found += self.mask_problems(self.mask, self.layout)
-        if self.layout == "paper" and self.reparametrization != "none":
-            found.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
-        if self.reparametrization == "mlp" and self.init != "random":
-            found.append(
-                f"method.init={self.init} sets the prefix itself; set method.reparametrization=none or "
-                "method.init=random"
-            )
-        return found
+from mmpt.methods.options import MaskOptions, PrefixShape, RouterOptions, too_small
 
 
 @dataclass(frozen=True)
 class MultiMask(PrefixShape, RouterOptions, MaskOptions):
     """Options of ``method=multimask``."""
 
+    name: ClassVar[str] = "multimask"
     GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router", "gates")
 
     share_type: Literal["only", "add", "prepend", "none"] = "only"
@@ -62,24 +30,23 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
-        present = {
-            "prefix": self.share_type != "none",
-            "prompts": self.share_type != "only",
-            "masks": self.mask != "none",
-            "router": self.has_router,
-            "gates": self.gate,
-        }
-        return tuple(name for name in self.GROUPS if present[name])
+        return self._groups(
+            prefix=self.share_type != "none",
+            prompts=self.share_type != "only",
+            masks=self.mask != "none",
+            router=self.has_router,
+            gates=self.gate,
+        )
 
-    def meanings(self) -> dict[str, str]:
+    def transferable_groups(self) -> dict[str, str]:
         """See the base class."""
         masks = "one mask" if self.mask == "single" else "masks of routes"
-        return {**super().meanings(), "masks": masks, "router": f"router over the {self.router_input}"}
+        return {**super().transferable_groups(), "masks": masks, "router": f"router over the {self.router_input}"}
 
     def problems(self) -> list[str]:
         """See the base class."""
         found = [*PrefixShape.problems(self), *RouterOptions.problems(self)]
-        found += at_least(self, 1, "num_route_tokens") + self.mask_problems(self.mask, self.layout)
+        found += too_small(self, 1, "num_route_tokens") + self.mask_problems(self.mask, self.layout)
         if self.share_type == "add" and self.num_route_tokens != self.num_virtual_tokens:
             found.append(
                 f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
@@ -115,13 +82,4 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
         return found
 
 
-@dataclass(frozen=True)
-class AdaptivePrefix(DeepPrefix):
-    """Options of ``method=apt``."""
-
-    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "token_gates", "layer_gates")
-    STACKABLE: ClassVar[bool] = False
-
-    def meanings(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().meanings(), "prefix": "prefix of layout per_layer"}
+OPTIONS = MultiMask

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.inject import KeyValue
+from mmpt.methods.apt.options import AdaptivePrefix
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, starting_values
-from mmpt.methods.options import AdaptivePrefix
 
 
 class AdaptivePrefixTuning(Method):
@@ -63,3 +63,6 @@ class AdaptivePrefixTuning(Method):
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
         return Contribution({site: self._prefix(site) for site in self.layouts})
+
+
+METHOD = AdaptivePrefixTuning

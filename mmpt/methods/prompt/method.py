@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
-from mmpt.methods.options import Prompt
+from mmpt.methods.prompt.options import Prompt
 
 
 class PromptTuning(Method):
@@ -38,3 +38,6 @@ class PromptTuning(Method):
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
         return Contribution(prompt=self.prompt().unsqueeze(0))
+
+
+METHOD = PromptTuning

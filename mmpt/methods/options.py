@@ -1,12 +1,16 @@
-"""What options of several methods have in common, as frozen dataclasses. No torch here."""
+"""What options of several methods have in common, as frozen dataclasses. No torch here: a typo is reported at once.
+
+A method's own options are in ``mmpt/methods/NAME/options.py``.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 from mmpt.attention.architectures import ARCHITECTURES, Site, refuse_sites
+from mmpt.config.typed_build import INVALID, Problems, build, fields_of
 from mmpt.errors import ConfigError
 
 Init = Literal["random", "zero", "vocab", "text", "adapter"]
@@ -18,23 +22,38 @@ HEAD_RATE = 0.001  # its learning rate, where none is given
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What all methods share: the names of their parameter groups."""
+    """Options of a method: the same object from the configuration to the tensors, checked on construction."""
 
+    name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
-    STACKABLE: ClassVar[bool] = (
-        True  # whether passes of several trials may be one pass, where prefixes are all there is
-    )
+
+    def __post_init__(self) -> None:
+        """Check types, then values and combinations.
+
+        Raises:
+            ConfigError: With all problems.
+        """
+        problems = Problems()
+        hints = fields_of(type(self))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            value = list(value) if isinstance(value, tuple) else value
+            built = build(hints[item.name], value, f"method.{item.name}", problems)
+            if built is not INVALID:
+                object.__setattr__(self, item.name, built)  # an integer where a number is expected is one
+        if found := [text for _, text in problems.found] or self.problems():
+            raise ConfigError(found)
 
     def groups(self) -> tuple[str, ...]:
-        """Name the parameter groups that exist under these options; each needs a learning rate."""
+        """The parameter groups that exist under these options; each needs a learning rate."""
         return self.GROUPS
 
-    def meanings(self) -> dict[str, str]:
-        """What the tensors of each group are, in words that are the same for two methods where the tensors are."""
+    def transferable_groups(self) -> dict[str, str]:
+        """By group, what its tensors are: another method's group with the same words can start from them."""
         return {group: f"{group} of {type(self).__name__}" for group in self.groups()}
 
     def problems(self) -> list[str]:
-        """Name every impossible value or combination, one line each, with the remedy."""
+        """Every impossible value or combination, one line each, with the remedy."""
         return []
 
     def for_architecture(self, model_type: str) -> Self:
@@ -44,18 +63,28 @@ class MethodOptions:
             model_type: A key of ``mmpt.attention.architectures.ARCHITECTURES``.
 
         Raises:
-            ConfigError: The architecture can't have what they ask for.
+            ConfigError: The architecture cannot have what they ask for.
         """
         return self
 
+    def _groups(self, **present: bool) -> tuple[str, ...]:
+        """The groups, without those that are named as absent."""
+        return tuple(group for group in self.GROUPS if present.get(group, True))
 
-def at_least(options: MethodOptions, least: float, *names: str) -> list[str]:
+
+def too_small(options: MethodOptions, least: float, *names: str) -> list[str]:
     """Name the options below the least allowed value."""
     return [
         f"method.{name}={getattr(options, name)} is too small; it must be at least {least}"
         for name in names
         if getattr(options, name) < least
     ]
+
+
+def not_positive(options: MethodOptions, name: str) -> list[str]:
+    """Name the option where it is zero or less."""
+    value = getattr(options, name)
+    return [f"method.{name}={value} must be positive"] if value <= 0 else []
 
 
 @dataclass(frozen=True)
@@ -74,7 +103,7 @@ class Start(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = at_least(self, 0, "init_std")
+        found = too_small(self, 0, "init_std")
         if self.init == "text" and not (self.init_text or "").strip():
             found.append('method.init=text needs a text; set method.init_text="..."')
         if self.init != "text" and self.init_text is not None:
@@ -99,9 +128,8 @@ class RouterOptions(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = at_least(self, 1, "num_routes", "top_k") + at_least(
-            self, 0, "router_noise", "router_dropout", "load_balance"
-        )
+        found = too_small(self, 1, "num_routes", "top_k")
+        found += too_small(self, 0, "router_noise", "router_dropout", "load_balance")
         if self.top_k > self.num_routes:
             found.append(f"method.top_k={self.top_k} exceeds method.num_routes={self.num_routes}; choose at most that")
         if self.router_dropout >= 1:
@@ -120,7 +148,7 @@ class DeepPrefix(Start):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = super().problems() + at_least(self, 1, "num_virtual_tokens")
+        found = super().problems() + too_small(self, 1, "num_virtual_tokens")
         if not 0 <= self.prefix_dropout < 1:
             found.append(f"method.prefix_dropout={self.prefix_dropout} must lie from 0 to below 1")
         if not self.sites:
@@ -134,8 +162,8 @@ class DeepPrefix(Start):
     def for_architecture(self, model_type: str) -> Self:
         """See the base class: the sites."""
         refuse_sites(model_type, self.sites)
-        sites = ARCHITECTURES[model_type].default_sites
-        return replace(self, sites=list(sites)) if self.sites == "auto" else self
+        sites: Any = list(ARCHITECTURES[model_type].default_sites)
+        return replace(self, sites=sites) if self.sites == "auto" else self
 
 
 @dataclass(frozen=True)
@@ -145,9 +173,10 @@ class PrefixShape(DeepPrefix):
     layout: Literal["per_layer", "paper", "peft"] = "per_layer"
     gate: bool = False
 
-    def meanings(self) -> dict[str, str]:
+    def transferable_groups(self) -> dict[str, str]:
         """See the base class."""
-        return {**super().meanings(), "prefix": f"prefix of layout {self.layout}", "gates": "gate of a prefix"}
+        groups = super().transferable_groups()
+        return {**groups, "prefix": f"prefix of layout {self.layout}", "gates": "gate of a prefix"}
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -157,21 +186,25 @@ class PrefixShape(DeepPrefix):
                 "method.gate=true with method.init=zero would never train: neither gets a gradient while the other is "
                 "zero; set method.init=random (the closed gate alone leaves the backbone as it is)"
             )
-        if self.layout == "paper":
-            if self.layers != "all":
-                found.append(
-                    f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
-                    "or method.layout=per_layer"
-                )
-            if self.sites != ["decoder"]:
-                found.append(
-                    f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
-                    "set method.sites=[decoder] or method.layout=per_layer"
-                )
-            if self.gate:
-                found.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
-            if self.init not in ("random", "adapter"):
-                found.append("method.layout=paper starts from random values; set method.init=random")
+        return found + (self._paper_problems() if self.layout == "paper" else [])
+
+    def _paper_problems(self) -> list[str]:
+        """What the published layout has not."""
+        found = []
+        if self.layers != "all":
+            found.append(
+                f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
+                "or method.layout=per_layer"
+            )
+        if self.sites != ["decoder"]:
+            found.append(
+                f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
+                "set method.sites=[decoder] or method.layout=per_layer"
+            )
+        if self.gate:
+            found.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
+        if self.init not in ("random", "adapter"):
+            found.append("method.layout=paper starts from random values; set method.init=random")
         return found
 
     def for_architecture(self, model_type: str) -> Self:
@@ -200,9 +233,7 @@ class MaskOptions(MethodOptions):
 
     def mask_problems(self, mask: str, layout: str) -> list[str]:
         """What is impossible about masks, given the options ``mask`` and ``layout`` of the method."""
-        found = at_least(self, 0, "mask_init_std")
-        if self.mask_temperature <= 0:
-            found.append(f"method.mask_temperature={self.mask_temperature} must be positive")
+        found = too_small(self, 0, "mask_init_std") + not_positive(self, "mask_temperature")
         if self.mask_granularity != "layer" and mask == "none":
             found.append(
                 f"method.mask_granularity={self.mask_granularity} has no effect with method.mask=none; set "

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mmpt.attention.inject import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
-from mmpt.methods.options import Prefix
+from mmpt.methods.prefix.options import Prefix
 
 
 class Reparametrization(nn.Module):
@@ -122,3 +122,6 @@ class PrefixTuning(Method):
             with torch.no_grad():
                 state |= {f"prefix.{site}": self._table(site) for site in self.layouts}
         return replace(self.options, reparametrization="none"), state
+
+
+METHOD = PrefixTuning

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from mmpt.errors import ConfigError
-from mmpt.methods.options import LoRA
+from mmpt.methods.lora.options import LoRA
 from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
@@ -41,3 +41,6 @@ class LowRankAdaptation(PeftLayers):
         options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
         self.lora = self.put_in(backbone, config, targets, ".lora_")
+
+
+METHOD = LowRankAdaptation

@@ -9,7 +9,7 @@ For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at 
 - ``router_input``: r reads the mean word embedding of x, or with ``encoder`` the mean of the encoder's output;
 - ``load_balance``: c·R·Σ_r f_r·mean r_r is added to the loss (:func:`mmpt.methods.router.balance_loss`);
 - ``mask_granularity``, ``mask_temperature``, ``prefix_dropout`` (of e before its masks) and ``gate``: as in
-  :mod:`mmpt.methods.prefix`.
+  :mod:`mmpt.methods.prefix.method`.
 
 The published setting is ``only`` with ``per_route``, masks by layer, τ = 1, the mean word embedding, no dropout of the
 prefix and no term in the loss. The gates are an example's own: the published code's sum over the
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from mmpt.attention.inject import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
 from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
-from mmpt.methods.options import MultiMask
-from mmpt.methods.prefix import new_mask
+from mmpt.methods.multimask.options import MultiMask
+from mmpt.methods.prefix.method import new_mask
 from mmpt.methods.router import Router, route_gates
 
 
@@ -155,3 +155,6 @@ class MultiMaskPrefixTuning(Method):
             return {}
         shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in self.masks.items()]
         return {name: value for found in shown for name, value in found.items()}
+
+
+METHOD = MultiMaskPrefixTuning

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, mean_embedding, starting_ids
-from mmpt.methods.options import MEPT
+from mmpt.methods.mept.options import MEPT
 from mmpt.methods.router import Router, route_gates
 
 
@@ -103,3 +103,6 @@ class _RoutedPrompts:
         """See :class:`mmpt.methods.base.LayerPrompts`: the last layer's routes, and the mean over layers' balance."""
         balance = torch.stack(self.balance).mean() if self.balance else None
         return replace(contribution, route_probs=self.probs, auxiliary_loss=balance)
+
+
+METHOD = MixtureOfExpertPrompts

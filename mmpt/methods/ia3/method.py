@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from mmpt.methods.options import IA3
+from mmpt.methods.ia3.options import IA3
 from mmpt.methods.peft_layers import PeftLayers, usual_targets
 
 
@@ -40,3 +40,6 @@ class RescaledActivations(PeftLayers):
         self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
         config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
         self.ia3 = self.put_in(backbone, config, targets, ".ia3_")
+
+
+METHOD = RescaledActivations

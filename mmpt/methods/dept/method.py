@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape, Contribution
-from mmpt.methods.options import DePT
-from mmpt.methods.prompt import PromptTuning
+from mmpt.methods.dept.options import DePT
+from mmpt.methods.prompt.method import PromptTuning
 
 
 class DecomposedPromptTuning(PromptTuning):
@@ -43,3 +43,6 @@ class DecomposedPromptTuning(PromptTuning):
         scale = self.options.alpha / sqrt(self.options.r)
         update = scale * (self.low_rank["A"] @ self.low_rank["B"])
         return Contribution(prompt=self.prompt().unsqueeze(0), embedding_update=update)
+
+
+METHOD = DecomposedPromptTuning

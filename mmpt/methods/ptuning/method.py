@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmpt.methods.options import PTuning
+from mmpt.methods.ptuning.options import PTuning
 from mmpt.methods.reparametrized import ReparametrizedPrompt
 
 
@@ -51,3 +51,6 @@ class EncodedPromptTuning(ReparametrizedPrompt):
             return LSTMEncoder(width, hidden)
         layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)]
         return nn.Sequential(*layers)
+
+
+METHOD = EncodedPromptTuning

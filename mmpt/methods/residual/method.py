@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmpt.methods.options import Residual
 from mmpt.methods.reparametrized import ReparametrizedPrompt
+from mmpt.methods.residual.options import Residual
 
 
 class ResidualMLP(nn.Module):
@@ -43,3 +43,6 @@ class ResidualPromptTuning(ReparametrizedPrompt):
     def network(self) -> nn.Module:
         """See the base class."""
         return ResidualMLP(self.shape.width, self.options.reparametrization_hidden, self.options.layer_norm)
+
+
+METHOD = ResidualPromptTuning

@@ -1,38 +1,18 @@
-"""Options of the baselines that change the backbone itself, as frozen dataclasses."""
+"""Options of ``method=ia3``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options.common import MethodOptions, at_least
-
-
-@dataclass(frozen=True)
-class LoRA(MethodOptions):
-    """Options of ``method=lora``."""
-
-    GROUPS: ClassVar[tuple[str, ...]] = ("lora",)
-
-    r: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    target_modules: list[str] | Literal["auto"] = "auto"
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        found = at_least(self, 1, "r") + at_least(self, 0, "dropout")
-        if self.alpha <= 0:
-            found.append(f"method.alpha={self.alpha} must be positive")
-        if not self.target_modules:
-            found.append("method.target_modules=[] names no module; set method.target_modules=auto")
-        return found
+from mmpt.methods.options import MethodOptions
 
 
 @dataclass(frozen=True)
 class IA3(MethodOptions):
     """Options of ``method=ia3``; the learning rate is that published for T5."""
 
+    name: ClassVar[str] = "ia3"
     GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
 
     target_modules: list[str] | Literal["auto"] = "auto"
@@ -51,8 +31,4 @@ class IA3(MethodOptions):
         return []
 
 
-@dataclass(frozen=True)
-class Full(MethodOptions):
-    """Options of ``method=full``: none, every weight of the backbone is trained."""
-
-    GROUPS: ClassVar[tuple[str, ...]] = ("backbone",)
+OPTIONS = IA3

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
-from mmpt.methods.options import SMoP
 from mmpt.methods.router import Router, route_gates
+from mmpt.methods.smop.options import SMoP
 
 
 class SparseMixtureOfPrompts(Method):
@@ -54,3 +54,6 @@ class SparseMixtureOfPrompts(Method):
         probs = self.router(mean)
         prompt = torch.einsum("br,rvd->bvd", route_gates(probs, self.options.top_k), table)
         return Contribution(prompt=prompt, route_probs=probs, auxiliary_loss=self.router.balance(probs))
+
+
+METHOD = SparseMixtureOfPrompts

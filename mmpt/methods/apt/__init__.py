@@ -1,0 +1,1 @@
+"""The method ``apt``: its options without torch in ``options``, its parameters in ``method``."""

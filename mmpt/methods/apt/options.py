@@ -1,0 +1,23 @@
+"""Options of ``method=apt``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmpt.methods.options import DeepPrefix
+
+
+@dataclass(frozen=True)
+class AdaptivePrefix(DeepPrefix):
+    """Options of ``method=apt``."""
+
+    name: ClassVar[str] = "apt"
+    GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "token_gates", "layer_gates")
+
+    def transferable_groups(self) -> dict[str, str]:
+        """See the base class."""
+        return {**super().transferable_groups(), "prefix": "prefix of layout per_layer"}
+
+
+OPTIONS = AdaptivePrefix

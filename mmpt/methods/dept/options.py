@@ -1,0 +1,29 @@
+"""Options of ``method=dept``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmpt.methods.options import not_positive, too_small
+from mmpt.methods.prompt.options import Prompt
+
+
+@dataclass(frozen=True)
+class DePT(Prompt):
+    """Options of ``method=dept``; defaults of the published code."""
+
+    name: ClassVar[str] = "dept"
+    GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "low_rank")
+
+    num_virtual_tokens: int = 40
+    r: int = 45
+    alpha: float = 8.0
+    max_length: int = 256
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        return super().problems() + too_small(self, 1, "r", "max_length") + not_positive(self, "alpha")
+
+
+OPTIONS = DePT
