@@ -81,6 +81,11 @@ class Architecture:
         return self.positions == ROTARY
 
     @property
+    def has_head(self) -> bool:
+        """Whether a classification head stands on the network, in place of a vocabulary."""
+        return self.kind == "encoder"
+
+    @property
     def default_sites(self) -> tuple[Site, ...]:
         """What ``method.sites=auto`` means."""
         return ("decoder", "cross") if self.kind == "seq2seq" else ("self",)

@@ -12,22 +12,32 @@ from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
 from mmpt.models.backbone import embed, word_embeddings
+from mmpt.models.hooks import Hooks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mmpt.models.adapted import AdaptedModel
 
 
 _SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
 
 
-class VocabularyRecorder:
-    """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
+class ActivationProbe:
+    """Runs a backbone on sampled vocabulary or a text, and gives its embeddings, keys and values."""
 
-    def __init__(self, model: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Keep what is to be run."""
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, hooks: Hooks, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Take a model with hooks, and its tokenizer, which only ids need."""
+        self.hooks, self.model, self._tokenizer = hooks, hooks.model, tokenizer
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer.
+
+        Raises:
+            ConfigError: None was given.
+        """
+        if self._tokenizer is None:
+            raise ConfigError("init=vocab and init=text need the model's tokenizer; give adapt(..., tokenizer=...)")
+        return self._tokenizer
 
     def sample(self, count: int) -> Tensor:
         """Draw ids (P,) of ordinary pieces, with repetition only where the vocabulary is too small."""
@@ -52,13 +62,13 @@ class VocabularyRecorder:
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""
-        device = word_embeddings(self.model.backbone).weight.device
-        return embed(self.model.backbone, ids.to(device)).detach().float()
+        device = word_embeddings(self.model).weight.device
+        return embed(self.model, ids.to(device)).detach().float()
 
     @torch.no_grad()
     def keys_values(self, ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values of ids (P,) by site, each (L, H, P, k), float32."""
-        sites, architecture = self.model.injection.modules, self.model.injection.architecture
+        sites, architecture = self.hooks.injection.modules, self.hooks.injection.architecture
         read: dict[nn.Module, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
@@ -67,10 +77,10 @@ class VocabularyRecorder:
             read[module] = (states if source is None else source)[0]  # (P, d)
 
         hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
-        ids = ids.to(word_embeddings(self.model.backbone).weight.device).unsqueeze(0)
+        ids = ids.to(word_embeddings(self.model).weight.device).unsqueeze(0)
         try:
-            with self.model.injection.active({}):
-                self.model.read(ids)
+            with self.hooks.using(None):
+                self._run(ids)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -80,3 +90,13 @@ class VocabularyRecorder:
             key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
             result[site] = (key, value)
         return result
+
+    def _run(self, ids: Tensor) -> None:
+        """Let the attention of every site read ids (1, P); of an encoder-decoder they are source and target at once."""
+        network: Any = self.model.base_model
+        inputs = {"input_ids": ids}
+        if self.hooks.injection.architecture.has_head:
+            network(**inputs)
+            return
+        target = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
+        network(**inputs, **target, use_cache=False)

@@ -97,7 +97,12 @@ def _gather(values: Tensor, order: Tensor) -> Tensor:
 
 
 def insert(
-    contribution: Contribution, embeddings: Tensor, at: int | Tensor = 0, *, first: int | Tensor = 0, padding_first: bool = False
+    contribution: Contribution,
+    embeddings: Tensor,
+    at: int | Tensor = 0,
+    *,
+    first: int | Tensor = 0,
+    padding_first: bool = False,
 ) -> tuple[Tensor, Insertion | None]:
     """Word embeddings (B, T, d) with a method's update and prompt: (B, P+T, d), and where the prompt stands.
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from mmpt.models.stack import stack
 from torch import Tensor
 
 from mmpt.cache.activations import compute
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, Collator
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.stack import stack
 from mmpt.training.caching import SplitCache
 from mmpt.training.evaluate import Prepared
 from tests.tiny import adapted

@@ -24,7 +24,7 @@ class RescaledActivations(PeftLayers):
         """See the base class."""
         return "method=ia3 changes the encoder's layers"
 
-    def attach(self, backbone: nn.Module) -> None:
+    def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Let peft put its layers into the backbone, and take their parameters over.
 
         Raises:
@@ -39,7 +39,7 @@ class RescaledActivations(PeftLayers):
             rescaled = [name for name in usual_targets(backbone, "feedforward") if name in targets]
         self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
         config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
-        self.ia3 = self.put_in(backbone, config, targets, ".ia3_")
+        self.put_in(backbone, config, targets, "ia3_", name)
 
 
 METHOD = RescaledActivations

@@ -55,6 +55,11 @@ class MixtureOfExpertPrompts(Method):
         return nn.Parameter(self.options.spread * torch.randn(layers, tokens, self.shape.width))
 
     @property
+    def prompts_layers(self) -> bool:
+        """See the base class."""
+        return True
+
+    @property
     def changes_encoder(self) -> str:
         """See the base class."""
         return "method=mept puts prompts into the encoder"

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from mmpt.attention.inject import Injection
 from mmpt.methods.base import Contribution, Method, mean_embedding
 from mmpt.models.backbone import embed
-from mmpt.models.gradient_checkpointing import checkpointed_layers
+from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion
 from mmpt.models.stacking import stack
 
@@ -71,12 +71,13 @@ class Hooks(ABC):
         self._given = False  # whether passes carry ``source`` and read nothing
         self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
         self._generating = False
+        self._checkpointing = False
         self._handles = [
             model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             model.register_forward_hook(self._after_model, always_call=True),
         ]
         self._install()
-        model.generate = self.generate  # type: ignore[method-assign]
+        object.__setattr__(model, "generate", self.generate)
 
     @abstractmethod
     def _install(self) -> None:
@@ -86,18 +87,19 @@ class Hooks(ABC):
         """Leave the model without a trace."""
         for handle in self._handles:
             handle.remove()
-        checkpointed_layers(self.injection, on=False)
+        checkpoint_layers(self.injection, False)
         self.injection.remove()
         self.model.__dict__.pop("generate", None)
 
     @contextmanager
-    def using(self, method: Method | None) -> Iterator[None]:
-        """Let passes within the block be those of a method; None: nothing is added."""
+    def using(self, method: Method | None, adapter_names: Sequence[str] | None = None) -> Iterator[None]:
+        """Let passes within the block be those of a method, or of each row's own adapter; None: nothing is added."""
         before, self.method = self.method, method
+        self._options = {} if adapter_names is None else {"adapter_names": adapter_names}
         try:
             yield
         finally:
-            self.method = before
+            self.method, self._options = before, {}
             self.injection.set({})
 
     @contextmanager
@@ -118,10 +120,10 @@ class Hooks(ABC):
         return stack(self.methods, names, embeddings, mask, self.injection.shapes)
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for layer in self._layers:
-            if getattr(layer, "gradient_checkpointing", False):
-                checkpointed_layers(self.injection)
-                break
+        wanted = any(getattr(layer, "gradient_checkpointing", False) for layer in self._first_layers)
+        if wanted != self._checkpointing:
+            checkpoint_layers(self.injection, wanted)
+            self._checkpointing = wanted
         named = self._named(module, args, kwargs)
         for name in ("adapter_names", "prompt_length"):
             if (value := named.pop(name, None)) is not None:
@@ -129,7 +131,7 @@ class Hooks(ABC):
         return (), named
 
     @cached_property
-    def _layers(self) -> list[nn.Module]:
+    def _first_layers(self) -> list[nn.Module]:
         return [layers[0] for layers in self.injection.layers.values()]
 
     def _named(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +165,10 @@ class Hooks(ABC):
             adapter_names: The name of an adapter for each row, in place of the active one.
             kwargs: As of transformers; ``prompt_length`` too on decoder-only models.
         """
+        if (wish := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={wish} is not supported with adapters; choose dynamic or static")
+        if wish == "dynamic":
+            del kwargs["cache_implementation"]
         options = {"adapter_names": adapter_names, "prompt_length": kwargs.pop("prompt_length", None)}
         self._options = {name: value for name, value in options.items() if value is not None}
         generating, self._generating = self._generating, True
@@ -173,7 +179,8 @@ class Hooks(ABC):
             self.injection.set({})
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        return type(self.model).generate(self.model, *args, **kwargs)
+        own: Any = type(self.model)
+        return own.generate(self.model, *args, **kwargs)
 
 
 def contribution_of(method: Method, embeddings: Tensor, mask: Tensor | None) -> Contribution:
@@ -184,4 +191,5 @@ def contribution_of(method: Method, embeddings: Tensor, mask: Tensor | None) -> 
 
 
 def mean_of(states: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean (B, d) of states (B, T, d) over what a mask (B, T) has, or over all."""
     return mean_embedding(states, states.new_ones(states.shape[:2]) if mask is None else mask)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from mmpt.attention.inject import CACHE, shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
-from mmpt.methods.base import Contribution
 from mmpt.models.backbone import refuse_positions
 from mmpt.models.hooks.base import Hooks, Source
 from mmpt.models.insertion import Insertion, insert
@@ -79,7 +78,9 @@ class DecoderHooks(Hooks):
         if (mask := named.get("attention_mask")) is not None:
             named["attention_mask"] = insertion.mask(_two(mask))
         elif insertion.lengths is not None:
-            named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(insertion.size, dtype=torch.long))
+            rows, width = named["inputs_embeds"].shape[:2]
+            size = (rows, width - insertion.prompt)
+            named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(size, dtype=torch.long))
         if (positions := named.get("position_ids")) is not None:
             named["position_ids"] = insertion.positions(positions)
         return named
@@ -87,6 +88,7 @@ class DecoderHooks(Hooks):
     def _prompt(self, embeddings: Tensor, mask: Tensor | None) -> Tensor | None:
         """Which tokens (B, T) the router may read: those of the prompt."""
         length, answer = self._options.get("prompt_length"), self._answer
+        mask = mask if mask is None or mask.dim() == 2 else None
         if length is not None:
             place = torch.arange(embeddings.shape[1], device=embeddings.device).expand(embeddings.shape[:2])
             count = torch.as_tensor(length, device=embeddings.device).reshape(-1, 1)
@@ -100,8 +102,8 @@ class DecoderHooks(Hooks):
         reads = self.method is not None and self.method.reads_input
         if reads and not read.is_cuda and not read.any(dim=1).all():
             raise DataError(
-                "the router reads the prompt, and a row has none: every token is labelled; set the labels of the prompt "
-                f"to {IGNORED}, or give prompt_length"
+                "the router reads the prompt, and a row has none: all tokens are labelled; set the prompt's labels to "
+                f"{IGNORED}, or give prompt_length"
             )
         return read
 
@@ -123,29 +125,37 @@ class DecoderHooks(Hooks):
         return output
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate; a method's prompt is put into the embeddings, so that caches and positions count it from the start."""
-        if self._given or not self._adds_prompt():
-            return super()._generate(*args, **kwargs)
-        ids = kwargs.pop("inputs", args[0] if args else kwargs.pop("input_ids", None))
+        """Generate with what the prompt contributes, worked out once.
+
+        A method's prompt is put into the embeddings, so that caches and positions count it from the start.
+        """
         cache = kwargs.get(CACHE)
-        if cache is not None and cache.get_seq_length() > 0:
-            raise DataError("generation with a prompt cannot continue a cache that is filled already; leave it out")
-        mask, embeddings = kwargs.pop("attention_mask", None), kwargs.pop("inputs_embeds", None)
-        tokens = ids if embeddings is None else embeddings
+        if self._given or (cache is not None and cache.get_seq_length() > 0):
+            return self._continued(*args, **kwargs)
+        self._answer = None
+        ids: Any = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        mask, embeddings = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
         if mask is None:
-            mask = self._real(ids) if ids is not None else tokens.new_ones(tokens.shape[:2], dtype=torch.long)
+            mask = (
+                self._real(ids) if embeddings is None else embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
+            )
         named = self._prefill({"input_ids": ids, "inputs_embeds": embeddings, "attention_mask": mask})
         self._inserted = None
-        if kwargs.get("max_new_tokens") is None:
-            kwargs["max_new_tokens"] = self._new_tokens(kwargs, 0 if ids is None else ids.shape[1])
         with self.given(self.source.contribution):
-            rows = {"inputs_embeds": named["inputs_embeds"], "attention_mask": named["attention_mask"]}
-            return super()._generate(*([] if ids is None else [ids]), **rows, **kwargs)
+            if (rows := named["inputs_embeds"]) is embeddings:
+                return super()._generate(*args, **kwargs)
+            if kwargs.get("max_new_tokens") is None:
+                kwargs["max_new_tokens"] = self._new_tokens(kwargs, 0 if ids is None else ids.shape[1])
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("inputs", "input_ids")}
+            kwargs |= {"inputs_embeds": rows, "attention_mask": named["attention_mask"]}
+            return super()._generate(*([] if ids is None else [ids]), **kwargs)
 
-    def _adds_prompt(self) -> bool:
-        names = self._options.get("adapter_names")
-        methods = [self.method] if names is None else [self.methods.get(name) for name in names]
-        return any(method is not None and method.adds_prompt for method in methods)
+    def _continued(self, *args: Any, **kwargs: Any) -> Any:
+        """Go on with what was contributed to a filled cache."""
+        if self.source.insertion is not None:
+            raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
+        with self.given(self.source.contribution):
+            return super()._generate(*args, **kwargs)
 
     def _real(self, ids: Tensor) -> Tensor:
         """A mask (B, T) of ids: padding is what the configuration names, unless it ends texts too."""
@@ -174,5 +184,3 @@ def _column(insertion: Insertion, rows: int) -> int | Tensor:
     if insertion.lengths is None:
         return insertion.prompt
     return insertion.lengths.repeat_interleave(rows // len(insertion.lengths)).unsqueeze(1)
-
-

@@ -76,21 +76,26 @@ class EncoderDecoderHooks(Hooks):
             own = [source for known, source in self._read if known() is states]
             self.source = own[0] if own else self.source  # beams are copies of what the encoder gave
         source = self.source if self._given or self.method is not None or self._options else Source()
-        self.injection.set(source.contribution.prefixes, ["decoder", "cross"])
+        prefixes = source.contribution.prefixes
+        if getattr(named.get(CACHE), "is_compileable", False) and any(item.positioned for item in prefixes.values()):
+            raise ValueError("method.layout=paper needs the dynamic cache: its positions count the tokens there are")
+        self.injection.set(prefixes, ["decoder", "cross"])
         mask = named.get("encoder_attention_mask")
         if mask is None or states is None:
             return None
         return (), {**named, "encoder_attention_mask": source.widened(mask, states.shape[1])}
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("cache_implementation") == "static" and kwargs.get(CACHE) is None:
-            # transformers would make as many layers of it as the encoder has, whatever the decoder has
-            del kwargs["cache_implementation"]
-            longest = kwargs.get("max_new_tokens")
-            if longest is None:
-                raise ValueError("a static cache needs max_new_tokens, its size")
-            config = self.model.get_decoder().config
-            kwargs[CACHE] = EncoderDecoderCache(StaticCache(config, max_cache_len=1 + longest), DynamicCache())
-        elif kwargs.get("use_cache", True) and kwargs.get(CACHE) is None and "cache_implementation" not in kwargs:
-            kwargs[CACHE] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if kwargs.get(CACHE) is None and kwargs.get("use_cache", True):
+            # that of transformers has as many layers as the encoder, whatever the decoder has
+            static = kwargs.pop("cache_implementation", None) == "static"
+            kwargs[CACHE] = self._key_cache(kwargs.get("max_new_tokens") if static else None, static)
         return super()._generate(*args, **kwargs)
+
+    def _key_cache(self, longest: int | None, static: bool) -> EncoderDecoderCache:
+        if not static:
+            return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if longest is None:
+            raise ValueError("a static cache needs max_new_tokens, its size")
+        config: Any = self.model.get_decoder().config
+        return EncoderDecoderCache(StaticCache(config, max_cache_len=1 + longest), DynamicCache())
