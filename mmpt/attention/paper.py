@@ -48,7 +48,5 @@ def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> T
     Returns:
         (1, H, Q, P), float.
     """
-    owner = getattr(module, _BIAS)
-    device = owner.relative_attention_bias.weight.device
-    bias: Tensor = owner.compute_bias(past + length + queries, length, device=device)
-    return bias[:, :, -queries:]
+    bias: Tensor = getattr(module, _BIAS).compute_bias(queries, length, past_seen_tokens=past + length)
+    return bias

@@ -1,11 +1,11 @@
 """The activation cache: what lies before the first trainable parameter is computed once.
 
-With nothing trained below some layer of the first stack (:class:`mmpt.methods.base.Frontier`), and no dropout in the
-frozen network, the hidden states entering that layer and the mean word embedding that routers read are constants of
-backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from memory or
-through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
+With nothing trained below some layer of the first stack (:class:`mmpt.methods.contribution.CacheableLayers`), and no
+dropout in the frozen network, the hidden states entering that layer and the mean word embedding that routers read are
+constants of backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from
+memory or through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
 
-Letters: B batch, N examples, T tokens, d model width, n layers below the frontier.
+Letters: B batch, N examples, T tokens, d model width, n layers below the first trained layer.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ def first_rows(lengths: Sequence[int]) -> list[int]:
 def fill(
     model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], put: Callable[[str, int, Tensor], None]
 ) -> None:
-    """Run the network up to the frontier over a split, batch by batch.
+    """Run the network up to the first trained layer over a split, batch by batch.
 
     Args:
-        model: A model with a frontier; nothing it computes here depends on its method.
+        model: A model with cacheable layers; nothing it computes here depends on its method.
         lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
         batches: Every row once, on the model's device.
         put: Takes ``states`` or ``means``, a first row, and rows of it.
     """
-    if model.frontier.layers is None:
-        raise ValueError(f"nothing is constant: {model.frontier.reason}")
+    if model.cacheable_layers.count is None:
+        raise ValueError(f"nothing is constant: {model.cacheable_layers.reason}")
     starts = first_rows(lengths)
     with model.injection.active({}):
         for rows, batch in batches:
@@ -190,7 +190,7 @@ def key_of(
     """Name what a split's activations depend on, to the last bit.
 
     Args:
-        model: Architecture, dtype, attention and frontier count; not what the method has learnt.
+        model: Architecture, dtype, attention and cacheable layers count; not what the method has learnt.
         fingerprint: Of the backbone's weights.
         inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
             in them.
@@ -209,7 +209,7 @@ def key_of(
         "attention": model.backbone.config._attn_implementation,
         "dtype": str(weight.dtype),
         "stored": str(stored or weight.dtype),
-        "layers": model.frontier.layers,
+        "layers": model.cacheable_layers.count,
         "device": weight.device.type,
         "precision": (torch.backends.cuda if weight.is_cuda else torch.backends.mkldnn).matmul.fp32_precision,
         "versions": [torch.__version__, transformers.__version__],

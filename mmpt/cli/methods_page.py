@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from mmpt.attention.inject import SiteShape
+from mmpt.attention.prefix import SiteShape
 from mmpt.config.typed_build import fields_of
 from mmpt.methods import create, names, options_class, parse
 from mmpt.methods.base import BackboneShape, Method
@@ -75,7 +75,7 @@ def _row(name: str, total: int) -> list[str]:
         "–"
         if starts is None
         else ", ".join(f"**{word}**" if word == options["init"] else word for word in get_args(starts)),
-        "no" if method.frontier.layers is None else "yes",
+        "no" if method.cacheable_layers.count is None else "yes",
         _source(name),
     ]
 
@@ -83,7 +83,7 @@ def _row(name: str, total: int) -> list[str]:
 def _where(method: Method) -> str:
     sites = getattr(method.options, "sites", None)
     if sites is None:
-        return re.sub(r"^method=\w+ ", "", method.changes_encoder or "")
+        return re.sub(r"^method=\w+ ", "", method.cacheable_layers.reason or "")
     return "keys and values of " + " and ".join(sites)
 
 

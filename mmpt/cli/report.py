@@ -13,17 +13,17 @@ from typing import Any
 
 from mmpt.cli.program import exit_code
 from mmpt.errors import RunError, nearest
-from mmpt.report.groups import Row, group, problems
+from mmpt.report.columns import published_record, record
+from mmpt.report.groups import Row, blocks, group, problems
 from mmpt.report.load import load
 from mmpt.report.published import Figure, figures
-from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text, published_record, record
+from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text
 from mmpt.report.run import Run
-from mmpt.report.tables import published, short
+from mmpt.report.tables import full, markdown, paper, published, short
 from mmpt.utils.files import write_bytes
 
-FORMATS = ("md", "tex", "csv", "parquet", "json", "html", "jsonl", "peft")
 DEFAULT = "md,tex,csv,parquet,json,html"
-TOLD = 20  # problems on the console; the files have all of them
+SHOWN = 20  # problems on the console; the files have all of them
 
 
 @dataclass
@@ -40,9 +40,14 @@ class Report:
         """One a row, all columns."""
         return [record(row) for row in self.rows]
 
+    @property
+    def all_records(self) -> list[dict[str, Any]]:
+        """Those of the rows, then those of published figures."""
+        return [*self.records, *map(published_record, self.figures)]
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the short table, and write what ``--out`` asks for.
+    """Print the short table, and write what ``--out`` and ``--figures`` ask for.
 
     Returns:
         0: all runs count; 1: something is missing, failed or damaged; 2: there is nothing to report, or a wrong call.
@@ -60,10 +65,12 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
     if arguments.out is not None and report.rows:
         _write(report, arguments.out, formats)
-    for line in report.problems[:TOLD]:
+    if arguments.figures is not None:
+        _save_figures(report, arguments.figures)
+    for line in report.problems[:SHOWN]:
         print(f"not done: {line}", file=sys.stderr)
-    if len(report.problems) > TOLD:
-        print(f"not done: and {len(report.problems) - TOLD} more", file=sys.stderr)
+    if len(report.problems) > SHOWN:
+        print(f"not done: and {len(report.problems) - SHOWN} more", file=sys.stderr)
     if not any(row.summary for row in report.rows):
         print("error: no finished run to report", file=sys.stderr)
         return 2
@@ -73,23 +80,18 @@ def _run(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mmpt.report",
-        description="Tables and a page of runs, grouped by everything but the seed.",
+        description="Tables, figures and a page of runs, grouped by everything except the seed.",
         epilog="exit code: 0 all runs count, 1 something is missing or failed, 2 nothing to report. docs/report.md has "
         "every statistic and format.",
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUNS",
-        help="run directories, their root, jsonl files, or a W&B export (.json, .csv)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write a report there; FILE.jsonl: all results, one JSON object a line"
-    )
+    runs = "run directories, their root, jsonl files, or a W&B export (.json, .csv)"
+    out = "write a report there; FILE.jsonl: all results, one JSON object a line"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help=runs)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
     parser.add_argument("--baseline", metavar="METHOD", help="compare every other method with this one, paired")
-    parser.add_argument("--published", action="store_true", help="lay published figures beside, marked as such")
-    parser.add_argument("--formats", metavar="LIST", help=f"of {', '.join(FORMATS)}; default: {DEFAULT}")
+    parser.add_argument("--published", action="store_true", help="show published figures beside, marked as such")
+    parser.add_argument("--formats", metavar="LIST", help=f"of {', '.join(_WRITERS)}; default: {DEFAULT}")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write each figure there as SVG, PDF and PNG")
     return parser
 
 
@@ -98,10 +100,10 @@ def _formats(arguments: argparse.Namespace) -> list[str]:
     text = arguments.formats if arguments.formats is not None else DEFAULT
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in FORMATS:
-            raise RunError(f"--formats {name}: allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}")
+        if name not in _WRITERS:
+            raise RunError(f"--formats {name}: allowed are {', '.join(_WRITERS)}{nearest(name, _WRITERS)}")
     if not names:
-        raise RunError(f"--formats is empty; allowed are {', '.join(FORMATS)}")
+        raise RunError(f"--formats is empty; allowed are {', '.join(_WRITERS)}")
     if arguments.formats is not None and (arguments.out is None or arguments.out.suffix == ".jsonl"):
         raise RunError("--formats needs a folder to write to; give --out DIR")
     return names
@@ -130,41 +132,23 @@ def _write(report: Report, out: Path, formats: Iterable[str]) -> None:
 
 
 def _save(path: Path, text: str) -> None:
-    """Write a text; half of a surrogate pair, which JSON can hold and UTF-8 can't, becomes a question mark."""
+    """Write a text; half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
     write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def _markdown(report: Report, out: Path) -> None:
-    from mmpt.report.tables import full, markdown
-
     text = f"# Report\n\n{full(report.rows, report.figures)}"
     if report.problems:
         text += "\n## Not counted\n\n" + "".join(f"- {markdown(line)}\n" for line in report.problems)
     _save(out / "report.md", text)
 
 
-def _latex(report: Report, out: Path) -> None:
-    from mmpt.report.latex import document
-
-    _save(out / "report.tex", document(report.rows, report.figures))
-
-
-def _csv(report: Report, out: Path) -> None:
-    _save(out / "report.csv", as_csv([*report.records, *map(published_record, report.figures)]))
-
-
-def _parquet(report: Report, out: Path) -> None:
-    records = [*report.records, *map(published_record, report.figures)]
-    write_bytes(out / "report.parquet", as_parquet(records))
-
-
 def _json(report: Report, out: Path) -> None:
     from mmpt.report.peft_format import experiment
 
-    runs = map(experiment, report.runs)
     scores = [{str(run.seed): run.score() for run in row.runs} for row in report.rows]
     records = [{**values, "scores": one} for values, one in zip(report.records, scores, strict=True)]
-    _save(out / "report.json", as_json(records, report.figures, report.problems, runs))
+    _save(out / "report.json", as_json(records, report.figures, report.problems, map(experiment, report.runs)))
 
 
 def _html(report: Report, out: Path) -> None:
@@ -173,27 +157,43 @@ def _html(report: Report, out: Path) -> None:
     _save(out / "report.html", page(report.rows, report.records, report.figures, report.problems))
 
 
-def _jsonl(report: Report, out: Path) -> None:
-    _save(out / "results.jsonl", as_jsonl(report.runs))
-
-
 def _peft(report: Report, out: Path) -> None:
     """One file a run, as the results folder of peft's method_comparison has them."""
     from mmpt.report.peft_format import experiment
 
     for count, run in enumerate(report.runs, start=1):
-        name = re.sub(r"[^\w.-]+", "_", run.name)[:100].lstrip(".")
-        _save(out / "method_comparison" / f"{count:05d}-{name}.json", json_text(experiment(run), indent=2) + "\n")
+        path = out / "method_comparison" / f"{count:05d}-{_file_name(run.name)}.json"
+        _save(path, json_text(experiment(run), indent=2) + "\n")
+
+
+def _save_figures(report: Report, folder: Path) -> None:
+    from mmpt.report.drawing import save, style
+    from mmpt.report.figures import draw
+    from mmpt.report.page import drawable, method_numbers
+
+    methods = method_numbers(report.rows)
+    for block in blocks(report.rows):
+        if not (done := drawable(block)):
+            continue
+        with style():
+            drawings, _ = draw(done, methods, [figure for figure in report.figures if figure.task == done[0].task])
+            for count, drawing in enumerate(drawings, start=1):
+                name = _file_name(f"{done[0].task}-{done[0].model}-{count:02d}-{drawing.title}")
+                save(drawing, folder, name)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)[:100].strip("._")
 
 
 _WRITERS: dict[str, Callable[[Report, Path], None]] = {
     "md": _markdown,
-    "tex": _latex,
-    "csv": _csv,
-    "parquet": _parquet,
+    "tex": lambda report, out: _save(out / "report.tex", paper(report.rows, report.figures)),
+    "csv": lambda report, out: _save(out / "report.csv", as_csv(report.all_records)),
+    "parquet": lambda report, out: write_bytes(out / "report.parquet", as_parquet(report.all_records)),
     "json": _json,
     "html": _html,
-    "jsonl": _jsonl,
+    "jsonl": lambda report, out: _save(out / "results.jsonl", as_jsonl(report.runs)),
     "peft": _peft,
 }
 

@@ -27,7 +27,7 @@ class TaskConfig:
     label_field: str = "label"
     # label word -> the raw values that mean it; empty: free text (the label field holds the target text)
     labels: dict[str, list[Any]] = field(default_factory=dict)
-    metric: str = "accuracy"  # accuracy | accuracy_f1 | f1a_em | matthews | exact_match
+    metric: str = "accuracy"  # a name of mmpt.data.metrics.TABLE, or of DIR/metric/NAME.py
     group_field: str | None = None  # rows with one value are one question (MultiRC)
     unroll: str | None = None  # 'multirc': nested official layout, one row an answer
     pair: list[str] | None = None  # for models with a classification head: a text or two, instead of template

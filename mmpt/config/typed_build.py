@@ -58,6 +58,10 @@ def build(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         items = [build(arguments[0], item, f"{key}[{index}]", problems) for index, item in enumerate(value)]
         return INVALID if any(item is INVALID for item in items) else items
     if origin is dict and isinstance(value, Mapping):
+        if other := [name for name in value if not isinstance(name, str)]:
+            quotes = 'write words such as "yes", "no", "on", "01" or "12:30" in quotes'
+            problems.add(key, f"{key} has a name that YAML reads as {shown(other[0])}, not as text; {quotes}")
+            return INVALID
         pairs = {str(name): build(arguments[1], item, f"{key}.{name}", problems) for name, item in value.items()}
         return INVALID if any(item is INVALID for item in pairs.values()) else pairs
     return _scalar(origin or kind, value, key, problems)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmpt.data.metrics.forms import nfc
 from mmpt.errors import ConfigError, DataError, nearest
 
 
@@ -20,7 +22,7 @@ class Template:
             key: Where it is set, for messages.
 
         Raises:
-            ConfigError: It isn't one.
+            ConfigError: It is not a template.
         """
         try:
             parsed = list(string.Formatter().parse(text))
@@ -29,7 +31,7 @@ class Template:
         for _, name, spec, conversion in parsed:
             if name is not None and (not name.strip() or spec or conversion):
                 raise ConfigError(f"{key}={text!r}: a field is a plain {{name}} or {{outer.inner}}")
-        self._pieces = tuple((literal, name) for literal, name, _, _ in parsed)
+        self._pieces = tuple((literal, None if name is None else nfc(name)) for literal, name, _, _ in parsed)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -44,11 +46,27 @@ class Template:
             where: File and line, for messages.
 
         Raises:
-            DataError: A field is missing, null or no text.
+            DataError: A field is missing, null, NaN or not text.
         """
         return "".join(
             literal if name is None else literal + field_text(row, name, where) for literal, name in self._pieces
         )
+
+
+def nfc_names(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A row with the names of its fields in Unicode's composed form.
+
+    Raises:
+        DataError: Two names are equal then.
+    """
+    if all(isinstance(name, str) and name.isascii() and not isinstance(row[name], Mapping) for name in row):
+        return row
+    named: dict[str, Any] = {}
+    for name, value in row.items():
+        if (key := nfc(name)) in named:
+            raise DataError(f'{where}: two fields are called "{key}", in different Unicode forms; rename one')
+        named[key] = nfc_names(value, where) if isinstance(value, Mapping) else value
+    return named
 
 
 def field_names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -82,6 +100,8 @@ def look_up(row: Mapping[str, Any], name: str, where: str) -> Any:
 def field_text(row: Mapping[str, Any], name: str, where: str) -> str:
     """A field as text that can be encoded."""
     value = look_up(row, name, where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f'{where}: field "{name}" is {value}, which is no value; a text or a finite number is needed')
     if not isinstance(value, str | int | float):
         kind = "null" if value is None else f"a {type(value).__name__}"
         raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
@@ -93,5 +113,5 @@ def encodable(text: str, name: str, where: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f'{where}: field "{name}" has half a surrogate pair, which is no text: {error}') from error
+        raise DataError(f'{where}: field "{name}" has half a surrogate pair, which is not text: {error}') from error
     return text

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from mmpt.report.groups import Row
-from mmpt.report.run import Run, number
+from mmpt.report.run import Run
 
 NO_SCORES = "No result lies beside this adapter."
 
@@ -94,18 +94,16 @@ def _stated(backbone: Mapping[str, Any]) -> dict[str, str]:
 
 def _scores(run: Run | None, row: Row | None) -> list[str]:
     """Test scores with their number of examples, interval and baselines; over seeds where several are known."""
-    if run is None or run.score() is None:
+    if run is None or run.result is None or run.score() is None:
         return [NO_SCORES]
-    scores, count = run.result["scores"]["test"], number(run.result, "data", "test")
-    interval = scores.get("interval")
+    interval = run.result.scores.splits["test"].interval
     values = {f"test {run.metric}": f"{run.score():.4f}"}
-    if count is not None:
-        values["test examples (n)"] = f"{count:.0f}"
-    if isinstance(interval, Sequence) and len(interval) == 2:
+    if run.result.data.test is not None:
+        values["test examples (n)"] = f"{run.result.data.test}"
+    if interval is not None:
         values["interval over examples (bootstrap)"] = f"{interval[0]:.4f} to {interval[1]:.4f}"
-    for name in ("majority", "chance"):
-        if (level := number(run.result, "scores", name, run.metric)) is not None:
-            values[f"{name} baseline"] = f"{level:.4f}"
+    levels = {"majority baseline": run.result.baseline("majority"), "chance baseline": run.result.baseline("chance")}
+    values |= {name: f"{level:.4f}" for name, level in levels.items() if level is not None}
     summary = None if row is None else row.summary
     if row is not None and summary is not None and summary.n > 1 and summary.sd is not None:
         values["over seeds"] = f"{summary.mean:.4f} ± {summary.sd:.4f} (mean ± sd, {summary.n} seeds)"
@@ -117,8 +115,7 @@ def _scores(run: Run | None, row: Row | None) -> list[str]:
 
 
 def _bundled(run: Run) -> bool:
-    data = run.result.get("data")
-    return isinstance(data, Mapping) and bool(data.get("bundled"))
+    return run.result is not None and bool(run.result.data.bundled)
 
 
 def _table(values: Mapping[str, str]) -> str:

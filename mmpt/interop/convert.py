@@ -84,7 +84,7 @@ def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor
     prefix, shape = contribution.prefixes.get("self"), model.injection.shapes["self"]
     if prefix is None or contribution.prompt is not None or contribution.embedding_update is not None:
         raise AdapterError(f"{where} has no prefix, or more than one; peft's format has nothing else")
-    if prefix.output_gate is not None or prefix.query_weight is not None or prefix.key.shape[1] != shape.layers:
+    if prefix.output_gate is not None or prefix.attend is not None or prefix.key.shape[1] != shape.layers:
         raise AdapterError(f"{where} has a gate, or no prefix in some layers; peft's format has neither")
     key, value = (part[0].detach().float() for part in prefix.expanded(1))  # (L, H, P, k), masks multiplied in
     if prefix.shift == 0:

@@ -135,7 +135,8 @@ class MultiAdapterPredictor:
                 results[name].texts[row] = text
             return
         candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
-        likelihoods = first.model.rank_rows(encoded, candidates).cpu()
+        model: Any = first.model  # writes text: a classification head shares no pass
+        likelihoods = model.rank_rows(encoded, candidates).cpu()
         for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
             kept, probabilities = values[: len(own)], results[name].probabilities
             assert probabilities is not None

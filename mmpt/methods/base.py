@@ -7,77 +7,29 @@ width, L layers, H heads, k head width, P prefix or prompt tokens, R routes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmpt.attention.inject import KeyValue, SiteShape
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, ModelError
+from mmpt.methods.contribution import BackboneShape, CacheableLayers, Contribution, LayerPrompts
 from mmpt.methods.options import HEAD, MethodOptions, Start
 
-
-@dataclass(frozen=True)
-class BackboneShape:
-    """What a method must know of a backbone: width d of word embeddings, and the attention of each site."""
-
-    width: int
-    sites: Mapping[str, SiteShape]
-    architecture: str = "t5"  # its config.model_type
-    hidden: int | None = None  # width of hidden states, where it isn't that of word embeddings
-
-    @property
-    def state_width(self) -> int:
-        """Width of hidden states."""
-        return self.width if self.hidden is None else self.hidden
-
-    @property
-    def first_stack(self) -> SiteShape:
-        """The attention of the stack that reads the source: the encoder, or the only one."""
-        return self.sites["encoder" if "encoder" in self.sites else "self"]
+__all__ = [
+    "BackboneShape",
+    "CacheableLayers",
+    "Contribution",
+    "LayerPrompts",
+    "Method",
+    "StartingValues",
+    "mean_embedding",
+    "starting_ids",
+]
 
 
-@dataclass(frozen=True)
-class Frontier:
-    """Where the first trained part lies.
-
-    Attributes:
-        layers: Hidden states entering layer n of the first stack are constants; all layers: its output is one. None:
-            nothing is.
-        reason: The setting because of which nothing is.
-    """
-
-    layers: int | None
-    reason: str | None = None
-
-
-class LayerPrompts(Protocol):
-    """Prompts of P tokens for every layer of the encoder, each in place of what the layer below made of its own."""
-
-    tokens: int
-
-    def at(self, layer: int, states: Tensor, mask: Tensor) -> Tensor:
-        """The prompt (B, P, d) of a layer, from the text's states (B, T, d) that enter it and their mask (B, T)."""
-
-    def finish(self, contribution: Contribution) -> Contribution:
-        """The contribution, with what was worked out along the way."""
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What a method adds to one forward pass."""
-
-    prefixes: Mapping[str, KeyValue] = field(default_factory=dict)  # by site
-    prompt: Tensor | None = None  # (B or 1, P, d), before the encoder's input embeddings
-    prompt_lengths: Tensor | None = None  # (B,), where rows have prompts of different lengths, up to P
-    embedding_update: Tensor | None = None  # (M, d) or (B, M, d), added to the first M word embeddings of each source
-    layer_prompts: LayerPrompts | None = None
-    route_probs: Tensor | None = None  # (B, R), for the logs
-    auxiliary_loss: Tensor | None = None  # (), added to the mean loss of the batch while training
-
-
-class Recorder(Protocol):
+class StartingValues(Protocol):
     """Runs the frozen backbone on sampled vocabulary or a text, for ``init=vocab`` and ``init=text``."""
 
     def embeddings(self, ids: Tensor) -> Tensor:
@@ -96,12 +48,15 @@ class Recorder(Protocol):
 class Method(nn.Module):
     """Base of every method. Its parameters are all trainable, and each belongs to one group."""
 
+    NEEDS_EVERY_GRADIENT: ClassVar[bool] = True  # whether a parameter without a gradient is a mistake
+
     def __init__(self, options: MethodOptions, shape: BackboneShape) -> None:
         """Keep the options and the backbone's shape; subclasses create their parameters."""
         super().__init__()
         self.options: Any = options
         self.shape = shape
         self._borrowed: dict[str, nn.Parameter] = {}
+        self.register_forward_hook(_check)
 
     @property
     def reads_input(self) -> bool:
@@ -118,28 +73,35 @@ class Method(nn.Module):
         """Whether every weight of the backbone is trained."""
         return False
 
-    @property
-    def prompts_layers(self) -> bool:
-        """Whether each layer of the encoder gets a prompt, so that what is added depends on the layer's states."""
-        return False
-
-    @property
-    def changes_encoder(self) -> str | None:
-        """The setting by which the encoder's output depends on trained parameters; None where it is a constant."""
-        return None
-
-    @property
-    def frontier(self) -> Frontier:
-        """How many layers of the stack that reads the source run before anything trained has an effect."""
-        reason = self.changes_encoder
-        return Frontier(self.shape.first_stack.layers if reason is None else None, reason)
-
     @classmethod
     def changes_backbone(cls) -> bool:
         """Whether the method changes the backbone itself, so that no other adapter can share that backbone."""
         return cls.attach is not Method.attach
 
-    def initialise(self, recorder: Recorder) -> None:
+    @cached_property
+    def cacheable_layers(self) -> CacheableLayers:
+        """Derived from what the method contributes; every later pass is checked against it."""
+        who = f"method={self.options.name}"
+        if self.changes_backbone():
+            return CacheableLayers(None, f"{who} changes the backbone's own layers")
+        return self.probe().cacheable_layers(self.shape, who)
+
+    @torch.no_grad()
+    def probe(self) -> Contribution:
+        """What the method contributes to some input, in evaluation mode; torch's generator is left as it is."""
+        device = next((parameter.device for parameter in self.parameters()), None)
+        width = self.shape.state_width if self.reads_encoder else self.shape.width
+        mean = torch.zeros(1, width, device=device) if self.reads_input else None
+        modes = {module: module.training for module in self.modules()}
+        with torch.random.fork_rng(devices=[]):
+            try:
+                contribution: Contribution = self.eval()(mean)
+            finally:
+                for module, mode in modes.items():
+                    module.training = mode
+        return contribution
+
+    def initialise(self, backbone: StartingValues) -> None:
         """Take starting values from the backbone, where the options ask for it."""
 
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
@@ -200,10 +162,26 @@ class Method(nn.Module):
         return {name.removeprefix(start): value for name, value in self._borrowed.items() if name.startswith(start)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by learning-rate group: the group is the first part of a parameter's name."""
-        groups: dict[str, list[nn.Parameter]] = {name: [] for name in self.options.groups()}
+        """Parameters by learning-rate group: the group is the first part of a parameter's name.
+
+        Raises:
+            ModelError: A declared group has no parameter, or a parameter is in no declared group.
+        """
+        who, declared = f"method={self.options.name}", self.options.groups()
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in declared}
         for name, parameter in self.named_parameters():
-            groups.setdefault(name.split(".")[0], []).append(parameter)
+            group = name.split(".")[0]
+            if group not in (*declared, HEAD):
+                raise ModelError(
+                    f"{who}: parameter {name} is in group {group!r}, which the options do not declare; groups(): "
+                    f"{', '.join(declared)}"
+                )
+            groups.setdefault(group, []).append(parameter)
+        if empty := [name for name, parameters in groups.items() if not parameters]:
+            raise ModelError(
+                f"{who}: group {empty[0]!r} has no parameter; its tensors must be nn.Parameter, and the first part of "
+                f"their names {empty[0]!r}"
+            )
         return groups
 
     def forward(self, mean: Tensor | None) -> Contribution:
@@ -231,15 +209,37 @@ class Method(nn.Module):
         return None
 
 
-def starting_ids(options: Start, recorder: Recorder, count: int) -> Tensor | None:
+def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
+    """Check the shapes of a contribution, and that it changes no layer that the probe left constant."""
+    assert isinstance(method, Method)
+    who, rows = f"method={method.options.name}", None if not args or args[0] is None else len(args[0])
+    if not isinstance(contribution, Contribution):
+        raise ModelError(f"{who}: forward must return a Contribution; got {type(contribution).__name__}")
+    contribution.check(method.shape, rows, who)
+    expected: CacheableLayers | None = method.__dict__.get("cacheable_layers")
+    if expected is not None and expected.count is not None:
+        actual = contribution.cacheable_layers(method.shape, who)
+        if actual.count is None or actual.count < expected.count:
+            raise ModelError(
+                f"{who} changes more layers in this pass than in its first one ({actual.reason or actual.count}); a "
+                "contribution must have the same parts in every pass"
+            )
+    if (
+        method.reads_encoder
+        and contribution.cacheable_layers(method.shape, who).count != method.shape.first_stack.layers
+    ):
+        raise ModelError(f"{who} reads the encoder's output (reads_encoder), so it cannot change the encoder")
+
+
+def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:
     """Ids (P,) whose embeddings, or keys and values, are the starting values; None where no ids are asked for.
 
     Raises:
         ConfigError: ``method.init_text`` has no ordinary piece.
     """
     if options.init == "text":
-        return recorder.text(options.init_text or "", count)
-    return recorder.sample(count) if options.init == "vocab" else None
+        return backbone.text(options.init_text or "", count)
+    return backbone.sample(count) if options.init == "vocab" else None
 
 
 def mean_embedding(embeddings: Tensor, attention_mask: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention import paper
-from mmpt.attention.inject import KeyValue, SiteShape
+from mmpt.attention.prefix import KeyValue, SiteShape
 from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, Frontier, Recorder, starting_ids
+from mmpt.methods.base import BackboneShape, StartingValues, starting_ids
 from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
 
 
@@ -126,28 +126,15 @@ def layouts(options: DeepPrefix, shape: BackboneShape) -> dict[str, Layout]:
 
 
 def starting_values(
-    options: DeepPrefix, recorder: Recorder, layouts: Mapping[str, Layout], tokens: int
+    options: DeepPrefix, backbone: StartingValues, layouts: Mapping[str, Layout], tokens: int
 ) -> dict[str, Tensor]:
     """What ``method.init`` fills a prefix of P tokens with, (P, 2L·H·k) by site; nothing where it stays as drawn."""
-    if (ids := starting_ids(options, recorder, tokens)) is None:
+    if (ids := starting_ids(options, backbone, tokens)) is None:
         return {}
-    recorded = recorder.keys_values(ids)
+    recorded = backbone.keys_values(ids)
     return {site: layout.from_keys_values(*recorded[site]) for site, layout in layouts.items()}
 
 
 def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
     """Gates g (L,) by site for ``gate=true``: attention is A(q, text) + g_l·A(q, prefix), with g zero at the start."""
     return nn.ParameterDict({site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in layouts.items()})
-
-
-def frontier(layouts: Mapping[str, Layout], shape: BackboneShape) -> Frontier:
-    """The first layer with a prefix, of the stack that reads the source; all layers are constant without one."""
-    total = shape.first_stack.layers
-    site = "encoder" if "encoder" in shape.sites else "self"
-    prefixed = layouts[site].shape.layers if site in layouts else 0
-    if prefixed == total:
-        every = "method.layers puts a prefix in every layer; method.layers=last_N leaves some without"
-        return Frontier(None, "method.sites has encoder" if site == "encoder" else every)
-    if any(layout.shifts for layout in layouts.values()):
-        return Frontier(None, "method.layout=peft moves the text's positions in every layer")
-    return Frontier(total - prefixed)

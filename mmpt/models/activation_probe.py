@@ -25,25 +25,18 @@ class ActivationProbe:
     """Runs a backbone on sampled vocabulary or a text, and gives its embeddings, keys and values."""
 
     def __init__(self, hooks: Hooks, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """Take a model with hooks, and its tokenizer, which only ids need."""
-        self.hooks, self.model, self._tokenizer = hooks, hooks.model, tokenizer
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer.
-
-        Raises:
-            ConfigError: None was given.
-        """
-        if self._tokenizer is None:
-            raise ConfigError("init=vocab and init=text need the model's tokenizer; give adapt(..., tokenizer=...)")
-        return self._tokenizer
+        """Take a model with hooks, and its tokenizer, which only a text needs."""
+        self.hooks, self.model, self.tokenizer = hooks, hooks.model, tokenizer
 
     def sample(self, count: int) -> Tensor:
         """Draw ids (P,) of ordinary pieces, with repetition only where the vocabulary is too small."""
-        tokenizer = self.tokenizer
-        special = set(tokenizer.all_special_ids)
-        ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
+        if self.tokenizer is None:  # the model knows less of what is special
+            config = self.model.config
+            size = config.vocab_size
+            special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")}
+        else:
+            size, special = len(self.tokenizer), set(self.tokenizer.all_special_ids)
+        ordinary = torch.tensor([index for index in range(size) if index not in special])
         order = torch.randperm(len(ordinary)).repeat(count // len(ordinary) + 1)
         return ordinary[order[:count]]
 
@@ -51,9 +44,11 @@ class ActivationProbe:
         """The first ids (P,) of a text without special tokens, repeated where it has fewer.
 
         Raises:
-            ConfigError: No ordinary piece is in it.
+            ConfigError: No ordinary piece is in it, or there is no tokenizer.
         """
         tokenizer = self.tokenizer
+        if tokenizer is None:
+            raise ConfigError("init=text needs the model's tokenizer; give mmpt.adapt(model, options, tokenizer=...)")
         special = set(tokenizer.all_special_ids)
         ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
         if not ids:

@@ -46,7 +46,7 @@ def adapt(
             ``...ForSequenceClassification``, whose head is then trained too.
         options: Of the method, such as ``mmpt.MultiMask(num_routes=4)``.
         name: The adapter's; a model can have several, of which the last one added is active.
-        tokenizer: The model's, which ``init="vocab"`` and ``init="text"`` need.
+        tokenizer: The model's, which ``init="text"`` needs; ``init="vocab"`` draws no special pieces with it.
         seed: Of the starting values; by default, torch's global generator gives them.
         backbone_dropout: Whether the frozen network drops out in ``model.train()``, as it does without an adapter.
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
 from mmpt.data.collate import IGNORED
-from mmpt.data.collate import Encoded as Tokens
-from mmpt.data.tasks import Example, Task
-from mmpt.methods.base import Contribution, Frontier, Method
+from mmpt.data.encode import TextToText
+from mmpt.methods.base import CacheableLayers, Contribution, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapt import attach
 from mmpt.models.adapters import adapters_of
@@ -25,7 +24,7 @@ from mmpt.models.backbone import ADAPTERS, Backbone
 from mmpt.models.label_states import LabelStates
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,6 @@ class Output:
         return loss if self.auxiliary is None else loss + self.auxiliary
 
 
-class Reading(Protocol):
-    """How a kind of model reads a task."""
-
-    candidates: list[list[int]]  # label ids of every label; none for free text
-
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Prepare the labels."""
-
-    def encode(self, examples: Sequence[Example]) -> Tokens:
-        """Tokenise a split."""
-
-
 class AdaptedModel(nn.Module, ABC):
     """An adapted model as the engine of runs: cached states, absorbed attention, likelihoods of label words.
 
@@ -87,7 +74,7 @@ class AdaptedModel(nn.Module, ABC):
     """
 
     method: Method
-    READING: ClassVar[type[Reading]]  # what this kind of model makes of a task
+    READING: ClassVar[type[TextToText]]  # what this kind of model makes of a task
 
     def __init__(
         self, model: PreTrainedModel, name: str, *, dropout: bool = False, cross_attention: str = "auto"
@@ -158,21 +145,21 @@ class AdaptedModel(nn.Module, ABC):
         return int(self.backbone.config.hidden_size)
 
     @property
-    def frontier(self) -> Frontier:
+    def cacheable_layers(self) -> CacheableLayers:
         """Up to which layer hidden states are constants."""
-        return Frontier(None, "model.dropout=backbone") if self.dropout else self.method.frontier
+        return CacheableLayers(None, "model.dropout=backbone") if self.dropout else self.method.cacheable_layers
 
     @property
     def first_trained(self) -> int:
         """The first layer that anything trained reaches, where states below it are constants."""
-        layers = self.method.frontier.layers
-        assert layers is not None, self.method.frontier.reason
+        layers = self.method.cacheable_layers.count
+        assert layers is not None, self.method.cacheable_layers.reason
         return layers
 
     @property
     def prevents_cache(self) -> str | None:
         """The setting because of which no hidden state is a constant; None where some are."""
-        return self.frontier.reason
+        return self.cacheable_layers.reason
 
     def contribute(self, means: Tensor | None) -> Contribution:
         """The method's contribution for mean word embeddings (B, d)."""
@@ -194,7 +181,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hidden states (B, N, d) at the frontier, on which nothing trained has an effect.
+        """Hidden states (B, N, d) entering the first trained layer.
 
         N is T, or more where a kind has states of what follows a source.
         """

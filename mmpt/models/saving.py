@@ -51,13 +51,13 @@ def _backbone(adapters: Adapters) -> dict[str, Any]:
     from mmpt.bundled import MODEL_DIR
 
     model = adapters.model
-    origin = model.name_or_path
+    origin = str(model.name_or_path or "")
     local = Path(origin).expanduser().is_dir() if origin else False
     source = "bundled" if origin == str(MODEL_DIR) else "path" if local or not origin else "hub"
     return {
         "name": Path(origin).name or model.config.model_type,
         "source": source,
-        "path": None if source == "bundled" or not origin else str(Path(str(origin)).resolve()) if local else origin,
+        "path": None if source == "bundled" or not origin else str(Path(origin).resolve()) if local else origin,
         "architecture": model.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": running_attention(model).removeprefix(OWN),

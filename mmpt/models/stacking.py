@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.attention.inject import KeyValue, SiteShape, for_batch
+from mmpt.attention.prefix import KeyValue, SiteShape, for_batch
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods.base import Contribution, Method, mean_embedding
 
@@ -72,7 +72,7 @@ def goes_apart(method: Method) -> str | None:
         return "it has a classification head of its own, which lies in the model"
     if method.reads_encoder:
         return "its router reads the encoder's output"
-    return "it has prompts in every layer" if method.prompts_layers else None
+    return None
 
 
 def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> list[list[str]]:
@@ -96,19 +96,13 @@ def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> li
 def _shareable(methods: Sequence[Method], shapes: Mapping[str, SiteShape]) -> bool:
     if any(goes_apart(method) is not None for method in methods):
         return False
-    with torch.no_grad():
-        parts = [method(_zeros(method)) for method in methods]
+    parts = [method.probe() for method in methods]
     like = next((value for method in methods for value in method.parameters()), torch.empty(0))
     try:
         join(parts, [1] * len(parts), shapes, like)
     except ValueError:
         return False
     return True
-
-
-def _zeros(method: Method) -> Tensor | None:
-    device = next((parameter.device for parameter in method.parameters()), None)
-    return torch.zeros(1, method.shape.width, device=device) if method.reads_input else None
 
 
 def join(
@@ -123,9 +117,11 @@ def join(
         like: A tensor on the device to use.
 
     Raises:
-        ValueError: Prefixes have gates of their output or by query, or differ in layers, in having positions, or with
-            positions in length.
+        ValueError: Prefixes have output gates or attend functions, differ in layers, positions, or with positions
+            in length; or one has prompts in every layer.
     """
+    if any(part.layer_prompts is not None for part in parts):
+        raise ValueError("one has prompts in every layer of the encoder")
     prefixes = {
         site: _join_site([part.prefixes.get(site) for part in parts], rows, shape, like)
         for site, shape in shapes.items()
@@ -178,8 +174,8 @@ def _join_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: 
 def _refuse(prefixes: Sequence[KeyValue], *, whole: bool) -> None:
     if any(prefix.output_gate is not None for prefix in prefixes):
         raise ValueError("a prefix has a gate of its output")
-    if any(prefix.query_weight is not None for prefix in prefixes):
-        raise ValueError("a prefix has gates by query")
+    if any(prefix.attend is not None for prefix in prefixes):
+        raise ValueError("a prefix has an attend function of its own")
     if len({prefix.positioned for prefix in prefixes}) > 1:
         raise ValueError("some prefixes have positions and some have none (layouts paper and per_layer)")
     if len({prefix.shift for prefix in prefixes} | (set() if whole else {0})) > 1:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.groups import Comparison, Row
@@ -19,7 +20,7 @@ Answers = dict[str, tuple[str, bool]]  # id -> source and target, whether right
 
 
 def compare(rows: Sequence[Row], baseline: str) -> None:
-    """Fill in ``comparison`` of every row that isn't the baseline's; p values are corrected over all of them.
+    """Fill in ``comparison`` of every row except the baseline's; p values are corrected over all of them.
 
     Args:
         rows: All rows of the report.
@@ -51,7 +52,7 @@ class _Baselines:
         self._rows: dict[tuple[str, str, str], list[tuple[Row, dict[str, str], float]]] = defaultdict(list)
         for row in rows:
             if row.method == method and row.summary is not None:
-                scores = [score for run in row.runs if (score := run.score("validation")) is not None]
+                scores = row.values(lambda run: run.score("validation"))
                 validation = statistics.fmean(scores) if scores else 0.0
                 self._rows[row.task, row.model, row.metric].append((row, _beside_method(row), validation))
 
@@ -65,8 +66,8 @@ class _Baselines:
                 return 0, -validation
             return sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys()), -validation
 
-        found = min(self._rows[row.task, row.model, row.metric], key=rank, default=None)
-        return None if found is None else found[0]
+        nearest_row = min(self._rows[row.task, row.model, row.metric], key=rank, default=None)
+        return None if nearest_row is None else nearest_row[0]
 
 
 def _beside_method(row: Row) -> dict[str, str]:
@@ -84,7 +85,8 @@ def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:
     comparison = Comparison(other.label, seeds)
     if not seeds:
         return replace(comparison, note="no seed in common")
-    data = {str(run.result.get("data_fingerprint")) for seed in seeds for run in (mine[seed], theirs[seed])}
+    runs = [run for seed in seeds for run in (mine[seed], theirs[seed])]
+    data = {run.result.data_fingerprint for run in runs if run.result is not None}
     warning = "warning: not the same data" if len(data) > 1 else ""
     differences = [(mine[seed].score() or 0.0) - (theirs[seed].score() or 0.0) for seed in seeds]
     comparison = replace(comparison, by_seed=paired_t(differences), note=warning)
@@ -134,31 +136,29 @@ def _correct(rows: Sequence[Row]) -> None:
 
 
 class _Predictions:
-    """Test answers of runs; the latest few are kept, since rows share a baseline."""
+    """Test answers of runs; the latest few stay in memory, since rows share a baseline."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Answers] = {}
+        self._recent: dict[Path, Answers] = {}
 
     def of(self, run: Run) -> Answers:
         """Read one run's answers; a ValueError says in one line why there are none."""
-        if run.place is None:
-            raise ValueError("no predictions, since the run directories aren't given")
-        key = str(run.place)
-        if key not in self._kept:
-            while len(self._kept) >= 32:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = _answers(run)
-        return self._kept[key]
+        if run.directory is None:
+            raise ValueError("no predictions, since the run directories are not given")
+        if run.directory not in self._recent:
+            while len(self._recent) >= 32:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[run.directory] = _answers(run, run.directory)
+        return self._recent[run.directory]
 
 
-def _answers(run: Run) -> Answers:
-    assert run.place is not None
-    found: Answers = {}
+def _answers(run: Run, directory: Path) -> Answers:
+    answers: Answers = {}
     try:
-        for row in read_jsonl(run.place / "predictions.jsonl"):
-            if not isinstance(row, Mapping) or not isinstance(row.get("correct"), bool):
-                raise ValueError(f"predictions of {run.name} don't say what is correct")
-            found[str(row.get("id"))] = (f"{row.get('source')}\0{row.get('target')}", row["correct"])
+        for row in read_jsonl(directory / "predictions.jsonl"):
+            if not isinstance(row.get("correct"), bool):
+                raise ValueError(f"predictions of {run.name} do not say what is correct")
+            answers[str(row.get("id"))] = (f"{row.get('source')}\0{row.get('target')}", row["correct"])
     except (OSError, RunError) as error:
-        raise ValueError(f"predictions of {run.name} can't be read ({getattr(error, 'strerror', error)})") from error
-    return found
+        raise ValueError(f"predictions of {run.name} cannot be read ({getattr(error, 'strerror', error)})") from error
+    return answers

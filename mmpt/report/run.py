@@ -3,126 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.report.settings import Settings
-from mmpt.runs.result import FORMAT
+from mmpt.runs.result import FORMAT, Result
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line
 
-Result = dict[str, Any]
-LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
-NEEDED = ("task", "method", "model", "seed", "metric", "scores")
-EXPECTED = (
-    "data",
-    "parameters",
-    "timing",
-    "memory",
-    "steps",
-    "epochs",
-    "config_fingerprint",
-    "data_fingerprint",
-    "backbone_fingerprint",
-    "versions",
-    "warnings",
-)
+NEEDED = ("task", "method", "model", "seed", "metric", "scores")  # a row cannot do without them
+OPTIONAL = ("status", "format")  # a result without them is still of today's format
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trial, whatever came of it."""
+    """One trial, whatever came of it.
 
-    name: str  # of the run directory, or FILE:LINE
-    status: str  # done, running, killed, interrupted, failed, damaged
-    result: Result = field(default_factory=dict)  # empty where there is none
-    settings: Settings | None = None  # None where only a result is known
+    Attributes:
+        name: Of the run directory, or FILE:LINE.
+        status: ``done``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged`` or ``repeated``.
+        result: None where there is none.
+        settings: None where only a result is known.
+        seed: None where it is not known.
+        directory: The run directory; None where the run comes from a file.
+        problem: Why the run does not count, or what is wrong with it although it does.
+        names: ``task``, ``method`` and ``model``, where neither result nor settings say them.
+    """
+
+    name: str
+    status: str
+    result: Result | None = None
+    settings: Settings | None = None
     seed: int | None = None
-    place: Path | None = None  # the run directory
-    problem: str = ""  # why it doesn't count, or what is wrong with it although it does
-    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model where nothing else tells them
+    directory: Path | None = None
+    problem: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def known(self, name: str) -> str:
-        """``task``, ``method`` or ``model``, from the result or the settings; ``?`` where neither says."""
-        if isinstance(value := self.result.get(name), str):
+        """``task``, ``method`` or ``model``; ``?`` where nothing says it."""
+        if isinstance(value := getattr(self.result, name, None), str):
             return one_line(value)
-        group = self.settings.values.get(name) if self.settings is not None else None
-        value = group.get("name") if isinstance(group, Mapping) else group
+        group = self.settings.group(name) if self.settings is not None else {}
+        value = group.get("name")
         return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
 
     @property
     def metric(self) -> str:
         """The primary metric."""
-        return one_line(self.result.get("metric", "?"))
+        return one_line(self.result.metric if self.result is not None and self.result.metric is not None else "?")
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where there is none."""
-        return number(self.result, "scores", split, self.metric)
+        return None if self.result is None else self.result.score(split)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of configuration and data, or nothing."""
-        value = self.result.get("config_fingerprint")
-        return value if isinstance(value, str) else ""
+        """Hash of the configuration, or nothing."""
+        return (self.result.config_fingerprint if self.result is not None else None) or ""
 
 
-def number(values: Any, *path: Any) -> float | None:
-    """Follow keys into nested mappings of unknown origin.
-
-    Args:
-        values: Plain JSON values.
-        path: Keys, outermost first.
-
-    Returns:
-        The number there; None where something else is, or a number that can't be a measurement: not finite, or huge.
-    """
-    for name in path:
-        if not isinstance(values, Mapping) or not isinstance(name, str):
-            return None
-        values = values.get(name)
-    if isinstance(values, bool) or not isinstance(values, int | float):
-        return None
-    return values if -LARGEST < values < LARGEST else None
-
-
-def from_result(name: str, result: Result, place: Path | None = None) -> Run:
-    """Make a run of a result, such as ``result.json`` or what ``run_experiment`` gives.
+def from_content(run: Run, content: Mapping[str, Any]) -> Run:
+    """Add the content of a result file to a run.
 
     Args:
-        name: What to call it.
-        result: As ``result.schema.json`` says; ``config``, where it has one, holds the resolved configuration.
-        place: The run directory.
+        run: What is known without the result.
+        content: JSON of any origin; ``config``, where it has that key, is the resolved configuration.
 
     Returns:
-        The run; ``damaged`` where the result lacks what a row needs.
+        The run, done; or damaged, with a problem, where the result lacks what a row needs.
     """
-    config = result.get("config")
-    settings = Settings.of(config) if isinstance(config, Mapping) else None
-    plain = {key: value for key, value in result.items() if key != "config"}
-    return checked(Run(name, "done", plain, settings, None, place))
-
-
-def checked(run: Run) -> Run:
-    """Say what a run's result lacks: without what a row needs it is damaged, without the rest of an older format."""
-    result, problem = run.result, run.problem
-    if newer := newer_format(result, FORMAT):
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, f"its result {newer}")
-    if missing := [name for name in NEEDED if name not in result]:
-        why = f"its result lacks {', '.join(missing)}"
-        return Run(run.name, "damaged", {}, run.settings, run.seed, run.place, why)
-    seed = whole_number(result["seed"])
-    if missing := [name for name in EXPECTED if name not in result]:
-        problem = f"older format, without {', '.join(missing)}"
-    whole = Run(run.name, "done", result, run.settings, seed, run.place, problem)
-    if seed is None:
-        return Run(run.name, "damaged", {}, run.settings, None, run.place, "its seed is no whole number")
-    if whole.score() is None:
-        why = f"its test score ({whole.metric}) is missing or not a number"
-        return Run(run.name, "damaged", result, run.settings, seed, run.place, why)
-    return whole
-
-
-def whole_number(value: Any) -> int | None:
-    """A seed of unknown origin; None where it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if newer := newer_format(content, FORMAT):
+        return replace(run, status="damaged", problem=f"its result {newer}")
+    result = Result.from_dict(content)
+    settings = Settings.of(result.config) if result.config is not None and run.settings is None else run.settings
+    run = replace(run, result=replace(result, config=None), settings=settings)
+    if missing := [name for name in NEEDED if name in result.absent]:
+        return replace(run, status="damaged", result=None, problem=f"its result lacks {', '.join(missing)}")
+    if result.seed is None:
+        return replace(run, status="damaged", seed=None, problem="its seed is not a whole number")
+    run = replace(run, status="done", seed=result.seed)
+    if run.score() is None:
+        return replace(
+            run, status="damaged", problem=f"its test score ({run.metric}) is missing or not a number{run.problem}"
+        )
+    if missing := [name for name in result.absent if name not in OPTIONAL]:
+        return replace(run, problem=f"older format, without {', '.join(missing)}")
+    return run

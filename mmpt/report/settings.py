@@ -1,4 +1,4 @@
-"""Settings of runs: a run's config.yaml without its seed, read once for all runs that share it."""
+"""Settings of runs: a run's configuration without its seed, read once for all runs that share it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ MOST_NODES = 100_000  # values of one config.yaml; ours have some hundred
 _SECTION = re.compile(r"^(?=[\w\"'])", re.M)
 _SEED = re.compile(r"seed: (\d+)\s*")
 _OWN = ("seed:", "run:", "logger:", "experiment:", "sweep:")  # sections that differ between runs of one setting
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,30 @@ class Settings:
         values = {name: value for name, value in deciding(config).items() if name != "seed"}
         return cls(values, json.dumps(values, sort_keys=True, ensure_ascii=False, default=str))
 
+    def group(self, name: str) -> Mapping[str, Any]:
+        """One group of the configuration; empty where there is none. A plain value counts as its name."""
+        value = self.values.get(name)
+        return value if isinstance(value, Mapping) else {"name": value}
+
 
 @dataclass
 class SettingsReader:
     """Reads config.yaml files; what runs share is parsed once."""
 
-    _known: dict[str, Settings] = field(default_factory=dict)  # by all sections but a run's own
+    _known: dict[str, Settings] = field(default_factory=dict)  # by all sections except a run's own
     _parsed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by section
 
-    def read(self, text: str) -> tuple[Settings, Any]:
+    def read(self, text: str) -> tuple[Settings, int | None]:
         """Read one file.
 
         Args:
             text: The content of config.yaml.
 
         Returns:
-            The settings, and the seed as the file has it (None where it has none).
+            The settings, and the seed; None where the file has no whole number as its seed.
 
         Raises:
-            ValueError: The text is no YAML mapping.
+            ValueError: The text is not a YAML mapping.
         """
         sections = _SECTION.split(text)
         shared = "".join(section for section in sections if not section.startswith(_OWN))
@@ -59,10 +65,11 @@ class SettingsReader:
         seeds = [section for section in sections if section.startswith("seed:")]
         if seeds and (plain := _SEED.fullmatch(seeds[-1])):
             return self._known[shared], int(plain[1])
-        return self._known[shared], _parse(seeds[-1])["seed"] if seeds else None
+        seed = _parse(seeds[-1])["seed"] if seeds else None
+        return self._known[shared], seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     def _values(self, text: str, sections: list[str]) -> dict[str, Any]:
-        """Parse a file by its sections, or as a whole where they don't stand alone, as with YAML's references."""
+        """Parse a file by its sections, or as a whole where they refer to each other."""
         values: dict[str, Any] = {}
         try:
             for section in filter(str.strip, sections):
@@ -77,7 +84,7 @@ class SettingsReader:
 def _parse(text: str) -> dict[str, Any]:
     try:
         content = parse_yaml(text)
-        nodes = _written_out(content, {})
+        nodes = _count(content, {})
     except (yaml.YAMLError, RecursionError, OverflowError) as error:
         raise ValueError(one_line(error)) from error
     if not isinstance(content, dict):
@@ -87,7 +94,7 @@ def _parse(text: str) -> dict[str, Any]:
     return content
 
 
-def _written_out(value: Any, known: dict[int, int]) -> int:
+def _count(value: Any, known: dict[int, int]) -> int:
     """Count values as if every reference of YAML was written out; one that holds itself counts as too many."""
     if not isinstance(value, dict | list):
         return 1
@@ -96,24 +103,16 @@ def _written_out(value: Any, known: dict[int, int]) -> int:
         if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
             raise ValueError("it has a key that is no text")
         inner = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written_out(item, known) for item in inner)
+        known[id(value)] = 1 + sum(_count(item, known) for item in inner)
     return known[id(value)]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested settings into dotted keys, as the command line takes them.
-
-    Args:
-        values: Nested mappings.
-        prefix: What the keys start with.
-
-    Returns:
-        Dotted key to a value that is no mapping.
-    """
+def flatten(values: Mapping[str, Any], prefix: str = "", dot: str = ".") -> dict[str, Any]:
+    """Turn nested settings into dotted keys, as the command line takes them."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping) and value and "_type" not in value:
+            flat |= flatten(value, f"{prefix}{name}{dot}", dot)
         else:
             flat[f"{prefix}{name}"] = value
     return flat
@@ -124,30 +123,18 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in values.items():
         head, dot, rest = str(name).partition(".")
-        if dot:
-            result.setdefault(head, {})
-            if isinstance(result[head], dict):
-                result[head][rest] = value
-        else:
+        if not dot:
             result[head] = value
+        elif isinstance(result.setdefault(head, {}), dict):
+            result[head][rest] = value
     return {name: nested(value) if isinstance(value, dict) else value for name, value in result.items()}
 
 
 def differing(flat: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name the keys that don't have one value in all settings.
-
-    Args:
-        flat: What :func:`flatten` gave for each setting.
-
-    Returns:
-        Keys in alphabetical order; one that is missing somewhere counts as different.
-    """
+    """Name the keys that do not have one value in all settings; one that is absent somewhere differs."""
     several = list(flat)
     keys = sorted({key for one in several for key in one})
-    return [key for key in keys if len({repr(one.get(key, _MISSING)) for one in several}) > 1]
-
-
-_MISSING = object()
+    return [key for key in keys if len({repr(one.get(key, _ABSENT)) for one in several}) > 1]
 
 
 def shown(value: Any) -> str:

@@ -1,18 +1,17 @@
-"""Rows as tables: a short one for the console and the README, a full one in Markdown, and LaTeX for a paper."""
+"""Rows as tables: Markdown for the console and a file, LaTeX (booktabs) for a paper. All texts of runs are escaped."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from mmpt.report.groups import Row
+from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, spread, used
+from mmpt.report.groups import Row, blocks
 from mmpt.report.published import Figure
-from mmpt.report.run import number
 from mmpt.utils.untrusted import one_line
 
-Escape = Callable[[object], str]
-NONE = "–"
+PAPER_HEAD = "% needs \\usepackage{booktabs}; best bold, second underlined; mean and standard deviation over seeds"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -27,38 +26,32 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
-} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+} | {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def markdown(text: object) -> str:
+    """Escape what Markdown or HTML would read as markup."""
+    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)
+
+
+def latex(text: object) -> str:
+    """Escape what LaTeX would read as a command."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def short(rows: Sequence[Row]) -> str:
-    """Format the short Markdown table; columns for model, settings, baseline and notes come where they say something.
+    """Format the short Markdown table.
 
     Args:
         rows: Of :func:`mmpt.report.groups.group`.
 
     Returns:
-        One row a setting; the best mean of a task is bold.
+        One line a row; the best mean of a task is bold. Columns that say nothing are left out.
     """
-    columns: dict[str, Callable[[Row], str]] = {
-        "task": lambda row: markdown(f"{row.task} ({row.metric})"),
-        "model": lambda row: markdown(row.model),
-        "method": lambda row: markdown(row.method),
-        "settings": lambda row: markdown(row.setting),
-        "trainable": lambda row: whole(row.median("parameters", "trainable")),
-        "test, mean ± sd": lambda row: spread(row, "**" if row.place == 1 else ""),
-        "seeds": lambda row: str(len(row.runs)),
-        "majority": lambda row: decimal(number(row.runs[0].result if row.runs else {}, *_majority(row))),
-        "ms a step": lambda row: decimal(row.median("timing", "step_ms_median"), 1),
-        "training s": lambda row: decimal(row.median("timing", "train_s"), 0),
-        "Δ to baseline": lambda row: markdown(versus(row)),
-        "notes": lambda row: markdown(notes(row)),
-    }
-    if len({row.model for row in rows}) < 2:
-        del columns["model"]
-    for name, say in (("settings", lambda row: row.setting), ("Δ to baseline", versus), ("notes", notes)):
-        if not any(say(row) for row in rows):
-            del columns[name]
-    return grid(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
+    columns = [column for column in used(SHORT, rows) if column.name != "model" or len({row.model for row in rows}) > 1]
+    return _markdown_table(columns, rows, {1: "**{}**"})
 
 
 def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
@@ -66,48 +59,18 @@ def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
 
     Args:
         rows: Of :func:`mmpt.report.groups.group`.
-        figures: Published figures to be laid beside.
+        figures: Published figures to show beside them.
 
     Returns:
-        A heading and a table for each task and model, then the published figures of those tasks.
+        A heading and a table for each task and model, then the published figures of that task.
     """
-    names = ["method", "n", "mean ± sd", "median", "best", "95 % interval", "validation", "trainable", "bytes"]
-    names += ["ms a step", "training s", "peak MB", "Δ to baseline", "p, seeds", "p, examples", "p, McNemar", "notes"]
-    blocks: dict[tuple[str, str, str], list[list[str]]] = defaultdict(list)
-    for row in rows:
-        blocks[row.task, row.metric, row.model].append(_full_line(row))
     parts = []
-    for (task, metric, model), lines in blocks.items():
-        parts.append(f"## {markdown(task)} ({markdown(metric)}), {markdown(model)}\n\n{grid(names, lines)}")
-        if found := [figure for figure in figures if figure.task == task]:
-            parts.append(f"Published figures for {markdown(task)}, not run here:\n\n{published(found)}")
+    for block in blocks(rows):
+        title = f"## {markdown(block[0].task)} ({markdown(block[0].metric)}), {markdown(block[0].model)}"
+        parts.append(f"{title}\n\n{_markdown_table(FULL, block, {1: '**{}**', 2: '_{}_'})}")
+        if mine := [figure for figure in figures if figure.task == block[0].task]:
+            parts.append(f"Published figures for {markdown(block[0].task)}, not run here:\n\n{published(mine)}")
     return "\n".join(parts)
-
-
-def _full_line(row: Row) -> list[str]:
-    summary, one = row.summary, row.comparison
-    validation = [score for run in row.runs if (score := run.score("validation")) is not None]
-    peak = row.most("memory", "peak_bytes")
-    mark = {1: "**", 2: "_"}.get(row.place or 0, "")
-    return [
-        markdown(row.label),
-        str(len(row.runs)),
-        spread(row, mark),
-        decimal(summary.median if summary else None),
-        decimal(summary.best if summary else None),
-        interval(summary.low, summary.high) if summary else NONE,
-        decimal(sum(validation) / len(validation) if validation else None),
-        whole(row.median("parameters", "trainable")),
-        whole(row.median("parameters", "bytes")),
-        decimal(row.median("timing", "step_ms_median"), 1),
-        decimal(row.median("timing", "train_s"), 1),
-        decimal(None if peak is None else peak / 1e6, 0),
-        markdown(versus(row)) or NONE,
-        p_value(one.holm_seed if one else None),
-        p_value(one.holm_example if one else None),
-        p_value(one.holm_mcnemar if one else None),
-        markdown(notes(row)),
-    ]
 
 
 def published(figures: Sequence[Figure]) -> str:
@@ -126,59 +89,105 @@ def grid(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(names)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def spread(row: Row, mark: str = "") -> str:
-    """Mean and standard deviation; the mark goes around the mean."""
+def _markdown_table(columns: Sequence[Column], rows: Sequence[Row], marks: dict[int, str]) -> str:
+    def cell(column: Column, row: Row) -> str:
+        if column.name == "mean":
+            return spread(row, marks.get(row.rank or 0, "{}"))
+        return markdown(column.show(row)) if column.kind == "text" else column.show(row)
+
+    return grid([column.heading for column in columns], [[cell(column, row) for column in columns] for row in rows])
+
+
+def paper(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
+    """Format a report as LaTeX tables: methods by tasks, and one line a row with all statistics.
+
+    Args:
+        rows: Of :func:`mmpt.report.groups.group`.
+        figures: Published figures to show beside them.
+    """
+    return "\n\n".join([PAPER_HEAD, _by_task(rows, figures), _all_statistics(rows)]) + "\n"
+
+
+def _by_task(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
+    tasks = sorted({(row.task, row.metric) for row in rows})
+    cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
+    for row in rows:
+        cells[row.model, row.label][row.task, row.metric] = row
+    several = len({model for model, _ in cells}) > 1
+    lines = []
+    for (model, label), mine in sorted(cells.items()):
+        trainable = decimal(next(iter(mine.values())).median("parameters.trainable"), None)
+        scores = [_score(mine[task]) if task in mine else NONE for task in tasks]
+        lines.append([latex(f"{label} ({model})" if several else label), _math(trainable), *scores])
+    names = [task for task, _ in tasks]
+    figures = [figure for figure in figures if figure.task in names]
+    caption = "Test scores."
+    if sources := sorted({f"{figure.source}: {figure.setting}" for figure in figures}):
+        caption += f" $\\dagger$ published, not run here ({latex('; '.join(sources))})."
+    head = ["method", "trainable", *(latex(f"{task} ({metric})") for task, metric in tasks)]
+    return _latex_table(head, [lines, _published_lines(figures, names)], caption)
+
+
+def _published_lines(figures: Sequence[Figure], tasks: Sequence[str]) -> list[list[str]]:
+    """One line a published method and source."""
+    methods: dict[tuple[str, str, str], dict[str, Figure]] = defaultdict(dict)
+    for figure in figures:
+        methods[figure.source, figure.backbone, figure.method][figure.task] = figure
+    lines = []
+    for (_, backbone, method), by_task in methods.items():
+        size = latex(next(iter(by_task.values())).parameters or NONE)
+        scores = [by_task[task].score if task in by_task else NONE for task in tasks]
+        lines.append([f"{latex(method)} ({latex(backbone)})$^\\dagger$", size, *scores])
+    return lines
+
+
+def _all_statistics(rows: Sequence[Row]) -> str:
+    columns = used(PAPER, rows)
+
+    def cell(column: Column, row: Row) -> str:
+        if column.name == "mean":
+            return _score(row)
+        if column.name == "task":
+            return latex(row.task)
+        if column.kind == "text":
+            return latex(column.show(row)) + ("$^*$" if column.name == "label" and row.notes else "")
+        return _math(column.show(row))
+
+    remarks = [f"{row.task}, {row.label}: {notes(row)}" for row in rows if row.notes]
+    caption = "All statistics; $p$ values after Holm." + (f" $^*$ {latex('; '.join(remarks))}." if remarks else "")
+    lines = [[cell(column, row) for column in columns] for row in rows]
+    return _latex_table([latex(column.heading) for column in columns], [lines], caption)
+
+
+def _score(row: Row) -> str:
     if row.summary is None:
-        return NONE
-    sd = "" if row.summary.sd is None else f" ± {row.summary.sd:.3f}"
-    return f"{mark}{row.summary.mean:.3f}{mark}{sd}"
+        return latex(row.rest[0].status if row.rest else NONE)
+    mark = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}.get(row.rank or 0, "{}")
+    mean = mark.format(f"{row.summary.mean:.3f}")
+    return mean if row.summary.sd is None else f"{mean}$_{{\\pm {row.summary.sd:.3f}}}$"
 
 
-def versus(row: Row) -> str:
-    """Difference to the baseline with its interval over seeds, or over examples where there is one seed."""
-    one = row.comparison
-    if one is None or one.by_seed is None:
-        return ""
-    best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
-    return f"{best.difference:+.3f} {interval(best.low, best.high)}"
+def _latex_table(head: Sequence[str], parts: Iterable[Sequence[Sequence[str]]], caption: str) -> str:
+    """Lay out cells that are escaped already; a rule between parts."""
+    bodies = [
+        "\n".join(" & ".join(_guarded(line)).replace(NONE, "--") + r" \\" for line in part) for part in parts if part
+    ]
+    lines = "\n\\midrule\n".join([" & ".join(head) + r" \\", *bodies])
+    columns = "l" + "r" * (len(head) - 1)
+    return (
+        f"\\begin{{table}}\n\\centering\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines}\n\\bottomrule\n"
+        f"\\end{{tabular}}\n\\caption{{{caption}}}\n\\end{{table}}"
+    )
 
 
-def notes(row: Row) -> str:
-    """All notes of a row, in one line."""
-    return one_line("; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""])))
+def _guarded(line: Sequence[str]) -> list[str]:
+    """Keep a bracket at a line's start from being read as an argument of the line break before."""
+    first = line[0]
+    return [f"{{}}{first}" if first[:1] in ("[", "*") else first, *line[1:]]
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Two ends in brackets."""
-    return NONE if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-
-
-def decimal(value: float | None, places: int = 3) -> str:
-    """A number with so many decimals, or a dash."""
-    return NONE if value is None else f"{value:.{places}f}"
-
-
-def whole(value: float | None) -> str:
-    """A count with thousands apart, or a dash."""
-    return NONE if value is None else f"{value:,.0f}"
-
-
-def p_value(value: float | None) -> str:
-    """A p value with three decimals, or its bound."""
-    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def markdown(text: object) -> str:
-    """Escape what Markdown or HTML would read as markup."""
-    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)
-
-
-def latex(text: object) -> str:
-    """Escape what LaTeX would read as a command."""
-    return "".join(_LATEX.get(sign, sign) for sign in one_line(text))
-
-
-def _majority(row: Row) -> tuple[str, str, str]:
-    return "scores", "majority", row.metric
+def _math(text: str) -> str:
+    """A signed number or a bound, with a proper minus and less-than sign; thousands without a space."""
+    if text[:1] in "+-<" or re.search(r"\d,\d", text):
+        return f"${re.sub(r'(?<=[0-9]),(?=[0-9])', '{,}', text)}$"
+    return text

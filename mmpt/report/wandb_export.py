@@ -1,4 +1,4 @@
-"""Runs out of an export of a W&B project: a JSON or CSV file of runs with their config and summary.
+"""Runs of an export of a W&B project: a JSON or CSV file of runs with their config and summary.
 
 Accepted forms (docs/report.md shows how to make each):
 
@@ -6,9 +6,6 @@ Accepted forms (docs/report.md shows how to make each):
 - CSV with the columns ``name``, ``config`` and ``summary``, the latter two as JSON or as Python literals;
 - CSV as W&B's table of runs gives it: ``Name``, ``State``, and a column for each dotted key of the configuration
   (``method.lr.prefix``) and each key of the summary (``test/accuracy``).
-
-The summary's ``test/METRIC`` or ``test/score``, ``best/validation_score``, ``timing/…``, ``parameters/…`` and
-``memory/…`` become the result. A finished run without a test score is told, and doesn't count.
 """
 
 from __future__ import annotations
@@ -18,31 +15,26 @@ import csv
 import io
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.run import Run, from_result, number
-from mmpt.report.settings import Settings, nested
+from mmpt.report.run import Run, from_content
+from mmpt.report.settings import Settings, flatten, nested
+from mmpt.runs.result import Result
+from mmpt.runs.typed_json import fields, number
 from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 
 LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
-STATES = {"finished": "done", "crashed": "failed", "killed": "killed", "failed": "failed", "running": "running"}
+STATES = {"finished": "done", "crashed": "failed"}
 METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
-PRIMARY = {
-    "accuracy": "accuracy",
-    "accuracy_f1": "accuracy",
-    "f1a_em": "f1a",
-    "matthews": "matthews",
-    "exact_match": "exact_match",
-}
-PLACES = {  # of scores in a summary; the first one that is there counts
+PRIMARY = {"accuracy_f1": "accuracy", "f1a_em": "f1a"}  # metrics that are not named as their first value
+SCORES = {  # of scores in a summary; the first one that it has counts
     "test": ("test/{metric}", "test/score"),
     "validation": ("best/validation_score", "validation/{metric}"),
     "majority": ("majority/{metric}",),
 }
-TAKEN = ("timing", "parameters", "memory")
-MISSING = ("data", "config_fingerprint", "data_fingerprint", "backbone_fingerprint", "versions", "warnings")
 
 
 def read_export(path: Path) -> Iterator[Run]:
@@ -52,7 +44,7 @@ def read_export(path: Path) -> Iterator[Run]:
         path: A ``.json`` or ``.csv`` file.
 
     Yields:
-        One run a record; one that isn't finished or lacks what a row needs says so.
+        One run a record; one that is not finished or lacks what a row needs says so.
 
     Raises:
         RunError: The file is no such export.
@@ -60,16 +52,17 @@ def read_export(path: Path) -> Iterator[Run]:
     try:
         text = read_bytes(path, LARGEST_EXPORT).decode("utf-8-sig", errors="replace")
     except ValueError as error:
-        raise RunError(f"{path} can't be read: {error}; export fewer runs at once") from error
+        raise RunError(f"{path} cannot be read: {error}; export fewer runs at once") from error
     records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text)
     for count, record in enumerate(records, start=1):
-        name = str(record.get("name") or record.get("Name") or f"{path.name}:{count}")
+        name = one_line(record.get("name") or record.get("Name") or f"{path.name}:{count}")
         try:
             config, summary = _parts(record)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            yield Run(name, "damaged", problem=f"config or summary of record {count} can't be read ({one_line(error)})")
+            why = f"config or summary of record {count} cannot be read ({one_line(error)})"
+            yield Run(name, "damaged", problem=why)
             continue
-        state = str(record.get("state") or record.get("State") or summary.get("status") or "finished")
+        state = one_line(record.get("state") or record.get("State") or summary.get("status") or "finished")
         yield _run(name, STATES.get(state, state), config, summary)
 
 
@@ -91,8 +84,7 @@ def _csv_records(text: str) -> list[dict[str, Any]]:
 def _parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration, nested, and summary of one record, whatever the form of the export."""
     if "config" in record and "summary" in record:
-        config, summary = _mapping(record["config"]), _mapping(record["summary"])
-        return nested(config), _flat(summary)
+        return nested(_mapping(record["config"])), flatten(_mapping(record["summary"]), dot="/")
     values = {name: _value(value) for name, value in record.items() if name and isinstance(value, str) and value}
     summary = {name: value for name, value in values.items() if "/" in name or name == "status"}
     config = {name: value for name, value in values.items() if name not in summary and name[:1].islower()}
@@ -118,39 +110,29 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value
 
 
-def _flat(summary: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in summary.items():
-        if isinstance(value, Mapping) and "_type" not in value:
-            flat |= _flat(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, Any]) -> Run:
     settings = Settings.of({key: value for key, value in config.items() if not key.startswith("_")})
     seed = config.get("seed")
-    whole = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+    run = Run(name, state, None, settings, seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
     if state != "done":
-        return Run(name, state, {}, settings, whole)
-    names = {key: Run(name, state, {}, settings).known(key) for key in ("task", "method", "model")}
-    task = config.get("task")
-    metric = PRIMARY.get(str(task.get("metric")) if isinstance(task, Mapping) else "", "")
-    if not metric:
-        metric = next((found for found in METRICS if number(summary, f"test/{found}") is not None), "accuracy")
-    scores: dict[str, dict[str, float]] = {}
-    for split, keys in PLACES.items():
-        values = [value for key in keys if (value := number(summary, key.format(metric=metric))) is not None]
-        scores |= {split: {metric: values[0]}} if values else {}
-    result: dict[str, Any] = {**names, "seed": seed, "metric": metric, "scores": scores}
-    for group in TAKEN:
-        start = f"{group}/"
-        result[group] = {key.removeprefix(start): value for key, value in summary.items() if key.startswith(start)}
-    result |= {"steps": summary.get("step"), "epochs": summary.get("train/epoch")}
-    known = {key: summary[key] for key in MISSING if key in summary}
-    run = from_result(name, {**dict.fromkeys(MISSING), **result, **known, "config": config})
-    if run.status == "done":
         return run
-    problem = f"{run.problem}; the export's summary has no test/{metric}" if not scores.get("test") else run.problem
-    return Run(name, "damaged", run.result, settings, whole, None, problem)
+    named = settings.group("task").get("metric")
+    metric = PRIMARY.get(named, named) if isinstance(named, str) else ""
+    if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
+        metric = next((one for one in METRICS if number(summary.get(f"test/{one}")) is not None), "accuracy")
+    scores: dict[str, dict[str, float]] = {}
+    for split, keys in SCORES.items():
+        values = [value for key in keys if (value := number(summary.get(key.format(metric=metric)))) is not None]
+        scores |= {split: {metric: values[0]}} if values else {}
+    content: dict[str, Any] = dict.fromkeys(fields(Result)) | {
+        key: run.known(key) for key in ("task", "method", "model")
+    }
+    content |= {"seed": seed, "metric": metric, "scores": scores}
+    for group in ("timing", "parameters", "memory"):
+        values_of = ((key.partition("/"), value) for key, value in summary.items())
+        content[group] = {key: value for (head, _, key), value in values_of if head == group}
+    content |= {"steps": summary.get("step"), "epochs": summary.get("train/epoch")}
+    run = from_content(run, content)
+    if run.status == "done" or scores.get("test"):
+        return run
+    return replace(run, problem=f"{run.problem}; the export's summary has no test/{metric}")

@@ -74,7 +74,7 @@ def clear_failure(root: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_failures(root: Path) -> Iterator[FailedTrial]:
-    """Read all records below a ``run.root``; one that cannot be read stands for itself, with the reason as its error."""
+    """Read all records below a ``run.root``; one that cannot be read stands for itself, with the reason."""
     for path in sorted((root / SWEEPS / "failed").glob("*.json")):
         try:
             yield _parse(read_json(path))

@@ -1,7 +1,7 @@
 """The typed result of a run: the content of ``result.json``.
 
-``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not measured,
-or where a file of another origin does not say it.
+``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not
+measured, or where a file of another origin does not say it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mmpt.utils.files import dumps
 
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
 Numbers = Mapping[str, float]
+_BESIDE = {"beside": True}
 
 
 def _null(about: str = "") -> Any:
@@ -29,15 +30,11 @@ def _about(text: str) -> Any:
     return field(default=None, metadata={"about": text})
 
 
-def _beside() -> Any:
-    return field(default_factory=dict, metadata={"beside": True})
-
-
 def _apart(default: Any) -> Any:
     return field(default=default, metadata={"apart": True})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Data:
     """Where the examples came from, and how many there were."""
 
@@ -50,25 +47,25 @@ class Data:
     truncated: int | None = _about("examples cut at data.max_length, all splits")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """The metrics of one split."""
 
     decoding: Literal["ranking", "generation"] | None = None
     interval: tuple[float, float] | None = _null("bootstrap interval of the primary metric")
-    metrics: Numbers = _beside()
+    metrics: Numbers = field(default_factory=dict, metadata=_BESIDE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Scores by split, such as ``test`` or ``test_generation``, and two baselines on the test split."""
 
-    majority: Numbers | None = _about("the most frequent training label, on test")
-    chance: Numbers | None = _null()
-    splits: Mapping[str, Score] = _beside()
+    majority: Numbers | None = field(default=None, metadata={"about": "the most frequent training label, on test"})
+    chance: Numbers | None = field(default=None, metadata={"null": True})
+    splits: Mapping[str, Score] = field(default_factory=dict, metadata=_BESIDE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """Sizes of what was trained."""
 
@@ -78,7 +75,7 @@ class Parameters:
     groups: Mapping[str, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """How long the run took."""
 
@@ -88,14 +85,14 @@ class Timing:
     examples_per_s: float | None = _null()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the run needed."""
 
     peak_bytes: int | None = _null()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What one finished run measured, with its provenance.
 

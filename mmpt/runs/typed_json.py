@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON: written, read from files of any origin, checked, and described by a JSON schema.
 
-Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries stand beside the other
-fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
+Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries stand beside
+the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from mmpt.report.run import number
+from mmpt.runs.result import Result
 from mmpt.sweep.ledger import Outcome
 from mmpt.utils.untrusted import one_line
 
 
 def score(outcome: Outcome, split: str = "validation") -> float | None:
     """The primary score of a trial's split; None where there is none."""
-    return None if outcome.result is None else number(outcome.result, "scores", split, outcome.result.get("metric"))
+    return None if outcome.result is None else Result.from_dict(outcome.result).score(split)
 
 
 def ranked(outcomes: Sequence[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""Where a run keeps states below the frontier: on disk, in memory, or nowhere, and what it says about it."""
+"""Where a run keeps states below the first trained layer: on disk, in memory, or nowhere, and what it says about it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, fr
 from mmpt.cache.entry import bytes_of
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
-from mmpt.data.collate import IGNORED, SOURCES
+from mmpt.data.collate import IGNORED, SOURCES, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import word_embeddings
-from mmpt.training.evaluate import Evaluator, Prepared, source_rows
+from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.utils.text import size_text
 
 
@@ -116,7 +116,7 @@ class SplitCache:
         batches = self._batches(split)
         task = self.evaluator.task.name
         description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
-        description |= {"tokens": sum(split.lengths), "layers": self.model.frontier.layers}
+        description |= {"tokens": sum(split.lengths), "layers": self.model.cacheable_layers.count}
         key = self._key(split)
         return fetch(
             self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
@@ -132,7 +132,7 @@ class SplitCache:
         return cached
 
     def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
-        layers, total = self.model.frontier.layers, self.model.method.shape.first_stack.layers
+        layers, total = self.model.cacheable_layers.count, self.model.method.shape.first_stack.layers
         part = "" if layers == total else f" up to layer {layers} of {total}"
         size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
         dtype = "" if self.config.dtype == "model" else f" as {self.config.dtype}"

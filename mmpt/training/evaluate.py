@@ -5,78 +5,24 @@ Letters: N examples, C label words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mmpt.cache.activations import Activations
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.collate import Collator, sources
+from mmpt.data.collate import CachingCollator, Collator
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.tasks import Example, Task
+from mmpt.data.tokenized import TokenizedSplit as Prepared
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.kinds import class_of
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A tokenised split: N examples, their features, how many were cut, and the encoder's states where cached."""
-
-    examples: tuple[Example, ...]
-    features: list[dict[str, Any]]
-    truncated: int
-    activations: Activations | None = None
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each source and its continuations; an example has one source, or as many as it has choices."""
-        return [
-            len(ids) + sum(map(len, feature.get("continuations", ())))
-            for feature in self.features
-            for ids in sources(feature)
-        ]
-
-    @property
-    def longest(self) -> list[int]:
-        """Tokens of each example's longest source."""
-        return [_longest(feature) for feature in self.features]
-
-
-def _longest(feature: Mapping[str, Any]) -> int:
-    return max(map(len, sources(feature)))
-
-
-def source_rows(rows: Sequence[int], batch: Mapping[str, Tensor]) -> list[int]:
-    """Which of all sources the examples ``rows`` of a batch have."""
-    ids = batch["input_ids"]
-    each = ids.shape[1] if ids.dim() == 3 else 1
-    return [row * each + choice for row in rows for choice in range(each)]
-
-
-@dataclass(frozen=True)
-class CachingCollator:
-    """Pads features to a batch, and adds the cached activations of their rows where there are any."""
-
-    collate: Collator
-    activations: Activations | None
-
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Batch tensors of :class:`Collator`, short sources first; with a cache also ``states`` and ``means``.
-
-        Sorted, because attention then skips most padding (:mod:`mmpt.attention.absorb`).
-        """
-        batch = self.collate(sorted(features, key=_longest))
-        rows = batch.pop("index").tolist()
-        if self.activations is None:
-            return batch
-        return {**batch, **self.activations.batch(source_rows(rows, batch))}
 
 
 @dataclass(frozen=True)
@@ -124,6 +70,7 @@ class Evaluator:
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.seed = seed
         self.reading = class_of(kind).READING(task, tokenizer, max_length)
+        self.reading.check_new_tokens(config)
         self.candidates = self.reading.candidates
         self.places = {tuple(ids): place for place, ids in enumerate(self.candidates)}
         pad = tokenizer.pad_token_id
@@ -131,21 +78,28 @@ class Evaluator:
 
     def prepare(self, examples: Sequence[Example]) -> Prepared:
         """Tokenise a split."""
-        encoded = self.reading.encode(examples)
-        features = [{**feature, "index": row} for row, feature in enumerate(encoded.features)]
-        return Prepared(tuple(examples), features, encoded.truncated)
+        return self.reading.encode(examples)
 
     def cut(self, split: Prepared) -> list[list[int]]:
         """Rows of each batch that :meth:`predict` makes; the cache is computed in the same ones, so that bits agree."""
-        lengths, size = split.longest, self.config.batch_size
-        order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        return split.batches(self.config.batch_size)
 
     def batches(self, split: Prepared, device: torch.device) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Rows and tensors of each batch of :meth:`cut`."""
         for rows in self.cut(split):
             batch = CachingCollator(self.collate, split.activations)([split.features[row] for row in rows])
             yield rows, {name: value.to(device) for name, value in batch.items()}
+
+    def check_longest(self, model: AdaptedModel, *splits: Prepared) -> None:
+        """Predict the longest example of all splits, so that one beyond the model's positions is refused at once.
+
+        Raises:
+            ConfigError: The model has fewer positions.
+        """
+        if model.injection.architecture.limited:
+            longest = max((split.of_longest() for split in splits), key=lambda split: split.tokens[0])
+            for decoding in self.config.decoding:
+                self.predict(model, longest, decoding)
 
     @torch.no_grad()
     def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:
@@ -241,7 +195,7 @@ class Evaluator:
     def _right(self, example: Example, text: str) -> bool:
         if self.task.free_text:
             return normalise(text) == normalise(example.target or "")
-        return bool(label_indices(self.task, [text])[0] == example.label)
+        return bool(label_indices(self.task.words, [text])[0] == example.label)
 
 
 def route_statistics(predictions: Predictions) -> dict[str, float]:

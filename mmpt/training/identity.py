@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
+from mmpt.data.metrics import source_file as metric_file
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
-from mmpt.methods import source_file
+from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.training import distributed as processes
 
@@ -37,8 +38,9 @@ def identify(config: Config) -> Identity:
     parts = [run_fingerprint(config), splits.fingerprint]
     if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
-    if (own := source_file(config.method.name)) is not None:
-        parts.append(hashlib.sha256(own.read_bytes()).hexdigest())  # a changed method is another run
+    # a changed method or metric is another run
+    own = (method_file(config.method.name), metric_file(config.task.metric))
+    parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
     parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))

@@ -18,7 +18,7 @@ from mmpt.data.sources import Splits
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
-from mmpt.models.backbone_cache import give_back, take_backbone
+from mmpt.models.backbone_cache import acquire, release
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo, make_logger
@@ -84,7 +84,7 @@ def _run_experiment(
     if processes.from_first(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
     # before the run directory is touched
-    backbone = take_backbone(config.model, getattr(config.method.options, "sites", "auto"), task.outputs)
+    backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), task.outputs)
     evaluator = Evaluator(
         task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
@@ -152,6 +152,7 @@ class _Run:
         dropout = config.model.dropout == "backbone"
         model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout)
         checkpoint_layers(model.injection, bool(config.trainer.get("gradient_checkpointing")))
+        self.evaluator.check_longest(model.to(arguments.device), train, validation, test)
         with explained(config.evaluation.batch_size):
             train, validation, test = self._cache(model, arguments, train, validation, test)
         self._start_logger()
@@ -165,7 +166,6 @@ class _Run:
         scores |= self.evaluator.baselines(train, test)
         size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
-        give_back(config.model, self.backbone)
         steps, epoch = trainer.state.global_step, trainer.state.epoch or 0.0
         seconds = sum(journal.step_seconds)
         content = {
@@ -184,6 +184,7 @@ class _Run:
             "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else steps,
             "warnings": warnings,
         }
+        release(config.model, self.backbone)
         return Result.from_dict(content)
 
     def interrupt(self) -> None:
@@ -226,11 +227,7 @@ class _Run:
 
     def _warnings(self, *splits: Prepared) -> list[str]:
         warnings = list(self.splits.notes)
-        cut = sum(split.truncated for split in splits)
-        if cut:
-            total = sum(len(split.examples) for split in splits)
-            limit = self.config.data.max_length
-            warnings.append(f"{cut} of {total} texts were cut at data.max_length={limit}")
+        warnings += self.evaluator.reading.length_notes(splits, self.config.evaluation)
         if self.config.model.source == "random":
             warnings.append("the backbone has random weights: scores mean nothing")
         for text in warnings:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from mmpt.config.schema import Config
+from mmpt.data.collate import CachingCollator
 from mmpt.errors import ConfigError, TrainingError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.runs import names
 from mmpt.training import distributed as processes
 from mmpt.training import signals as interruption
 from mmpt.training.callbacks import Journal
-from mmpt.training.evaluate import CachingCollator, Evaluator, Predictions, Prepared, route_statistics
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared, route_statistics
 from mmpt.training.memory import Pieces, advise, explained, is_out_of_memory
 from mmpt.training.optim import build_optimizer
 from mmpt.training.resumable import ResumableTrainer

@@ -21,7 +21,7 @@ from mmpt.models.adapted import AdaptedModel
 from tests.methods.test_all import CASES, case
 from tests.tiny import SHAPES, adapted, backbone, batch
 
-CONSTANT = [name for name in CASES if case(name).frontier.layers is not None]
+CONSTANT = [name for name in CASES if case(name).cacheable_layers.count is not None]
 ORDER = [3, 0, 4, 2, 1]
 KEY = "0" * 64
 
@@ -99,7 +99,7 @@ def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: 
     model = adapted("multimask", options, model_type=model_type, attention=attention, **layers).eval()
     ids, mask, _ = batch()
     given = cached(model, None).batch(ORDER)
-    assert model.frontier.layers == 2
+    assert model.cacheable_layers.count == 2
     states = model.encode(ids[ORDER], mask[ORDER]).states
     resumed = model.resume({**given, "attention_mask": mask[ORDER]}).states
     real = mask[ORDER].bool()
@@ -124,15 +124,18 @@ def test_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method.layers=last_3: site encoder of this backbone has 2 layers"):
         adapted("prefix", {"sites": ["encoder"], "layers": "last_3"})
     everything = adapted("prefix", {"sites": ["encoder"], "layers": "last_2"})
-    assert everything.prevents_cache == "method.sites has encoder"
+    assert everything.prevents_cache == "method=prefix has a prefix in every layer of site encoder"
 
 
-def test_the_frontier_is_declared_by_the_method() -> None:
+def test_cacheable_layers_follow_from_what_a_method_contributes() -> None:
     assert AdaptedModel.build(backbone(), parse("prefix", {}), dropout=True).prevents_cache == "model.dropout=backbone"
-    assert adapted("prefix", {"sites": ["encoder"]}).prevents_cache == "method.sites has encoder"
-    assert adapted("prefix", {}).frontier.layers == 2
-    assert adapted("prefix", {"sites": ["encoder"], "layers": "last_1"}).frontier.layers == 1
-    with pytest.raises(ValueError, match="method=smop puts prompts before the encoder"):
+    assert (
+        adapted("prefix", {"sites": ["encoder"]}).prevents_cache
+        == "method=prefix has a prefix in every layer of site encoder"
+    )
+    assert adapted("prefix", {}).cacheable_layers.count == 2
+    assert adapted("prefix", {"sites": ["encoder"], "layers": "last_1"}).cacheable_layers.count == 1
+    with pytest.raises(ValueError, match="method=smop puts a prompt before the text"):
         cached(case("smop"), None)
 
 

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mmpt.config.schema import TaskConfig
-from mmpt.data import metrics
-from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
+from mmpt.data.metrics import answers, chance, find, interval, label_indices, majority, normalise, score, scoring
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import ConfigError, DataError
+from mmpt.utils import extensions
 
 
 def _examples(task: Task, labels: list[int], groups: list[str] | None = None) -> list[Example]:
@@ -35,14 +36,14 @@ def _examples(task: Task, labels: list[int], groups: list[str] | None = None) ->
     ],
 )
 def test_generated_text_means_a_label_or_none(configs: dict[str, TaskConfig], text: str, word: int) -> None:
-    assert label_indices(Task(configs["rte"]), [text]).tolist() == [word]
+    assert label_indices(Task(configs["rte"]).words, [text]).tolist() == [word]
 
 
 def test_words_that_folding_would_merge_stay_apart() -> None:
     task = Task(TaskConfig("t", "{x}", labels={"A": [], "a": [], "a.": []}))
-    assert label_indices(task, ["a", " A ", "a.", "a!"]).tolist() == [1, 0, 2, -1]
+    assert label_indices(task.words, ["a", " A ", "a.", "a!"]).tolist() == [1, 0, 2, -1]
     punctuation = Task(TaskConfig("t", "{x}", labels={"?": [], "!": []}))
-    assert label_indices(punctuation, ["?", "!", "."]).tolist() == [0, 1, -1]
+    assert label_indices(punctuation.words, ["?", "!", "."]).tolist() == [0, 1, -1]
 
 
 def test_free_text_folds_what_surrounds_but_keeps_signs() -> None:
@@ -73,7 +74,7 @@ def test_matthews_is_that_of_scikit_learn() -> None:
     assert score(task, examples, ["yes"] * 60)["matthews"] == 0 == chance(task)
     none = score(task, examples, ["what"] * 60)  # what is no label is wrong
     assert none == {"matthews": pytest.approx(-1.0), "accuracy": 0.0}
-    with pytest.raises(ConfigError, match="matthews needs two labels, not 3"):
+    with pytest.raises(ConfigError, match=r"task.metric=matthews needs two task.labels"):
         Task(TaskConfig("t", "{x}", labels={"a": [0], "b": [1], "c": [2]}, metric="matthews"))
 
 
@@ -119,13 +120,13 @@ def test_interval_matches_theory_and_reads_each_prediction_once(
     examples = _examples(task, [0] * 2000)
     predictions = ["entailment"] * 1600 + ["not_entailment"] * 400
     read: list[int] = []
-    right = metrics._right
+    right = answers.label_indices
 
-    def counted(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Any:
+    def counted(words: Sequence[str], predictions: Sequence[str]) -> Any:
         read.append(len(predictions))
-        return right(task, examples, predictions)
+        return right(words, predictions)
 
-    monkeypatch.setattr(metrics, "_right", counted)
+    monkeypatch.setattr(scoring, "label_indices", counted)
     found = interval(task, examples, predictions, resamples=1000, confidence=0.95, seed=0)
     assert read == [2000]
     width = 1.96 * (0.8 * 0.2 / 2000) ** 0.5
@@ -182,3 +183,154 @@ def test_what_cannot_be_scored_is_an_error(configs: dict[str, TaskConfig]) -> No
         score(task, [Example("x7", "s", None, None, None)], ["entailment"])
     with pytest.raises(DataError, match="no labelled example"):
         majority(task, [], [])
+
+
+def _free(metric: str, targets: Sequence[object]) -> tuple[Task, list[Example]]:
+    task = Task(TaskConfig("own", "{x}", metric=metric))
+    rows = [(f"f:{number}", {"x": "s", "label": target}) for number, target in enumerate(targets, start=1)]
+    return task, list(task.examples(rows))
+
+
+@pytest.mark.parametrize("metric", ["f1", "f1_macro"])
+def test_f1_is_that_of_scikit_learn(metric: str) -> None:
+    from sklearn.metrics import f1_score
+
+    task = Task(TaskConfig("t", "{x}", labels={"no": [0], "yes": [1]}, metric=metric))
+    rng = np.random.default_rng(3)
+    truth, guess = rng.integers(0, 2, (2, 50))
+    found = score(task, _examples(task, truth.tolist()), [task.words[label] for label in guess])
+    expected = f1_score(truth, guess, average="macro" if metric == "f1_macro" else "binary")
+    assert found == {metric: pytest.approx(expected), "accuracy": np.mean(truth == guess)}
+    assert chance(task) is None
+
+
+def test_macro_f1_of_many_labels_is_that_of_scikit_learn_in_every_sample() -> None:
+    from sklearn.metrics import f1_score
+
+    metric = find("f1_macro")[0]
+    rng = np.random.default_rng(4)
+    truth, guess = rng.integers(0, 7, (2, 30))
+    texts = tuple(map(str, guess)), tuple(map(str, truth))
+    counts = metric.counts(answers.Answers(*texts, truth, guess, np.arange(30), 7))
+    drawn = rng.integers(0, 30, 12)
+    found = metric.value(counts, np.bincount(drawn, minlength=30)[None].astype(float))
+    present = sorted({*truth[drawn], *guess[drawn]})
+    assert found[0] == pytest.approx(f1_score(truth[drawn], guess[drawn], labels=present, average="macro"))
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations_are_those_of_scipy_in_every_sample(name: str) -> None:
+    import scipy.stats
+
+    expected = {"pearson": scipy.stats.pearsonr, "spearman": scipy.stats.spearmanr}[name]
+    rng = np.random.default_rng(0)
+    truth = np.round(rng.random(80) * 5 + 1e6, 1)  # with ties, far from zero
+    guess = np.round(truth + rng.normal(size=80), 1)
+    task, examples = _free(name, truth.tolist())
+    texts = [str(value) for value in guess]
+    assert score(task, examples, texts)[name] == pytest.approx(expected(truth, guess)[0])
+    drawn = rng.integers(0, 80, 80)
+    metric = task.metrics[0]
+    counts = metric.counts(answers.Answers(*map(tuple, ([e.target for e in examples], texts)), *[np.arange(80)] * 3, 0))
+    weights = np.bincount(drawn, minlength=80)[None].astype(float)
+    assert metric.value(counts, weights)[0] == pytest.approx(expected(truth[drawn], guess[drawn])[0])
+    low, high = interval(task, examples, texts, resamples=300, confidence=0.9, seed=1) or (0, 0)
+    assert low < score(task, examples, texts)[name] < high
+    assert score(task, examples, ["3.3"] * 80)[name] == 0.0 == chance(task)
+
+
+def test_what_is_no_number_counts_as_minus_one() -> None:
+    task, examples = _free("pearson_spearman", [1, "2.5", 4.0, "-3"])
+    for text in ("four", "", "nan", "inf", "1,5"):
+        assert score(task, examples, ["1", "2", text, "-2"]) == score(task, examples, ["1", "2", "-1", "-2"])
+    assert list(score(task, examples, ["1"] * 4)) == ["pearson", "spearman"]
+    assert score(task, examples, [" 1.", "２.5", "'4'", "-3"])["pearson"] == pytest.approx(1)
+    with pytest.raises(DataError, match=r"f:1: pearson cannot score the target .much."):
+        _free("pearson", ["much"])
+    with pytest.raises(ConfigError, match=r"needs task.labels that are numbers, or none"):
+        Task(TaskConfig("t", "{x}", labels={"a": [1], "2": [2]}, metric="spearman"))
+
+
+def test_token_f1_is_that_of_squad() -> None:
+    task, examples = _free("token_f1", ["the Eiffel Tower", "in 1889", "an", "x"])
+    found = score(task, examples, ["Eiffel tower!", "1889", "The", "y"])
+    assert found == {"token_f1": pytest.approx((1 + 2 / 3 + 1 + 0) / 4), "exact_match": 0.0}
+
+
+def test_rouge_and_bleu_are_those_of_their_packages() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import BLEU
+
+    targets = ["the cat sat on the mat today", "a dog ran to the house", "birds sing in the tree"]
+    texts = ["the cat sat on a mat today", "the dog ran to the house", "birds fly"]
+    task, examples = _free("rouge", targets)
+    found = score(task, examples, texts)
+    assert list(found) == ["rougeL", "rouge1", "rouge2"]
+    scorer = RougeScorer(list(found))
+    for name, value in found.items():
+        pairs = zip(targets, texts, strict=True)
+        assert value == pytest.approx(np.mean([scorer.score(*pair)[name].fmeasure for pair in pairs]))
+    task, examples = _free("bleu", targets)
+    assert score(task, examples, texts)["bleu"] == pytest.approx(BLEU().corpus_score(texts, [targets]).score / 100)
+    low, high = interval(task, examples, texts, resamples=50, confidence=0.9, seed=0) or (0, 0)
+    assert 0 <= low < high <= 1
+
+
+@pytest.mark.parametrize(("metric", "package"), [("rouge", "rouge_score"), ("bleu", "sacrebleu")])
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, metric: str, package: str) -> None:
+    monkeypatch.setattr("mmpt.data.metrics.table.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"task.metric={metric} needs the package {package}, .*pip install.*text"):
+        Task(TaskConfig("t", "{x}", metric=metric))
+
+
+OWN = """
+from mmpt.data.metrics import Metric
+
+METRIC = Metric.mean("contains", lambda prediction, target: float(target in prediction))
+"""
+
+
+def test_a_metric_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extensions.VARIABLE, str(tmp_path))
+    with pytest.raises(ConfigError, match=r'task.metric="contains" is unknown; allowed: accuracy, .*metric/NAME.py'):
+        Task(TaskConfig("t", "{x}", metric="contains"))
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "contains.py").write_text(OWN)
+    task, examples = _free("contains", ["a", "b", "c", "d"])
+    assert score(task, examples, ["cat", "b", "x", ""]) == {"contains": 0.5}
+    low, high = interval(task, examples, ["cat", "b", "x", ""], resamples=200, confidence=0.9, seed=0) or (1, 0)
+    assert 0 <= low < 0.5 < high <= 1
+    assert chance(task) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must set METRIC to a mmpt.data.metrics.Metric"),
+        ("METRIC = ()", "must set METRIC"),
+        (
+            OWN + 'NEEDS = ("gold",)',
+            "NEEDS has 'gold', which is unknown; allowed: labels",
+        ),
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_a_wrong_metric_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setenv(extensions.VARIABLE, str(tmp_path))
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Task(TaskConfig("t", "{x}", metric="mine"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("café", "cafe\u0301"), ("１２", "12"), ("tích cực", "ti\u0301ch cu\u031b\u0323c")]
+)
+def test_unicode_forms_of_an_answer_are_equal(one: str, other: str) -> None:
+    for target, text in ((one, other), (other, one)):
+        task, examples = _free("exact_match", [target])
+        assert score(task, examples, [text]) == {"exact_match": 1.0}
+        assert label_indices([target, "b"], [text]).tolist() == [0]

@@ -9,7 +9,7 @@ import yaml
 
 from mmpt.bundled import MODEL_DIR
 from mmpt.config.schema import DataConfig, HubConfig, TaskConfig
-from mmpt.data.collate import encode, label_ids
+from mmpt.data.encode import TextToText
 from mmpt.data.metrics import label_indices, majority, score
 from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
@@ -63,11 +63,12 @@ def test_bundled_tokenizer_tells_and_spells_the_labels(name: str) -> None:
 
     task = _task(name)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    spelt = [tokenizer.decode(ids, skip_special_tokens=True) for ids in label_ids(task, tokenizer)]
-    assert label_indices(task, spelt).tolist() == list(range(len(task.words)))  # a generated label is recognised
+    encoding = TextToText(task, tokenizer, max_length=256)
+    spelt = [tokenizer.decode(ids, skip_special_tokens=True) for ids in encoding.candidates]
+    assert label_indices(task.words, spelt).tolist() == list(range(len(task.words)))  # a generated label is recognised
     if name not in MINIATURES:
         return
     splits = load_splits(task, DataConfig("bundled", split="official"), seed=1)
-    encoded = encode(splits.test, task, tokenizer, max_length=256)
+    encoded = encoding.encode(splits.test)
     assert encoded.truncated == 0
     assert all(tokenizer.unk_token_id not in feature["input_ids"] for feature in encoded.features)

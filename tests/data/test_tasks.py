@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,12 +112,45 @@ def test_missing_field_names_the_fields_there_are(configs: dict[str, TaskConfig]
 
 def test_prediction_needs_no_label_but_refuses_a_wrong_one(configs: dict[str, TaskConfig]) -> None:
     task = Task(configs["rte"])
-    for label in ({}, {"label": None}, {"label": -1}, {"label": ""}):
+    for label in ({}, {"label": None}, {"label": -1}, {"label": ""}, {"label": "?"}, {"label": float("nan")}):
         row = {"premise": "A", "hypothesis": "B"} | label
         example = task.example(row, "f:1", require_label=False)
         assert (example.target, example.label, example.id) == (None, None, "f:1")
     with pytest.raises(DataError, match="unknown label"):
         task.example(RTE_ROW | {"label": "maybe"}, "f:1", require_label=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("field", ["premise", "label"])
+def test_nan_and_infinity_are_not_text(configs: dict[str, TaskConfig], field: str, value: float) -> None:
+    with pytest.raises(DataError, match=r"f:1: (field \"premise\" is|unlabelled|unknown label)"):
+        Task(configs["rte"]).example(RTE_ROW | {field: value}, "f:1")
+    free = Task(TaskConfig("free", "{x}", group_field="g"))
+    for row in ({"x": "a", "label": value, "g": 1}, {"x": "a", "label": "b", "g": value}):
+        with pytest.raises(DataError, match="f:1: "):
+            free.example(row, "f:1")
+
+
+def test_unicode_forms_of_labels_and_fields_are_equal() -> None:
+    composed, apart = (unicodedata.normalize(form, "tích cực") for form in ("NFC", "NFD"))
+    for one, other in ((composed, apart), (apart, composed)):
+        task = Task(TaskConfig("t", f"{{{one}}} {{in.{one}}}", labels={one: [], "b": []}, label_field=f"l{one}"))
+        example = task.example({other: "x", "in": {other: "y"}, f"l{other}": other}, "f:1")
+        assert (example.source, example.target, example.label) == ("x y", composed, 0)
+    with pytest.raises(DataError, match="f:1: two fields are called"):
+        Task(TaskConfig("t", "{a}")).example({"a": 1, composed: 1, apart: 2, "label": "x"}, "f:1")
+    with pytest.raises(ConfigError, match="twice"):
+        Task(TaskConfig("t", "{a}", labels={composed: [], apart: []}))
+
+
+def test_words_that_yaml_reads_as_true_and_false_are_raw_values() -> None:
+    task = Task(TaskConfig("t", "{x}", labels={"negative": [False], "positive": [True]}))  # [no], [yes] in YAML
+    found = [task.example({"x": 1, "label": raw}, "f:1").target for raw in ("no", "Off", "yes", "on", True, "false")]
+    assert found == ["negative", "negative", "positive", "positive", "positive", "negative"]
+    with pytest.raises(ConfigError, match="two words; YAML reads no, off, yes and on as true or false: write such"):
+        Task(TaskConfig("t", "{x}", labels={"a": [False], "b": [False]}))
+    with pytest.raises(ConfigError, match=r"task.labels.a has the raw value null"):
+        Task(TaskConfig("t", "{x}", labels={"a": [None], "b": [1]}))
 
 
 def test_null_is_no_label_even_where_a_word_is_called_none() -> None:
@@ -130,7 +164,7 @@ def test_free_text_and_literal_braces_and_dotted_headers() -> None:
     example = task.example({"a.b": "{x}", "n": 3, "answer": "Ünïcode"}, "f:1")
     assert (example.source, example.target, example.label) == ("{{x}} 3", "Ünïcode", None)
     assert task.free_text
-    assert (task.metric, task.primary) == ("exact_match", "exact_match")
+    assert task.metric_names == ("exact_match",)
     assert task.example({"a": {"b": "deep"}, "n": 1, "answer": 5}, "f:2").target == "5"
     with pytest.raises(DataError, match="unlabelled"):
         task.example({"a.b": "x", "n": 3, "answer": ""}, "f:3")

@@ -18,9 +18,9 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
-from mmpt.report.run import number
 from mmpt.runs.loggers.base import kept_id
 from mmpt.runs.record import read_status
+from mmpt.runs.result import Result
 from mmpt.sweep.ledger import Ledger, Outcome
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import score
@@ -146,9 +146,9 @@ def test_an_export_that_nests_without_end(name: str, tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_no_name() -> None:
-    assert number({"scores": {"test": {"a": 1}}}, "scores", "test", ["a"]) is None
-    assert number({"scores": [1]}, "scores", "test", "a") is None
-    assert number({"a": 10**400}, "a") is None
+    assert Result.from_dict({"scores": {"test": {"a": 1}}, "metric": ["a"]}).score() is None
+    assert Result.from_dict({"scores": [1], "metric": "a"}).score() is None
+    assert Result.from_dict({"steps": 10**400}).steps is None
 
 
 @pytest.mark.parametrize(
@@ -170,16 +170,6 @@ def test_a_trial_whose_result_lacks_its_score(stated: dict[str, Any]) -> None:
 def test_a_table_of_trials_commands_no_terminal() -> None:
     outcome = Outcome(0, "method=prefix", "done", result=result(task="a\x1b[2J\u202e"))
     assert all(sign.isprintable() or sign == "\n" for sign in ranked([outcome]))
-
-
-@pytest.mark.parametrize("seed", ["9" * 5000, "-1", "x"])
-def test_a_lost_trial_with_a_seed_that_cannot_be(seed: str, tmp_path: Path) -> None:
-    folder = tmp_path / ".sweeps" / "20260101-000000-1"
-    folder.mkdir(parents=True)
-    line = {"overrides": f"method=prefix seed={seed}", "state": "failed"}
-    (folder / "trials.jsonl").write_text(json.dumps(line))
-    write(tmp_path, "prefix", 1)
-    assert all(run.seed in (1, None) for run in load([tmp_path]).runs)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from mmpt.attention.inject import SiteShape
+from mmpt.attention.prefix import SiteShape
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import AdapterError, ConfigError, MmptError, ModelError, RunError
 from mmpt.methods import create, options_class, parse

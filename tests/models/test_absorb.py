@@ -100,7 +100,7 @@ def test_generation_and_ranking_agree() -> None:
 
 def test_other_architectures_are_left_alone_or_refused_by_name() -> None:
     built = backbone("umt5")
-    with pytest.raises(ModelError, match=r"UMT5Attention isn't known to absorb.*cross_attention=auto"):
+    with pytest.raises(ModelError, match=r"UMT5Attention is not known to absorb.*cross_attention=auto"):
         AdaptedModel.build(replace(built, cross_attention="absorbed"), parse("prefix", {}))
 
 

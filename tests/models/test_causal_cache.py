@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from mmpt.models.stack import stack
 from torch import Tensor
 
 from mmpt.cache.activations import compute
@@ -62,14 +61,14 @@ def test_losses_and_ranks_are_the_plain_ones_over_steps(model_type: str) -> None
     rows, losses, ranks = [1, 3, 0, 2], [], []
     for cached in (False, True):
         model = adapted("multimask", LAST, model_type=model_type)
-        assert model.frontier.layers == 2
+        assert model.cacheable_layers.count == 2
         batch = with_states(model, rows) if cached else data(rows)
         losses.append(trained(model, batch))
         model.eval()
         with torch.no_grad():
             encoded = model.start(batch)
             ranks.append(model.rank(encoded, LABELS))
-            assert (encoded.continued is not None) is cached
+            assert (encoded.label_states is not None) is cached
         assert len(model.injection.architecture.layers(model.backbone, "self")) == 3, "the stack lost layers"
     assert losses[0][-1] != losses[0][0]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
@@ -103,26 +102,6 @@ def test_a_target_that_is_no_label_has_states_of_its_own() -> None:
             model.rank(model.start({**batch, **states}), LABELS)
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["all cached", "one without"])
-def test_trials_in_a_pack_share_cached_states(mixed: bool) -> None:
-    models = [adapted("multimask", {**LAST, "num_virtual_tokens": count}, model_type="gemma2") for count in (4, 2)]
-    rows = [[0, 1, 3], [2]]
-    batches = [with_states(model, part) for model, part in zip(models, rows, strict=True)]
-    if mixed:
-        batches[1] = data(rows[1])
-    labels = torch.full((4, 4), IGNORED)
-    for row, gold in enumerate([GOLD[0], GOLD[1], GOLD[3], GOLD[2]]):
-        labels[row, : len(LABELS[gold])] = torch.tensor(LABELS[gold])
-    with torch.no_grad():
-        alone = torch.cat([model.eval()(**batch).losses for model, batch in zip(models, batches, strict=True)])
-        encoded = stack(
-            [model.start(batch) for model, batch in zip(models, batches, strict=True)], models[0].injection.shapes
-        )
-        assert (encoded.continued is None) is mixed
-        together: Any = models[0].losses(encoded, labels)
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
 def test_generation_runs_all_layers() -> None:
     model = adapted("prefix", LAST, model_type="opt").eval()
     found = [
@@ -134,10 +113,10 @@ def test_generation_runs_all_layers() -> None:
 
 def test_what_prevents_it() -> None:
     every = adapted("prefix", {}, model_type="llama").prevents_cache
-    assert every == "method.layers puts a prefix in every layer; method.layers=last_N leaves some without"
+    assert every == "method=prefix has a prefix in every layer of site self"
     moved = adapted("prefix", {**LAST, "layout": "peft"}, model_type="llama").prevents_cache
-    assert moved == "method.layout=peft moves the text's positions in every layer"
-    assert "prompts before" in str(adapted("smop", {}, model_type="llama").prevents_cache)
+    assert moved == "method=prefix moves the text's positions in every layer"
+    assert "a prompt before the text" in str(adapted("smop", {}, model_type="llama").prevents_cache)
 
 
 def test_other_labels_are_another_entry() -> None:

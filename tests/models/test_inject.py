@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from mmpt.attention.inject import Injection, KeyValue
+from mmpt.attention.inject import Injection
+from mmpt.attention.prefix import KeyValue
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.methods.options import SITES

@@ -92,7 +92,7 @@ def test_what_cannot_share_a_pass_goes_apart() -> None:
     ids, mask, _ = batch(2)
     for names, reason in (
         (["plain", "gated"], "a gate of its output"),
-        (["plain", "by query"], "gates by query"),
+        (["plain", "by query"], "an attend function"),
         (["plain", "published"], "layouts paper and per_layer"),
         (["published", "shorter"], "differ in length"),
         (["plain", "last"], "different layers"),

@@ -26,7 +26,7 @@ def test_a_hyperparameter_makes_rows_of_its_own(tmp_path: Path) -> None:
     first, second, other = rows(tmp_path)
     assert first.settings == {"method.lr.prefix": "0.5"} and first.label == "prefix lr.prefix=0.5"
     assert second.settings == {"method.lr.prefix": "0.05"} and second.seeds == [1, 2]
-    assert other.settings == {} and other.place == 3
+    assert other.settings == {} and other.rank == 3
 
 
 def test_what_differs_beside_the_method_is_shown_for_all(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_file_of_results_beside_their_directories_counts_once(tmp_path: Path) 
     write(tmp_path / "runs", settings={"method.lr.prefix": 0.5})
     (tmp_path / "all.jsonl").write_text(json.dumps(result()) + "\n")
     (row,) = group(load([tmp_path / "runs", tmp_path / "all.jsonl"]).runs)
-    assert row.scores == [0.7] and row.runs[0].place is not None
+    assert row.scores == [0.7] and row.runs[0].directory is not None
     assert problems([row]) == ["all.jsonl:1: repeated seed 1 again, the same run as rte-prefix-1, which counts"]
 
 
@@ -87,9 +87,9 @@ def test_results_without_settings_are_told_apart_by_what_they_say(tmp_path: Path
     several += [result(seed=2, score=0.1, config_fingerprint="y")]
     path.write_text("".join(json.dumps(one) + "\n" for one in several))
     first, second = rows(path)
-    assert first.settings == {"settings": "#2, not told by the file"} and first.scores == [0.9]
+    assert first.settings == {"settings": "#2, not in the file"} and first.scores == [0.9]
     assert sorted(second.scores) == [0.1, 0.7, 0.7]
-    assert any("seed 2 repeated with settings that the file doesn't tell" in note for note in second.notes)
+    assert any("seed 2 repeated with settings that the file does not have" in note for note in second.notes)
 
 
 def test_a_seed_that_another_row_has_is_missed(tmp_path: Path) -> None:

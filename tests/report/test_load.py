@@ -13,6 +13,7 @@ import pytest
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
 from mmpt.report.settings import SettingsReader, nested
+from mmpt.runs.failures import SWEEPS, FailedTrial, record_failure
 from tests.report.builder import config, result, write
 
 
@@ -28,15 +29,15 @@ def test_runs_are_found_at_any_depth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("result.json", '{"task": "rte", "meth', "result.json is no valid JSON"),
-        ("result.json", None, "result.json can't be read (No such file"),
-        ("result.json", "[1]", "result.json holds no object"),
+        ("result.json", '{"task": "rte", "meth', "result.json cannot be read: it is no valid JSON"),
+        ("result.json", None, "result.json cannot be read: No such file"),
+        ("result.json", "[1]", "result.json cannot be read: it holds a list, not an object"),
         ("result.json", '{"task": "rte", "method": "prefix"}', "lacks model, seed, metric, scores"),
-        ("status.json", '{"status"', "status.json is no valid JSON"),
+        ("status.json", '{"status"', "status.json cannot be read: it is no valid JSON"),
         ("status.json", '{"status": "interrupted"}', "interrupted"),
         ("status.json", '{"status": "failed", "error": {"message": "loss\\nis nan"}}', "failed loss is nan"),
-        ("config.yaml", "{a: [", "config.yaml can't be read"),
-        ("config.yaml", None, "config.yaml can't be read"),
+        ("config.yaml", "{a: [", "config.yaml cannot be read"),
+        ("config.yaml", None, "config.yaml cannot be read"),
     ],
 )
 def test_damage_is_one_line_and_the_rest_is_reported(name: str, content: str | None, told: str, tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_an_older_format_counts_and_is_told(tmp_path: Path) -> None:
         del content[name]
     (hurt / "result.json").write_text(json.dumps(content))
     (row,) = group(load([tmp_path]).runs)
-    assert row.scores == [0.7] and row.median("timing", "train_s") is None
+    assert row.scores == [0.7] and row.median("timing.train_s") is None
     assert problems([row]) == ["rte-prefix-1: older format, without timing, memory, versions"]
 
 
@@ -92,7 +93,7 @@ def test_places_without_runs(tmp_path: Path) -> None:
     assert not loaded.runs
     assert [line.split(" ", 1)[1].split(";")[0] for line in loaded.problems] == [
         "holds no run",
-        "doesn't exist",
+        "does not exist",
         "is no folder, .jsonl, .json or .csv file",
     ]
 
@@ -136,28 +137,15 @@ def test_config_of_the_builder_is_like_a_real_one() -> None:
     assert set(config()) <= set(Config.__dataclass_fields__)
 
 
-def test_trials_of_a_sweep_without_a_directory_are_shown(tmp_path: Path) -> None:
-    there = write(tmp_path, seed=1)
-    folders = [tmp_path / ".sweeps" / name for name in ("20260101-1", "20260102-1")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    words = "task=rte method=prefix model=bundled"
-    early = {"overrides": f"{words} seed=2", "state": "failed", "directory": None, "error": "bad value\nof lr"}
-    done = {"overrides": f"{words} seed=1", "state": "done", "directory": f"/elsewhere/{there.name}"}
-    gone = {"overrides": f"{words} seed=3", "state": "done", "directory": str(tmp_path / "gone")}
-    begun = {"overrides": f"{words} seed=4", "state": "started", "directory": None}
-    first, second = (
-        "".join(json.dumps(line) + "\n" for line in lines) for lines in ([begun, early], [done, gone, early])
-    )
-    (folders[0] / "trials.jsonl").write_text(first)
-    (folders[1] / "trials.jsonl").write_text(second + '{"overrides": "task=r')
+def test_trials_that_failed_before_they_had_a_directory_are_shown(tmp_path: Path) -> None:
+    write(tmp_path, seed=1)
+    settings = {"task": {"name": "rte"}, "method": {"name": "prefix"}, "model": {"name": "bundled"}, "seed": 2}
+    record_failure(tmp_path, settings, FailedTrial.of("method.lr.prefix=-1 seed=2", "bad value\nof lr", settings))
+    (tmp_path / SWEEPS / "20260101-1").mkdir()
+    (tmp_path / SWEEPS / "20260101-1" / "trials.jsonl").write_text('{"overrides": "seed=3"}\n')  # of an older version
     rows = group(load([tmp_path]).runs)
     assert {(row.task, row.method, row.model) for row in rows} == {("rte", "prefix", "bundled")}
-    assert sorted(problems(rows)) == [
-        f"{words} seed=2: failed bad value of lr",
-        f"{words} seed=3: missing a sweep recorded it as done, but {tmp_path}/gone is gone",
-        f"{words} seed=4: missing a sweep began it, and it left no run directory",
-    ]
+    assert problems(rows) == ["method.lr.prefix=-1 seed=2: failed bad value of lr"]
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,5 +160,5 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "scandir", refuse)
     rows = group(load([tmp_path]).runs)
-    assert problems(rows) == [f"{tmp_path}/closed: damaged can't be read (Permission denied)"]
+    assert problems(rows) == [f"{tmp_path}/closed: damaged cannot be read (Permission denied)"]
     assert rows[0].scores == [0.7]

@@ -71,7 +71,7 @@ def test_published_figures_without_a_folder(tmp_path: Path, capsys: Capture) -> 
 def test_nothing_to_report_is_2(tmp_path: Path, capsys: Capture) -> None:
     assert main([str(tmp_path), str(tmp_path / "gone"), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
-    assert "holds no run" in told and "doesn't exist" in told and "no finished run" in told
+    assert "holds no run" in told and "does not exist" in told and "no finished run" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -176,5 +176,5 @@ def test_collect_and_table_for_other_parts(tmp_path: Path) -> None:
     results, unfinished = collect([tmp_path / "runs"])
     assert len(results) == 2 and unfinished == ["rte-smop-2: failed x"]
     assert "**0.900**" in table(results)
-    with pytest.raises(RunError, match="doesn't exist"):
+    with pytest.raises(RunError, match="does not exist"):
         collect([tmp_path / "runs" / "rte-prefix-1" / "none"])

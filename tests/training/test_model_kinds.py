@@ -15,7 +15,7 @@ from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
 from mmpt.config.check import check
 from mmpt.config.compose import compose
-from mmpt.data.collate import Continuation
+from mmpt.data.encode import Continuation
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
@@ -141,7 +141,7 @@ def test_a_label_goes_on_with_the_text_after_a_space() -> None:
     assert [tokenizer.decode(ids[:-1]).strip() for ids in reading.candidates] == list(task.words)
     assert all(ids[-1] == tokenizer.eos_token_id for ids in reading.candidates)
     whole = tokenizer("a entailment", add_special_tokens=False)["input_ids"]
-    assert reading.target("entailment", tokenizer)[:-1] == whole[1:]
+    assert reading.target("entailment")[:-1] == whole[1:]
 
 
 def test_continuations_are_all_labels_and_a_target_that_was_cut() -> None:
@@ -159,10 +159,11 @@ def test_continuations_are_all_labels_and_a_target_that_was_cut() -> None:
 
 def test_a_tokenizer_that_joins_a_label_to_the_text_is_refused() -> None:
     class Joining:
-        eos_token_id = 1
+        eos_token_id, unk_token_id = 1, 0
 
         def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
             return {"input_ids": [len(text)]}
 
-    with pytest.raises(DataError, match='no border before "True"'):
-        Continuation.target(Continuation.__new__(Continuation), "True", Joining())  # type: ignore[arg-type]
+    task = Task(check(compose(["model=bundled", "task=boolq"], CONF)).task)
+    with pytest.raises(DataError, match='no border before "False"'):
+        Continuation(task, Joining(), 64)  # type: ignore[arg-type]

@@ -19,10 +19,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmpt.attention.inject import KeyValue
+from mmpt.attention.prefix import KeyValue
 from mmpt.methods.apt.options import AdaptivePrefix
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
-from mmpt.methods.layout import frontier, layouts, starting_values
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
+from mmpt.methods.layout import layouts, starting_values
+
+
+def gated_attention(scores: Tensor, tokens: int, hidden: Tensor, state: Tensor | None) -> Tensor:
+    """See :class:`mmpt.attention.prefix.Attend`: each query has gates on keys and values; ``state`` is W (B, d, S)."""
+    assert state is not None
+    gates = torch.sigmoid(hidden.float() @ state).unsqueeze(1)  # (B, 1, Q, S)
+    gates = nn.functional.pad(gates, (0, scores.shape[-1] - tokens), value=1.0)
+    return gates * torch.softmax(gates * scores, dim=-1)
 
 
 class AdaptivePrefixTuning(Method):
@@ -43,14 +51,9 @@ class AdaptivePrefixTuning(Method):
             self.token_gates[site] = nn.Parameter(torch.zeros(layers, shape.state_width, tokens))
             self.layer_gates[site] = nn.Parameter(torch.ones(layers))
 
-    @property
-    def frontier(self) -> Frontier:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
-        return frontier(self.layouts, self.shape)
-
-    def initialise(self, recorder: Recorder) -> None:
-        """See the base class."""
-        found = starting_values(self.options, recorder, self.layouts, self.options.num_virtual_tokens)
+        found = starting_values(self.options, backbone, self.layouts, self.options.num_virtual_tokens)
         for site, values in found.items():
             self.prefix[site].data.copy_(values)
 
@@ -58,7 +61,11 @@ class AdaptivePrefixTuning(Method):
         layout = self.layouts[site]
         slots = layout.slots(nn.functional.dropout(self.prefix[site], self.options.prefix_dropout, self.training))
         slots = slots * self.layer_gates[site][layout.columns].unsqueeze(-1)  # (S, 2L, H·k)
-        return replace(layout.keys_values(slots.unsqueeze(0)), query_weight=self.token_gates[site].unsqueeze(0))
+        return replace(
+            layout.keys_values(slots.unsqueeze(0)),
+            attend=gated_attention,
+            attend_state=self.token_gates[site].unsqueeze(0),
+        )
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

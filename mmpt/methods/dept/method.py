@@ -33,11 +33,6 @@ class DecomposedPromptTuning(PromptTuning):
         columns = torch.zeros(options.r, shape.width)
         self.low_rank = nn.ParameterDict({"A": nn.Parameter(rows), "B": nn.Parameter(columns)})
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=dept changes the encoder's input"
-
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
         scale = self.options.alpha / sqrt(self.options.r)

@@ -11,15 +11,12 @@ from mmpt.methods.base import Contribution, Method
 class FullFineTuning(Method):
     """The backbone itself as the trainable part."""
 
+    NEEDS_EVERY_GRADIENT = False  # some networks have weights that a task does not use
+
     @property
     def trains_all(self) -> bool:
         """See the base class."""
         return True
-
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=full trains the encoder"
 
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Take the backbone's parameters over."""

@@ -19,11 +19,6 @@ class RescaledActivations(PeftLayers):
 
     options: IA3
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=ia3 changes the encoder's layers"
-
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Let peft put its layers into the backbone, and take their parameters over.
 

@@ -17,11 +17,6 @@ class LowRankAdaptation(PeftLayers):
 
     options: LoRA
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=lora changes the encoder's layers"
-
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Let peft put its layers into the backbone, and take their parameters over.
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, mean_embedding, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, mean_embedding, starting_ids
 from mmpt.methods.mept.options import MEPT
 from mmpt.methods.router import Router, route_gates
 
@@ -54,23 +54,13 @@ class MixtureOfExpertPrompts(Method):
     def _random(self, layers: int, tokens: int) -> nn.Parameter:
         return nn.Parameter(self.options.spread * torch.randn(layers, tokens, self.shape.width))
 
-    @property
-    def prompts_layers(self) -> bool:
-        """See the base class."""
-        return True
-
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=mept puts prompts into the encoder"
-
-    def initialise(self, recorder: Recorder) -> None:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class: every layer starts from the same embeddings."""
         tables = [self.prompts["experts"], *([self.shared["expert"]] if self.options.shared_expert else [])]
-        ids = starting_ids(self.options, recorder, sum(table.shape[1] for table in tables))
+        ids = starting_ids(self.options, backbone, sum(table.shape[1] for table in tables))
         if ids is not None:
             for table, part in zip(tables, ids.split([table.shape[1] for table in tables]), strict=True):
-                table.data.copy_(recorder.embeddings(part).expand_as(table))
+                table.data.copy_(backbone.embeddings(part).expand_as(table))
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

@@ -23,9 +23,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mmpt.attention.inject import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
-from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
+from mmpt.attention.prefix import KeyValue
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
+from mmpt.methods.layout import layouts, new_gates, starting_values
 from mmpt.methods.multimask.options import MultiMask
 from mmpt.methods.prefix.method import new_mask
 from mmpt.methods.router import Router, route_gates
@@ -85,19 +85,14 @@ class MultiMaskPrefixTuning(Method):
         """See the base class."""
         return self.options.router_input == "encoder"
 
-    @property
-    def frontier(self) -> Frontier:
-        """See the base class."""
-        return frontier(self.layouts, self.shape)
-
-    def initialise(self, recorder: Recorder) -> None:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class: the shared prefix and the route prompts start alike."""
         for group in ("prefix", "prompts"):
             if group not in self.options.groups():
                 continue
             table = getattr(self, group)
             tokens = next(iter(table.values())).shape[0]
-            for site, values in starting_values(self.options, recorder, self.layouts, tokens).items():
+            for site, values in starting_values(self.options, backbone, self.layouts, tokens).items():
                 table[site].data.copy_(values)
 
     def _probs(self, mean: Tensor | None) -> Tensor:

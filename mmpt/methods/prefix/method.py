@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.attention.inject import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution, Frontier, Method, Recorder
-from mmpt.methods.layout import frontier, layouts, new_gates, starting_values
+from mmpt.attention.prefix import KeyValue
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
+from mmpt.methods.layout import layouts, new_gates, starting_values
 from mmpt.methods.prefix.options import Prefix
 
 
@@ -83,15 +83,10 @@ class PrefixTuning(Method):
         table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
         return table
 
-    @property
-    def frontier(self) -> Frontier:
-        """See the base class."""
-        return frontier(self.layouts, self.shape)
-
-    def initialise(self, recorder: Recorder) -> None:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
         table: Any = self.prefix
-        found = starting_values(self.options, recorder, self.layouts, self.options.num_virtual_tokens)
+        found = starting_values(self.options, backbone, self.layouts, self.options.num_virtual_tokens)
         for site, values in found.items():
             table[site].data.copy_(values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
 from mmpt.methods.prompt.options import Prompt
 
 
@@ -20,16 +20,11 @@ class PromptTuning(Method):
         values = options.spread * torch.randn(options.num_virtual_tokens, shape.width)
         self.prompts = nn.ParameterDict({"input": nn.Parameter(values)})
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=prompt puts prompts before the encoder"
-
-    def initialise(self, recorder: Recorder) -> None:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
         table = self.prompts["input"]
-        if (ids := starting_ids(self.options, recorder, table.shape[0])) is not None:
-            table.data.copy_(recorder.embeddings(ids))
+        if (ids := starting_ids(self.options, backbone, table.shape[0])) is not None:
+            table.data.copy_(backbone.embeddings(ids))
 
     def prompt(self) -> Tensor:
         """The prompt (S, d)."""

@@ -39,11 +39,6 @@ class EncodedPromptTuning(ReparametrizedPrompt):
 
     options: PTuning
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=ptuning puts prompts before the encoder"
-
     def network(self) -> nn.Module:
         """See the base class."""
         width, hidden = self.shape.width, self.options.reparametrization_hidden or self.shape.width

@@ -35,11 +35,6 @@ class ResidualPromptTuning(ReparametrizedPrompt):
 
     options: Residual
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=residual puts prompts before the encoder"
-
     def network(self) -> nn.Module:
         """See the base class."""
         return ResidualMLP(self.shape.width, self.options.reparametrization_hidden, self.options.layer_norm)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, Recorder, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
 from mmpt.methods.router import Router, route_gates
 from mmpt.methods.smop.options import SMoP
 
@@ -33,16 +33,11 @@ class SparseMixtureOfPrompts(Method):
         """See the base class."""
         return self.options.num_routes > 1
 
-    @property
-    def changes_encoder(self) -> str:
-        """See the base class."""
-        return "method=smop puts prompts before the encoder"
-
-    def initialise(self, recorder: Recorder) -> None:
+    def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
         table = self.prompts["input"]
-        if (ids := starting_ids(self.options, recorder, table.shape[0])) is not None:
-            table.data.copy_(recorder.embeddings(ids))
+        if (ids := starting_ids(self.options, backbone, table.shape[0])) is not None:
+            table.data.copy_(backbone.embeddings(ids))
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

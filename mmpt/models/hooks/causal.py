@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.attention.inject import CACHE, shift_of
+from mmpt.attention.inject import CACHE
+from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
 from mmpt.models.backbone import refuse_positions
@@ -25,7 +26,7 @@ class DecoderHooks(Hooks):
     """The base model's first pass reads the prompt."""
 
     def _install(self) -> None:
-        base = self.model.base_model
+        base = self.model.get_decoder()  # which some models call past their base model
         self._answer: Tensor | None = None  # (B, T), True from the first labelled token on
         self._inserted: Insertion | None = None  # what this pass inserted, to be taken out of its states
         self._handles += [

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt.attention.inject import shift_of
-from mmpt.data.collate import IGNORED, Continuation
+from mmpt.attention.prefix import shift_of
+from mmpt.data.collate import IGNORED
+from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed, refuse_positions, word_embeddings

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmpt.data.classes import Classes
 from mmpt.data.collate import SOURCES
+from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.backbone import embed, refuse_positions, word_embeddings

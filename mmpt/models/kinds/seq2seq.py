@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.attention import absorb
-from mmpt.data.collate import TextToText
+from mmpt.data.encode import TextToText
 from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mmpt.utils.files import write_text
 from mmpt.runs.loggers.base import RunInfo
+from mmpt.utils.files import write_text
 
 Row = dict[str, Any]
 

@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from mmpt.config.schema import TaskConfig
-from mmpt.data.classes import Classes
 from mmpt.data.collate import Collator
+from mmpt.data.encode import Classes
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, DataError
 from tests.tiny_encoders import checkpoint
@@ -37,7 +37,12 @@ def features(tokenizer: Any, longest: int = 20, row: dict[str, Any] = ROW, **mor
 
 def test_a_pair_is_joined_as_the_tokenizer_joins_it(tokenizer: Any) -> None:
     feature, truncated = features(tokenizer, pair=["{a}", "{b}"])
-    assert feature == {"input_ids": [2, 4, 5, 6, 1, 7, 1], "token_type_ids": [0, 0, 0, 0, 0, 1, 1], "labels": [1]}
+    assert feature == {
+        "input_ids": [2, 4, 5, 6, 1, 7, 1],
+        "token_type_ids": [0, 0, 0, 0, 0, 1, 1],
+        "labels": [1],
+        "index": 0,
+    }
     assert truncated == 0
 
 
@@ -63,14 +68,14 @@ def test_choices_are_a_source_for_each_label(tokenizer: Any) -> None:
 
 
 def test_free_text_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="has free text, which models with a classification head can't write"):
+    with pytest.raises(DataError, match="has free text, which models with a classification head cannot write"):
         Classes(Task(TaskConfig("t", "{a}")), tokenizer, 9)
 
 
 @pytest.mark.parametrize(
     ("more", "word"),
     [
-        ({"pair": ["{a}", "{c}"]}, "names the field c, which task.template doesn't"),
+        ({"pair": ["{a}", "{c}"]}, "names the field c, which task.template does not"),
         ({"pair": ["a", "b"]}, "names no field"),
         ({"pair": ["{a}", "{b}", "{a}"]}, "task.pair has 3 texts"),
         ({"pair": ["{a"]}, "task.pair='{a'"),

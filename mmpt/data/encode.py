@@ -1,0 +1,212 @@
+"""From examples to token ids: what each kind of model reads of a task, and what it answers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmpt.config.schema import EvaluationConfig
+from mmpt.data.tasks import Example, Task
+from mmpt.data.tokenized import TokenizedSplit
+from mmpt.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+READ = ("input_ids", "token_type_ids")  # what classifiers read of a tokenizer's output
+
+
+class TextToText:
+    """What encoder-decoders read: a source, and the label word as target.
+
+    Attributes:
+        candidates: Token ids of every label word with the end token, in the order of ``task.words``; empty for free
+            text.
+    """
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Tokenise the label words.
+
+        Args:
+            task: The task.
+            tokenizer: The backbone's tokenizer.
+            max_length: Most tokens of a source, and of a target with its end token.
+
+        Raises:
+            DataError: The tokenizer makes nothing of a label word, or the same of two.
+        """
+        self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.candidates = self._label_ids()
+
+    def target(self, text: str) -> list[int]:
+        """Token ids of a target, with the end token."""
+        ids: list[int] = list(self.tokenizer(text_target=text, verbose=False)["input_ids"])
+        end = self.tokenizer.eos_token_id
+        return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+    def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
+        """Tokenise the sources and targets of N examples."""
+        sources, truncated = self._source_ids([example.source for example in examples])
+        targets: dict[str, list[int]] = {}
+        features: list[dict[str, Any]] = []
+        for index, (example, ids) in enumerate(zip(examples, sources, strict=True)):
+            feature: dict[str, Any] = {"input_ids": ids, "index": index}
+            if example.target is not None:
+                if example.target not in targets:
+                    targets[example.target] = self.target(example.target)
+                labels = targets[example.target]
+                if len(labels) > self.max_length:
+                    truncated.add(index)
+                    labels = [*labels[: self.max_length - 1], labels[-1]]  # keeps the end token
+                feature["labels"] = list(labels)
+            features.append(feature)
+        return TokenizedSplit(tuple(examples), features, len(truncated))
+
+    def check_new_tokens(self, evaluation: EvaluationConfig) -> None:
+        """Refuse a limit of generated tokens that leaves out a part of a label word.
+
+        Raises:
+            DataError: ``evaluation.max_new_tokens`` is too small.
+        """
+        if "generation" not in evaluation.decoding or not self.candidates:
+            return
+        lengths = [self._new_tokens(ids) for ids in self.candidates]
+        needed = max(lengths)
+        word = self.task.words[lengths.index(needed)]
+        if needed > evaluation.max_new_tokens:
+            raise DataError(
+                f'evaluation.max_new_tokens={evaluation.max_new_tokens} is too small for the label "{word}", which has '
+                f"{needed} tokens; set evaluation.max_new_tokens={needed}"
+            )
+
+    def length_notes(self, splits: Sequence[TokenizedSplit], evaluation: EvaluationConfig) -> list[str]:
+        """What the limits cut off, one line each: texts, and free-text targets where the model generates."""
+        total = sum(len(split.examples) for split in splits)
+        cut = sum(split.truncated for split in splits)
+        notes = [f"{cut} of {total} texts were cut at data.max_length={self.max_length}"] if cut else []
+        if "generation" in evaluation.decoding and not self.candidates:
+            most = evaluation.max_new_tokens
+            targets = [feature["labels"] for split in splits for feature in split.features if "labels" in feature]
+            if cut := sum(self._new_tokens(ids) > most for ids in targets):
+                longer = f"{cut} of {len(targets)} targets are longer than evaluation.max_new_tokens={most}"
+                notes.append(f"{longer}, so no output can match them")
+        return notes
+
+    def _new_tokens(self, ids: Sequence[int]) -> int:
+        """How many tokens a model must generate to write a target: the end token may be missing."""
+        return len(ids) - (len(ids) > 0 and ids[-1] == self.tokenizer.eos_token_id)
+
+    def _label_ids(self) -> list[list[int]]:
+        words: dict[tuple[int, ...], str] = {}
+        name, tokenizer = self.task.name, self.tokenizer
+        for word in self.task.words:
+            content = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+            if all(token == tokenizer.unk_token_id for token in content):
+                what = "unknown tokens alone" if content else "nothing"
+                raise DataError(f'task "{name}": the tokenizer makes {what} of the label "{word}"; choose another word')
+            ids = tuple(self.target(word))
+            if ids in words:
+                raise DataError(
+                    f'task "{name}": the labels "{words[ids]}" and "{word}" have the same token ids {list(ids)}; '
+                    "choose words that this tokenizer tells apart"
+                )
+            words[ids] = word
+        return [list(ids) for ids in words]
+
+    def _source_ids(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:
+        """Ids of every text, and the indices of those that were cut."""
+        if not texts:
+            return [], set()
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+        cut = {index for index, one in enumerate(ids) if len(one) > self.max_length}
+        for index in cut:  # again, because only the tokenizer knows where its special tokens belong
+            ids[index] = self.tokenizer(texts[index], truncation=True, max_length=self.max_length, verbose=False)[
+                "input_ids"
+            ]
+        return ids, cut
+
+
+class Continuation(TextToText):
+    """What decoder-only models read: the text, a space and the label word, then the end token.
+
+    The space belongs to the label, as in lm-evaluation-harness (target_delimiter), so that its first token is the one
+    that a text has there. The end token, which that program does not score, is part of every label: a trained model
+    has to learn where to stop, and one label may begin with another.
+    """
+
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """See the base class.
+
+        Raises:
+            DataError: As of the base class; or the template ends in a space.
+        """
+        template = task.config.template
+        if template != template.rstrip(" \t"):
+            raise DataError(
+                f"task.template={template!r} ends in a space, but decoder-only models get one before the label; "
+                "leave it out"
+            )
+        super().__init__(task, tokenizer, max_length)
+
+    def target(self, text: str) -> list[int]:
+        """See the base class: the tokens that a text gains by a space and the target.
+
+        Raises:
+            DataError: The tokenizer joins text before the space to what follows it.
+        """
+        before, both = (
+            self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"] for words in ("a", f"a {text}")
+        )
+        if both[: len(before)] != before:
+            raise DataError(f'the tokenizer has no border before "{text}" in "a {text}"; choose another word')
+        end = self.tokenizer.eos_token_id
+        return [*both[len(before) :], *([] if end is None else [end])]
+
+    def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
+        """See the base class; an empty source is one token, from which the first label token is predicted.
+
+        Continuations are all labels, and a target that is none of them, each without its last token, which no model
+        reads; one of no tokens where there is neither.
+        """
+        split, tokenizer = super().encode(examples), self.tokenizer
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        choices = [ids[:-1] for ids in self.candidates] or [[]]
+        for feature in split.features:
+            feature["input_ids"] = feature["input_ids"] or [start]
+            feature["continuations"] = choices
+            if "labels" in feature and feature["labels"][:-1] not in choices:  # free text, or cut at the longest length
+                feature["continuations"] = [*(choices if self.candidates else []), feature["labels"][:-1]]
+        return split
+
+
+class Classes(TextToText):
+    """What models with a classification head read: one text or a pair as their tokenizer joins it; labels are classes.
+
+    A task with ``choices`` has one source for each label: the head scores each, and the scores are the classes'.
+    """
+
+    def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
+        """Tokenise a split; the longer text of a pair is cut first."""
+        features: list[dict[str, Any]] = []
+        truncated = 0
+        for index, example in enumerate(examples):
+            parts = [self._source(texts) for texts in example.segments or ((example.source,),)]
+            truncated += any(cut for _, cut in parts)
+            ids = {name: [part[name] for part, _ in parts] for name in READ if name in parts[0][0]}
+            feature: dict[str, Any] = ids if self.task.choices else {name: rows[0] for name, rows in ids.items()}
+            feature["index"] = index
+            features.append(feature if example.label is None else {**feature, "labels": [example.label]})
+        return TokenizedSplit(tuple(examples), features, truncated)
+
+    def _label_ids(self) -> list[list[int]]:
+        if self.task.free_text:
+            name = self.task.name
+            raise DataError(f'task "{name}" has free text, which models with a classification head cannot write')
+        return [[index] for index in range(len(self.task.words))]
+
+    def _source(self, texts: Sequence[str]) -> tuple[dict[str, list[int]], bool]:
+        """What the tokenizer makes of one text or two, and whether it was cut."""
+        whole: Any = self.tokenizer(*texts, verbose=False)
+        if len(whole["input_ids"]) <= self.max_length:
+            return whole, False
+        return self.tokenizer(*texts, truncation=True, max_length=self.max_length, verbose=False), True

@@ -1,0 +1,102 @@
+"""Scores of a split's predictions, with an interval, a majority baseline and the chance level."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmpt.data.metrics.answers import Answers, Ints, label_indices
+from mmpt.errors import DataError
+
+if TYPE_CHECKING:
+    from mmpt.data.tasks import Example, Task
+
+
+def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
+    """Every metric of the task.
+
+    Args:
+        task: The task.
+        examples: N labelled examples.
+        predictions: N predicted label words or generated texts.
+
+    Returns:
+        Metric name to value, the primary one first. Values lie in [0, 1], of correlations in [-1, 1].
+
+    Raises:
+        DataError: The numbers differ, there is nothing to score, or an example has no label.
+    """
+    answers = _answers(task, examples, predictions)
+    return {metric.name: metric.of(answers) for metric in task.metrics}
+
+
+def interval(
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[float, float] | None:
+    """The bootstrap interval of the primary metric (:meth:`Metric.interval`); None without resamples.
+
+    Raises:
+        DataError: As of :func:`score`.
+    """
+    answers = _answers(task, examples, predictions)
+    if resamples == 0:
+        return None
+    return task.metrics[0].interval(answers, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) -> list[str]:
+    """What always answering the most frequent target predicts.
+
+    Args:
+        task: The task.
+        train: Examples whose targets are counted; of equals the first label word, or the first seen, wins.
+        examples: N examples to predict.
+
+    Returns:
+        N times that target.
+    """
+    counts = Counter(example.target for example in train if example.target is not None)
+    if not counts:
+        raise DataError(f'task "{task.name}": no labelled example to take a majority of')
+    order = {word: index for index, word in enumerate(task.words)}
+    word = min(counts, key=lambda target: (-counts[target], order.get(target, 0)))
+    return [word] * len(examples)
+
+
+def chance(task: Task) -> float | None:
+    """The primary metric of guessing labels evenly; None where it depends on the data."""
+    return task.metrics[0].chance(len(task.words))
+
+
+def _answers(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
+    if len(examples) != len(predictions):
+        raise DataError(f'task "{task.name}": {len(predictions)} predictions for {len(examples)} examples')
+    if not examples:
+        raise DataError(f'task "{task.name}": no examples to score')
+    if (unlabelled := next((example.id for example in examples if example.target is None), None)) is not None:
+        raise DataError(f'task "{task.name}": example {unlabelled} is unlabelled and cannot be scored')
+    labels = [-1 if example.label is None else example.label for example in examples]
+    return Answers(
+        targets=tuple(example.target or "" for example in examples),
+        predictions=tuple(predictions),
+        truth=np.array(labels, dtype=np.int64),
+        guess=label_indices(task.words, predictions),
+        groups=_group_numbers(examples),
+        classes=len(task.words),
+    )
+
+
+def _group_numbers(examples: Sequence[Example]) -> Ints:
+    """(N,) the number of each example's group; of the example itself without groups."""
+    numbers: dict[object, int] = {}
+    keys = (number if example.group is None else example.group for number, example in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

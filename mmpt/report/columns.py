@@ -1,0 +1,236 @@
+"""The one table of columns: what each is called, how it is read from a row, and how it is shown.
+
+Files of records (CSV, Parquet, JSON) have every column, unrounded; tables have the columns of a view, as text.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mmpt.report.groups import Row
+from mmpt.report.published import Figure
+from mmpt.utils.untrusted import one_line
+
+NONE = "–"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: In records.
+        kind: Of the value in records.
+        value: Reads it from a row; None where it is not known.
+        heading: In tables.
+        text: Shows it in a table, unescaped; None: the value, with ``digits`` decimals.
+        digits: Decimals; None: a whole number with thousands apart.
+        unit: Of the value in records.
+    """
+
+    name: str
+    kind: Literal["text", "count", "number"]
+    value: Callable[[Row], Any]
+    heading: str = ""
+    text: Callable[[Row], str] | None = None
+    digits: int | None = 3
+    unit: str = ""
+
+    def show(self, row: Row) -> str:
+        """The cell of a table, as plain text."""
+        if self.text is not None:
+            return self.text(row)
+        value = self.value(row)
+        return str(value) if self.kind == "text" else decimal(value, self.digits)
+
+
+def decimal(value: float | None, digits: int | None = 3) -> str:
+    """A number with so many decimals, a whole one with thousands apart, or a dash."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if digits is None else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Two ends in brackets."""
+    return NONE if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def p_value(value: float | None) -> str:
+    """A p value with three decimals, or its bound."""
+    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def spread(row: Row, mark: str = "{}") -> str:
+    """Mean and standard deviation; the mark is a format for the mean."""
+    if row.summary is None:
+        return NONE
+    sd = "" if row.summary.sd is None else f" ± {row.summary.sd:.3f}"
+    return mark.format(f"{row.summary.mean:.3f}") + sd
+
+
+def versus(row: Row) -> str:
+    """Difference to the baseline with its interval over seeds, or over examples where there is one seed."""
+    one = row.comparison
+    if one is None or one.by_seed is None:
+        return NONE
+    best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
+    return f"{best.difference:+.3f} {interval(best.low, best.high)}"
+
+
+def notes(row: Row) -> str:
+    """All notes of a row, in one line."""
+    return one_line("; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""])))
+
+
+def _at(path: str) -> Callable[[Row], Any]:
+    """Read attributes of a row; None where one on the way is None."""
+
+    def read(row: Row) -> Any:
+        value: Any = row
+        for name in path.split("."):
+            value = getattr(value, name) if value is not None else None
+        return value
+
+    return read
+
+
+def _median(path: str) -> Callable[[Row], float | None]:
+    return lambda row: row.median(path)
+
+
+def _baseline(name: Literal["majority", "chance"]) -> Callable[[Row], float | None]:
+    return lambda row: row.median(lambda run: None if run.result is None else run.result.baseline(name))
+
+
+def _validation(row: Row) -> float | None:
+    scores = row.values(lambda run: run.score("validation"))
+    return statistics.fmean(scores) if scores else None
+
+
+def _peak(row: Row) -> float | None:
+    return max(row.values("memory.peak_bytes"), default=None)
+
+
+def _megabytes(row: Row) -> str:
+    peak = _peak(row)
+    return decimal(None if peak is None else peak / 1e6, 0)
+
+
+def _interval(row: Row) -> str:
+    return interval(row.summary.low, row.summary.high) if row.summary else NONE
+
+
+def _compared(count: Callable[[Any], int]) -> Callable[[Row], int | None]:
+    return lambda row: None if row.comparison is None else count(row.comparison)
+
+
+def _p(name: str, path: str, heading: str) -> Column:
+    read = _at(path)
+    return Column(name, "number", read, heading, lambda row: p_value(read(row)))
+
+
+COLUMNS = (
+    Column("source", "text", lambda row: "runs"),
+    Column("task", "text", _at("task"), "task", lambda row: f"{row.task} ({row.metric})"),
+    Column("model", "text", _at("model"), "model"),
+    Column("method", "text", _at("method"), "method"),
+    Column("label", "text", _at("label"), "method"),
+    Column(
+        "settings",
+        "text",
+        lambda row: " ".join(f"{key}={value}" for key, value in row.settings.items()),
+        "settings",
+        _at("setting"),
+    ),
+    Column("metric", "text", _at("metric")),
+    Column("seeds", "text", lambda row: ",".join(map(str, row.seeds))),
+    Column("baseline", "text", _at("comparison.baseline")),
+    Column("notes", "text", notes, "notes"),
+    Column("n", "count", lambda row: len(row.runs), "n", digits=0),
+    Column("not_counted", "count", lambda row: len(row.rest)),
+    Column("place", "count", _at("rank")),
+    Column("paired_seeds", "count", _compared(lambda one: len(one.seeds))),
+    Column("paired_examples", "count", _compared(lambda one: one.examples)),
+    Column("mean", "number", _at("summary.mean"), "test, mean ± sd", spread),
+    Column("sd", "number", _at("summary.sd")),
+    Column("median", "number", _at("summary.median"), "median"),
+    Column("best", "number", _at("summary.best"), "best"),
+    Column("low", "number", _at("summary.low"), "95 % interval", _interval),
+    Column("high", "number", _at("summary.high")),
+    Column("validation_mean", "number", _validation, "validation"),
+    Column("majority", "number", _baseline("majority"), "majority"),
+    Column("chance", "number", _baseline("chance")),
+    Column("trainable", "number", _median("parameters.trainable"), "trainable", digits=None),
+    Column("total", "number", _median("parameters.total")),
+    Column("bytes", "number", _median("parameters.bytes"), "bytes", digits=None, unit="bytes"),
+    Column("step_ms_median", "number", _median("timing.step_ms_median"), "ms a step", digits=1, unit="ms"),
+    Column("train_s", "number", _median("timing.train_s"), "training s", digits=1, unit="s"),
+    Column("total_s", "number", _median("timing.total_s"), unit="s"),
+    Column("examples_per_s", "number", _median("timing.examples_per_s"), unit="1/s"),
+    Column("peak_bytes", "number", _peak, "peak MB", _megabytes, unit="bytes"),
+    Column("steps", "number", _median("steps")),
+    Column("epochs", "number", _median("epochs")),
+    Column("difference", "number", _at("comparison.by_seed.difference"), "Δ to baseline", versus),
+    Column("difference_low", "number", _at("comparison.by_seed.low")),
+    Column("difference_high", "number", _at("comparison.by_seed.high")),
+    Column("p_seeds", "number", _at("comparison.by_seed.p")),
+    _p("p_seeds_holm", "comparison.holm_seed", "p, seeds"),
+    Column("example_difference", "number", _at("comparison.by_example.difference")),
+    Column("example_difference_low", "number", _at("comparison.by_example.low")),
+    Column("example_difference_high", "number", _at("comparison.by_example.high")),
+    Column("p_examples", "number", _at("comparison.by_example.p")),
+    _p("p_examples_holm", "comparison.holm_example", "p, examples"),
+    Column("p_mcnemar", "number", _at("comparison.mcnemar")),
+    _p("p_mcnemar_holm", "comparison.holm_mcnemar", "p, McNemar"),
+)
+
+
+def view(names: str, **changes: Mapping[str, Any]) -> list[Column]:
+    """Choose the columns of a table.
+
+    Args:
+        names: Names of columns, in order.
+        changes: Name -> fields that the table has otherwise.
+    """
+    by_name = {column.name: column for column in COLUMNS}
+    return [replace(by_name[name], **changes.get(name, {})) for name in names.split()]
+
+
+COMPARED = "difference p_seeds_holm p_examples_holm p_mcnemar_holm"
+COSTS = "trainable bytes step_ms_median train_s peak_bytes"
+SHORT = view(
+    "task model method settings trainable mean n majority step_ms_median train_s difference notes",
+    n={"heading": "seeds"},
+    train_s={"digits": 0},
+)
+FULL = view(f"label n mean median best low validation_mean {COSTS} {COMPARED} notes")
+PAGE = view(f"mean low median best n {COSTS} {COMPARED} notes")
+PAPER = view(f"task label n mean median best low step_ms_median train_s peak_bytes {COMPARED}")
+OPTIONAL = ("settings", "notes", *COMPARED.split())  # left out of short tables and of papers where no row has them
+
+
+def used(columns: Sequence[Column], rows: Sequence[Row], optional: Sequence[str] = OPTIONAL) -> list[Column]:
+    """Leave out optional columns that say nothing of any row."""
+    return [
+        column
+        for column in columns
+        if column.name not in optional or any(column.show(row) not in ("", NONE) for row in rows)
+    ]
+
+
+def record(row: Row) -> Record:
+    """One value for each of :data:`COLUMNS`; None where it is not known."""
+    return {column.name: column.value(row) for column in COLUMNS}
+
+
+def published_record(figure: Figure) -> Record:
+    """The same of a published figure; ``source`` says that it is none of the runs."""
+    values: Record = dict.fromkeys(column.name for column in COLUMNS)
+    values |= {"source": f"published: {figure.source}", "task": figure.task, "model": figure.backbone}
+    values |= {"method": figure.method, "label": figure.method, "metric": figure.metric, "mean": float(figure.score)}
+    return values | {"notes": figure.setting}

@@ -1,0 +1,151 @@
+"""How figures look and where they go: inline SVG for the page, and SVG, PDF and PNG files.
+
+Each part of a method has an id with ``-mNUMBER-``, by which the page shows and hides it. Colours are those of
+the page's style sheet, so that figures follow its light and dark scheme.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+
+from mmpt.utils.files import write_bytes
+
+COLOURS = ("#1f6fb4", "#c4530f", "#17803d", "#8b3fb0", "#b3261e", "#7a5c00", "#0e7c86", "#5a5f66")
+INK, SOFT, RULE, HEAT = "#1b1f24", "#59636e", "#d8dde3", "#08519c"
+VARIABLES = {colour: f"var(--k{count})" for count, colour in enumerate(COLOURS)}
+VARIABLES |= {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", HEAT: "var(--heat)"}
+MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★"}  # of matplotlib, and as text
+WIDTH = 6.4  # inches
+FILES = ("svg", "pdf", "png")
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mmpt",
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # names of runs are never notation
+    "font.size": 8,
+    "text.color": INK,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and write figures in this block."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be of any script; readers have other fonts
+        yield
+
+
+def colour(index: int) -> str:
+    """The colour of a method."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker(index: int) -> str:
+    """The mark of a method; methods of one colour differ in it."""
+    return list(MARKERS)[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+@dataclass
+class Drawing:
+    """One figure, and what is said about it.
+
+    Attributes:
+        title: Above it.
+        canvas: The figure of matplotlib.
+        caption: Below it.
+        description: For those who cannot see it.
+        legend: Name -> number of a method; in files, since the page has a legend of its own.
+        tips: Id of a part -> what it shows.
+    """
+
+    title: str
+    canvas: Canvas
+    caption: str = ""
+    description: str = ""
+    legend: dict[str, int] = field(default_factory=dict)
+    tips: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, title: str, height: float = 3.4, left: float = 0.65, width: float = WIDTH) -> tuple[Drawing, Any]:
+        """Begin a figure with one pair of axes; sizes in inches."""
+        canvas = Canvas(figsize=(width, height))
+        canvas.patch.set_alpha(0)
+        axes = canvas.subplots()
+        axes.patch.set_alpha(0)
+        canvas.subplots_adjust(left / width, 0.45 / height, 1 - 0.15 / width, 1 - 0.1 / height)
+        return cls(title, canvas), axes
+
+    def tag(self, artist: Any, index: int, tip: str = "") -> None:
+        """Give a part the id of its method, and a text that is shown when one points at it."""
+        identity = f"part-m{index}-{len(self.tips)}"
+        artist.set_gid(identity)
+        self.tips[identity] = tip
+
+
+def inline(drawing: Drawing, prefix: str) -> str:
+    """Write a figure as SVG for an HTML page.
+
+    Args:
+        drawing: Any figure.
+        prefix: Of all its ids; no other figure of the page has it.
+    """
+    file = io.BytesIO()
+    drawing.canvas.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue().decode("utf-8")
+    box = re.search(r'viewBox="[\d. ]+"', text)
+    assert box is not None
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
+    body = re.sub(r"<[^>]*>", lambda tag: _adapted(tag[0], drawing, prefix), body[body.index(">") + 1 :])
+    title, description = html.escape(drawing.title), html.escape(drawing.description)
+    head = f'<svg {box[0]} role="img" aria-label="{title}. {description}">'
+    return f"{head}<title>{title}</title><desc>{description}</desc>{body}"
+
+
+def _adapted(tag: str, drawing: Drawing, prefix: str) -> str:
+    """One element's start: unique ids, colours of the style sheet, short numbers, and the part's tip."""
+    tag = re.sub(r'(?<=[" ]id=")|(?<=href="#)|(?<=url\(#)', f"{prefix}-", tag)
+    tag = re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), tag)
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+    part = re.search(r"part-m\d+-\d+", tag)
+    tip = drawing.tips.get(part[0], "") if part else ""
+    return f"{tag}<title>{html.escape(tip)}</title>" if tip else tag
+
+
+def save(drawing: Drawing, folder: Path, name: str) -> None:
+    """Write a figure as SVG, PDF and PNG, with a legend and on white.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    marks = [
+        Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in drawing.legend.items()
+    ]
+    if marks:
+        drawing.canvas.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(len(marks), 4))
+    for kind in FILES:
+        file = io.BytesIO()
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        drawing.canvas.savefig(file, format=kind, metadata=undated, bbox_inches="tight", facecolor="white", dpi=200)
+        write_bytes(folder / f"{name}.{kind}", file.getvalue())

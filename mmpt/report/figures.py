@@ -1,0 +1,296 @@
+"""The figures of one task on one model."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from mmpt.report.columns import interval, spread
+from mmpt.report.details import Points, curve, masks, metrics, routes
+from mmpt.report.drawing import HEAT, INK, SOFT, WIDTH, Drawing, colour, marker
+from mmpt.report.groups import Row
+from mmpt.report.published import Figure
+from mmpt.report.settings import flatten
+from mmpt.report.stats import pareto
+from mmpt.runs import names
+from mmpt.runs.typed_json import number
+
+STRIPS, CURVES, SEEDS, PICTURES, KEYS = 40, 12, 5, 6, 6  # rows, rows, runs a row, rows, settings: drawn for a task
+DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash and dot"}  # of the settings of one method, in turn
+LONGEST = 38  # characters of a label beside an axis
+Methods = Mapping[str, int]
+
+
+def draw(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) -> tuple[list[Drawing], list[str]]:
+    """Draw all figures of one task, within :func:`mmpt.report.drawing.style`.
+
+    Args:
+        rows: Of one task, model and metric, each with a finished run.
+        methods: Name -> number of a method, which decides its colour and mark.
+        figures: Published figures of the task.
+
+    Returns:
+        The figures, and remarks on what they leave out.
+    """
+    remarks = []
+    if len(rows) > STRIPS:
+        remarks.append(f"Figures show the best {STRIPS} of {len(rows)} settings.")
+    if len(rows) > CURVES or any(len(row.runs) > SEEDS for row in rows):
+        remarks.append(f"Curves show at most the best {CURVES} settings and {SEEDS} seeds of each.")
+    best = rows[:STRIPS]
+    drawn: list[Drawing | None] = [
+        scores(best, methods, figures),
+        trade_off(best, methods, "parameters.trainable", "trainable parameters"),
+        trade_off(best, methods, "timing.train_s", "training seconds"),
+    ]
+    logs = [(row, [metrics(run) for run in row.runs[:SEEDS]]) for row in best[:CURVES]]
+    for name, title, log in (
+        (names.VALIDATION_METRIC.format(metric=rows[0].metric), "Validation score over training", False),
+        (names.VALIDATION_LOSS, "Validation loss over training", True),
+        (names.LOSS, "Training loss", True),
+    ):
+        lines = [(row, [curve(log_lines, name) for log_lines in several]) for row, several in logs]
+        drawn.append(curves(lines, methods, title, name, log))
+    loads = ((row, load) for row, several in logs if several and (load := routes(several[0])))
+    drawn += [route_load(row, load, methods[row.method]) for row, load in islice(loads, PICTURES)]
+    for row in best:
+        sites, problem = masks(row.runs[0])
+        remarks += [problem] if problem else []
+        drawn += [mask_map(row, site, values, methods[row.method]) for site, values in sites.items()]
+        if sum(one is not None and one.title.startswith("Masks") for one in drawn) >= PICTURES:
+            break
+    return [one for one in [*drawn, *_effects(rows, methods)] if one is not None], remarks
+
+
+def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) -> Drawing:
+    """Score by method: seeds as dots, the mean as a mark, the interval as a bar; published figures below."""
+    lines = len(rows) + len(figures)
+    drawing, axes = Drawing.start("Score by method", 0.6 + 0.3 * lines, left=2.6)
+    values = [score for row in rows for score in row.scores] + [float(figure.score) for figure in figures]
+    low, high = min(values) - 0.2, max(values) + 0.2
+    majority = rows[0].median(lambda run: None if run.result is None else run.result.baseline("majority"))
+    for y, row in enumerate(rows):
+        _strip(drawing, axes, y, row, methods[row.method], (low, high))
+    for y, figure in enumerate(figures, start=len(rows)):
+        axes.plot(float(figure.score), y, "D", color=SOFT, markerfacecolor="none", markersize=5)
+        _row_label(axes, y, f"{figure.method}, {figure.backbone} †", SOFT)
+    drawing.caption = "Small dots are seeds, the large mark is their mean, the bar its 95 % interval."
+    left, right = axes.get_xlim()
+    if majority is not None and left <= majority <= right:
+        axes.axvline(majority, color=SOFT, linestyle="--", linewidth=1)
+        drawing.caption += " The dashed line is the majority baseline."
+    if figures:
+        drawing.caption += " Hollow diamonds (†) are published figures, not run here."
+    axes.set(ylim=(lines - 0.5, -0.5), yticks=[], xlabel=f"test {rows[0].metric}")
+    drawing.description = "; ".join(f"{row.label}: {spread(row)}" for row in rows[:12])
+    return drawing
+
+
+def _strip(drawing: Drawing, axes: Any, y: int, row: Row, index: int, ends: tuple[float, float]) -> None:
+    summary = row.summary
+    assert summary is not None
+    drawing.tag(_row_label(axes, y, row.label, INK), index, row.label)
+    if summary.low is not None and summary.high is not None:
+        bar = (max(summary.low, ends[0]), min(summary.high, ends[1]))
+        drawing.tag(axes.plot(bar, (y, y), color=colour(index), linewidth=2, alpha=0.7)[0], index)
+    seeds = ", ".join(f"seed {run.seed}: {run.score():.3f}" for run in row.runs)
+    dots = axes.plot(row.scores, [y] * len(row.scores), "o", color=colour(index), markersize=3, alpha=0.45)
+    drawing.tag(dots[0], index, seeds)
+    tip = f"{row.label}: {spread(row)}, n = {summary.n}, {interval(summary.low, summary.high)}"
+    drawing.tag(axes.plot(summary.mean, y, marker(index), color=colour(index), markersize=6)[0], index, tip)
+
+
+def _row_label(axes: Any, y: int, text: str, ink: str) -> Any:
+    return axes.text(-0.015, y, _cut(text), color=ink, ha="right", va="center", transform=axes.get_yaxis_transform())
+
+
+def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Drawing | None:
+    """Score against a cost with the Pareto front; None where no run has the cost."""
+    known = [(row, value) for row in rows if row.summary and (value := row.median(cost)) is not None]
+    if not known:
+        return None
+    drawing, axes = Drawing.start(f"Score against {name}")
+    points = [(value, row.summary.mean) for row, value in known if row.summary]
+    for row, value in known:
+        _point(drawing, axes, row, methods, value, name)
+    front = pareto(points)
+    axes.step(*zip(*(points[i] for i in front), strict=True), where="post", color=SOFT, linestyle=":", zorder=1)
+    for count, i in enumerate(front):
+        row, index = known[i][0], methods[known[i][0].method]
+        ring = axes.plot(*points[i], "o", color=INK, markerfacecolor="none", markersize=12, markeredgewidth=1)
+        drawing.tag(ring[0], index)
+        right = points[i][0] > statistics.median(value for value, _ in points)
+        place = {"xytext": (-9 if right else 9, (9, -13)[count % 2]), "textcoords": "offset points"}
+        label = axes.annotate(_cut(row.label), points[i], **place, ha="right" if right else "left", color=colour(index))
+        drawing.tag(label, index)
+    _number_axis(axes, "x", [value for value, _ in points], log=True)
+    axes.set(xlabel=name, ylabel=f"test {rows[0].metric}")
+    drawing.description = "Pareto front: " + "; ".join(
+        f"{known[i][0].label}: {_compact(points[i][0])}, {points[i][1]:.3f}" for i in front
+    )
+    drawing.caption = "Named and ringed: the Pareto front, where no other row costs less and scores more. "
+    drawing.caption += "Bars: ± sd over seeds."
+    return drawing
+
+
+def _point(drawing: Drawing, axes: Any, row: Row, methods: Methods, x: float, name: str) -> None:
+    """A row's mean with its standard deviation."""
+    assert row.summary is not None
+    index, mean, sd = methods[row.method], row.summary.mean, row.summary.sd or 0.0
+    drawing.legend[row.method] = index
+    drawing.tag(axes.plot((x, x), (mean - sd, mean + sd), color=colour(index), linewidth=1.2, alpha=0.7)[0], index)
+    tip = f"{row.label}: {spread(row)} at {_compact(x)} {name}"
+    drawing.tag(axes.plot(x, mean, marker(index), color=colour(index), markersize=6)[0], index, tip)
+
+
+def curves(
+    lines: Sequence[tuple[Row, list[Points]]], methods: Methods, title: str, name: str, log: bool = False
+) -> Drawing | None:
+    """A metric over training: a thin line a seed, a thick one for their mean; None without a point."""
+    lines = [(row, full) for row, several in lines if (full := [points for points in several if points])]
+    if not lines:
+        return None
+    drawing, axes = Drawing.start(title)
+    drawn: Counter[str] = Counter()
+    for row, several in lines:
+        index, dash = methods[row.method], list(DASHES)[drawn[row.method] % len(DASHES)]
+        drawn[row.method] += 1
+        drawing.legend[row.method] = index
+        for points in several:
+            thin = axes.plot(*zip(*points, strict=True), color=colour(index), linewidth=0.8, alpha=0.4)
+            drawing.tag(thin[0], index)
+        mean = _mean(several)
+        style = {"color": colour(index), "linestyle": dash, "marker": marker(index), "markersize": 3, "linewidth": 1.5}
+        tip = f"{row.label}, ends at {mean[-1][1]:.3g}"
+        drawing.tag(axes.plot(*zip(*mean, strict=True), **style)[0], index, tip)
+    if log:
+        _number_axis(axes, "y", [value for _, several in lines for points in several for _, value in points], log=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="optimizer step", ylabel=name)
+    drawing.description = "; ".join(f"{row.label} ends at {_mean(several)[-1][1]:.3g}" for row, several in lines)
+    drawing.caption = "Thin lines are seeds, thick ones their mean."
+    if max(drawn.values()) > 1:
+        drawing.caption += f" Settings of a method, by rank: {', '.join(DASHES.values())}; pointing at one names it."
+    return drawing
+
+
+def _mean(lines: Sequence[Points]) -> Points:
+    """Mean over seeds at the steps that all of them have; the first line where they have none in common."""
+    tables = [dict(points) for points in lines]
+    common = sorted(set.intersection(*(set(table) for table in tables)))
+    return [(step, statistics.fmean(table[step] for table in tables)) for step in common] or list(lines[0])
+
+
+def route_load(row: Row, loads: Sequence[Sequence[float]], index: int) -> Drawing:
+    """Share of validation examples by route and evaluation, stacked."""
+    drawing, axes = Drawing.start(f"Route load: {row.label}, seed {row.seeds[0]}", 2.3)
+    counts = range(1, len(loads[0]) + 1)
+    shades = [colour(route) for route in range(len(loads))]
+    if len(counts) > 1:
+        bands = axes.stackplot(counts, *loads, colors=shades, alpha=0.75)
+    else:
+        bottoms = np.cumsum([0.0, *(load[0] for load in loads)])
+        bands = [
+            axes.bar(1, load[0], 0.5, low, color=c, alpha=0.75)[0]
+            for load, low, c in zip(loads, bottoms, shades, strict=False)
+        ]
+    for route, band in enumerate(bands):
+        drawing.tag(band, index, f"route {route}: {loads[route][-1]:.0%} at the end")
+    axes.set_xticks(counts[:: -(-len(counts) // 10)])
+    axes.set(xlabel="evaluation (one an epoch by default)", ylabel="share of examples", ylim=(0, 1))
+    shares = ", ".join(f"route {route} {load[-1]:.0%}" for route, load in enumerate(loads))
+    drawing.description = f"At the end: {shares}"
+    drawing.caption = f"Examples by their likeliest route, route 0 at the bottom. At the end: {shares}. "
+    drawing.caption += "Routes of other seeds have other numbers."
+    return drawing
+
+
+def mask_map(row: Row, site: str, values: npt.NDArray[Any], index: int) -> Drawing:
+    """What each route's mask lets through: a panel a route, tokens down, layers across; ``values: (R, S, L)``."""
+    routes, tokens, layers = values.shape
+    width, height = max(WIDTH, routes * (0.3 + 0.12 * layers)), 0.8 + min(4.0, max(0.08, 0.2) * tokens)
+    drawing, axes = Drawing.start(f"Masks at {site}: {row.label}, seed {row.runs[0].seed}", height, width=width)
+    axes.remove()
+    panels = drawing.canvas.subplots(1, routes, squeeze=False, sharey=True)[0]
+    shades = ListedColormap([(*to_rgb(HEAT), 0.04 + 0.96 * level / 255) for level in range(256)])
+    for route, panel in enumerate(panels):
+        panel.grid(False)
+        panel.patch.set_alpha(0)
+        mesh = panel.pcolormesh(
+            np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=shades, vmin=0, vmax=1
+        )
+        drawing.tag(mesh, index, f"route {route}, mean {float(values[route].mean()):.2f}")
+        panel.set(title=f"route {route}", xlabel="layer", xlim=(-0.5, layers - 0.5), ylim=(tokens - 0.5, -0.5))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].set_ylabel("token")
+    drawing.canvas.subplots_adjust(top=1 - 0.3 / height)
+    means = (f"route {route} {float(values[route].mean()):.2f}" for route in range(routes))
+    drawing.description = f"Mean: {', '.join(means)}"
+    drawing.caption = "Sigmoid of the masks: full colour lets a prefix token through at a layer, faint shuts it out."
+    return drawing
+
+
+def _effects(rows: Sequence[Row], methods: Methods) -> list[Drawing]:
+    """One figure for each method and each of its settings that differ."""
+    drawn = []
+    for method in methods:
+        mine = [
+            (row, flatten(row.runs[0].settings.values)) for row in rows if row.method == method and row.runs[0].settings
+        ]
+        keys = sorted({key for row, _ in mine for key in row.settings})
+        for key in keys[:KEYS] if len(mine) > 1 else []:
+            values = [(row, flat[key]) for row, flat in mine if flat.get(key) is not None]
+            if len({str(value) for _, value in values}) > 1:
+                drawn.append(effect(values, key, methods))
+    return drawn
+
+
+def effect(values: Sequence[tuple[Row, Any]], key: str, methods: Methods) -> Drawing:
+    """Score against one setting of a method."""
+    method, metric = values[0][0].method, values[0][0].metric
+    drawing, axes = Drawing.start(f"Effect of {key} on {method}", 2.5)
+    numeric = all(number(value) is not None for _, value in values)
+    words = sorted({str(value) for _, value in values})
+    places = [float(value) if numeric else float(words.index(str(value))) for _, value in values]
+    for (row, _), x in zip(values, places, strict=True):
+        _point(drawing, axes, row, methods, x, key)
+    if numeric:
+        _number_axis(axes, "x", places, log=min(places) > 0 and max(places) / min(places) >= 10)
+    else:
+        axes.set_xticks(range(len(words)), [_cut(word) for word in words])
+    axes.set(xlabel=key, ylabel=f"test {metric}")
+    drawing.description = "; ".join(f"{value}: {spread(row)}" for row, value in values[:12])
+    drawing.caption = "One mark a setting; bars: ± sd over seeds."
+    return drawing
+
+
+def _number_axis(axes: Any, which: str, values: Sequence[float], log: bool) -> None:
+    """Ticks as 12k and 3.4M; logarithmic where asked for, over positive values that differ enough."""
+    axis = getattr(axes, f"{which}axis")
+    if log and min(values) > 0 and max(values) / min(values) >= 3:
+        getattr(axes, f"set_{which}scale")("log")
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(values) / min(values) < 1000 else (1.0,)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _compact(value)))
+
+
+def _compact(value: float) -> str:
+    """A number as 12k and 3.4M in place of many digits."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _cut(text: str) -> str:
+    """Leave out the middle of a long name: methods begin it, values end it."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2 - 1]}…{text[-LONGEST // 2 :]}"
