@@ -57,7 +57,7 @@ def text() -> tuple[Tensor, Tensor]:
 
 def ours(model: AdaptedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Logits of all tokens."""
-    with torch.no_grad(), model.injection.active(model.method(None).prefixes):
+    with torch.no_grad(), model.hooks.using(model.method):
         logits: Tensor = model.backbone(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return logits
 

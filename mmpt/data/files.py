@@ -54,7 +54,7 @@ def _open_rows(path: Path | TextIO, name: str) -> Located:
     if not isinstance(path, Path):
         suffix = Path(name).suffix.lower()
         if suffix == ".parquet":
-            raise DataError(f"{name}: parquet can't be read from a stream; give a file name")
+            raise DataError(f"{name}: parquet cannot be read from a stream; give a file name")
         yield from _text_rows(_stream_lines(path, name), suffix if suffix in FORMATS else ".jsonl", name)
         return
     suffix = path.suffix.lower()
@@ -69,7 +69,7 @@ def _open_rows(path: Path | TextIO, name: str) -> Located:
             with path.open("rb") as stream:
                 yield from _text_rows(_decoded(stream, name), suffix, name)
     except OSError as error:
-        raise DataError(f"{name}: can't be read: {error.strerror or error}") from error
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def _stream_lines(stream: TextIO, name: str) -> Iterator[str]:
@@ -111,8 +111,8 @@ def _object(value: object, where: str) -> dict[str, Any]:
 
 
 def _kind(value: object) -> str:
-    kinds = {list: "array", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
-    return kinds.get(type(value), type(value).__name__)
+    kinds = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return kinds.get(type(value), "null")
 
 
 def _jsonl(lines: Iterable[str], name: str) -> Located:
@@ -123,13 +123,9 @@ def _jsonl(lines: Iterable[str], name: str) -> Located:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error}): {_shown(line)}") from error
+            start = line.strip()[:60]
+            raise DataError(f"{where}: not JSON ({error}): {start}") from error
         yield where, _object(value, where)
-
-
-def _shown(line: str) -> str:
-    text = line.strip()
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _json(lines: Iterator[str], name: str) -> Located:
@@ -165,17 +161,12 @@ def _csv(lines: Iterator[str], name: str, delimiter: str) -> Located:
         if not values or (header is None and not any(values)):
             continue
         if header is None:
-            header = _header(values, where)
+            header = [value.strip() for value in values]
+            _check_unique(header, where)
         elif len(values) != len(header):
             raise DataError(f"{where}: {len(values)} columns, the header has {len(header)}: {', '.join(header)}")
         else:
             yield where, dict(zip(header, values, strict=True))
-
-
-def _header(values: list[str], where: str) -> list[str]:
-    names = [value.strip() for value in values]
-    _check_unique(names, where)
-    return names
 
 
 def _check_unique(names: list[str], where: str) -> None:
@@ -196,5 +187,5 @@ def _parquet(path: Path, name: str) -> Located:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{name} row {number}", row
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: dates that Python doesn't have
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: dates that Python lacks
         raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from error

@@ -49,7 +49,7 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     Args:
         task: The task.
         data: Source and cut.
-        seed: The run's seed. Splits don't depend on it: the seeds of a study see the same examples.
+        seed: The run's seed. Splits do not depend on it: the seeds of a study see the same examples.
 
     Raises:
         DataError: Anything is missing, malformed, unlabelled, empty or of one class.
@@ -82,8 +82,8 @@ def _bundled(task: Task, data: DataConfig) -> Loaded:
 def _local(task: Task, data: DataConfig) -> Loaded:
     try:
         directory = _directory(task, data)
-    except (OSError, RuntimeError) as error:  # too long a name, no permission, ~ of a user that isn't there
-        raise DataError(f"data.dir={data.dir} can't be read ({one_line(error)}); give another directory") from error
+    except (OSError, RuntimeError) as error:  # too long a name, no permission, ~ of an unknown user
+        raise DataError(f"data.dir={data.dir} cannot be read ({one_line(error)}); give another directory") from error
     files = task.config.files
     as_given = data.split == "official" or all(name in files for name in SPLITS)
     names = _needed(files, as_given, "task.files")

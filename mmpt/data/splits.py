@@ -73,14 +73,14 @@ def _first_groups(examples: Examples, most: int) -> Examples:
     sizes: dict[str | None, int] = {}
     for example in examples:
         sizes[example.group] = sizes.get(example.group, 0) + 1
-    kept: set[str | None] = set()
+    chosen: set[str | None] = set()
     total = 0
     for group, size in sizes.items():
-        if kept and total + size > most:
+        if chosen and total + size > most:
             break
-        kept.add(group)
+        chosen.add(group)
         total += size
-    return tuple(example for example in examples if example.group in kept)
+    return tuple(example for example in examples if example.group in chosen)
 
 
 def cut(given: Mapping[str, Examples], data: DataConfig, as_given: bool) -> dict[str, Examples]:
@@ -101,7 +101,7 @@ def cut(given: Mapping[str, Examples], data: DataConfig, as_given: bool) -> dict
 
 
 def check(task: Task, splits: Mapping[str, Examples], origin: str) -> tuple[str, ...]:
-    """Refuse splits that can't be trained on or scored, and note what weakens a score.
+    """Refuse splits that cannot be trained on or scored, and note what weakens a score.
 
     Args:
         task: The task.
@@ -132,7 +132,7 @@ def check(task: Task, splits: Mapping[str, Examples], origin: str) -> tuple[str,
     targets: dict[str, set[str | None]] = {}
     for example in splits["train"]:
         targets.setdefault(example.source, set()).add(example.target)
-    conflicts = sum(len(found) > 1 for found in targets.values())
+    conflicts = sum(len(different) > 1 for different in targets.values())
     if conflicts:
         notes.append(f"{conflicts} train texts occur with different targets")
     return tuple(notes)

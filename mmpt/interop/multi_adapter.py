@@ -136,7 +136,7 @@ class MultiAdapterPredictor:
             return
         candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
         model: Any = first.model  # writes text: a classification head shares no pass
-        likelihoods = model.rank_rows(encoded, candidates).cpu()
+        likelihoods = model.likelihoods_of_rows(encoded, candidates).cpu()
         for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
             kept, probabilities = values[: len(own)], results[name].probabilities
             assert probabilities is not None

@@ -94,7 +94,7 @@ def test_missing_file_lists_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.jsonl: no such file; .* has: b.jsonl$"):
         list(read_rows(tmp_path / "a.jsonl", "a.jsonl"))
     (tmp_path / "c.csv").mkdir()
-    with pytest.raises(DataError, match="can't be read: Is a directory"):
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
         list(read_rows(tmp_path / "c.csv", "c.csv"))
 
 

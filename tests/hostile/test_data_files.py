@@ -158,7 +158,7 @@ def test_an_id_that_is_no_text(idx: Any) -> None:
 
 @pytest.mark.parametrize("place", ["a" * 5000, "~nobody.is.called.so/x"])
 def test_a_folder_that_cannot_be(place: str) -> None:
-    with pytest.raises(DataError, match=r"data.dir=.* can't be read"):
+    with pytest.raises(DataError, match=r"data.dir=.* cannot be read"):
         load_splits(Task(TaskConfig("odd", "{a}", "b", files=FILES)), DataConfig("local", place))
 
 

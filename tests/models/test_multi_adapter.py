@@ -154,7 +154,8 @@ def test_candidates_are_a_rows_own() -> None:
     ids, mask, _ = batch(4)
     candidates = [[[5, 1], [6, 7, 1]], [[8, 1], [9, 1], [10, 11, 12, 1]]]
     encoded = one.encode(ids, mask, [one.name, *[two.name] * 3])
-    likelihoods = one.rank_rows(encoded, [candidates[0], *[candidates[1]] * 3])  # type: ignore[operator]
+    with torch.no_grad():
+        likelihoods = one.likelihoods_of_rows(encoded, [candidates[0], *[candidates[1]] * 3])  # type: ignore[operator]
     assert likelihoods.shape == (4, 3) and likelihoods[0, 2] == 0
     first = one.rank(one.encode(ids[:1], mask[:1]), candidates[0])
     others = two.rank(two.encode(ids[1:], mask[1:]), candidates[1])

@@ -31,17 +31,16 @@ class TextModel(AdaptedModel):
         """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
         return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
 
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """See the base class."""
         with only_labelled(self.backbone, labels) as places:
-            return row_losses(self.decode(encoded, labels), labels, places)
+            return row_losses(self.decode(encoded, labels), labels, places, smoothing)
 
-    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+    def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See the base class; candidates have their end of sequence."""
-        return self.rank_rows(encoded, [candidates] * encoded.states.shape[0])
+        return self.likelihoods_of_rows(encoded, [candidates] * encoded.states.shape[0])
 
-    @torch.no_grad()
-    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    def likelihoods_of_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Log-likelihood of candidates of its own for every source.
 
         Args:
