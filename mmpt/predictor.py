@@ -115,7 +115,8 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
         built = AdaptedModel.of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
-    weakref.finalize(built, _forget, backbone, name)
+    if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
+        weakref.finalize(built, _forget, backbone, name)
     return backbone, built
 
 

@@ -39,7 +39,8 @@ def prefixed(family: str, **options: Any) -> tuple[Backbone, AdaptedModel]:
 def plain(one: Backbone) -> PreTrainedModel:
     """The same weights on transformers' own attention."""
     model = CLASSES[one.kind].from_config(deepcopy(one.model.config), attn_implementation="eager")
-    model.load_state_dict(one.model.state_dict())
+    state = one.model.state_dict()
+    model.load_state_dict({name: value for name, value in state.items() if not name.startswith("mmpt_adapters.")})
     return model.eval()
 
 
