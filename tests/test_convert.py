@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import mmpt
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.interop.convert import main, prefix_tensor, read_prefix, write_prefix
 from mmpt.methods import parse
@@ -87,7 +88,8 @@ def test_exported_gives_the_same_logits_in_peft(family: str, layout: str, tmp_pa
     wanted = ours(model, ids, mask)
     with torch.no_grad():
         assert alike(in_peft(one, tmp_path)(input_ids=ids, attention_mask=mask).logits, wanted, mask)
-        without = one.model(input_ids=ids, attention_mask=mask).logits
+        with mmpt.disable_adapter(one.model):
+            without = one.model(input_ids=ids, attention_mask=mask).logits
     assert (wanted - without).abs().max() > 1e-2
 
 
@@ -163,8 +165,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """A directory with a model, peft's adapter of it, ours, and back."""
     from transformers import AutoTokenizer
 
-    import mmpt
-    from mmpt.bundled import MODEL_DIR
+        from mmpt.bundled import MODEL_DIR
     from mmpt.bundled.tasks import records
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
