@@ -165,7 +165,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """A directory with a model, peft's adapter of it, ours, and back."""
     from transformers import AutoTokenizer
 
-        from mmpt.bundled import MODEL_DIR
+    from mmpt.bundled import MODEL_DIR
     from mmpt.bundled.tasks import records
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
