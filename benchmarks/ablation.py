@@ -1,4 +1,4 @@
-"""A table of a sweep's settings by their names, from what the sweep itself recorded.
+"""A table of a sweep's settings by the names that its definition gives them, from the run directories.
 
     python -m benchmarks.ablation runs/improve --name improve
 
@@ -18,32 +18,54 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare import PERCENT, RESULTS
+from mmpt.cli import SWEEPS
+from mmpt.errors import RunError
 from mmpt.report.tables import grid, markdown
-from mmpt.sweep.ledger import FOLDER, Ledger
+from mmpt.runs.record import read_result
 from mmpt.utils.files import write_bytes
+from mmpt.utils.untrusted import parse_yaml
 
 Trial = dict[str, Any]
 Trials = dict[str, list[Trial]]  # by setting
 
 
-def trials(roots: Sequence[Path]) -> Trials:
-    """Every trial that is done, the last word on each; names are those after ``setting=``."""
-    found: dict[tuple[str, str, int], Trial] = {}
-    for root in roots:
-        for folder in sorted((root / FOLDER).iterdir()):
-            for outcome in Ledger(folder).ended().values():
-                words = dict(word.split("=", 1) for word in outcome.overrides.split())
-                if (result := outcome.result) is None or "setting" not in words:
-                    continue
-                scores = {split: result["scores"][split][result["metric"]] for split in ("validation", "test")}
-                name = words["setting"].split("/")[1]
-                known = {"task": result["task"], "seed": result["seed"], "method": result["method"]}
-                trainable = result["parameters"]["trainable"]
-                found[name, result["task"], result["seed"]] = {**known, **scores, "trainable": trainable}
+def trials(roots: Sequence[Path], definition: Path) -> Trials:
+    """Every run that is done and has a setting of the definition; a run's values say which one it has."""
+    settings = parse_yaml(definition.read_text(encoding="utf-8"))["settings"]
+    wanted = {name: _leaves(setting) for name, setting in settings.items()}
     by_setting: Trials = defaultdict(list)
-    for (name, _, _), trial in found.items():
-        by_setting[name].append(trial)
+    for path in sorted(path for root in roots for path in root.glob("*/result.json")):
+        try:
+            result = read_result(path.parent)
+        except RunError:
+            continue
+        name = _setting(result.config or {}, wanted)
+        scores = {split: result.score(split) for split in ("validation", "test")}
+        if name is not None and None not in scores.values():
+            known = {"task": result.task, "seed": result.seed, "method": result.method}
+            by_setting[name].append({**known, **scores, "trainable": result.parameters.trainable})
     return by_setting
+
+
+def _setting(config: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The most specific setting whose values a run has; None where there is none."""
+    values = _leaves(config)
+    fitting = [name for name, leaves in wanted.items() if leaves.items() <= values.items()]
+    return max(fitting, key=lambda name: len(wanted[name]), default=None)
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value as text; a choice in ``defaults`` stands for the group's name."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "defaults":
+            chosen = {key: option for item in value for key, option in item.items()}
+            leaves |= {f"{key.removeprefix('override /')}.name": repr(option) for key, option in chosen.items()}
+        elif isinstance(value, Mapping) and value:
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = repr(value)
+    return leaves
 
 
 def complete(by_setting: Mapping[str, list[Trial]]) -> Trials:
@@ -76,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", type=Path, metavar="RUN_ROOT")
     parser.add_argument("--name", required=True, help="of the files in benchmarks/results/compare")
+    parser.add_argument("--sweep", help="the definition's name in sweeps/; by default --name")
     arguments = parser.parse_args(argv)
-    every = trials(arguments.roots)
+    every = trials(arguments.roots, SWEEPS / f"{arguments.sweep or arguments.name}.yaml")
     text = table(complete(every))
     print(text)
     words = " ".join(sys.argv[1:] if argv is None else argv)

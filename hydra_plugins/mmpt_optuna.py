@@ -1,4 +1,4 @@
-"""Hydra's sweeper for Optuna (``hydra/sweeper=optuna``): a search that goes on where it was stopped, and prunes.
+"""Hydra's sweeper for Optuna (``hydra/sweeper=optuna``): a search that can be resumed, and prunes.
 
 Optuna is imported only once a search begins: Hydra imports this module at every start.
 """
@@ -13,14 +13,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mmpt.sweep.outcomes import Outcomes
 from mmpt.sweep.search import Search, search_space
 
 
 class OptunaSweeper(Sweeper):
-    """Asks Optuna for settings, has the launcher run them, and tells Optuna their validation scores."""
+    """Asks Optuna for settings, lets the launcher run them, and reports their validation scores to Optuna."""
 
     def __init__(self, params: DictConfig, n_trials: int, n_jobs: int, trial: int | None, **settings: Any) -> None:
-        """Keep the settings; conf/hydra/sweeper/optuna.yaml explains them."""
+        """Store the settings; conf/hydra/sweeper/optuna.yaml explains them."""
         self.params: dict[str, Any] = {str(key): value for key, value in params.items()}
         self.n_trials, self.n_jobs, self.settings = n_trials, max(1, n_jobs), settings
 
@@ -32,7 +33,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Show what earlier commands found, and search on until ``n_trials`` are done."""
+        """Show the trials of earlier commands, and search until ``n_trials`` are done."""
         words = [f"{key}={value}" for key, value in self.params.items()]
         space, fixed = search_space([*words, *arguments])
         with Search.open(space, fixed, **self.settings) as search:
@@ -44,11 +45,6 @@ class OptunaSweeper(Sweeper):
         search.launched += len(batch)
         assert self.launcher is not None
         self.launcher.launch([search.words(trial) for trial in batch], initial_job_idx=first)
-        ledger = getattr(self.task_function, "folder", None)
-        if ledger is None:
-            return
-        from mmpt.sweep.ledger import ledger_of
-
-        ended = ledger_of(ledger).ended()
+        outcomes = Outcomes(self.task_function.folder)  # type: ignore[attr-defined]
         for number, trial in enumerate(batch, start=first):
-            search.tell(trial, ended.get(number))
+            search.tell(trial, outcomes.read(number))

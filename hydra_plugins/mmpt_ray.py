@@ -18,10 +18,10 @@ from mmpt.errors import RunError
 
 
 class RayLauncher(Launcher):
-    """Runs each trial as a Ray task; a trial whose worker dies doesn't take the others with it."""
+    """Runs each trial as a Ray task; the death of a trial's worker does not affect the others."""
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
-        """Keep the settings.
+        """Store the settings.
 
         Args:
             init: Arguments of ``ray.init``.
@@ -30,7 +30,7 @@ class RayLauncher(Launcher):
         self.init, self.remote = (dict(OmegaConf.to_container(part, resolve=True)) for part in (init, remote))  # type: ignore[arg-type]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what every trial shares."""
+        """Store what every trial shares."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -56,20 +56,20 @@ class RayLauncher(Launcher):
         for task in running:
             try:
                 returns.append(ray.get(task))
-            except ray.exceptions.RayError:  # the ledger has no end of this trial: the sweep tells it as lost
+            except ray.exceptions.RayError:  # the sweep reports a trial that did not end
                 returns.append(JobReturn(status=JobStatus.COMPLETED))
         return returns
 
 
 def _probe(address: str | None) -> None:
-    """Say at once that a cluster isn't there; Ray itself tries for minutes.
+    """Report at once that no cluster answers; Ray itself tries for minutes.
 
     Raises:
         RunError: Nothing answers at ``host:port``.
     """
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
-        return  # a cluster of its own, or whatever Ray finds
+        return  # a cluster of its own, or one that Ray looks for
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:

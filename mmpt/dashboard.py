@@ -1,10 +1,10 @@
-"""``python -m mmpt.dashboard``: see :mod:`mmpt.runs.dashboard`."""
+"""``python -m mmpt.dashboard``: see :mod:`mmpt.cli.dashboard`."""
 
 from __future__ import annotations
 
 import sys
 
-from mmpt.runs.dashboard import main
+from mmpt.cli.dashboard import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,6 +15,7 @@ from mmpt.cli import CONF, main
 from mmpt.config.schema import Config
 from mmpt.errors import DataError
 from mmpt.runs.result import Result
+from mmpt.utils.files import write_json
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -34,15 +35,17 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     seen: list[Config] = []
 
     def identify(config: Config) -> types.SimpleNamespace:
-        return types.SimpleNamespace(directory=Path("nowhere"), fingerprint="")
+        return types.SimpleNamespace(directory=Path(f"{config.method.name}-{config.seed}"), fingerprint="")
 
-    def run_experiment(config: Config, resolved: dict[str, Any], *_: Any, **__: Any) -> Result:
+    def run_experiment(config: Config, resolved: dict[str, Any], identity: Any = None, **_: Any) -> Result:
         assert resolved["task"]["name"] == config.task.name
         if config.seed == 13:
             raise DataError("train.jsonl:4 is broken")
         seen.append(config)
         scores = {split: {"accuracy": 0.5} for split in ("validation", "test")}
         found = {"task": config.task.name, "method": config.method.name, "metric": "accuracy", "scores": scores}
+        if identity is not None:  # in a sweep, whose table is made from run directories
+            write_json(identity.directory / "result.json", found)
         return Result.from_dict(found)
 
     for place, function in (("run", run_experiment), ("identity", identify)):
@@ -56,7 +59,7 @@ def test_runs_what_was_asked(runs: list[Config], elsewhere: Path, capsys: pytest
     code = main(["task=cb", "method=smop", "trainer.max_steps=20", f"run.dir={elsewhere}/a b", "+seed=3"])
     assert code == 0
     (config,) = runs
-    assert (config.task.name, config.method.name, config.trainer["max_steps"]) == ("cb", "smop", 20)
+    assert (config.task.name, config.method.name, config.trainer.max_steps) == ("cb", "smop", 20)
     assert (config.run.dir, config.seed) == (f"{elsewhere}/a b", 3)
     assert list(elsewhere.iterdir()) == []  # the configuration library writes nothing
     assert capsys.readouterr().err == ""

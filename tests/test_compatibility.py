@@ -1,4 +1,4 @@
-"""What format 1 left behind is read: an adapter, runs, a sweep's ledger; newer formats are refused by name."""
+"""What format 1 left behind is read: an adapter, runs; newer formats are refused by name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, RunError
 from mmpt.report.load import load as load_runs
+from mmpt.runs.failures import SWEEPS
 from mmpt.runs.record import RunRecord, read_result
-from mmpt.sweep.ledger import FOLDER, Ledger
 from mmpt.utils.files import newer_format
 from tests.fixtures.write import COMMAND
 
@@ -56,39 +56,29 @@ def settings(*words: str) -> Config:
     return check(compose(read_command_line([*COMMAND, *words], conf).overrides, conf))
 
 
-def test_the_report_reads_both_runs_beside_a_ledger(tmp_path: Path) -> None:
+def test_the_report_reads_both_runs(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES, tmp_path, dirs_exist_ok=True)
-    (tmp_path / FOLDER / "a-sweep").mkdir(parents=True)
-    shutil.move(tmp_path / "ledger.jsonl", tmp_path / FOLDER / "a-sweep" / "trials.jsonl")
+    (tmp_path / SWEEPS / "a-sweep").mkdir(parents=True)
+    shutil.move(tmp_path / "ledger.jsonl", tmp_path / SWEEPS / "a-sweep" / "trials.jsonl")
     runs = {run.name: run for run in load_runs([tmp_path]).runs}
     assert runs["finished"].status == "done" and not runs["finished"].problem
     assert runs["finished"].score() is not None and runs["finished"].seed == 3
     assert runs["interrupted"].status == "running"  # it was on another machine: nobody here can tell
-    assert len(runs) == 2
-    assert sorted(Ledger(tmp_path / FOLDER / "a-sweep").ended()) == [0, 1]
+    assert set(runs) == {"finished", "interrupted"}  # a sweep's trials.jsonl is passed over
 
 
-def test_the_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only its fingerprint is brought up to date: settings that came later are part of it."""
+def test_an_interrupted_run_is_refused_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Format 1 had the checkpoints of transformers' Trainer."""
     from mmpt.cli import main
     from mmpt.training.identity import identify
 
     run = shutil.copytree(FIXTURES / "interrupted", tmp_path / "run")
+    assert main([*COMMAND, f"run.dir='{run}'"]) == 2
+    assert "run.overwrite=true" in capsys.readouterr().err
     change(run / "status.json", config_fingerprint=identify(settings()).fingerprint)
-    kept = [line for line in steps(run) if line["step"] <= 4]
-    assert kept
-    assert main([*COMMAND, f"run.dir='{run}'"]) == 0
-    assert "going on with an interrupted run, from step " in capsys.readouterr().out
-    assert steps(run)[: len(kept)] == kept
-    whole = {(line["step"], key): value for line in steps(FIXTURES / "finished") for key, value in line.items()}
-    for line in steps(run):
-        for key in set(line) - {"time", "train/step_ms"}:
-            assert line[key] == pytest.approx(whole[line["step"], key], rel=1e-3, abs=1e-3), (line["step"], key)
-    assert [line["step"] for line in steps(run)] == [line["step"] for line in steps(FIXTURES / "finished")]
-
-
-def steps(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert main([*COMMAND, f"run.dir='{run}'"]) == 2
+    assert "was written by an older mmpt (format 1) and cannot be resumed" in capsys.readouterr().err
+    assert main([*COMMAND, f"run.dir='{run}'", "run.overwrite=true"]) == 0
 
 
 def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> None:
@@ -109,6 +99,11 @@ def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> No
     with pytest.raises(RunError, match=r"run directory .* has format 2"):
         RunRecord.open(finished, resolved={}, fingerprint=status["config_fingerprint"])
     assert sorted(path.read_bytes() for path in finished.rglob("*.json*")) == before
+    folder = tmp_path / "root" / SWEEPS / "failed"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"format": 2, "overrides": "seed=1"}\n', encoding="utf-8")
+    (run,) = load_runs([tmp_path / "root"]).runs
+    assert "the record of a failed trial is invalid (has format 2" in run.problem
 
 
 @pytest.mark.parametrize("found", [2, 0, True, "1", None, 1.0])

@@ -18,10 +18,12 @@ import pytest
 from mmpt.cache.entry import Draft
 from mmpt.cache.store import Store
 from mmpt.config.compose import read_command_line
+from mmpt.runs.failures import TrialRecord
 from mmpt.runs.record import RunRecord
-from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.outcomes import Outcome, Outcomes
 from mmpt.sweep.run import run_sweep
 from mmpt.sweep.trial import Trial
+from tests.runs.test_record import make_result, open_record
 from tests.sweep.conftest import FEW, ROOT, command, lines, outcome, table
 
 KEYS = [f"{number:064x}" for number in range(6)]
@@ -132,32 +134,34 @@ def test_files_of_a_lock_that_nobody_holds_lock_nothing(host: str, pid: int, tmp
     record.close()
 
 
-def test_a_trial_that_another_process_is_at_comes_again(
+def test_a_trial_whose_run_another_process_works_on_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mmpt.sweep.progress.POLL_SECONDS", 0.01)
     launches = []
 
+    open_record(tmp_path / "run").finish(make_result())
+
     def launch(trial: Trial) -> None:
-        ledger, result = Ledger(trial.folder), {"task": "rte", "metric": "accuracy", "method": "prefix"}
-        scores = {name: {"accuracy": 0.5} for name in ("validation", "test")}
-        launches.append(sorted(ledger.ended()))
-        for number in {0, 1} - set(ledger.ended()):
+        outcomes = Outcomes(trial.folder)
+        ended = {outcome.number for outcome in outcomes.news(set()) if outcome.ended}
+        launches.append(sorted(ended))
+        for number in {0, 1} - ended:
             state = "busy" if number == 0 and len(launches) < 3 else "done"
-            ledger.add(Outcome(number, f"seed={number}", "started"))
-            content = None if state == "busy" else {**result, "scores": scores}
-            ledger.add(Outcome(number, f"seed={number}", state, directory=str(tmp_path), result=content))
+            record = TrialRecord(f"seed={number}")
+            outcomes.write(Outcome(number, trial=record))
+            outcomes.write(Outcome(number, state, record, directory=str(tmp_path / "run")))
 
     line = read_command_line(["-m", "seed=0,1", f"run.root={tmp_path}"], ROOT / "conf")
     assert run_sweep(line, ROOT / "conf", launch) == 0
     assert launches == [[], [1], [1]]
     said = capsys.readouterr().out
-    assert said.count("trial 1/2  seed=0: another process is at this run; its turn comes later") == 1
+    assert said.count("trial 1/2  seed=0: another process works on this run; the trial is tried again later") == 1
     assert "2 trials done" in said and len(table(said)) == 3
 
 
-def test_sweeps_of_one_second_have_ledgers_of_their_own(tmp_path: Path) -> None:
-    folders = {Ledger.create(tmp_path).folder for _ in range(3)}
+def test_sweeps_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    folders = {Outcomes.create(tmp_path).folder for _ in range(3)}
     assert len(folders) == 3
 
 

@@ -165,7 +165,7 @@ def test_every_import_is_a_requirement() -> None:
             assert modules.get(name, name) in required, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["mmpt.training.run", "mmpt", "hydra_plugins.mmpt_pack"])
+@pytest.mark.parametrize("module", ["mmpt.training.run", "mmpt", "hydra_plugins.mmpt_ray"])
 def test_warnings_that_our_own_lines_cause_are_errors(module: str) -> None:
     for kind in (UserWarning, DeprecationWarning, FutureWarning):
         with pytest.raises(kind):

@@ -23,7 +23,7 @@ from mmpt.config.compose import CommandLine, compose, describe, read_command_lin
 from mmpt.errors import ConfigError, MmptError
 from mmpt.sweep.definitions import register_sweeps
 from mmpt.sweep.run import run_sweep
-from mmpt.training.signals import Stopped, heeding
+from mmpt.training.signals import Stopped, handle_signals
 from mmpt.utils.extensions import add_folder
 from mmpt.utils.secrets import error_line
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
-        with heeding():
+        with handle_signals():
             return _dispatch(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)

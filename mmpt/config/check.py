@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.rules import check_rules
 from mmpt.config.schema import Config, MethodConfig, ModelConfig
-from mmpt.config.trainer_fields import check_trainer
+from mmpt.config.trainer_hints import INSTEAD
 from mmpt.config.typed_build import INVALID, Problems, build, fields_of, is_folder, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods import options_class, parse
@@ -96,11 +96,18 @@ def _examine(composed: DictConfig | Mapping[str, Any]) -> tuple[Config | None, l
 def _part(name: str, hint: Any, value: Any, problems: Problems) -> Any:
     if name == "method":
         return _method(value, problems)
-    if name == "trainer" and isinstance(value, dict):
-        check_trainer(value, problems)
-        return value
+    if name == "trainer" and isinstance(value, Mapping):
+        value = _without_misplaced(value, problems)
     part = build(hint, value, name, problems)
     return _local_model(part, problems) if isinstance(part, ModelConfig) else part
+
+
+def _without_misplaced(trainer: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """Report keys that are set elsewhere, and leave them out."""
+    for key in trainer:
+        if key in INSTEAD:
+            problems.add(f"trainer.{key}", f"trainer.{key} cannot be set: {INSTEAD[key]}")
+    return {key: value for key, value in trainer.items() if key not in INSTEAD}
 
 
 def _method(value: Any, problems: Problems) -> Any:

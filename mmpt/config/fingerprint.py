@@ -11,36 +11,15 @@ from typing import Any
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config
 
-FORMAT = 1  # raise it when the same configuration comes to mean another computation
+FORMAT = 2  # raise it when the same configuration comes to mean another computation
 _NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name doesn't
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_pin_memory",
     "dataloader_prefetch_factor",
-    "dataloader_in_order",
-    "dataloader_multiprocessing_context",
-    "hub_always_push",
-    "hub_model_id",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_strategy",
-    "hub_token",
-    "include_num_input_tokens_seen",
-    "log_level",
-    "log_level_replica",
-    "log_on_each_node",
     "logging_first_step",
-    "logging_nan_inf_filter",
     "logging_steps",
-    "logging_strategy",
-    "push_to_hub",
-    "save_on_each_node",
+    "save_steps",
     "save_total_limit",
-    "skip_memory_metrics",
-    "trackio_bucket_id",
-    "trackio_space_id",
-    "trackio_static_space_id",
 }
 
 
@@ -75,12 +54,29 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := kept.get("trainer"), Mapping):
         kept["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+        if trainer.get("eval_strategy") == "steps" and not trainer.get("eval_steps"):
+            kept["trainer"]["eval_steps"] = trainer.get("logging_steps")  # which checkpoint is best depends on it
     if isinstance(task := kept.get("task"), Mapping) and not _has_head(kept.get("model")):
         kept["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         kept["cache"] = {"dtype": cache["dtype"]}
     return kept
+
+
+def setting_key(values: Mapping[str, Any]) -> str:
+    """Identify what runs of one setting share: all that decides a result, except the seed.
+
+    Args:
+        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
+    """
+    return values_key({name: value for name, value in deciding(values).items() if name != "seed"})
+
+
+def values_key(values: Mapping[str, Any]) -> str:
+    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
+    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _has_head(model: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +21,16 @@ from mmpt.config.schema import (
     RunConfig,
     SchedulerConfig,
     TaskConfig,
+    TrainerConfig,
 )
-from mmpt.config.trainer_fields import enum_values
 from mmpt.config.typed_build import Problems, is_folder
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, ModelError, nearest
+from mmpt.utils import extensions
 
 SPLITS = ("train", "validation", "test")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
+LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
 
 
@@ -34,7 +38,7 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
     """Check each group by itself, then the groups against each other.
 
     Args:
-        parts: Group name -> its dataclass (``trainer``: a dict), only of groups without a wrong type.
+        parts: Group name -> its dataclass, only of groups without a wrong type.
         problems: Where findings go.
     """
     for name, rule in _RULES.items():
@@ -54,6 +58,8 @@ def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
         _evaluation_with_method(parts["evaluation"], parts["method"], problems)
     if "evaluation" in parts and "trainer" in parts:
         _evaluation_with_trainer(parts["evaluation"], parts["trainer"], problems)
+    if "task" in parts and "trainer" in parts:
+        _task_with_trainer(parts["task"], parts["trainer"], problems)
 
 
 def _at_least(problems: Problems, group: str, config: Any, least: int, *names: str) -> None:
@@ -130,12 +136,44 @@ def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
 
 
 def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
-    _one_of(problems, "scheduler.name", scheduler.name, enum_values("SchedulerType"))
+    _one_of(problems, "scheduler.name", scheduler.name, SCHEDULES)
     if not scheduler.warmup >= 0 or (scheduler.warmup >= 1 and scheduler.warmup != int(scheduler.warmup)):
         problems.add(
             "scheduler.warmup",
             f"scheduler.warmup={scheduler.warmup:g} must be a share of all steps below 1, or a whole number of steps",
         )
+
+
+def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
+    one = ("per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "save_total_limit")
+    _at_least(problems, "trainer", trainer, 1, *one, "logging_steps", "dataloader_prefetch_factor")
+    _at_least(problems, "trainer", trainer, 0, "max_grad_norm", "eval_delay", "dataloader_num_workers")
+    for name in ("max_grad_norm", "eval_delay", "num_train_epochs"):
+        if not math.isfinite(getattr(trainer, name)):
+            problems.add(f"trainer.{name}", f"trainer.{name}={getattr(trainer, name)} must be a finite number")
+    for name in one:
+        _at_most(problems, f"trainer.{name}", getattr(trainer, name) or 0, MOST)
+    if trainer.num_train_epochs <= 0:
+        text = f"trainer.num_train_epochs={trainer.num_train_epochs:g} must be positive"
+        problems.add("trainer.num_train_epochs", f"{text}; for a run of a few steps set trainer.max_steps")
+    if trainer.max_steps != -1 and trainer.max_steps < 1:
+        text = f"trainer.max_steps={trainer.max_steps} must be at least 1"
+        problems.add("trainer.max_steps", f"{text}, or -1 for trainer.num_train_epochs to decide")
+    if not 0 <= trainer.label_smoothing_factor < 1:
+        value = f"{trainer.label_smoothing_factor:g}"
+        problems.add("trainer.label_smoothing_factor", f"trainer.label_smoothing_factor={value} must lie in [0, 1)")
+    if trainer.label_smoothing_factor and trainer.loss not in LOSSES:
+        text = f"trainer.label_smoothing_factor has no effect with trainer.loss={trainer.loss}; leave it out"
+        problems.add("trainer.label_smoothing_factor", text)
+    if trainer.fp16 and trainer.bf16:
+        problems.add("trainer.fp16", "trainer.fp16 and trainer.bf16 exclude each other; keep one")
+    if trainer.dataloader_prefetch_factor is not None and not trainer.dataloader_num_workers:
+        text = "trainer.dataloader_prefetch_factor needs trainer.dataloader_num_workers of at least 1"
+        problems.add("trainer.dataloader_prefetch_factor", text)
+    if trainer.loss not in LOSSES and extensions.find("loss", trainer.loss) is None:
+        known = (*LOSSES, *extensions.names("loss"))
+        text = f"trainer.loss={trainer.loss} is unknown; choose from: {', '.join(known)}{nearest(trainer.loss, known)}"
+        problems.add("trainer.loss", text + extensions.hint("loss"))
 
 
 def _data(data: DataConfig, problems: Problems) -> None:
@@ -263,11 +301,20 @@ def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, 
         )
 
 
-def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: Mapping[str, Any], problems: Problems) -> None:
-    if evaluation.patience is not None and trainer.get("eval_strategy") == "no":
+def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfig, problems: Problems) -> None:
+    if evaluation.patience is not None and trainer.eval_strategy == "no":
         problems.add(
             "evaluation.patience",
             f"evaluation.patience={evaluation.patience} counts evaluations, but trainer.eval_strategy=no makes none",
+        )
+
+
+def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
+    if trainer.loss == "label_ranking" and not task.labels:
+        problems.add(
+            "trainer.loss",
+            f"trainer.loss=label_ranking needs labels, but task={task.name} has free text; set "
+            "trainer.loss=cross_entropy",
         )
 
 
@@ -276,6 +323,7 @@ _RULES: dict[str, Any] = {
     "model": _model,
     "optimizer": _optimizer,
     "scheduler": _scheduler,
+    "trainer": _trainer,
     "data": _data,
     "evaluation": _evaluation,
     "cache": _cache,

@@ -219,15 +219,21 @@ class AdaptedModel(nn.Module, ABC):
         """Go on from a batch's cached activations (:mod:`mmpt.cache`), ``states`` (B, N, d) and ``means`` (B, d)."""
 
     @abstractmethod
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each row of labels (B', U), summed, in nats: (B',), float32.
 
-        B' is a multiple of B, an example's rows together; -100 is padding.
+        B' is a multiple of B, an example's rows together; -100 is padding. ``smoothing`` is the share of a label's
+        probability that is spread over all tokens, or over all classes.
         """
 
     @abstractmethod
+    def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihood (B, C), float32, of each of C candidates' label ids for every source, with gradients."""
+
+    @torch.no_grad()
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
-        """Log-likelihood (B, C), float32, of each of C candidates' label ids for every source."""
+        """See :meth:`likelihoods`; without gradients."""
+        return self.likelihoods(encoded, candidates)
 
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

@@ -46,31 +46,34 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | N
         hook.remove()
 
 
-def row_losses(logits: Tensor, labels: Tensor, places: Tensor | None) -> Tensor:
+def row_losses(logits: Tensor, labels: Tensor, places: Tensor | None, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each row's label tokens, summed, in nats: (B,), float32.
 
     Args:
         logits: (n, V) of the positions that :func:`only_labelled` named.
         labels: (B, U), -100 for padding.
         places: What :func:`only_labelled` gave.
+        smoothing: Share of a label's probability that is spread over the vocabulary.
     """
     flat = labels.flatten()
     if places is None:
-        return token_losses(logits, flat).view(labels.shape).sum(dim=1)
-    losses = token_losses(logits, flat[places])
+        return token_losses(logits, flat, smoothing).view(labels.shape).sum(dim=1)
+    losses = token_losses(logits, flat[places], smoothing)
     return losses.new_zeros(labels.shape[0]).index_add(0, places // labels.shape[1], losses)
 
 
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each token in nats, float32 (n,), zero where the label is -100.
 
-    The same values and gradients as ``torch.nn.functional.cross_entropy(..., reduction="none")``, once differentiable.
+    The same values and gradients as ``torch.nn.functional.cross_entropy(..., reduction="none",
+    label_smoothing=smoothing)``, once differentiable.
 
     Args:
         logits: (n, V), any float type.
         labels: (n,), int64.
+        smoothing: Share of a label's probability that is spread over the vocabulary.
     """
-    losses: Tensor = _TokenLosses.apply(logits, labels)
+    losses: Tensor = _TokenLosses.apply(logits, labels, smoothing)
     return losses
 
 
@@ -78,23 +81,28 @@ class _TokenLosses(torch.autograd.Function):
     """Keeps the probabilities, and turns them into the gradient in place."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         values = logits.float()
         chosen = labels.clamp(min=0).unsqueeze(1)  # (n, 1)
         top, where = values.max(dim=-1, keepdim=True)
         probs = torch.softmax(values, dim=-1)
         # log Σ exp(z) = z_max - log p_max, and p_max is at least 1/V: no precision is lost where p of the label is tiny
-        losses = (top - probs.gather(1, where).log() - values.gather(1, chosen)).squeeze(1)
+        total = top - probs.gather(1, where).log()  # log of the sum of all exp(z)
+        losses = (total - values.gather(1, chosen)).squeeze(1)
+        if smoothing:
+            losses = (1 - smoothing) * losses + smoothing * (total.squeeze(1) - values.mean(dim=-1))
         ctx.save_for_backward(probs, chosen, labels)
-        ctx.dtype = logits.dtype
+        ctx.dtype, ctx.smoothing = logits.dtype, smoothing
         return losses.masked_fill(labels == IGNORED, 0.0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         probs, chosen, labels = ctx.saved_tensors
         scale = gradient.masked_fill(labels == IGNORED, 0.0).unsqueeze(1)  # (n, 1)
         # in place: a second pass over the same graph would find the gradient here, and autograd then refuses it
         probs.mul_(scale)
-        probs.scatter_add_(1, chosen, -scale)
-        return probs.to(ctx.dtype), None
+        probs.scatter_add_(1, chosen, (ctx.smoothing - 1) * scale)
+        if ctx.smoothing:
+            probs.sub_(scale * (ctx.smoothing / probs.shape[-1]))
+        return probs.to(ctx.dtype), None, None

@@ -59,15 +59,14 @@ class Progress:
 class Console:
     """Everything a run prints, so that it reads as one text."""
 
-    def __init__(self, directory: Path, file: TextIO | None = None, label: str = "") -> None:
+    def __init__(self, directory: Path, file: TextIO | None = None) -> None:
         """Choose where to print.
 
         Args:
             directory: The run directory, named at the end.
             file: A text stream; standard output where None.
-            label: Begins every line.
         """
-        self._directory, self._label = directory, label
+        self._directory = directory
         self._console = rich.console.Console(file=file if file is not None else sys.stdout, highlight=False)
 
     def first_line(self, *, task: str, method: str, model: str, seed: int, origin: str) -> None:
@@ -76,11 +75,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line as it is, whatever the width of the terminal."""
-        self._console.print(printable(self._label + text), markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line the user should act on."""
-        self._console.print(printable(f"{self._label}warning: {text}"), style="yellow", markup=False, soft_wrap=True)
+        self._console.print(printable(f"warning: {text}"), style="yellow", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:
@@ -93,7 +92,7 @@ class Console:
         Yields:
             An object whose ``update`` takes each step.
         """
-        if self._label or not self._console.is_terminal:
+        if not self._console.is_terminal:
             yield Progress(self, total, done, None)
             return
         figures = (TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[score]}"))

@@ -1,4 +1,4 @@
-"""A trial in a sweep gives what it gives alone: what a process holds globally is put back between trials."""
+"""A trial in a sweep gives what it gives alone: global state of a process is restored between trials."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def isolated() -> Iterator[None]:
 
 
 @cache
-def keep_imported() -> None:
-    """Tell the garbage collector, once a process, to pass over what is there by now: modules, for the most part.
+def freeze_imported() -> None:
+    """Let the garbage collector ignore, once a process, the objects that exist by now: modules, for the most part.
 
-    Each trial collects several times, and to look at some 400,000 objects that stay takes 0.2 s.
+    Each trial collects several times, and looking at some 400,000 objects that stay takes 0.2 s.
     """
     gc.freeze()
 
 
 def _release() -> None:
-    """Close a W&B run that a failed trial left open, and give memory back."""
+    """Close a W&B run that a failed trial left open, and release memory."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         with contextlib.suppress(Exception):  # a logger never fails a trial

@@ -1,4 +1,4 @@
-"""What a sweep is going to do: its trials counted, its engine there. Imports nothing heavy."""
+"""What a sweep will do: its trials are counted, its engine is installed. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Plan:
     """A sweep before it starts.
 
     Attributes:
-        root: ``run.root``, below which the ledger lies.
+        root: ``run.root``.
         total: Number of trials; None where only the sweeper knows.
-        repeats: Whether another launch gives the same trials again.
         launcher: Name of the engine.
         at_once: Trials at once on this machine; None where another system decides.
+        repeats: Whether another launch gives the same trials again.
     """
 
     root: Path
@@ -48,6 +48,11 @@ class Plan:
     launcher: str
     at_once: int | None
     repeats: bool = True
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the engine loses all trials that run when one process dies, so that they are launched again."""
+        return self.launcher == "joblib" and self.total is not None
 
 
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
@@ -58,7 +63,7 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
         conf: The configuration folder.
 
     Raises:
-        ConfigError: There are no trials, an engine isn't installed, or all trials would share one run directory.
+        ConfigError: There are no trials, an engine is not installed, or all trials would share one run directory.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun runs one trial on several processes; leave out -m and sweep=, or start with python")
@@ -95,7 +100,7 @@ def _task_part(config: DictConfig) -> dict[str, Any]:
 
 
 def check_installed(word: str) -> None:
-    """Name the extra that a launcher or sweeper needs where it isn't installed.
+    """Name the extra that a launcher or sweeper needs where it is not installed.
 
     Args:
         word: Such as ``hydra/launcher=joblib``; any other word is fine.
@@ -109,7 +114,7 @@ def check_installed(word: str) -> None:
         engine = None if importlib.util.find_spec(engine[0]) is not None else engine
     if engine is not None:
         raise ConfigError(
-            f"{word} needs a package that isn't installed: pip install -c constraints.txt -e '.[{engine[1]}]'"
+            f"{word} needs a package that is not installed: pip install -c constraints.txt -e '.[{engine[1]}]'"
         )
 
 
@@ -130,7 +135,7 @@ def _count(config: DictConfig, words: list[str]) -> int:
 
 
 def _check_directory(config: DictConfig, parsed: list[Any], total: int | None) -> None:
-    """One run directory can't hold several trials."""
+    """One run directory cannot hold several trials."""
     directory = OmegaConf.to_container(config.run, resolve=False)["dir"]  # type: ignore[index, call-overload]
     swept = any(override.key_or_group == "run.dir" and override.is_sweep_override() for override in parsed)
     if directory is not None and "${" not in directory and not swept and total != 1:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mmpt.runs.record import is_busy
-from mmpt.sweep.ledger import Ledger, Outcome
-from mmpt.sweep.table import ranked, score
+from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.table import ranked
+from mmpt.sweep.trial import record_without_directory
 from mmpt.utils.process import is_alive
 from mmpt.utils.text import duration
 from mmpt.utils.untrusted import printable
@@ -22,99 +24,102 @@ POLL_SECONDS = 0.2
 BUSY_SECONDS = 60.0  # whether another machine's process still lives shows when its run is tried again
 
 
-class Watcher:
-    """Reads the ledger while trials run, and prints what is new."""
+class Progress:
+    """Reads how trials are doing while they run, and prints a line for each that ends."""
 
-    def __init__(self, ledger: Ledger, total: int | None) -> None:
-        """Keep where to read and where to print: trials send their own output elsewhere."""
-        self.ledger, self.total = ledger, total
+    def __init__(self, outcomes: Outcomes, total: int | None) -> None:
+        """Remember where to read and where to print: trials send their own output elsewhere."""
+        self._files, self.total = outcomes, total
         self._out, self._err = sys.stdout, sys.stderr
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self.outcomes: dict[int, Outcome] = {}
-        self.started: dict[int, list[Outcome]] = {}
-        self.busy: dict[int, Outcome] = {}
-        self._told: set[int] = set()  # busy trials that had their line
+        self.ended: dict[int, Outcome] = {}
+        self._open: dict[int, Outcome] = {}  # started or busy
+        self._deaths: dict[int, set[float]] = defaultdict(set)  # when each that died had begun, by number
+        self._waiting: set[int] = set()  # busy trials whose line was printed
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Print lines as they come, until the block ends."""
+    def shown(self) -> Iterator[None]:
+        """Print lines as they come, until the block ends; say how far the sweep came if the user ends it."""
         stop = threading.Event()
 
         def follow() -> None:
             while not stop.wait(POLL_SECONDS):
                 self.poll()
 
-        thread = threading.Thread(target=follow, name="sweep lines", daemon=True)
+        thread = threading.Thread(target=follow, name="sweep progress", daemon=True)
         thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            self.poll()
-
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Say how far a sweep came that the user ends."""
         try:
             yield
         except KeyboardInterrupt:
             self.poll()
             of = "" if self.total is None else f" of {self.total}"
-            print(f"interrupted after {len(self.outcomes)}{of} trials; the same command goes on", file=self._out)
+            print(
+                f"interrupted after {len(self.ended)}{of} trials; run the same command again to resume", file=self._out
+            )
             raise
-
-    def poll(self) -> None:
-        """Print what has come since the last time."""
-        with self._lock:
-            for outcome in self.ledger.news():
-                if outcome.state == "started":
-                    self.started.setdefault(outcome.number, []).append(outcome)
-                elif outcome.state == "busy":
-                    self.started.get(outcome.number, [outcome]).pop()  # it didn't begin after all
-                    self.busy[outcome.number] = outcome
-                    self._tell_busy(outcome)
-                elif outcome.number not in self.outcomes:
-                    self.busy.pop(outcome.number, None)
-                    self.outcomes[outcome.number] = outcome
-                    print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
-
-    def lost(self) -> list[Outcome]:
-        """Trials that began and never ended."""
-        return [begun[-1] for number, begun in sorted(self.started.items()) if begun and number not in self.outcomes]
-
-    def wait_for_lost(self) -> None:
-        """Wait for trials whose process on this machine is still alive."""
-        while any(_lives(outcome) for outcome in self.lost()):
-            time.sleep(POLL_SECONDS)
+        finally:
+            stop.set()
+            thread.join()
             self.poll()
 
+    def poll(self) -> None:
+        """Print what is new."""
+        with self._lock:
+            for outcome in self._files.news(set(self.ended)):
+                if not outcome.ended:
+                    self._open[outcome.number] = outcome
+                    if outcome.state == "busy" and outcome.number not in self._waiting:
+                        self._waiting.add(outcome.number)
+                        text = "another process works on this run; the trial is tried again later"
+                        print(f"{self._name(outcome)}  {outcome.trial.overrides}: {text}", file=self._out, flush=True)
+                    continue
+                self._open.pop(outcome.number, None)
+                self.ended[outcome.number] = outcome
+                print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
+
+    def lost(self) -> list[Outcome]:
+        """Trials that began and did not end, once those end whose processes on this machine are still alive."""
+        self.poll()
+        while any(_alive(outcome) for outcome in self._in_state("started")):
+            time.sleep(POLL_SECONDS)
+            self.poll()
+        return self._in_state("started")
+
+    def busy(self) -> list[Outcome]:
+        """Trials whose runs other processes worked on."""
+        return self._in_state("busy")
+
+    def died_often(self, lost: Iterable[Outcome], most: int) -> list[Outcome]:
+        """Those of the lost trials whose processes have now died ``most`` times."""
+        self._deaths |= {outcome.number: self._deaths[outcome.number] | {outcome.at} for outcome in lost}
+        return [outcome for outcome in lost if len(self._deaths[outcome.number]) >= most]
+
     def wait_for_busy(self) -> None:
-        """Wait until one of the runs that other processes are at may be free."""
+        """Wait until one of the runs that other processes work on may be free."""
         last = time.monotonic() + BUSY_SECONDS
-        directories = [Path(outcome.directory) for outcome in self.busy.values() if outcome.directory is not None]
+        directories = [Path(outcome.directory) for outcome in self.busy() if outcome.directory is not None]
         time.sleep(POLL_SECONDS)
         while time.monotonic() < last and all(is_busy(directory) for directory in directories):
             time.sleep(POLL_SECONDS)
-        self.busy.clear()  # tried again now; found again, where they still are
+        for outcome in self.busy():  # it begins anew, and may be busy again
+            self._files.remove(outcome.number)
+            self._open.pop(outcome.number)
 
-    def give_up_busy(self) -> None:
-        """Record trials as failed that other processes are at."""
-        for begun in list(self.busy.values()):
-            self.ledger.add(dataclasses.replace(begun, state="failed"))
-        self.poll()
-
-    def give_up(self, lost: list[Outcome], reason: str) -> None:
-        """Record trials as failed whose process died."""
-        for begun in lost:
-            error = f"its process {begun.where} ended without a result (killed, or out of memory): {reason}"
-            self.ledger.add(Outcome(begun.number, begun.overrides, "failed", error=error, log=begun.log))
+    def fail(self, outcomes: Iterable[Outcome], reason: str | None = None) -> None:
+        """End trials as failed: because of a reason where their process died, else with the error they have."""
+        for outcome in outcomes:
+            died = (
+                f"its process {outcome.host}:{outcome.pid} ended without a result (killed, or out of memory): {reason}"
+            )
+            failed = replace(outcome, state="failed", error=outcome.error if reason is None else died)
+            record_without_directory(failed, self._files)
+            self._files.write(failed)
         self.poll()
 
     def summary(self) -> int:
         """Print the table and the counts; returns the exit code."""
-        outcomes = [self.outcomes[number] for number in sorted(self.outcomes)]
+        outcomes = [self.ended[number] for number in sorted(self.ended)]
         failed = sum(outcome.failed for outcome in outcomes)
         before = sum(outcome.earlier and not outcome.failed for outcome in outcomes)
         print(f"\n{ranked(outcomes)}", file=self._out)
@@ -122,49 +127,42 @@ class Watcher:
         counts += [f"{failed} failed"] if failed else []
         missing = 0 if self.total is None else self.total - len(outcomes)
         counts += [f"{missing} not run"] if missing else []
-        print(f"{', '.join(counts)}; all of it: {self.ledger.path}", file=self._out, flush=True)
+        print(f"{', '.join(counts)}; run directories: {self._files.root}", file=self._out, flush=True)
         if failed:
-            print(f"error: {failed} trial(s) of the sweep failed; each is told above", file=self._err, flush=True)
+            print(f"error: {failed} trial(s) of the sweep failed; see the lines above", file=self._err, flush=True)
         return 1 if failed or missing else 0
 
-    def _tell_busy(self, outcome: Outcome) -> None:
-        """Say once that a trial's turn comes later."""
-        if outcome.number not in self._told:
-            self._told.add(outcome.number)
-            text = f"{self._name(outcome)}  {outcome.overrides}: another process is at this run; its turn comes later"
-            print(text, file=self._out, flush=True)
+    def _in_state(self, state: str) -> list[Outcome]:
+        with self._lock:
+            return [outcome for _, outcome in sorted(self._open.items()) if outcome.state == state]
 
     def _name(self, outcome: Outcome) -> str:
         return f"trial {outcome.number + 1}" + ("" if self.total is None else f"/{self.total}")
 
     def _line(self, outcome: Outcome) -> str:
-        of = self._name(outcome)
+        words = outcome.trial.overrides or "(no overrides)"
         if outcome.failed:
-            place = f"; see {outcome.log}" if outcome.log is not None and not outcome.earlier else ""
-            return f"error: {of}  {outcome.overrides}: {outcome.error}{place}{self._left('; ')}"
-        figures = [f"{name} {_shown(score(outcome, name))}" for name in ("validation", "test")]
+            see = f"; see {outcome.log}" if outcome.log is not None and not outcome.earlier else ""
+            return f"error: {self._name(outcome)}  {words}: {outcome.error}{see}{self._left('; ')}"
+        scores = {name: outcome.score(name) for name in ("validation", "test")}
+        figures = [f"{name} {'none' if score is None else f'{score:.3f}'}" for name, score in scores.items()]
         figures = ["pruned"] if outcome.state == "pruned" else figures
         took = "done before" if outcome.earlier else duration(outcome.seconds)
         took += ", resumed" if outcome.resumed else ""
-        return "  ".join([of, outcome.overrides or "(no overrides)", *figures, took]) + self._left("  ")
+        return "  ".join([self._name(outcome), words, *figures, took]) + self._left("  ")
 
     def _left(self, before: str) -> str:
         """Trials left, and the time they may take at the pace so far."""
         if self.total is None:
             return ""
-        left = self.total - len(self.outcomes)
-        worked = sum(not outcome.earlier for outcome in self.outcomes.values())
+        left = self.total - len(self.ended)
+        worked = sum(not outcome.earlier for outcome in self.ended.values())
         if left == 0 or worked == 0:
             return f"{before}{left} left"
         pace = (time.monotonic() - self._began) / worked
         return f"{before}{left} left, about {duration(pace * left)}"
 
 
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
-def _lives(begun: Outcome) -> bool:
-    """Whether the process that began a trial is another one of this machine, and lives."""
-    host, _, pid = begun.where.rpartition(":")
-    return int(pid) != os.getpid() and is_alive(host, int(pid), since=begun.at) is True
+def _alive(outcome: Outcome) -> bool:
+    """Whether the process of a trial is another one of this machine, and alive."""
+    return outcome.pid != os.getpid() and is_alive(outcome.host, outcome.pid, since=outcome.at) is True

@@ -1,11 +1,10 @@
-"""A sweep from its first trial to its table, with whatever launcher and sweeper Hydra is told to use."""
+"""A sweep from its first trial to its table, with whatever launcher and sweeper the command names."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -14,13 +13,15 @@ from yaml import YAMLError
 
 from mmpt.config.compose import CommandLine
 from mmpt.errors import MmptError, RunError
-from mmpt.sweep.ledger import Ledger
-from mmpt.sweep.plan import plan_sweep
-from mmpt.sweep.progress import Watcher
+from mmpt.sweep.isolation import isolated
+from mmpt.sweep.outcomes import Outcomes
+from mmpt.sweep.plan import Plan, plan_sweep
+from mmpt.sweep.progress import Progress
 from mmpt.sweep.trial import Trial
 from mmpt.utils.untrusted import one_line
 
-ROUNDS = 2  # a trial whose process died this often has failed
+DEATHS = 2  # a trial whose process died this often has failed
+LAUNCHES = 99
 
 
 def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) -> int:
@@ -32,62 +33,54 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
         launch: Gives the trial function to Hydra, and returns when all trials are over.
 
     Returns:
-        The exit code: 0 all done, 1 at least one failed or wasn't run.
+        The exit code: 0 all done, 1 at least one failed or was not run.
 
     Raises:
-        MmptError: The sweep can't start.
+        MmptError: The sweep cannot start.
     """
     plan = plan_sweep(line, conf)
-    ledger = Ledger.create(plan.root)
-    watcher = Watcher(ledger, plan.total)
-    trial = Trial(ledger.folder, os.getpid(), plan.at_once)
-    with watcher.watching(), _importable(conf.parent), watcher.interruptible():
-        for attempt in itertools.count(1):
-            reason = _launch(trial, launch, watcher, plan.launcher)
-            lost = watcher.lost()
-            died = [begun for begun in lost if len(watcher.started[begun.number]) >= ROUNDS]
-            again = reason is not None and plan.launcher == "joblib" and plan.total is not None and attempt < 99
-            watcher.give_up(died if again else lost, reason or "no reason given")
-            if not again and not plan.repeats:
-                watcher.give_up_busy()
-            if not again and not watcher.busy:
-                break
-            if not again:
-                watcher.wait_for_busy()
-    return watcher.summary()
+    outcomes = Outcomes.create(plan.root)
+    progress = Progress(outcomes, plan.total)
+    trial = Trial(outcomes.folder, os.getpid(), plan.at_once)
+    try:
+        with progress.shown(), isolated():
+            parts = [str(conf.parent), os.environ.get("PYTHONPATH")]  # for processes that a launcher starts
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
+            for count in itertools.count(1):
+                if not _launch(trial, launch, progress, plan, last=count >= LAUNCHES):
+                    break
+        return progress.summary()
+    finally:
+        outcomes.clear()
 
 
-def _launch(trial: Trial, launch: Callable[[Trial], None], watcher: Watcher, launcher: str) -> str | None:
-    """Launch once; returns why the engine stopped before the end, or None.
+def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, plan: Plan, last: bool) -> bool:
+    """Launch all trials; those that have ended are passed over.
+
+    Returns:
+        Whether to launch again: for trials whose processes died, or whose runs other processes worked on.
 
     Raises:
         RunError: The engine stopped before any trial began.
     """
+    reason = None
     try:
         launch(trial)
     except (MmptError, HydraException, OmegaConfBaseException, YAMLError):
         raise
     except Exception as error:  # of the engine: trials raise nothing
-        watcher.poll()
-        watcher.wait_for_lost()
-        text = one_line(error)[:300]
-        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        if not watcher.lost() and not watcher.outcomes:
-            raise RunError(f"hydra/launcher={launcher} can't start: {reason}") from error
-        return reason
-    watcher.poll()
-    return None
-
-
-@contextmanager
-def _importable(root: Path) -> Iterator[None]:
-    """Let processes that a launcher starts import this very mmpt."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        reason = f"{type(error).__name__}: {one_line(error)[:300]}".removesuffix(": ")
+        lost = progress.lost()
+        if not lost and not progress.ended:
+            raise RunError(f"hydra/launcher={plan.launcher} cannot start: {reason}") from error
+    lost = progress.lost() if reason is None else lost
+    if reason is not None and plan.restarts and not last:
+        progress.fail(progress.died_often(lost, DEATHS), reason)
+        return True
+    progress.fail(lost, reason or "no reason given")
+    if not plan.repeats:
+        progress.fail(progress.busy())
+    if progress.busy():
+        progress.wait_for_busy()
+        return True
+    return False

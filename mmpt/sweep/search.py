@@ -1,11 +1,11 @@
-"""A search by Optuna whose study lies on disk: the same command goes on with it, and hopeless trials are stopped."""
+"""A search by Optuna whose study is stored on disk: the same command resumes it, and poor trials are pruned."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 
 from mmpt.errors import ConfigError, RunError
-from mmpt.sweep.ledger import Outcome
-from mmpt.sweep.table import score
+from mmpt.sweep.outcomes import ELSEWHERE, Outcome, TrialPruned
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
 
-LOCK_SECONDS = 10.0  # until a database that another program holds counts as locked
+LOCK_SECONDS = 10.0  # until a database that another program uses counts as locked
 INTERRUPTED = "interrupted"  # mark of a trial that was running when its command ended
-ELSEWHERE = ("run.", "logger", "sweep", "hydra")
 
 
 def search_space(words: list[str]) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
-    """Sort words into what is searched and what is fixed; later words win.
+    """Split words into what is searched and what is fixed; later words win.
 
     Args:
         words: ``key=value`` in Hydra's grammar.
@@ -70,7 +68,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 class Search:
-    """One study, held by one command at a time."""
+    """One study, used by one command at a time."""
 
     def __init__(
         self, study: Study, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any
@@ -82,7 +80,7 @@ class Search:
     @classmethod
     @contextmanager
     def open(cls, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
-        """Create the study, or take up what is there.
+        """Create the study, or resume the one that is stored.
 
         Args:
             space: From :func:`search_space`.
@@ -90,14 +88,14 @@ class Search:
             settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
 
         Raises:
-            RunError: The storage is locked, or can't be used.
+            RunError: The storage is locked, or cannot be used.
         """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         name = settings["study_name"] or study_name(space, fixed)
         settings["study_name"] = name
-        with _held(settings["storage"], name):
+        with _locked(settings["storage"], name):
             try:
                 study = optuna.create_study(
                     storage=storage(settings["storage"]), study_name=name, direction="maximize", load_if_exists=True
@@ -106,17 +104,16 @@ class Search:
                 search.requeue()
                 yield search
             except Exception as error:
-                if type(error).__module__.startswith(("optuna", "sqlalchemy", "sqlite3")):
-                    text = " ".join(str(error.__cause__ or error).split())[:200]
-                    where = settings["storage"]
-                    raise RunError(
-                        f"Optuna's storage {where} can't be used ({text}); end what holds it, or name another one with "
-                        "hydra.sweeper.storage=sqlite:///FILE"
-                    ) from error
-                raise
+                if not type(error).__module__.startswith(("optuna", "sqlalchemy", "sqlite3")):
+                    raise
+                text = " ".join(str(error.__cause__ or error).split())[:200]
+                raise RunError(
+                    f"Optuna's storage {settings['storage']} cannot be used ({text}); end the program that uses it, or "
+                    "name another one with hydra.sweeper.storage=sqlite:///FILE"
+                ) from error
 
     def requeue(self) -> None:
-        """Have settings tried first that were running when an earlier command ended."""
+        """Try first the settings that were running when an earlier command ended."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
@@ -161,12 +158,12 @@ class Search:
         return words
 
     def tell(self, trial: Any, outcome: Outcome | None) -> None:
-        """Tell the study how a trial ended; one that was finished before stays as it is."""
+        """Report to the study how a trial ended; one that was finished before stays as it is."""
         from optuna.trial import FrozenTrial, TrialState
 
         if isinstance(trial, FrozenTrial):
             return
-        value = None if outcome is None else score(outcome)
+        value = None if outcome is None else outcome.score()
         if value is not None:
             self.study.tell(trial, value)
         else:
@@ -181,24 +178,50 @@ def study_name(space: dict[str, BaseDistribution], fixed: dict[str, str]) -> str
     return f"mmpt-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
 
 
-def storage(place: str) -> Any:
+def storage(url: str) -> Any:
     """Optuna's storage: a database by its URL, or a journal file that network disks can hold too."""
-    if place.endswith(".journal"):
+    if url.endswith(".journal"):
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        return JournalStorage(JournalFileBackend(place))
+        return JournalStorage(JournalFileBackend(url))
     from optuna.storages import RDBStorage
 
-    return RDBStorage(
-        place, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if place.startswith("sqlite") else None
-    )
+    wait = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else None
+    return RDBStorage(url, engine_kwargs=wait)
+
+
+def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
+    """What a trial of a search calls at each evaluation; None for a trial that is shown or tried again.
+
+    Args:
+        sweeper: Hydra's configuration of the sweeper in this trial.
+
+    Returns:
+        A function of step and validation score; it raises :class:`TrialPruned`.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=sweeper.startup_trials, n_min_trials=4)
+    study = optuna.load_study(study_name=sweeper.study_name, storage=storage(sweeper.storage), pruner=pruner)
+    frozen = study.trials[sweeper.trial]
+    if frozen.state.is_finished():
+        return None
+    trial = optuna.Trial(study, frozen._trial_id)
+
+    def report(step: int, score: float) -> None:
+        trial.report(score, step)
+        if trial.should_prune():
+            raise TrialPruned(f"stopped at step {step}: validation {score:.3f} is below the median of the other trials")
+
+    return report
 
 
 @contextmanager
-def _held(place: str, name: str) -> Iterator[None]:
-    """Keep a second command off a study on disk: both would take the other's running trials for interrupted ones."""
-    path = Path(place.removeprefix("sqlite:///")).expanduser()
+def _locked(url: str, name: str) -> Iterator[None]:
+    """Lock a study on disk: two commands would take each other's running trials for interrupted ones."""
+    path = Path(url.removeprefix("sqlite:///")).expanduser()
     if "://" in str(path):
         yield
         return
@@ -211,7 +234,7 @@ def _held(place: str, name: str) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise RunError(
-                f"the search {name} in {place} is in use by pid {owner}; wait for it, or name another "
+                f"the search {name} in {url} is in use by pid {owner}; wait for it, or name another "
                 "hydra.sweeper.study_name"
             ) from None
         file.truncate(0)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
-from mmpt.runs.result import Result
-from mmpt.sweep.ledger import Outcome
+from mmpt.config.fingerprint import setting_key
+from mmpt.sweep.outcomes import Outcome
 from mmpt.utils.untrusted import one_line
 
-
-def score(outcome: Outcome, split: str = "validation") -> float | None:
-    """The primary score of a trial's split; None where there is none."""
-    return None if outcome.result is None else Result.from_dict(outcome.result).score(split)
+_WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'])+""")  # quotes hold spaces together
+HEAD = "| rank | task | setting | validation, mean ± sd | test, mean ± sd | seeds |"
 
 
 def ranked(outcomes: Sequence[Outcome]) -> str:
     """Rank settings by their mean validation score, within each task.
+
+    Settings are told apart by their resolved values; the words of the command line only name them. A run that several
+    trials share counts once.
 
     Args:
         outcomes: How the trials ended.
@@ -25,40 +27,44 @@ def ranked(outcomes: Sequence[Outcome]) -> str:
     Returns:
         A Markdown table; nothing in it depends on time, so a sweep that was interrupted ends with the same one.
     """
-    shared = set.intersection(*(set(outcome.overrides.split()) for outcome in outcomes)) if outcomes else set()
-    groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    shared = set.intersection(*(set(_words(outcome)) for outcome in outcomes)) if outcomes else set()
+    tasks: dict[str, dict[str, dict[str, Outcome]]] = defaultdict(lambda: defaultdict(dict))
+    failed: dict[str, Outcome] = {}
     for outcome in outcomes:
-        if outcome.result is not None:
-            task, metric = outcome.result.get("task"), outcome.result.get("metric")
-            groups[f"{task} ({metric})", _setting(outcome, shared)].append(outcome)
-    lines = ["| rank | task | setting | validation, mean ± sd | test, mean ± sd | seeds |", "|---|---|---|---|---|---|"]
-    rank, before = 0, ""
-    for (task, setting), runs in sorted(groups.items(), key=lambda item: (item[0][0], -_mean(item[1]), item[0][1])):
-        rank, before = (rank + 1 if task == before else 1), task
-        figures = [_spread([score(run, split) for run in runs]) for split in ("validation", "test")]
-        lines.append(f"| {rank} | {task} | {setting} | {figures[0]} | {figures[1]} | {len(runs)} |")
-    for outcome in outcomes:
-        if outcome.result is None:
-            lines.append(f"| – | | {_words(outcome, shared)} | {outcome.state} | | |")
+        if (result := outcome.result) is None:
+            failed.setdefault(outcome.trial.key or outcome.trial.overrides, outcome)
+            continue
+        setting = _label(outcome, shared) if result.config is None else setting_key(result.config)
+        runs = tasks[f"{result.task} ({result.metric})"][setting]
+        runs.setdefault(result.config_fingerprint or outcome.trial.overrides, outcome)
+    lines = [HEAD, "|---|---|---|---|---|---|"]
+    for task, settings in sorted(tasks.items()):
+        rows = [(_label(next(iter(runs.values())), shared), list(runs.values())) for runs in settings.values()]
+        for rank, (label, row) in enumerate(sorted(rows, key=lambda row: (-_mean(row[1]), row[0])), start=1):
+            figures = [_spread([run.score(split) for run in row]) for split in ("validation", "test")]
+            lines.append(f"| {rank} | {task} | {label} | {figures[0]} | {figures[1]} | {len(row)} |")
+    lines += [f"| – | | {' '.join(_words(outcome, shared))} | {outcome.state} | | |" for outcome in failed.values()]
     return "\n".join(map(one_line, lines)) + "\n"
 
 
-def _setting(outcome: Outcome, shared: set[str]) -> str:
-    words = [word for word in _words(outcome, shared).split() if not word.startswith(("seed=", "task="))]
-    return " ".join(words) or str((outcome.result or {}).get("method"))
+def _label(outcome: Outcome, shared: set[str]) -> str:
+    words = [word for word in _words(outcome, shared) if not word.startswith(("seed=", "task="))]
+    return " ".join(words) or str(outcome.result and outcome.result.method)
 
 
-def _words(outcome: Outcome, shared: set[str]) -> str:
-    """What sets a trial apart from the others."""
-    return " ".join(word for word in outcome.overrides.split() if word not in shared)
+def _words(outcome: Outcome, shared: Container[str] = ()) -> list[str]:
+    """What tells a trial from the others: its overrides, whose values may hold spaces."""
+    words = _WORD.findall(outcome.trial.overrides)
+    return [word for word in words if word not in shared]
 
 
 def _mean(runs: Sequence[Outcome]) -> float:
-    return statistics.mean(score(run) or 0.0 for run in runs)
+    scores = [score for run in runs if (score := run.score()) is not None]
+    return statistics.fmean(scores) if scores else float("-inf")
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    if not found:
+def _spread(scores: Sequence[float | None]) -> str:
+    values = [score for score in scores if score is not None]
+    if not values:
         return "none"
-    return f"{statistics.mean(found):.3f}" + (f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else "")
+    return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")

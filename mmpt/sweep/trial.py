@@ -1,4 +1,4 @@
-"""One trial, in whatever process a launcher runs it: kept apart from others, and written to the ledger."""
+"""One trial, in whatever process a launcher runs it: isolated from the others, its outcome written for all to read."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.config.check import check, plain
 from mmpt.errors import InUseError, MmptError
-from mmpt.sweep.devices import take_share
-from mmpt.sweep.isolation import isolated, keep_imported, printing_to
-from mmpt.sweep.ledger import Ledger, Outcome, State, ledger_of
-from mmpt.sweep.prune import HopelessError, reporter
-from mmpt.sweep.table import score
+from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
+from mmpt.runs.record import read_status
+from mmpt.sweep.devices import claim_share
+from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
+from mmpt.sweep.outcomes import ELSEWHERE, Outcome, Outcomes, TrialPruned
 from mmpt.training.memory import is_out_of_memory
 from mmpt.utils.secrets import error_line, redact
 
-if TYPE_CHECKING:
-    from mmpt.config.schema import Config
-
-ELSEWHERE = ("sweep", "run.", "logger", "hydra")
+PRUNED = (TrialPruned.__name__, "HopelessError")  # the second by earlier versions
 RETRY = "sweep.retry_failed=true tries it again"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What Hydra calls for every trial; launchers send it to other processes.
+    """The function that Hydra calls for every trial; launchers send it to other processes.
 
     Attributes:
-        folder: The sweep's folder, see :class:`mmpt.sweep.ledger.Ledger`.
+        folder: The sweep's folder, see :class:`mmpt.sweep.outcomes.Outcomes`.
         parent: Process id of the command.
         at_once: Trials that may run at the same time on this machine; None where another system decides.
     """
@@ -45,114 +42,108 @@ class Trial:
     at_once: int | None = 1
 
     def __call__(self, composed: DictConfig) -> float | None:
-        """Run one trial; an error is written to the ledger and never raised, so that the others go on.
+        """Run one trial; an error is written down and never raised, so that the others run.
 
         Returns:
-            The validation score, for a sweeper; None where the trial failed or didn't run.
+            The validation score, for a sweeper; None where the trial failed or did not run.
         """
         hydra = HydraConfig.get()
-        number, words = int(hydra.job.num), task_words(list(hydra.overrides.task))
-        ledger = ledger_of(self.folder)
-        outcome = self._settled(ledger, number, str(OmegaConf.select(composed, "sweep.on_failure")))
-        if outcome is None:
-            take_share(self.folder, self.parent, self.at_once)
-            outcome = self._run(ledger, Outcome(number, words, "started"), composed)
-            ledger.add(outcome)
-        return score(outcome)
+        outcomes, number = Outcomes(self.folder), int(hydra.job.num)
+        known = outcomes.read(number)  # by an earlier launch of this sweep
+        if known is not None and known.ended:
+            return known.score()
+        if OmegaConf.select(composed, "sweep.on_failure") == "stop" and outcomes.any_failed():
+            return None
+        claim_share(self.folder, self.parent, self.at_once)
+        record = TrialRecord.of(trial_words(list(hydra.overrides.task)), _plain(composed))
+        outcome = self._run(Outcome(number, trial=record), composed, outcomes)
+        outcomes.write(outcome)
+        return outcome.score()
 
-    def _settled(self, ledger: Ledger, number: int, on_failure: str) -> Outcome | None:
-        """What this sweep knows of the trial already, or a stand-in for a trial that is not to run any more."""
-        ended = ledger.ended()
-        if number in ended:
-            return ended[number]
-        if on_failure == "stop" and any(outcome.failed for outcome in ended.values()):
-            return Outcome(number, "", "failed")
-        return None
-
-    def _run(self, ledger: Ledger, begun: Outcome, composed: DictConfig) -> Outcome:
-        ledger.add(begun)
+    def _run(self, begun: Outcome, composed: DictConfig, outcomes: Outcomes) -> Outcome:
+        outcomes.write(begun)
         clock = time.perf_counter()
         log = None if OmegaConf.select(composed, "sweep.output") == "all" else self.folder / f"{begun.number}.log"
         with isolated(), printing_to(log):
-            ended = carry_out(begun, composed)
-            if log is not None and ended.error is not None:
-                print(f"{ended.state}: {ended.error}")
-        return replace(ended, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
+            outcome = carry_out(begun, composed, outcomes)
+            if log is not None and outcome.error is not None:
+                print(f"{outcome.state}: {outcome.error}")
+        return replace(outcome, seconds=time.perf_counter() - clock, log=None if log is None else str(log))
 
 
-def carry_out(begun: Outcome, composed: DictConfig) -> Outcome:
-    """Check, run and judge one trial.
+def carry_out(begun: Outcome, composed: DictConfig, outcomes: Outcomes) -> Outcome:
+    """Check and run one trial.
 
     Args:
-        begun: Its number and words.
+        begun: Its number and record.
         composed: Its configuration, as Hydra composed it.
+        outcomes: Hears of the run directory as soon as it is known.
 
     Returns:
         How it ended.
     """
-    directory: str | None = None
+    status: dict[str, Any] | None = None
     try:
         config = check(composed)
         from mmpt.training.identity import identify  # imports torch: only once the configuration is right
         from mmpt.training.run import run_experiment
 
-        keep_imported()
+        freeze_imported()
         identity = identify(config)
         directory = str(identity.directory.expanduser().absolute())
-        known = earlier(config, identity.directory, identity.fingerprint)
-        if known is not None and known.state in ("failed", "pruned"):
-            return replace(begun, state=known.state, earlier=True, directory=directory, error=known.error)
+        begun = replace(begun, directory=directory, fingerprint=identity.fingerprint)
+        outcomes.write(begun)
+        status = None if config.run.overwrite else read_status(identity.directory, identity.fingerprint)
+        state = status and status["status"]
+        if state == "failed" and (_pruned(status) or not config.sweep.retry_failed):
+            return _earlier_failure(begun, status or {})
         result = run_experiment(config, plain(config), identity, on_score=_reporter())
-        resumed = known is not None and known.resumed
-        return replace(
-            begun,
-            state="done",
-            earlier=known is not None and not resumed,
-            resumed=resumed,
-            directory=directory,
-            result=result.to_dict(),
-        )
+        clear_failure(outcomes.root, begun.trial)
+        resumed = state is not None and state != "done"
+        return replace(begun, state="done", earlier=state == "done", resumed=resumed, result=result)
     except InUseError as error:
-        return replace(begun, state="busy", directory=directory, error=str(error))
+        return replace(begun, state="busy", error=str(error))
+    except TrialPruned as error:
+        return replace(begun, state="pruned", error=str(error))
     except Exception as error:
         if not isinstance(error, MmptError):
             print(redact(traceback.format_exc()), file=sys.stderr)  # a defect, or a library's error
-        state: State = "pruned" if isinstance(error, HopelessError) else "failed"
-        return replace(begun, state=state, directory=directory, error=describe_failure(error))
+        failed = replace(begun, state="failed", error=describe_failure(error))
+        record_without_directory(failed, outcomes)
+        return failed
+
+
+def record_without_directory(failed: Outcome, outcomes: Outcomes) -> None:
+    """Record a failed trial, unless its run directory tells of it."""
+    if failed.directory is not None and read_status(Path(failed.directory), failed.fingerprint or "") is not None:
+        clear_failure(outcomes.root, failed.trial)
+    else:
+        record_failure(outcomes.root, replace(failed.trial, error=redact(failed.error or "")))
+
+
+def _earlier_failure(begun: Outcome, status: dict[str, Any]) -> Outcome:
+    if _pruned(status):
+        return replace(begun, state="pruned", earlier=True)
+    message = " ".join(str(status.get("error", {}).get("message", "")).split())
+    return replace(begun, state="failed", earlier=True, error=f"{message} (failed before; {RETRY})")
+
+
+def _pruned(status: dict[str, Any] | None) -> bool:
+    return status is not None and status.get("error", {}).get("type") in PRUNED
 
 
 def _reporter() -> Callable[[int, float], None] | None:
-    """What a search wants to hear of each evaluation; None outside of a search."""
+    """What the trial of a search calls at each evaluation; None outside of a search."""
     sweeper = HydraConfig.get().sweeper
-    if sweeper is None or "OptunaSweeper" not in str(sweeper.get("_target_")):
+    if sweeper is None or sweeper.get("trial") is None or not sweeper.get("prune"):
         return None
+    from mmpt.sweep.search import reporter
+
     return reporter(sweeper)
 
 
-def earlier(config: Config, directory: Path, fingerprint: str) -> Outcome | None:
-    """What an earlier command left of this very run.
-
-    Returns:
-        None for a new run, or one to be done anew; ``done``; ``failed`` with its error, unless failed runs are to be
-        retried; ``started`` and ``resumed`` for one to go on with.
-    """
-    from mmpt.runs.record import read_status
-
-    status = read_status(directory, fingerprint)
-    if status is None or config.run.overwrite:
-        return None
-    if status["status"] == "done":
-        return Outcome(-1, "", "done")
-    if status["status"] == "failed" and status.get("error", {}).get("type") == HopelessError.__name__:
-        return Outcome(-1, "", "pruned")
-    if status["status"] == "failed" and not config.sweep.retry_failed:
-        message = " ".join(str(status.get("error", {}).get("message", "")).split())
-        return Outcome(-1, "", "failed", error=f"{message} (failed before; {RETRY})")
-    return Outcome(-1, "", "started", resumed=True)
-
-
 def describe_failure(error: BaseException) -> str:
-    """Tell any error of a trial in one line; running out of memory with what helps."""
+    """Describe any error of a trial in one line; running out of memory with what helps."""
     text = error_line(error)
     if isinstance(error, MmptError):
         return text
@@ -164,7 +155,12 @@ def describe_failure(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-def task_words(overrides: list[str]) -> str:
+def trial_words(overrides: list[str]) -> str:
     """Overrides as the user would type them, without those that say where a run lies and how it is shown."""
     words = (word.lstrip("+") for word in overrides)
     return " ".join(word for word in words if not word.startswith(ELSEWHERE))
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    """Plain values of a configuration that may be invalid."""
+    return {str(key): value for key, value in OmegaConf.to_container(composed, resolve=False).items()}  # type: ignore[union-attr]

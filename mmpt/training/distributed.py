@@ -46,13 +46,13 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until every process is here."""
     if count() > 1:
         distributed.barrier()
 
 
-def any_of(here: bool) -> bool:
+def any_rank(here: bool) -> bool:
     """Whether something holds for any process; each must ask."""
     if count() == 1:
         return here
@@ -61,13 +61,22 @@ def any_of(here: bool) -> bool:
     return bool(votes)
 
 
+def sum_of_ranks(here: int) -> int:
+    """The sum of a number over all processes; each must ask."""
+    if count() == 1:
+        return here
+    total = torch.tensor([here])
+    distributed.all_reduce(total, group=_host_group())
+    return int(total)
+
+
 @functools.cache
 def _host_group() -> distributed.ProcessGroup | None:
     """A group whose messages no GPU waits for."""
     return None if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """Have rank 0 make a value, and give it to all.
 
     Args:
@@ -109,7 +118,7 @@ def open_record(make: Callable[[], RunRecord]) -> RunRecord:
         own.append(make())
         return own[0].directory, own[0].fingerprint, own[0].state
 
-    directory, fingerprint, state = from_first(opened)
+    directory, fingerprint, state = broadcast(opened)
     return own[0] if own else StandIn(directory, fingerprint, state)
 
 

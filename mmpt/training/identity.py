@@ -14,7 +14,8 @@ from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
 from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
-from mmpt.training import distributed as processes
+from mmpt.training import distributed
+from mmpt.utils import extensions
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,21 @@ def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
     Raises:
-        MmptError: The data, or the adapter to start from, can't be had.
+        MmptError: The data, or the adapter to start from, cannot be read.
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
     if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
-    # a changed method or metric is another run
-    own = (method_file(config.method.name), metric_file(config.task.metric))
+    # a changed method, metric or loss is another run
+    own = (
+        method_file(config.method.name),
+        metric_file(config.task.metric),
+        extensions.find("loss", config.trainer.loss),
+    )
     parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
-    parts += [f"x{processes.count()}"] if processes.count() > 1 else []  # they multiply the batch
+    parts += [f"x{distributed.count()}"] if distributed.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
 

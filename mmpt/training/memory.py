@@ -16,7 +16,12 @@ from mmpt.errors import TrainingError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")  # of torch's CPU side
+_MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Cannot allocate memory",
+)  # of torch's CPU side
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 def smaller(batch: int, accumulation: int) -> tuple[int, int] | None:
@@ -58,7 +63,7 @@ def advise(error: BaseException, step: int, batch: int, accumulation: int, retry
 
 
 @contextlib.contextmanager
-def explained(batch: int) -> Iterator[None]:
+def oom_as_error(batch: int) -> Iterator[None]:
     """Say what would fit where an evaluation or the encoder pass runs out of memory.
 
     Args:
@@ -77,7 +82,7 @@ def explained(batch: int) -> Iterator[None]:
         raise TrainingError(f"{where} ({_reason(error)}); {advice}") from error
 
 
-class Pieces:
+class MicroBatches:
     """Passes over a batch, in ever more pieces where memory runs out; a step's losses and gradients add up the same."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
@@ -117,7 +122,7 @@ class Pieces:
                 reason = _reason(error)
             self.count *= 2
             self._tell(f"out of memory ({reason}); going on with {-(-rows // self.count)} examples at once, not {size}")
-            _put_back(module, gradients, state)
+            _reset(module, gradients, state)
 
 
 def sum_of(losses: list[Tensor]) -> Tensor:
@@ -134,7 +139,7 @@ def _random_state() -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
 
 
-def _put_back(module: nn.Module, gradients: list[Tensor | None], state: list[Tensor]) -> None:
+def _reset(module: nn.Module, gradients: list[Tensor | None], state: list[Tensor]) -> None:
     import torch
 
     for parameter, gradient in zip([p for p in module.parameters() if p.requires_grad], gradients, strict=True):

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 GRACE = 3.0  # seconds that a step in progress and its checkpoint may take
-LAST_WORDS = 1.5  # seconds that loggers may take afterwards
+SHUTDOWN = 1.5  # seconds that loggers may take afterwards
 
 
 class Stopped(KeyboardInterrupt):
@@ -31,7 +31,7 @@ class _Request:
     """What has been asked of this process."""
 
     def __init__(self) -> None:
-        self.before: dict[int, Any] = {}  # handlers of others, by signal; empty: nobody heeds signals
+        self.before: dict[int, Any] = {}  # handlers of others, by signal; empty: signals are not handled
         self.number: int | None = None  # the first signal; further ones change nothing
         self.overdue = False  # whether the time is up
         self.rings = False  # whether the signal that comes next is the timer's
@@ -62,11 +62,11 @@ _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
 @contextlib.contextmanager
-def heeding() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Within the block, signals raise :class:`Stopped`; then whoever handled them before has its turn.
 
     A signal that is ignored stays so, and so does what another library does with SIGTERM: jobs of submitit outlive it,
-    and end with a signal of their own. Blocks may be nested; only the main thread can heed signals.
+    and end with a signal of their own. Blocks may be nested; only the main thread can handle signals.
     """
     global _request
     if _request.before or threading.current_thread() is not threading.main_thread():
@@ -85,17 +85,17 @@ def heeding() -> Iterator[None]:
             mine.before[mine.number](mine.number, None)
 
 
-def asked() -> bool:
+def requested() -> bool:
     """Whether a signal has come."""
     return _request.number is not None
 
 
-def number() -> int:
+def signal_number() -> int:
     """The signal that has come; SIGTERM where it came to another process of the run."""
     return signal.SIGTERM if _request.number is None else _request.number
 
 
-def patient() -> bool:
+def time_left() -> bool:
     """Whether there is time left for checkpoints."""
     return not _request.overdue
 
@@ -127,12 +127,12 @@ def deferred(yes: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def last_words() -> Iterator[None]:
-    """Cut the block short after :data:`LAST_WORDS` seconds where a signal has come."""
+def shutdown() -> Iterator[None]:
+    """Cut the block short after :data:`SHUTDOWN` seconds where a signal has come."""
     request = _request
     request.rest()
     if request.number is not None:
-        request.wait(LAST_WORDS)
+        request.wait(SHUTDOWN)
     with contextlib.suppress(Stopped):
         yield
     request.rest()

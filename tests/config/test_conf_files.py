@@ -85,8 +85,8 @@ def test_paper_preset_is_the_published_setting_and_says_how_to_run_it(
     assert (config.scheduler.name, config.scheduler.warmup) == ("linear", 0.06)
     assert (config.data.name, config.data.split, config.data.validation_pick) == ("hub", "held_out", "last")
     assert (config.data.max_length, config.data.validation_fraction) == (256, 0.1)
-    assert config.trainer["per_device_train_batch_size"] == 32
-    assert config.trainer["num_train_epochs"] == 50
+    assert config.trainer.per_device_train_batch_size == 32
+    assert config.trainer.num_train_epochs == 50
     assert (config.evaluation.decoding, config.evaluation.patience) == (["generation"], 10)
     assert (config.model.name, config.model.dropout) == ("t5_base", "backbone")
     text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -25,6 +25,8 @@ from mmpt.config.schema import Config
         "evaluation.best_by=loss",
         "trainer.max_steps=5",
         "trainer.label_smoothing_factor=0.1",
+        "trainer.loss=label_ranking",
+        "trainer.eval_strategy=steps",
         "cache.dtype=bfloat16",
         "method.layers=last_1",
     ],
@@ -42,6 +44,7 @@ def test_moves(word: str, config_of: Callable[..., Config]) -> None:
         "logger=none",
         "trainer.logging_steps=3",
         "trainer.dataloader_num_workers=1",
+        "trainer.save_steps=7",
         "cache=ram",
         "cache=off",
         "cache.dir=elsewhere",
@@ -50,6 +53,14 @@ def test_moves(word: str, config_of: Callable[..., Config]) -> None:
 )
 def test_stays(word: str, config_of: Callable[..., Config]) -> None:
     assert run_fingerprint(config_of(word)) == run_fingerprint(config_of())
+
+
+def test_the_interval_of_evaluations_counts_wherever_it_comes_from(config_of: Callable[..., Config]) -> None:
+    steps = "trainer.eval_strategy=steps"
+    five = run_fingerprint(config_of(steps, "trainer.eval_steps=5"))
+    assert five == run_fingerprint(config_of(steps, "trainer.logging_steps=5"))
+    assert five != run_fingerprint(config_of(steps, "trainer.logging_steps=30"))
+    assert five == run_fingerprint(config_of(steps, "trainer.eval_steps=5", "trainer.logging_steps=30"))
 
 
 def test_is_the_same_after_saving(config_of: Callable[..., Config]) -> None:

@@ -18,13 +18,13 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
-from mmpt.runs.loggers.base import kept_id
+from mmpt.runs.failures import TrialRecord
+from mmpt.runs.loggers import RunInfo
 from mmpt.runs.record import read_status
 from mmpt.runs.result import Result
-from mmpt.sweep.ledger import Ledger, Outcome
+from mmpt.sweep.outcomes import Outcome, Outcomes
 from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import score
-from mmpt.training.resumable import last_checkpoint
+from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
@@ -152,23 +152,23 @@ def test_a_metric_that_is_no_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['{"number": "x"}', "[1]", "null", DEEP, '{"number": 0, "overrides": 3, "state": "done"}']
+    "content", ['{"number": "x"}', "[1]", "null", DEEP, '{"number": 0, "trial": 3, "state": "done"}']
 )
-def test_a_line_of_a_ledger_that_is_none(line: str, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.path.write_text(f"{line}\n")
-    assert ledger.news() == []
+def test_an_invalid_outcome_of_a_trial(content: str, tmp_path: Path) -> None:
+    (tmp_path / "3.json").write_text(content)
+    assert all(outcome.number == 3 and outcome.result is None for outcome in Outcomes(tmp_path).news(set()))
 
 
 @pytest.mark.parametrize("stated", [{}, {"metric": ["a"]}, {"scores": 3, "metric": "a"}, {"scores": {"validation": 1}}])
 def test_a_trial_whose_result_lacks_its_score(stated: dict[str, Any]) -> None:
-    outcome = Outcome(0, "method=prefix", "done", result=stated)
-    assert score(outcome) is None
+    outcome = Outcome(0, "done", TrialRecord("method=prefix"), result=Result.from_dict(stated))
+    assert outcome.score() is None
     assert "none" in ranked([outcome])
 
 
 def test_a_table_of_trials_commands_no_terminal() -> None:
-    outcome = Outcome(0, "method=prefix", "done", result=result(task="a\x1b[2J\u202e"))
+    found = Result.from_dict(result(task="a\x1b[2J\u202e"))
+    outcome = Outcome(0, "done", TrialRecord("method=prefix"), result=found)
     assert all(sign.isprintable() or sign == "\n" for sign in ranked([outcome]))
 
 
@@ -188,9 +188,9 @@ def test_folders_that_only_look_like_checkpoints(tmp_path: Path) -> None:
 
 
 def test_an_id_of_a_run_that_is_a_path(tmp_path: Path) -> None:
-    drawn = kept_id(tmp_path / "run_id")
-    assert kept_id(tmp_path / "run_id") == drawn
+    run = RunInfo("a", None, {}, tmp_path)
+    assert run.stored_id("wandb") == run.stored_id("wandb")
     for odd in ("../../outside", "", "a" * 65, "\x1b[2J"):
-        (tmp_path / "run_id").write_text(odd)
+        (tmp_path / "wandb" / "run_id").write_text(odd)
         with pytest.raises(ConfigError, match="holds no id of a run"):
-            kept_id(tmp_path / "run_id")
+            run.stored_id("wandb")

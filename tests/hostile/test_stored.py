@@ -1,9 +1,8 @@
-"""What mmpt has stored and finds again: cache entries and ledgers of sweeps, with anything in them."""
+"""What mmpt has stored and finds again: cache entries and outcomes of trials, with anything in them."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -16,13 +15,15 @@ from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
 from mmpt.cache.store import Store
 from mmpt.cli.cache import main
+from mmpt.runs.failures import TrialRecord
 from mmpt.runs.record import RunRecord, read_status
-from mmpt.sweep.ledger import Ledger, Outcome
-from mmpt.sweep.progress import Watcher
-from mmpt.sweep.table import ranked, score
+from mmpt.runs.typed_json import to_json
+from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.progress import Progress
+from mmpt.sweep.table import ranked
 from mmpt.utils.files import read_json, read_jsonl
 from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
-from tests.report.builder import result
+from tests.report.builder import write as write_result
 
 KEY = "ab" * 32
 TENSORS = {"means": ("F32", (2, 3)), "states": ("F16", (5, 3))}
@@ -75,22 +76,23 @@ def test_cache_entries(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @both(40, 1500)
-def test_ledgers(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = dataclasses.asdict(Outcome(0, "method=prefix seed=1", "done", directory="runs/x", result=result()))
+def test_outcomes_of_trials(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_result(tmp_path, "prefix", 1)
+    (run,) = tmp_path.glob("*/result.json")
+    done = to_json(Outcome(0, "done", TrialRecord("method=prefix seed=1"), directory=str(run.parent)))
 
-    def holds(lines: list[bytes]) -> None:
-        ledger = Ledger(tmp_path)
-        ledger.path.write_bytes(b"".join(line + b"\n" for line in lines))
-        for outcome in ledger.news():
-            assert isinstance(outcome.number, int) and isinstance(outcome.overrides, str)
-            score(outcome)
-        ranked(list(ledger.ended().values()))
-        watcher = Watcher(ledger, 2)
-        watcher.poll()
-        watcher.lost()
-        watcher.summary()
-        told = capsys.readouterr()
-        assert "\x1b" not in told.out + told.err
+    def holds(contents: list[bytes]) -> None:
+        outcomes = Outcomes.create(tmp_path)
+        for number, content in enumerate(contents):
+            (outcomes.folder / f"{number}.json").write_bytes(content)
+        progress = Progress(outcomes, 2)
+        progress.poll()
+        ranked(list(progress.ended.values()))
+        progress.busy()
+        progress.summary()
+        outcomes.clear()
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err
 
     check(cases, holds, st.lists(spoilt_json(done), max_size=3))
 

@@ -64,11 +64,11 @@ def watch(bomb: Bomb, root: Path) -> None:
     from mmpt.cache.entry import Draft
     from mmpt.runs.loggers.wandb import WandbLogger
     from mmpt.training.evaluate import Evaluator
-    from mmpt.training.trainer import PrefixTrainer
+    from mmpt.training.loop import Trainer
 
     if bomb.file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (bomb.file_size, bomb.file_size))
-    event, step, put, log = bomb.event, PrefixTrainer.training_step, Draft.put, WandbLogger.log
+    event, step, put, log = bomb.event, Trainer._forward_backward, Draft.put, WandbLogger.log
     start, batches = Evaluator.predict, Evaluator.batches
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +93,7 @@ def watch(bomb: Bomb, root: Path) -> None:
         event("cache")
         put(self, *args)
 
-    PrefixTrainer.training_step, Evaluator.predict = training_step, predict  # type: ignore[method-assign]
+    Trainer._forward_backward, Evaluator.predict = training_step, predict  # type: ignore[method-assign]
     Evaluator.batches, Draft.put = cut, written  # type: ignore[method-assign]
 
     def logged(self: Any, *args: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mmpt.training.resumable import last_checkpoint
+from mmpt.training.checkpoint import last_checkpoint
 from tests.reliability.faults import Bomb, command, figures
 from tests.reliability.test_resume import said, words
 
@@ -50,7 +50,7 @@ def test_a_write_that_is_cut_short_keeps_the_previous_checkpoint(tmp_path: Path)
     line = fails(tmp_path, Bomb(file_size=30_000))
     kept = last_checkpoint(tmp_path / "hit" / "checkpoints")
     assert kept is not None
-    assert "can't be written" in line and f"{kept.name} is kept" in line
+    assert "cannot be written" in line and f"{kept.name} is kept" in line
 
 
 @pytest.mark.slow

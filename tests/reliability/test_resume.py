@@ -81,7 +81,7 @@ def test_killed_while_wandb_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ["trainer.eval_strategy=steps", "trainer.eval_steps=3", "trainer.max_steps=11"],
         ["trainer.gradient_accumulation_steps=2", "method=smop", "optimizer=adamw"],
         ["model.dropout=backbone", "method=prefix"],
-        ["trainer.eval_strategy=no", "trainer.save_strategy=steps", "trainer.save_steps=4", "evaluation.patience=null"],
+        ["trainer.eval_strategy=no", "trainer.save_steps=4", "evaluation.patience=null"],
         ["evaluation.patience=1", "evaluation.best_by=loss", "method.lr.prefix=3.0", "trainer.num_train_epochs=8"],
     ],
     ids=lambda more: more[0],

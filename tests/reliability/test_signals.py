@@ -133,6 +133,6 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path) -> None:
     starts = [log.read_text(encoding="utf-8") for log in (tmp_path / "hit").glob(".submitit/*/*_log.out")]
     assert sorted(text.count("Starting with JobEnvironment") for text in starts) == [1, 2]
     log = next((tmp_path / "hit").glob(".sweeps/*/0.log")).read_text(encoding="utf-8")
-    assert "Stopped at step" in log and "going on with an interrupted run" in log
+    assert "Stopped at step" in log and "resuming an interrupted run" in log
     assert command(tmp_path, [*shared, f"run.dir={tmp_path / 'whole'}"]) == [0]
     assert figures(path.parents[1]) == figures(tmp_path / "whole")

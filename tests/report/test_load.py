@@ -13,7 +13,7 @@ import pytest
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
 from mmpt.report.settings import SettingsReader, nested
-from mmpt.runs.failures import SWEEPS, FailedTrial, record_failure
+from mmpt.runs.failures import SWEEPS, TrialRecord, record_failure
 from tests.report.builder import config, result, write
 
 
@@ -140,7 +140,7 @@ def test_config_of_the_builder_is_like_a_real_one() -> None:
 def test_trials_that_failed_before_they_had_a_directory_are_shown(tmp_path: Path) -> None:
     write(tmp_path, seed=1)
     settings = {"task": {"name": "rte"}, "method": {"name": "prefix"}, "model": {"name": "bundled"}, "seed": 2}
-    record_failure(tmp_path, settings, FailedTrial.of("method.lr.prefix=-1 seed=2", "bad value\nof lr", settings))
+    record_failure(tmp_path, TrialRecord.of("method.lr.prefix=-1 seed=2", settings, "bad value\nof lr"))
     (tmp_path / SWEEPS / "20260101-1").mkdir()
     (tmp_path / SWEEPS / "20260101-1" / "trials.jsonl").write_text('{"overrides": "seed=3"}\n')  # of an older version
     rows = group(load([tmp_path]).runs)

@@ -16,7 +16,7 @@ import pytest
 from mmpt.cli import main as train
 from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
-from mmpt.runs.dashboard import main
+from mmpt.cli.dashboard import main
 from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(
@@ -173,4 +173,4 @@ def test_a_refused_key_is_one_line(
     monkeypatch.setattr(Server, "refuses", True)
     assert main(["--project", "mine"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "did not take the dashboard" in said and "unknown key" in said
+    assert said.count("\n") == 1 and "rejected the dashboard" in said and "unknown key" in said

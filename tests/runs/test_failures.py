@@ -7,27 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.runs.failures import SWEEPS, FailedTrial, clear_failure, read_failures, record_failure
+from mmpt.runs.failures import SWEEPS, TrialRecord, clear_failure, read_failures, record_failure
 
 SETTINGS = {"task": {"name": "rte"}, "method": {"name": "prefix", "lr": {"prefix": -1}}, "seed": 2}
 
 
 def test_the_same_settings_have_one_record_that_success_deletes(tmp_path: Path) -> None:
-    record_failure(tmp_path, SETTINGS, FailedTrial.of("method.lr.prefix=-1 seed=2", "old", SETTINGS))
+    first = TrialRecord.of("method.lr.prefix=-1 seed=2", SETTINGS, "old")
+    record_failure(tmp_path, first)
     spelt = {"seed": 2, "run": {"dir": "x"}, **SETTINGS, "method": {"name": "prefix", "lr": {"prefix": -1.0}}}
-    record_failure(tmp_path, spelt, FailedTrial.of("seed=2 method.lr.prefix=-1.0", "must be positive", spelt))
-    record_failure(tmp_path, SETTINGS | {"seed": 3}, FailedTrial.of("seed=3", "x", SETTINGS | {"seed": 3}))
+    record_failure(tmp_path, TrialRecord.of("seed=2 method.lr.prefix=-1.0", spelt, "must be positive"))
+    record_failure(tmp_path, TrialRecord.of("seed=3", SETTINGS | {"seed": 3}, "x"))
     second = next(trial for trial in read_failures(tmp_path) if trial.seed == 2)
     assert second.overrides == "seed=2 method.lr.prefix=-1.0" and second.error == "must be positive"
     assert second.names == {"task": "rte", "method": "prefix"}
-    clear_failure(tmp_path, SETTINGS)
+    clear_failure(tmp_path, first)
     assert [trial.seed for trial in read_failures(tmp_path)] == [3]
 
 
 def test_secrets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     settings = {"task": {"name": "0123456789abcdef"}}
-    record_failure(tmp_path, settings, FailedTrial.of("task=0123456789abcdef", "no 0123456789abcdef", settings))
+    record_failure(tmp_path, TrialRecord.of("task=0123456789abcdef", settings, "no 0123456789abcdef"))
     (path,) = tmp_path.rglob("*.json")
     assert "0123456789abcdef" not in path.read_text(encoding="utf-8")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mmpt.runs.failures import read_failures
 from tests.sweep.conftest import command, lines, outcome, sweep, table
 
 pytestmark = pytest.mark.timeout(900)  # whole sweeps, and a machine that does other things too
@@ -80,9 +81,9 @@ def test_gpus_are_spread_over_trials_at_once(tmp_path: Path) -> None:
     """Two names stand for two GPUs: each worker process must see one of them, and not the same."""
     code = (
         "import os, sys, time; from pathlib import Path; from joblib import Parallel, delayed\n"
-        "from mmpt.sweep.devices import take_share\n"
+        "from mmpt.sweep.devices import claim_share\n"
         "def look(folder, parent):\n"
-        "    take_share(folder, parent, 2); time.sleep(1)\n"
+        "    claim_share(folder, parent, 2); time.sleep(1)\n"
         "    return os.environ['CUDA_VISIBLE_DEVICES'], os.getpid()\n"
         "folder = Path(sys.argv[1]); folder.mkdir()\n"
         "found = Parallel(2)(delayed(look)(folder, os.getpid()) for _ in range(4))\n"
@@ -119,8 +120,9 @@ def test_ray_with_two_workers(tmp_path: Path) -> None:
     done = sweep(tmp_path / "r", *FAST, *words, "method.lr.prefix=-1,0.05", "seed=1,2")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("must be a positive number") == 2 and len(lines(done.stdout)) == 2
-    outcomes = [json.loads(line) for path in (tmp_path / "r").glob(".sweeps/*/trials.jsonl") for line in path.open()]
-    assert len({outcome["where"] for outcome in outcomes}) == 2  # processes
+    states = [json.loads(path.read_text()) for path in (tmp_path / "r").glob("*/status.json")]
+    assert len({state["pid"] for state in states}) == 2
+    assert len(list(read_failures(tmp_path / "r"))) == 2
 
 
 @needs("ray", "ray")

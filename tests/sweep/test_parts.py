@@ -1,10 +1,8 @@
-"""The parts of a sweep by themselves: the ledger under stress, lines and time left, shares, what is put back."""
+"""The parts of a sweep by themselves: outcomes under stress, lines and time left, the table, what is restored."""
 
 from __future__ import annotations
 
 import gc
-import io
-import json
 import os
 import warnings
 import weakref
@@ -14,69 +12,93 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmpt.config.fingerprint import values_key
 from mmpt.errors import TrainingError
-from mmpt.sweep.isolation import isolated, keep_imported
-from mmpt.sweep.ledger import Ledger, Outcome, ledger_of
-from mmpt.sweep.progress import Watcher
+from mmpt.runs.failures import TrialRecord, read_failures
+from mmpt.runs.result import Result
+from mmpt.sweep.isolation import freeze_imported, isolated
+from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.progress import Progress
 from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import describe_failure, task_words
+from mmpt.sweep.trial import describe_failure, trial_words
 from mmpt.utils.text import duration
+from tests.runs.test_record import make_result, open_record
 
 
-def done(number: int, words: str, score: float, **more: object) -> Outcome:
-    scores = {"validation": {"accuracy": score}, "test": {"accuracy": score / 2}}
-    result = {"task": words.split("task=")[1].split()[0], "method": "prefix", "metric": "accuracy", "scores": scores}
-    return Outcome(number, words, "done", result=result, **more)  # type: ignore[arg-type]
+def done(number: int, words: str, score: float | None, seed: int = 1, **settings: object) -> Outcome:
+    """A trial that is done, as the table sees it; its values say what it is, whatever its words."""
+    scores = {split: {"accuracy": score, "decoding": "ranking"} for split in ("validation", "test")}
+    task = settings.get("task", "rte")
+    config = {"task": task, "seed": seed, **settings}
+    content = {"task": task, "method": "prefix", "metric": "accuracy", "scores": scores, "config": config}
+    content["config_fingerprint"] = values_key(config)
+    return Outcome(number, "done", TrialRecord(words, key=values_key(config)), result=Result.from_dict(content))
 
 
-def test_writers_at_the_same_time_append_whole_lines(tmp_path: Path) -> None:
-    ledger = Ledger.create(tmp_path)
+def stored(root: Path, number: int, **values: object) -> Outcome:
+    """A trial that is done, with a run directory."""
+    directory = root / f"run{number}"
+    open_record(directory).finish(make_result(seed=number))
+    return Outcome(number, "done", TrialRecord(f"seed={number}"), directory=str(directory), **values)  # type: ignore[arg-type]
 
-    def append(number: int) -> None:
-        Ledger(ledger.folder).add(Outcome(number, "é" * 5000, "failed", error="x"))
+
+def test_many_writers_at_once_and_one_that_is_killed(tmp_path: Path) -> None:
+    folder = Outcomes.create(tmp_path).folder
+
+    def write(number: int) -> None:
+        for state in ("started", "failed"):
+            Outcomes(folder).write(Outcome(number % 100, state, TrialRecord("é" * 5000), error="x"))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(append, range(200)))
-    assert sorted(ledger.ended()) == list(range(200))
+        list(pool.map(write, range(200)))
+    (folder / ".100.json.1.tmp").write_text('{"number": 100, "sta')  # of a process that was killed
+    (folder / "101.json").write_text('{"number": 101, "sta')
+    assert [outcome.number for outcome in Outcomes(folder).news(set())] == list(range(100))
 
 
-def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path: Path) -> None:
-    ledger = Ledger.create(tmp_path)
-    ledger.add(done(0, "task=rte", 0.5))
-    with ledger.path.open("ab") as file:
-        file.write(b'{"number": 1, "overr')
-    assert sorted(ledger.ended()) == [0]
-    Ledger(ledger.folder).add(done(2, "task=rte", 0.5))  # begins a line of its own
-    assert sorted(ledger.ended()) == sorted(Ledger(ledger.folder).ended()) == [0, 2]
+def test_a_sweep_of_a_thousand_trials_reads_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    result = make_result()
+    monkeypatch.setattr("mmpt.sweep.outcomes.read_result", lambda path: read.append(path) or result)
+    outcomes = Outcomes.create(tmp_path)
+    progress = Progress(outcomes, total=1000)
+    for number in range(1000):
+        outcomes.write(Outcome(number, "done", TrialRecord(f"seed={number}"), directory=str(number)))
+        if number % 10 == 0:
+            progress.poll()
+    progress.poll()
+    assert progress.summary() == 0 and len(read) == 1000
 
 
-def test_each_line_is_parsed_once_for_all_trials_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed: list[str] = []
-    monkeypatch.setattr("mmpt.sweep.ledger.parse_json", lambda line: parsed.append(line) or json.loads(line))
-    folder = Ledger.create(tmp_path).folder
-    for number in range(50):
-        ledger_of(folder).add(done(number, "task=rte", 0.5))
-        assert len(ledger_of(folder).ended()) == number + 1
-    assert len(parsed) == 50
-
-
-def test_lines_count_down_and_lost_trials_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = Ledger.create(tmp_path)
-    watcher = Watcher(ledger, total=3)
-    watcher._began -= 60
-    ledger.add(Outcome(0, "task=rte", "started"))
-    ledger.add(done(0, "task=rte", 0.5, seconds=61.4, resumed=True))
-    ledger.add(Outcome(1, "task=cb", "started", where="elsewhere:1"))
-    watcher.poll()
+def test_lines_count_down_and_lost_trials_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = Outcomes.create(tmp_path)
+    progress = Progress(outcomes, total=3)
+    progress._began -= 60
+    outcomes.write(Outcome(0, trial=TrialRecord("seed=0")))
+    progress.poll()
+    outcomes.write(stored(tmp_path, 0, seconds=61.4, resumed=True))
+    outcomes.write(Outcome(1, trial=TrialRecord("task=cb", key="k"), host="elsewhere", pid=1))
+    progress.poll()
     assert capsys.readouterr().out == (
-        "trial 1/3  task=rte  validation 0.500  test 0.250  1 min 1 s, resumed  2 left, about 2 min 0 s\n"
+        "trial 1/3  seed=0  validation 0.700  test 0.700  1 min 1 s, resumed  2 left, about 2 min 0 s\n"
     )
-    watcher.wait_for_lost()
-    watcher.give_up(watcher.lost(), "SIGKILL")
-    assert watcher.summary() == 1
+    progress.fail(progress.lost(), "SIGKILL")
+    assert progress.summary() == 1
     said = capsys.readouterr()
     assert "trial 2/3  task=cb: its process elsewhere:1 ended without a result" in said.err
     assert "1 trials done, 1 failed, 1 not run" in said.out
+    (record,) = read_failures(tmp_path)
+    assert record.overrides == "task=cb" and "SIGKILL" in record.error
+
+
+def test_a_trial_fails_once_its_process_has_died_twice(tmp_path: Path) -> None:
+    outcomes = Outcomes.create(tmp_path)
+    progress = Progress(outcomes, total=2)
+    for at in (1.0, 2.0):
+        outcomes.write(Outcome(0, host="elsewhere", at=at))
+        outcomes.write(Outcome(1, host="elsewhere", at=1.0))  # was not started again
+        died = progress.died_often(progress.lost(), 2)
+    assert [outcome.number for outcome in died] == [0]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (310, "5 min 10 s"), (7500, "2 h 5 min")])
@@ -85,16 +107,36 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_the_table_ranks_within_a_task_and_averages_seeds() -> None:
-    words = ["lr=1 seed=1 task=rte", "lr=1 seed=2 task=rte", "lr=2 seed=1 task=rte", "lr=1 seed=1 task=cb"]
     rows = [
-        done(number, text, score) for number, (text, score) in enumerate(zip(words, (0.2, 0.4, 0.5, 0.9), strict=True))
+        done(0, "lr=1 seed=1 task=rte", 0.2, lr=1),
+        done(1, "lr=1 seed=2 task=rte", 0.4, seed=2, lr=1),
+        done(2, "lr=2 seed=1 task=rte", 0.5, lr=2),
+        done(3, "lr=1 seed=1 task=cb", 0.9, task="cb", lr=1),
+        done(4, "lr=4 seed=1 task=rte", None, lr=4),
+        Outcome(5, "failed", TrialRecord("lr=3 task=rte")),
     ]
-    found = ranked([*rows, Outcome(4, "lr=3 task=rte", "failed")]).splitlines()
-    assert found[2:] == [
-        "| 1 | cb (accuracy) | lr=1 | 0.900 | 0.450 | 1 |",
-        "| 1 | rte (accuracy) | lr=2 | 0.500 | 0.250 | 1 |",
-        "| 2 | rte (accuracy) | lr=1 | 0.300 ± 0.141 | 0.150 ± 0.071 | 2 |",
+    assert ranked(rows).splitlines()[2:] == [
+        "| 1 | cb (accuracy) | lr=1 | 0.900 | 0.900 | 1 |",
+        "| 1 | rte (accuracy) | lr=2 | 0.500 | 0.500 | 1 |",
+        "| 2 | rte (accuracy) | lr=1 | 0.300 ± 0.141 | 0.300 ± 0.141 | 2 |",
+        "| 3 | rte (accuracy) | lr=4 | none | none | 1 |",
         "| – | | lr=3 task=rte | failed | | |",
+    ]
+
+
+def test_settings_are_told_apart_by_values_and_a_run_counts_once() -> None:
+    rows = [
+        done(0, "method.lr.prefix=0.1 seed=1 a=1", 0.2, lr=0.1),
+        done(1, "method.lr.prefix=1e-1 seed=2 a=2", 0.4, seed=2, lr=0.1),
+        done(2, "method.lr.prefix=1e-1 seed=2 a=3", 0.4, seed=2, lr=0.1),  # the run of the one above
+        done(3, 'text="a seed=1  b" seed=1 a=1', 0.3, text="a seed=1  b"),
+        Outcome(4, "failed", TrialRecord("lr=-1", key="k")),
+        Outcome(5, "failed", TrialRecord("lr=-1.0", key="k")),
+    ]
+    assert [line.split("|")[3:] for line in ranked(rows).splitlines()[2:]] == [
+        [" method.lr.prefix=0.1 a=1 ", " 0.300 ± 0.141 ", " 0.300 ± 0.141 ", " 2 ", ""],
+        [' text="a seed=1 b" a=1 ', " 0.300 ", " 0.300 ", " 1 ", ""],
+        [" lr=-1 ", " failed ", " ", " ", ""],
     ]
 
 
@@ -118,14 +160,14 @@ def test_the_collector_passes_over_what_was_there_at_the_first_trial_alone() -> 
         def __init__(self) -> None:
             self.itself = self
 
-    keep_imported()
-    kept = gc.get_freeze_count()
+    freeze_imported()
+    frozen = gc.get_freeze_count()
     later = Cycle()
     seen = weakref.ref(later)
-    keep_imported()
+    freeze_imported()
     del later
     gc.collect()
-    assert 0 < gc.get_freeze_count() <= kept and seen() is None
+    assert 0 < gc.get_freeze_count() <= frozen and seen() is None
 
 
 def test_a_wandb_run_that_was_left_open_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,13 +209,4 @@ def test_peak_memory_starts_anew_with_each_run() -> None:
 def test_errors_in_one_line() -> None:
     assert describe_failure(TrainingError("loss is nan\nat step 3")) == "loss is nan at step 3"
     assert describe_failure(MemoryError()).startswith("out of memory (MemoryError); lower trainer.per_device")
-    assert task_words(["++seed=1", "sweep=x", "run.root=r", "logger=none", "method=smop"]) == "seed=1 method=smop"
-
-
-def test_a_ledger_is_json_lines_that_others_can_read(tmp_path: Path) -> None:
-    ledger = Ledger.create(tmp_path)
-    ledger.add(done(0, "task=rte", float("nan")))
-    (line,) = ledger.path.read_text(encoding="utf-8").splitlines()
-    assert json.loads(line)["result"]["scores"]["validation"]["accuracy"] is None
-    out = io.StringIO(ranked(list(ledger.ended().values())))
-    assert "| 1 | rte (accuracy) | prefix | none |" in out.read()
+    assert trial_words(["++seed=1", "sweep=x", "run.root=r", "logger=none", "method=smop"]) == "seed=1 method=smop"

@@ -1,4 +1,4 @@
-"""Searches by Optuna: what is asked for, what happens to trials that were cut short, storage that can't be used."""
+"""Searches by Optuna: what is asked for, what happens to trials that were cut short, storage that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 
 from mmpt.cli import main
 from mmpt.errors import ConfigError, RunError
-from mmpt.sweep.ledger import Outcome
+from mmpt.runs.result import Result
+from mmpt.sweep.outcomes import Outcome
 from tests.sweep.conftest import command, lines, sweep, table
 
 optuna = pytest.importorskip("optuna", reason="needs the extra optuna: pip install -c constraints.txt -e '.[optuna]'")
@@ -32,8 +33,9 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
 
 def ended(value: float | None) -> Outcome:
     if value is None:
-        return Outcome(0, "", "failed", error="x")
-    return Outcome(0, "", "done", result={"metric": "f1", "scores": {"validation": {"f1": value}}})
+        return Outcome(0, "failed", error="x")
+    scores = {"validation": {"f1": value, "decoding": "ranking"}}
+    return Outcome(0, "done", result=Result.from_dict({"metric": "f1", "scores": scores}))
 
 
 def run(search: Search, total: int, stop: int | None = None) -> list[dict[str, Any]]:
@@ -105,7 +107,7 @@ def test_storage_in_use_locked_or_broken_is_one_line(tmp_path: Path, monkeypatch
         pass
     other.close()
     (tmp_path / "o.db").write_text("no database at all, but a text that is long enough to be read as one")
-    with pytest.raises(RunError, match="can't be used"), Search.open(space, fixed, **settings(tmp_path)):
+    with pytest.raises(RunError, match="cannot be used"), Search.open(space, fixed, **settings(tmp_path)):
         pass
 
 
@@ -134,7 +136,7 @@ def test_a_killed_search_goes_on_to_the_same_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
+def test_poor_trials_are_pruned(tmp_path: Path) -> None:
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=7", "hydra.sweeper.startup_trials=4", "method=prefix"]
     words += ["trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.max_steps=8", "evaluation.best_by=loss"]
     words += ["method.lr.prefix=choice(0.00001,0.3)", "seed=choice(1,2,3,4,5,6,7)", "hydra.sweeper.seed=5"]
@@ -143,6 +145,6 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
     pruned = [line for line in lines(done.stdout) if "  pruned" in line]
     assert pruned, done.stdout
     states = [json.loads(path.read_text()) for path in (tmp_path / "r").glob("*/status.json")]
-    assert sum(status.get("error", {}).get("type") == "HopelessError" for status in states) == len(pruned)
+    assert sum(status.get("error", {}).get("type") == "TrialPruned" for status in states) == len(pruned)
     again = sweep(tmp_path / "r", *words)
     assert table(again.stdout) == table(done.stdout)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mmpt.cli import main
+from mmpt.runs.failures import read_failures
 from tests.reliability.faults import Bomb
 from tests.reliability.faults import command as run_apart
 from tests.sweep.conftest import FEW, command, lines, outcome, table
@@ -105,12 +106,14 @@ def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()
     assert process.returncode == 130
-    assert "interrupted after 0 of 2 trials; the same command goes on" in said
+    assert "interrupted after 0 of 2 trials; run the same command again to resume" in said
     (status,) = root.glob("rte-*/status.json")
     assert json.loads(status.read_text())["status"] == "interrupted"
 
 
-def test_failures_are_told_recorded_and_retried_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_reported_recorded_and_retried_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "r"
     broken = "optimizer=adamw", "trainer.max_grad_norm=0.0", "method=prefix", "method.lr.prefix=0.05,1e30,-1"
     assert main(["-m", *FEW, f"run.root={root}", *broken]) == 1
@@ -125,6 +128,9 @@ def test_failures_are_told_recorded_and_retried_on_request(tmp_path: Path, capsy
     assert "2 trial(s) of the sweep failed" in total
     states = {json.loads(path.read_text())["status"] for path in root.glob("*/status.json")}
     assert states == {"done", "failed"}
+    (record,) = read_failures(root)  # the other one has its run directory
+    assert "method.lr.prefix=-1" in record.overrides and "must be a positive" in record.error
+    assert not list(root.glob(".sweeps/*/*.json")) or list(root.glob(".sweeps/failed/*.json"))
     assert main(["-m", *FEW, f"run.root={root}", *broken[:-1], "method.lr.prefix=0.05,1e30"]) == 1
     again = capsys.readouterr()
     assert "failed before; sweep.retry_failed=true" in again.err and "done before" in again.out

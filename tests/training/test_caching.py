@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
-from mmpt.training.trainer import PrefixTrainer
+from mmpt.training.evaluate import Evaluator
 
 SMALL = ["data.limit_train=64", "data.limit_validation=16", "data.limit_test=16", "logger=none"]
 SMALL += ["evaluation.bootstrap=0", "trainer.num_train_epochs=1"]
@@ -145,13 +145,13 @@ def test_a_damaged_entry_is_computed_again(store: Path, run: Any) -> None:
 
 def test_a_directory_deleted_during_a_run(store: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, *scored = run("first")
-    evaluate = PrefixTrainer.evaluate
+    predict = Evaluator.predict
 
-    def delete(self: PrefixTrainer, *args: Any, **kwargs: Any) -> Any:
+    def delete(self: Evaluator, *args: Any, **kwargs: Any) -> Any:
         shutil.rmtree(store, ignore_errors=True)
-        return evaluate(self, *args, **kwargs)
+        return predict(self, *args, **kwargs)
 
-    monkeypatch.setattr(PrefixTrainer, "evaluate", delete)
+    monkeypatch.setattr(Evaluator, "predict", delete)
     told, *again = run("again")
     assert told[0].startswith("encoder: read from the cache, ") and not store.exists()
     assert again == scored

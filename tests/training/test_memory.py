@@ -30,14 +30,14 @@ ERRORS = [
 
 def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int, error: BaseException) -> None:
     """Let a forward pass of more rows run out of memory, as a larger one does."""
-    forward = AdaptedModel.forward
+    losses = EncoderDecoder.losses
 
-    def limited(self: AdaptedModel, *args: Any, **batch: Any) -> Any:
-        if len(batch["labels"]) > rows:
+    def limited(self: EncoderDecoder, encoded: Any, labels: Any, *args: Any) -> Any:
+        if torch.is_grad_enabled() and len(labels) > rows:
             raise error
-        return forward(self, *args, **batch)
+        return losses(self, encoded, labels, *args)
 
-    monkeypatch.setattr(AdaptedModel, "forward", limited)
+    monkeypatch.setattr(EncoderDecoder, "losses", limited)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -96,14 +96,14 @@ def test_a_retry_gives_the_same_losses(tmp_path: Path, monkeypatch: pytest.Monke
 LIMITED = """
 import resource, sys
 from mmpt.cli import main
-from mmpt.training.trainer import PrefixTrainer
-step = PrefixTrainer.training_step
-def limited(self, *args, **kwargs):
+from mmpt.training.loop import Trainer
+step = Trainer._forward_backward
+def limited(self, *args):
     used = 1024 * next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize"))
-    if self.state.global_step == 0:
+    if self.step == 0:
         resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000, -1))
-    return step(self, *args, **kwargs)
-PrefixTrainer.training_step = limited
+    return step(self, *args)
+Trainer._forward_backward = limited
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from mmpt.cli import main
 from mmpt.runs.record import RunRecord, read_result
-from mmpt.training.resumable import last_checkpoint
-from mmpt.training.trainer import PrefixTrainer
+from mmpt.training.checkpoint import last_checkpoint
+from mmpt.training.finite import FiniteWatch
 from tests.runs.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
@@ -90,9 +90,10 @@ def test_metrics_have_every_group_and_every_epoch(finished: Path) -> None:
 
 def test_checkpoints_hold_the_method_and_never_the_backbone(finished: Path) -> None:
     (*_, newest) = sorted((finished / "checkpoints").iterdir())
-    assert not [path for path in newest.rglob("*") if path.name in ("model.safetensors", "training_args.bin")]
-    state = load_file(newest / "method.safetensors")
-    assert {name.split(".")[0] for name in state} == {"prefix", "masks", "router"}
+    state = load_file(newest / "state.safetensors")
+    assert {path.name for path in newest.iterdir()} == {"state.safetensors", "state.json"}
+    trained = {name.split(".")[1] for name in state if name.startswith("parameters.")}
+    assert trained == {"prefix", "masks", "router"}
 
 
 def test_the_same_command_shows_the_result_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +167,7 @@ def test_accumulated_gradients_equal_one_large_batch(tmp_path: Path) -> None:
     assert first == pytest.approx(second, abs=1e-4)
 
 
-def test_any_training_argument_is_settable(tmp_path: Path) -> None:
+def test_evaluation_by_steps_includes_the_last_one(tmp_path: Path) -> None:
     result = run(tmp_path / "steps", "trainer.max_steps=5", "trainer.eval_strategy=steps", "trainer.eval_steps=2")
     assert result["steps"] == 5
     assert [line["step"] for line in metrics(tmp_path / "steps") if "validation/loss" in line] == [2, 4, 5]
@@ -177,9 +178,9 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     checkpoints = tmp_path / "r" / "checkpoints"
     good = last_checkpoint(checkpoints)
     assert good is not None and good.name == "checkpoint-6"
-    for name, spoil in (("checkpoint-7", "trainer_state.json"), ("checkpoint-8", "method.safetensors")):
+    for name, spoil in (("checkpoint-7", "state.json"), ("checkpoint-8", "state.safetensors")):
         (checkpoints / name).mkdir()
-        for file in ("trainer_state.json", "method.safetensors"):
+        for file in ("state.json", "state.safetensors"):
             (checkpoints / name / file).write_bytes((good / file).read_bytes())
         (checkpoints / name / spoil).write_bytes((good / spoil).read_bytes()[:50])
     assert last_checkpoint(checkpoints) == good
@@ -191,7 +192,7 @@ def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys:
     assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides, "method.lr.prefix=1e30"]) == 2
     told = capsys.readouterr().err
     assert re.search(
-        r"error: loss is nan at step \d+; parameters that aren't finite are in group .*(prefix|masks)", told
+        r"error: loss is nan at step \d+; parameters that are not finite are in group .*(prefix|masks)", told
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
 
@@ -207,9 +208,15 @@ def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = []
-    for notes in (False, True):
-        monkeypatch.setattr(PrefixTrainer, "notes_on_device", notes)
-        words = [f"run.dir='{tmp_path / str(notes)}'", *SMALL, "trainer.max_steps=9", "trainer.logging_steps=4"]
+    begin = FiniteWatch.__init__
+    for waits in (True, False):
+
+        def watch(self: FiniteWatch, *args: Any, waits: bool = waits) -> None:
+            begin(self, *args)
+            self.waits = waits
+
+        monkeypatch.setattr(FiniteWatch, "__init__", watch)
+        words = [f"run.dir='{tmp_path / str(waits)}'", *SMALL, "trainer.max_steps=9", "trainer.logging_steps=4"]
         assert main([*words, "method.lr.masks=1e38", "trainer.eval_strategy=no"]) == 2
         told.append(re.search(r"loss is nan at step (\d+)", capsys.readouterr().err))
     assert told[0] is not None and told[1] is not None and told[0][1] == told[1][1]

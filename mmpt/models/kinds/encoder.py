@@ -112,12 +112,11 @@ class EncoderClassifier(AdaptedModel):
                 hook.remove()
         return Encoded(scores, attention_mask, contribution)
 
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """See the base class; labels (B, 1) are classes."""
-        return F.cross_entropy(encoded.states, labels[:, 0], reduction="none")
+        return F.cross_entropy(encoded.states, labels[:, 0], reduction="none", label_smoothing=smoothing)
 
-    @torch.no_grad()
-    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+    def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See the base class: the classes' log-probabilities."""
         classes = [label for (label,) in candidates]
         return torch.log_softmax(encoded.states, dim=-1)[:, classes]

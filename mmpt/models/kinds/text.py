@@ -31,13 +31,12 @@ class TextModel(AdaptedModel):
         """Teacher-forced logits (B, U, V), padding included; arguments as of :meth:`forward`."""
         return self.decode(self.start({"input_ids": input_ids, "attention_mask": attention_mask}), labels)
 
-    def losses(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """See the base class."""
         with only_labelled(self.backbone, labels) as places:
-            return row_losses(self.decode(encoded, labels), labels, places)
+            return row_losses(self.decode(encoded, labels), labels, places, smoothing)
 
-    @torch.no_grad()
-    def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
+    def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """Log-likelihood of every candidate's ids (with end of sequence) for every source.
 
         Args:

@@ -20,7 +20,7 @@ __all__ = ["Logger", "Loggers", "RunInfo", "Say", "make_logger"]
 
 
 def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:
-    """Make the loggers a configuration names; nothing is imported or contacted before they start.
+    """Make the loggers of a configuration; nothing is imported or contacted before they start.
 
     Args:
         config: The logger group. ``WANDB_MODE=disabled`` in the environment switches W&B off.
@@ -29,16 +29,13 @@ def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:
     Returns:
         Loggers that have not started, behind one interface.
     """
-    show = say if say is not None else functools.partial(print, file=sys.stderr)
-    made: list[Logger] = []
+    say = say or functools.partial(print, file=sys.stderr)
+    loggers: list[Logger] = []
     if config.wandb and os.environ.get("WANDB_MODE") == "disabled":
-        show("W&B: switched off by WANDB_MODE=disabled")
+        say("W&B: switched off by WANDB_MODE=disabled")
     elif config.wandb:
-        made.append(WandbLogger(config, show))
-    if config.tensorboard:
-        made.append(TensorboardLogger())
-    if config.trackio:
-        made.append(TrackioLogger(config))
-    if config.csv:
-        made.append(CsvLogger())
-    return Loggers(made, show)
+        loggers.append(WandbLogger(config, say))
+    loggers += [TensorboardLogger()] if config.tensorboard else []
+    loggers += [TrackioLogger(config)] if config.trackio else []
+    loggers += [CsvLogger()] if config.csv else []
+    return Loggers(loggers, say)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
@@ -16,11 +16,12 @@ from mmpt.utils.files import write_text
 from mmpt.utils.untrusted import one_line, read_bytes
 
 Say = Callable[[str], None]
+Mask = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger is told of a run.
+    """What a logger knows of a run.
 
     Attributes:
         name: What the run is called.
@@ -28,7 +29,7 @@ class RunInfo:
         config: The resolved configuration, plain values.
         directory: The run directory.
         tags: Labels to filter by.
-        resume_step: The last step that an interrupted run keeps; what lies beyond comes again. None: a new run.
+        resume_step: The last step that is still valid of an interrupted run; later ones come again. None: a new run.
     """
 
     name: str
@@ -38,55 +39,53 @@ class RunInfo:
     tags: Sequence[str] = ()
     resume_step: int | None = None
 
-
-def kept_id(path: Path) -> str:
-    """What tells a run from all others where its metrics go: drawn once, kept in the run directory.
-
-    Args:
-        path: The file that keeps it.
-
-    Raises:
-        ConfigError: It holds anything else; a logger makes a path, an address or a name of it.
-    """
-    if not path.exists():
-        write_text(path, secrets.token_hex(4))
-    found = read_bytes(path).decode("utf-8", errors="replace")
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) is None:
-        raise ConfigError(f"{path} holds no id of a run; delete it, and the run gets a new one")
-    return found
-
-
-class Logger(Protocol):
-    """One place where metrics go, told in this order: start, then any of the middle ones, then finish.
-
-    A logger may raise anything: :class:`Loggers` makes one line of it, and the run goes on. Only a ConfigError ends it.
-    """
-
-    label: str  # what the user knows it by
-
-    def start(self, run: RunInfo) -> None:
-        """Begin a run, or go on with the one that began in the same run directory.
+    def stored_id(self, folder: str) -> str:
+        """What tells the run from all others at a service: drawn once, and stored as FOLDER/run_id.
 
         Raises:
-            ConfigError: The run must not begin, because the settings insist on what can't be had.
+            ConfigError: The file holds anything else; a logger makes a path, an address or a name of it.
+        """
+        path = self.directory / folder / "run_id"
+        if not path.exists():
+            write_text(path, secrets.token_hex(4))
+        identity = read_bytes(path).decode("utf-8", errors="replace")
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", identity) is None:
+            raise ConfigError(f"{path} holds no id of a run; delete it, and the run gets a new one")
+        return identity
+
+
+class Logger:
+    """One backend for metrics, called in this order: start, then any of the middle ones, then finish.
+
+    A logger overrides what its backend can show, and may raise anything: :class:`Loggers` makes one line of it, and the
+    run continues. Only a ConfigError ends it.
+    """
+
+    label = ""  # its name in messages
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run, or continue the one that began in the same run directory.
+
+        Raises:
+            ConfigError: The run must not begin, because the settings ask for what is impossible.
         """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers at an optimizer step."""
 
-    def heatmap(self, key: str, array: npt.NDArray[Any], step: int) -> None:
-        """Record what R masks let through: ``array: (R, S, L)``, values in [0, 1]."""
+    def heatmap(self, key: str, masks: Mask, step: int) -> None:
+        """Record what R masks let through: ``masks: (R, S, L)``, values in [0, 1]."""
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table."""
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Record a table; ``step`` is the last one that was logged."""
 
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Record numbers about the whole run, such as its test score."""
+    def summary(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers about the whole run, such as its test score; ``step`` is the last one that was logged."""
 
     def artifact(self, path: Path, name: str, type: str) -> None:
         """Record a file or a folder, such as the adapter."""
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: str, step: int) -> None:
         """End the run: ``done``, ``failed`` or ``interrupted``."""
 
 
@@ -94,66 +93,57 @@ class Loggers:
     """All loggers of a run, or none: each call goes to each. A logger may fail; a run never fails because of one."""
 
     def __init__(self, loggers: Sequence[Logger], say: Say) -> None:
-        """Keep loggers that have not started.
-
-        Args:
-            loggers: Any number of them.
-            say: Shows one line to the user.
-        """
+        """Hold loggers that have not started; ``say`` shows one line to the user."""
         self.loggers = tuple(loggers)
         self._say = say
         self._started: list[Logger] = []
-        self._complained: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
+        self._step = 0
 
     def start(self, run: RunInfo) -> None:
-        """Begin a run in every logger; one that can't is left out.
-
-        Raises:
-            ConfigError: As a logger says.
-        """
-        for logger in self.loggers:
-            if self._safely(logger, "starting", lambda logger: logger.start(run)):
-                self._started.append(logger)
+        """See :meth:`Logger.start`; a logger that fails to start is left out."""
+        self._started = [one for one in self.loggers if self._call(one, "starting", lambda logger: logger.start(run))]
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """See :meth:`Logger.log`."""
+        self._step = step
         self._each("logging", lambda logger: logger.log(step, values))
 
-    def heatmap(self, key: str, array: npt.NDArray[Any], step: int) -> None:
+    def heatmap(self, key: str, masks: Mask, step: int) -> None:
         """See :meth:`Logger.heatmap`."""
-        self._each("drawing", lambda logger: logger.heatmap(key, array, step))
+        self._each("drawing", lambda logger: logger.heatmap(key, masks, step))
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """See :meth:`Logger.table`."""
-        self._each("logging a table", lambda logger: logger.table(key, columns, rows))
+        self._each("logging a table", lambda logger: logger.table(key, columns, rows, self._step))
 
     def summary(self, values: Mapping[str, float]) -> None:
         """See :meth:`Logger.summary`."""
-        self._each("logging the summary", lambda logger: logger.summary(values))
+        self._each("logging the summary", lambda logger: logger.summary(values, self._step))
 
     def artifact(self, path: Path, name: str, type: str) -> None:
         """See :meth:`Logger.artifact`."""
         self._each("saving an artifact", lambda logger: logger.artifact(path, name, type))
 
     def finish(self, status: str) -> None:
-        """See :meth:`Logger.finish`; whatever comes after it is ignored."""
-        self._each("finishing", lambda logger: logger.finish(status))
+        """See :meth:`Logger.finish`; later calls do nothing."""
+        self._each("finishing", lambda logger: logger.finish(status, self._step))
         self._started = []
 
     def _each(self, what: str, operation: Callable[[Logger], object]) -> None:
         for logger in self._started:
-            self._safely(logger, what, operation)
+            self._call(logger, what, operation)
 
-    def _safely(self, logger: Logger, what: str, operation: Callable[[Logger], object]) -> bool:
-        """Whether it went well; an error becomes one line, once for each logger and kind of operation."""
+    def _call(self, logger: Logger, what: str, operation: Callable[[Logger], object]) -> bool:
+        """Whether it succeeded; an error becomes one line, once for each logger and kind of operation."""
         try:
             operation(logger)
         except ConfigError:
             raise
         except Exception as error:  # each backend has errors of its own, and none may stop a run
-            if (logger.label, what) not in self._complained:
-                self._complained.add((logger.label, what))
+            if (logger.label, what) not in self._reported:
+                self._reported.add((logger.label, what))
                 line = one_line(error)[:200]
-                self._say(f"{logger.label}: {what} failed ({type(error).__name__}: {line}); the run goes on")
+                self._say(f"{logger.label}: {what} failed ({type(error).__name__}: {line}); the run continues")
             return False
         return True

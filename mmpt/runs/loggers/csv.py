@@ -8,21 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from mmpt.runs.loggers.base import RunInfo
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo
 from mmpt.utils.files import write_text
 
 Row = dict[str, Any]
 
 
-class CsvLogger:
+class CsvLogger(Logger):
     """``csv/``: metrics.csv with a row a step, masks.csv with a row a mask value, tables, and summary.csv."""
 
     label = "CSV"
 
     def start(self, run: RunInfo) -> None:
-        """Begin new files, or cut those of an interrupted run after the step it keeps."""
+        """Begin new files, or cut those of an interrupted run after its last valid step."""
         self._directory = run.directory / "csv"
         self._metrics = StepFile(self._directory / "metrics.csv", ["step"], run.resume_step)
         columns = ["step", "site", "route", "token", "layer", "value"]
@@ -32,85 +30,73 @@ class CsvLogger:
         """Add a row, or fill in the last one where it has the same step."""
         self._metrics.merge({"step": step, **values})
 
-    def heatmap(self, key: str, array: npt.NDArray[Any], step: int) -> None:
+    def heatmap(self, key: str, masks: Mask, step: int) -> None:
         """Add a row for every route, token and layer."""
         site = key.partition("/")[2]
-        self._masks.extend(
+        self._masks.append(
             {"step": step, "site": site, "route": route, "token": token, "layer": layer, "value": float(value)}
-            for route, mask in enumerate(array)
+            for route, mask in enumerate(masks)
             for token, layers in enumerate(mask)
             for layer, value in enumerate(layers)
         )
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Write a file of its own."""
         write_text(self._directory / f"{key}.csv", _lines([columns, *rows]))
 
-    def summary(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float], step: int) -> None:
         """Write a file of two columns."""
         write_text(self._directory / "summary.csv", _lines([("name", "value"), *values.items()]))
-
-    def artifact(self, path: Path, name: str, type: str) -> None:
-        """Do nothing: what is saved lies in the run directory already."""
-
-    def finish(self, status: str) -> None:
-        """Do nothing: every row is on disk."""
 
 
 class StepFile:
     """A CSV file in order of steps that only grows; a new column rewrites it as a whole."""
 
     def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None) -> None:
-        """Write the file anew, with what an interrupted run keeps.
-
-        Args:
-            path: The file.
-            columns: Those known so far.
-            resume_step: The last step to keep; None: nothing.
-        """
+        """Write the file anew with its rows up to ``resume_step``; none where that is None."""
         self._path, self._columns = path, list(columns)
         self._last: Row = {}
-        self._place = 0  # where the last row begins
-        kept: list[Row] = []
+        rows: list[Row] = []
         if resume_step is not None and path.exists():
-            text = path.read_text(encoding="utf-8")
-            reader = csv.DictReader(
-                io.StringIO(text[: text.rfind("\n") + 1])
-            )  # a crash may have cut the last line short
-            kept = [row for row in reader if int(row["step"]) <= resume_step]
-            self._columns = list(reader.fieldnames or columns)
-        self._rewrite(kept)
+            rows = [row for row in self._read() if int(row["step"]) <= resume_step]
+        self._rewrite(rows)
 
     def merge(self, row: Row) -> None:
         """Add a row; one with the step of the last row is filled into that."""
         same = bool(self._last) and int(self._last["step"]) == row["step"]
         merged = {**self._last, **row} if same else row
-        added = [name for name in row if name not in self._columns]
-        if added:
+        if added := [name for name in row if name not in self._columns]:
+            rows = self._read()
             self._columns += added
-            with self._path.open(encoding="utf-8", newline="") as file:
-                earlier: list[Row] = list(csv.DictReader(file))
-            self._rewrite([*(earlier[:-1] if same else earlier), merged])
+            self._rewrite([*(rows[:-1] if same else rows), merged])
         else:
-            self._write([merged], self._place if same else None)
+            self._write([merged], self._start if same else None)
 
-    def extend(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[Row]) -> None:
         """Add rows of the known columns."""
         self._write(list(rows), None)
 
-    def _write(self, rows: list[Row], place: int | None) -> None:
-        """Append, or write over the last row from its place on; what is filled in only makes it longer."""
+    def _read(self) -> list[Row]:
+        """All rows, without a last line that a crash cut short; their columns become this file's."""
+        with self._path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
+        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        self._columns = list(reader.fieldnames or self._columns)
+        return list(reader)
+
+    def _write(self, rows: list[Row], start: int | None) -> None:
+        """Append, or write over the last row from its start; filling in only makes it longer."""
         with self._path.open("r+b") as file:
-            self._place = file.seek(0, 2) if place is None else file.seek(place)
+            self._start = file.seek(0, 2) if start is None else file.seek(start)
             file.write(_lines(self._values(row) for row in rows).encode("utf-8"))
             file.truncate()
         self._last = rows[-1] if rows else {}
 
     def _rewrite(self, rows: Sequence[Row]) -> None:
         head = _lines([self._columns, *(self._values(row) for row in rows[:-1])])
-        tail = _lines(self._values(row) for row in rows[-1:])
-        write_text(self._path, head + tail)
-        self._last, self._place = (rows[-1] if rows else {}), len(head.encode("utf-8"))
+        write_text(self._path, head + _lines(self._values(row) for row in rows[-1:]))
+        self._last = rows[-1] if rows else {}
+        self._start = len(head.encode("utf-8"))  # of the last row
 
     def _values(self, row: Row) -> list[Any]:
         return [row.get(name, "") for name in self._columns]

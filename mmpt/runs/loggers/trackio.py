@@ -9,30 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from mmpt.config.schema import LoggerConfig
-from mmpt.runs.loggers.base import RunInfo, kept_id
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo
 from mmpt.runs.loggers.draw import draw_masks
 
 
-class TrackioLogger:
+class TrackioLogger(Logger):
     """One trackio run, in the database that ``trackio show`` opens (``TRACKIO_DIR``); it needs no account."""
 
     label = "trackio"
 
     def __init__(self, config: LoggerConfig) -> None:
-        """Keep the settings; nothing is imported before :meth:`start`."""
+        """Hold the settings; nothing is imported before :meth:`start`."""
         self._config = config
 
     def start(self, run: RunInfo) -> None:
-        """Begin a run, or take up the interrupted one without what it logged beyond the step it keeps."""
+        """Begin a run, or continue the interrupted one without what it logged beyond its last valid step."""
         import trackio
 
-        project = self._config.project
-        name = f"{run.name}-{kept_id(run.directory / 'trackio' / 'run_id')}"  # trackio finds a run by its name
+        project, name = self._config.project, f"{run.name}-{run.stored_id('trackio')}"  # trackio knows runs by name
         if run.resume_step is not None:
-            _forget_after(project, name, run.resume_step)
+            _delete_after(project, name, run.resume_step)
         with _quiet():
             self._run = trackio.init(
                 project=project,
@@ -44,36 +41,33 @@ class TrackioLogger:
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
-        self._step = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve."""
-        self._step = step
         self._run.log(dict(values), step=step)
 
-    def heatmap(self, key: str, array: npt.NDArray[Any], step: int) -> None:
+    def heatmap(self, key: str, masks: Mask, step: int) -> None:
         """Add a picture, a panel a route."""
         import trackio
 
-        self._run.log({key: trackio.Image(draw_masks(array))}, step=step)
+        self._run.log({key: trackio.Image(draw_masks(masks))}, step=step)
 
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Add a table."""
         import trackio
 
-        table = trackio.Table(columns=list(columns), data=[list(row) for row in rows])
-        self._run.log({key: table}, step=self._step)
+        self._run.log({key: trackio.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step)
 
-    def summary(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float], step: int) -> None:
         """Log them at the last step: trackio has no numbers of a whole run."""
-        self._run.log(dict(values), step=self._step)
+        self.log(step, values)
 
     def artifact(self, path: Path, name: str, type: str) -> None:
         """Record a file or folder."""
         with _quiet():
             self._run.log_artifact(str(path), name=name, type=type)
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: str, step: int) -> None:
         """Wait until everything is in the database."""
         import trackio
 
@@ -81,7 +75,7 @@ class TrackioLogger:
             trackio.finish()
 
 
-def _forget_after(project: str, name: str, step: int) -> None:
+def _delete_after(project: str, name: str, step: int) -> None:
     """Delete the rows of a run beyond a step; trackio itself can only delete whole runs."""
     from trackio.sqlite_storage import SQLiteStorage
 
@@ -93,5 +87,5 @@ def _forget_after(project: str, name: str, step: int) -> None:
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Keep trackio's own words from the console."""
+    """Hide trackio's own output."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -33,7 +33,7 @@ def test_after_a_kill_every_logger_has_every_step_once(tmp_path: Path) -> None:
     words += [f"run.dir='{directory}'", "trainer.num_train_epochs=8", "trainer.logging_steps=1"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    while not (directory / "checkpoints/checkpoint-6/trainer_state.json").exists():
+    while not (directory / "checkpoints/checkpoint-6/state.json").exists():
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

@@ -42,7 +42,7 @@ def test_one_that_fails_is_told_once_and_the_others_go_on(tmp_path: Path) -> Non
     loggers.start(RunInfo("x", None, {}, tmp_path))
     steps(loggers, 1, 2, 3)
     end(loggers, tmp_path)
-    assert len([line for line in said if "logging failed (OSError: no log); the run goes on" in line]) == 1
+    assert len([line for line in said if "logging failed (OSError: no log); the run continues" in line]) == 1
     assert all(line.startswith("broken: ") for line in said)
     assert len((tmp_path / "csv" / "metrics.csv").read_text().splitlines()) == 4
 

@@ -111,7 +111,7 @@ def test_unreachable_server_costs_one_probe_not_the_run(
     probes = seen(monkeypatch, wandb_logger.socket, "create_connection")
     run_all(tmp_path, LoggerConfig(wandb=True, mode=mode), said)
     assert [more["timeout"] for more in probes] == [wandb_logger.PROBE_SECONDS]
-    assert len(said) == 1 and f"{server} can't be reached; logging offline" in said[0]
+    assert len(said) == 1 and f"{server} cannot be reached; logging offline" in said[0]
     assert len(history(tmp_path)) == 7
 
 
@@ -147,7 +147,7 @@ def test_wrong_key_is_told_in_one_line_and_the_run_is_offline(
     monkeypatch.setenv("WANDB_BASE_URL", refusing)
     said: list[str] = []
     run_all(tmp_path, LoggerConfig(wandb=True), said)
-    assert len(said) == 1 and f"W&B: {refusing} refuses the API key" in said[0] and "logging offline" in said[0]
+    assert len(said) == 1 and f"W&B: {refusing} rejects the API key" in said[0] and "logging offline" in said[0]
     assert len(history(tmp_path)) == 7
     assert capfd.readouterr() == ("", "")
 
@@ -163,7 +163,7 @@ def test_training_goes_on_without_the_server(
     assert main([f"run.dir='{tmp_path / 'r'}'", *words, "trainer.logging_steps=1", "logger=[wandb,csv]"]) == 0
     said = "".join(capfd.readouterr())
     (line,) = [line for line in said.splitlines() if "W&B" in line]
-    assert "logging offline" in line and ("refuses the API key" if server == "refuses" else "can't be reached") in line
+    assert "logging offline" in line and ("rejects the API key" if server == "refuses" else "cannot be reached") in line
     assert (tmp_path / "r" / "result.json").exists()
     assert [row["step"] for row in history(tmp_path / "r") if "train/loss" in row] == [1, 2]
 
@@ -181,7 +181,7 @@ def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
         begun = seen(monkeypatch, wandb, "init")
         run_all(tmp_path, LoggerConfig(wandb=True), said)
     assert [(one["mode"], one["settings"].init_timeout) for one in begun] == [("online", 1), ("offline", 1)]
-    assert len(said) == 1 and "can't log online" in said[0]
+    assert len(said) == 1 and "cannot log online" in said[0]
     assert len(history(tmp_path)) == 7
 
 
@@ -199,7 +199,7 @@ def test_key_in_netrc_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     logger = make_logger(LoggerConfig(wandb=True), said.append)
     logger.start(RunInfo("x", None, {}, tmp_path))
     logger.finish("done")
-    assert "can't be reached" in said[0]  # so the key was found
+    assert "cannot be reached" in said[0]  # so the key was found
 
 
 def test_environment_can_switch_wandb_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

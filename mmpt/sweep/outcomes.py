@@ -1,0 +1,162 @@
+"""How each trial of a sweep is doing: one file a trial in the sweep's folder, for as long as the sweep runs.
+
+They carry news between the processes of one sweep. The lasting record is the run directories, and
+:mod:`mmpt.runs.failures` for trials that have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from mmpt.errors import MmptError, RunError
+from mmpt.runs.failures import SWEEPS, TrialRecord
+from mmpt.runs.record import read_result
+from mmpt.runs.result import Result
+from mmpt.runs.typed_json import reader, to_json
+from mmpt.utils.files import read_json, write_json, writing
+
+State = Literal["started", "busy", "done", "failed", "pruned"]
+ELSEWHERE = ("sweep", "run.", "logger", "hydra")  # words that do not make another trial
+STOP = "stop"  # a file that is there once a trial has failed
+
+
+class TrialPruned(MmptError):
+    """A trial was stopped early because the others were better at the same step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial is doing, or how it ended.
+
+    Attributes:
+        number: Its index in the sweep, from 0.
+        state: ``started``, ``busy`` (another process works on this very run: it is tried again), or how it ended.
+        trial: Its words and settings; what is recorded if it fails without a run directory.
+        earlier: Whether an earlier command ended it, so that nothing was trained now.
+        resumed: Whether it resumed what an earlier command left.
+        seconds: How long this command worked on it.
+        directory: The run directory; None before it is known.
+        fingerprint: Of the run; None before it is known.
+        error: Why it failed, in one line.
+        log: The file with everything the trial printed; None where that was shown.
+        host: Machine of its process.
+        pid: Number of its process there.
+        at: When it began, in seconds since 1970.
+        result: What its run directory holds; None unless it is done.
+    """
+
+    number: int = -1
+    state: State = "started"
+    trial: TrialRecord = field(default_factory=TrialRecord)
+    earlier: bool = False
+    resumed: bool = False
+    seconds: float = 0.0
+    directory: str | None = None
+    fingerprint: str | None = None
+    error: str | None = None
+    log: str | None = None
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    at: float = field(default_factory=time.time)
+    result: Result | None = field(default=None, metadata={"apart": True})
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of the trial in this sweep."""
+        return self.state in ("done", "failed", "pruned")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trial counts for the exit code."""
+        return self.state == "failed"
+
+    def score(self, split: str = "validation") -> float | None:
+        """The primary metric on a split; None where there is none."""
+        return None if self.result is None else self.result.score(split)
+
+
+class Outcomes:
+    """The folder of one sweep; processes on several machines may write to it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is read or written yet."""
+        self.folder = folder
+
+    @classmethod
+    def create(cls, root: Path) -> Outcomes:
+        """Create the folder of a new sweep below ``run.root``.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        parent = root.expanduser().absolute() / SWEEPS
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        with writing(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            for count in itertools.count(1):  # an earlier sweep, or another machine's process, may have the name
+                folder = parent / (name if count == 1 else f"{name}-{count}")
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+                    break
+        return cls(folder)
+
+    @property
+    def root(self) -> Path:
+        """``run.root`` of the sweep."""
+        return self.folder.parents[1]
+
+    def write(self, outcome: Outcome) -> None:
+        """Replace what is known of a trial.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        write_json(self._path(outcome.number), to_json(outcome))
+        if outcome.failed:
+            (self.folder / STOP).touch()
+
+    def read(self, number: int) -> Outcome | None:
+        """What is known of a trial, with its result where it is done; None before it began."""
+        try:
+            outcome: Outcome = reader(Outcome)(read_json(self._path(number)), "", [])
+        except RunError:
+            return None
+        outcome = replace(outcome, number=number)
+        if outcome.state != "done":
+            return outcome
+        try:
+            return replace(outcome, result=read_result(Path(outcome.directory or "")))
+        except RunError as error:
+            return replace(outcome, state="failed", error=str(error))
+
+    def news(self, known: set[int]) -> Iterator[Outcome]:
+        """Read trials, in order, except those that are known to have ended."""
+        numbers = {int(path.stem) for path in self.folder.glob("[0-9]*.json") if path.stem.isdecimal()}
+        yield from filter(None, map(self.read, sorted(numbers - known)))
+
+    def remove(self, number: int) -> None:
+        """Forget a trial, so that it counts as one that has not begun."""
+        self._path(number).unlink(missing_ok=True)
+
+    def any_failed(self) -> bool:
+        """Whether a trial of this sweep has failed."""
+        return (self.folder / STOP).exists()
+
+    def clear(self) -> None:
+        """Delete all files but the logs, once the sweep has ended."""
+        for path in self.folder.iterdir():
+            if path.suffix != ".log":
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # where there are no logs
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.json"

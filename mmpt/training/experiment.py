@@ -1,0 +1,226 @@
+"""What a run does between its opening and its result: prepare data and model, cache, train, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from mmpt.config.schema import Config
+from mmpt.data.collate import CachingCollator
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.adapter_files import save_adapter
+from mmpt.models.backbone import Backbone
+from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.runs.console import Console
+from mmpt.runs.loggers import Loggers, RunInfo
+from mmpt.runs.names import PREDICTIONS
+from mmpt.runs.record import RunRecord
+from mmpt.runs.result import Result
+from mmpt.training import distributed, signals
+from mmpt.training.batches import Batches
+from mmpt.training.caching import SplitCache
+from mmpt.training.checkpoint import last_checkpoint, read_progress, step_of
+from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.identity import Identity
+from mmpt.training.loop import Trainer
+from mmpt.training.losses import create_loss
+from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
+from mmpt.training.monitor import Monitor
+
+Splits = Mapping[str, Prepared]
+
+
+@dataclass
+class Experiment:
+    """The parts of one run under way."""
+
+    config: Config
+    identity: Identity
+    backbone: Backbone
+    evaluator: Evaluator
+    record: RunRecord
+    logger: Loggers
+    console: Console
+    warnings: list[str] = field(default_factory=list)
+
+    def start_logger(self, resolved: dict[str, Any]) -> None:
+        """Begin, or continue, the run at the loggers."""
+        config = self.config
+        group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
+        tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
+        resumed = None  # the last step that an interrupted run keeps, -1: none
+        if self.record.state == "resume":
+            checkpoint = last_checkpoint(self.record.checkpoints_dir)
+            resumed = -1 if checkpoint is None else step_of(checkpoint)
+        self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
+
+    def carry_out(
+        self, accelerator: Accelerator, began: float, on_score: Callable[[int, float], None] | None = None
+    ) -> Result:
+        """Train and evaluate.
+
+        Args:
+            accelerator: Of :func:`mmpt.training.device.prepare_device`.
+            began: When the run began, by ``time.perf_counter``.
+            on_score: Called with step and validation score at each evaluation.
+
+        Returns:
+            The result without what the record fills in.
+        """
+        config, given = self.config, self.identity.splits
+        parts = {"train": given.train, "validation": given.validation, "test": given.test}
+        splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+        self._warn_of_data(splits)
+        set_seed(config.seed)
+        dropout = config.model.dropout == "backbone"
+        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
+        with oom_as_error(config.evaluation.batch_size):
+            self.evaluator.check_longest(model, *splits.values())
+            splits = self._cached(model, splits)
+        trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
+        train_seconds = self._train(trainer)
+        with oom_as_error(config.evaluation.batch_size):
+            scores = self._scores(trainer, splits)
+        scores |= self.evaluator.baselines(splits["train"], splits["test"])
+        size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
+        self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
+        measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
+        times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
+        return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
+
+    def _warn_of_data(self, splits: Splits) -> None:
+        for text in self.identity.splits.notes:
+            self._warn(text)
+        for text in self.evaluator.reading.length_notes(list(splits.values()), self.config.evaluation):
+            self._warn(text)
+        if self.config.model.source == "random":
+            self._warn("the backbone has random weights: scores mean nothing")
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.console.warn(text)
+
+    def _cached(self, model: AdaptedModel, splits: Splits) -> Splits:
+        """The splits with the states below the first trained layer, where those are constants."""
+        settings = self.config.trainer
+        seen = settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        cache = SplitCache(
+            self.config.cache,
+            model,
+            self.backbone.fingerprint,
+            self.config.model.name,
+            self.evaluator,
+            short=0 < seen * distributed.count() < len(splits["train"].examples),
+            note=self.console.note,
+        )
+        return dict(zip(splits, cache.fill(*splits.values()), strict=True))
+
+    def _trainer(self, model: AdaptedModel, splits: Splits, accelerator: Accelerator, monitor: Monitor) -> Trainer:
+        config, train = self.config, splits["train"]
+        collate = CachingCollator(self.evaluator.collate, train.activations)
+        batches = Batches(
+            train.features,
+            train.longest,
+            collate,
+            config.trainer,
+            config.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        targets = [feature["labels"] for feature in train.features]
+        settings = config.trainer
+        loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)
+        trainer = Trainer(config, model, loss, batches, self.evaluator, splits["validation"], monitor, accelerator)
+        if config.run.retry_oom and accelerator.num_processes == 1:
+            trainer.micro_batches = MicroBatches(self._warn)
+        return trainer
+
+    def _train(self, trainer: Trainer) -> float:
+        """Train, from the last checkpoint where there is one; returns seconds."""
+        resumes = self.record.state == "resume"
+        checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
+        done = 0 if checkpoint is None else step_of(checkpoint)
+        if resumes:
+            if not self.record.truncate_metrics(0 if checkpoint is None else read_progress(checkpoint).metrics_bytes):
+                self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
+            self.console.note(f"resuming an interrupted run from step {done}")
+        began = time.perf_counter()
+        with signals.deferred(), self.console.progress(trainer.total_steps, done) as trainer.monitor.progress:
+            trainer.train(checkpoint)
+        trainer.monitor.progress = None
+        return time.perf_counter() - began
+
+    def _scores(self, trainer: Trainer, splits: Splits) -> dict[str, Any]:
+        """Score validation and test split by every decoding, and write predictions by the first."""
+        scores: dict[str, Any] = {}
+        for number, decoding in enumerate(self.config.evaluation.decoding):
+            for name in ("validation", "test"):
+                split = splits[name]
+                known = trainer.known_predictions() if number == 0 and name == "validation" else None
+                predictions = known or self.evaluator.predict(trainer.model, split, decoding)
+                key = name if number == 0 else f"{name}_{decoding}"
+                scores[key] = self.evaluator.scores(split, predictions, decoding)
+                if number == 0:
+                    self._write_predictions(name, split, predictions)
+        return scores
+
+    def _write_predictions(self, name: str, split: Prepared, predictions: Predictions) -> None:
+        rows = self.evaluator.rows(split, predictions)
+        self.record.write_predictions(name, rows)
+        if name == "test":
+            columns = ["id", "source", "target", "prediction", "correct"]
+            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
+
+    def _about(self, splits: Splits) -> dict[str, Any]:
+        """What ran, on which data."""
+        config, given = self.config, self.identity.splits
+        data = {name: len(split.examples) for name, split in splits.items()}
+        data["truncated"] = sum(split.truncated for split in splits.values())
+        return {
+            "task": config.task.name,
+            "method": config.method.name,
+            "model": config.model.name,
+            "data": {"name": config.data.name, "bundled": given.bundled, "origin": given.origin, **data},
+            "seed": config.seed,
+            "metric": self.evaluator.task.primary,
+            "data_fingerprint": given.fingerprint,
+            "backbone_fingerprint": self.backbone.fingerprint,
+        }
+
+    def _description(self) -> dict[str, Any]:
+        """What a user of the adapter must know."""
+        config, backbone = self.config, self.backbone
+        revision = backbone.revision or config.model.revision
+        return {
+            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+            "task": asdict(config.task),
+            "evaluation": asdict(config.evaluation),
+            "max_length": config.data.max_length,
+            "seed": config.seed,
+        }
+
+
+def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
+    groups = {name: sum(p.numel() for p in found) for name, found in model.method.parameter_groups().items()}
+    total = sum(p.numel() for p in model.parameters())
+    return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
+
+
+def _measured(trainer: Trainer, times: dict[str, float]) -> dict[str, Any]:
+    """Steps, times and memory of a training."""
+    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.step
+    seconds = sum(monitor.step_seconds)
+    speed = batches.examples_per_step * len(monitor.step_seconds) / seconds if seconds else None
+    return {
+        "steps": steps,
+        "epochs": round(steps / batches.steps_per_epoch, 4),
+        "best_step": steps if trainer.best_step is None else trainer.best_step,
+        "timing": {**times, "step_ms_median": monitor.median_step_ms(), "examples_per_s": speed},
+        "memory": {"peak_bytes": peak_memory()},
+    }

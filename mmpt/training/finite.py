@@ -1,0 +1,63 @@
+"""Notice a loss that is not finite, without waiting for a GPU in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.errors import TrainingError
+from mmpt.methods.base import Method
+
+
+class FiniteWatch:
+    """Notes on the device the first step whose loss is not finite; on a CPU it raises at once."""
+
+    def __init__(self, method: Method, device: torch.device) -> None:
+        """Watch the losses of a method's training on a device."""
+        self.method, self.waits = method, device.type == "cpu"
+        self.first_bad = torch.zeros((), dtype=torch.long, device=device)  # 0: none
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Take the loss () of a step, counted from 1.
+
+        Raises:
+            TrainingError: On a CPU: it is not finite.
+        """
+        if self.waits:
+            if not torch.isfinite(loss):
+                raise self._error(step, float(loss))
+            return
+        self.first_bad = torch.where((self.first_bad == 0) & ~torch.isfinite(loss), step, self.first_bad)
+
+    def check(self) -> None:
+        """Wait for the device, and stop where a loss was not finite.
+
+        Raises:
+            TrainingError: One was, with the parameter groups it came from.
+        """
+        if not self.waits and (step := int(self.first_bad)):
+            raise self._error(step, float("nan"))
+
+    def _error(self, step: int, loss: float) -> TrainingError:
+        return TrainingError(
+            f"loss is {loss} at step {step}; {self._culprits()}; the last evaluation's checkpoint is kept; "
+            "lower method.lr of that group, or set trainer.max_grad_norm"
+        )
+
+    def _culprits(self) -> str:
+        """Which groups hold values, or else gradients, that are not finite."""
+        if groups := self._broken(lambda parameter: parameter):
+            return f"parameters that are not finite are in group {groups}"
+        return (
+            f"gradients that are not finite are in group {self._broken(lambda parameter: parameter.grad) or '(none)'}"
+        )
+
+    def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> str:
+        broken = []
+        for name, parameters in self.method.parameter_groups().items():
+            found = [value for parameter in parameters if (value := values(parameter)) is not None]
+            if not all(torch.isfinite(value).all() for value in found):
+                broken.append(name)
+        return ", ".join(broken)

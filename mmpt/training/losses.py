@@ -1,0 +1,169 @@
+"""What training minimises: ``trainer.loss``.
+
+A loss of your own is a file ``DIR/loss/NAME.py`` (``--config-dir DIR trainer.loss=NAME``) with a function
+``loss(model, encoded, labels)`` that returns one number per example. See docs/training.md.
+
+Letters: B batch, U target tokens, C label words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmpt.data.collate import IGNORED
+from mmpt.errors import ConfigError, DataError
+from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.utils import extensions
+
+
+class Loss(Protocol):
+    """The loss of an optimizer step is the sum of all examples' losses, divided by the sum of their weights."""
+
+    def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Compute the loss of each example.
+
+        Args:
+            model: Frozen backbone and method.
+            encoded: The batch up to where its targets come in.
+            labels: Target ids (B, U), -100 for padding; of a classification head, classes (B, 1).
+
+        Returns:
+            (B,), with gradients.
+        """
+
+    def weight(self, labels: Tensor) -> int:
+        """The weight of a batch, from its labels (B, U) in host memory."""
+
+
+class CrossEntropy:
+    """Mean over label tokens of their cross-entropy."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        """Set the share of a label's probability that is spread over all tokens, or over all classes."""
+        self.smoothing = smoothing
+
+    def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
+        """See :class:`Loss`."""
+        return model.losses(encoded, labels, self.smoothing)
+
+    def weight(self, labels: Tensor) -> int:
+        """The number of label tokens."""
+        return int((labels != IGNORED).sum())
+
+
+class LabelRanking:
+    """Mean over examples of the cross-entropy of a softmax over the likelihoods of the task's label words.
+
+    It is what an evaluation by ranking decides by. Logits exist at the positions of label words only.
+    """
+
+    def __init__(self, candidates: Sequence[Sequence[int]], smoothing: float = 0.0) -> None:
+        """Set the label words.
+
+        Args:
+            candidates: Token ids of each of C label words.
+            smoothing: Share of the target's probability that is spread over all label words.
+        """
+        self.candidates, self.smoothing = candidates, smoothing
+        longest = max(map(len, candidates))
+        self.padded = torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates])  # (C, U)
+
+    def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
+        """See :class:`Loss`."""
+        self.padded = self.padded.to(labels.device)
+        labels = F.pad(labels, (0, self.padded.shape[1] - labels.shape[1]), value=IGNORED)
+        targets = (labels.unsqueeze(1) == self.padded).all(dim=2).int().argmax(dim=1)  # (B,)
+        scores = model.likelihoods(encoded, self.candidates)
+        return F.cross_entropy(scores, targets, reduction="none", label_smoothing=self.smoothing)
+
+    def weight(self, labels: Tensor) -> int:
+        """The number of examples."""
+        return len(labels)
+
+    def check(self, targets: Sequence[Sequence[int]]) -> None:
+        """Reject training targets that are no label word.
+
+        Raises:
+            DataError: One is not, such as a word that was cut.
+        """
+        known = {tuple(ids) for ids in self.candidates}
+        if wrong := sum(tuple(ids) not in known for ids in targets):
+            raise DataError(
+                f"trainer.loss=label_ranking: {wrong} of {len(targets)} training targets are no label word; "
+                "raise data.max_length, or set trainer.loss=cross_entropy"
+            )
+
+
+class Custom:
+    """A function of the user's, and the number of examples as its weight unless the file has ``weight`` too."""
+
+    def __init__(self, function: Callable[..., Tensor], weight: Callable[[Tensor], int] = len) -> None:
+        """Set both functions."""
+        self._function, self.weight = function, weight
+
+    def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
+        """See :class:`Loss`.
+
+        Raises:
+            ConfigError: The function returns something else than one number per example.
+        """
+        losses = self._function(model, encoded, labels)
+        if not isinstance(losses, Tensor) or losses.shape != labels.shape[:1]:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ConfigError(f"the loss must return one number per example, ({len(labels)},); it returned {shape}")
+        return losses
+
+
+def create_loss(
+    name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> Loss:
+    """Create the loss of a run.
+
+    Args:
+        name: ``trainer.loss``.
+        smoothing: ``trainer.label_smoothing_factor``; no file of the user's takes it.
+        candidates: Token ids of each label word.
+        targets: Token ids of each training target.
+
+    Raises:
+        ConfigError: There is no such loss.
+        DataError: Label ranking is asked of targets that are no label words.
+    """
+    if name == "cross_entropy":
+        return CrossEntropy(smoothing)
+    if name == "label_ranking":
+        ranking = LabelRanking(candidates, smoothing)
+        ranking.check(targets)
+        return ranking
+    return load_loss(name)
+
+
+def require_loss(name: str) -> None:
+    """Reject a loss that cannot be loaded, before anything heavy happens.
+
+    Raises:
+        ConfigError: See :func:`load_loss`.
+    """
+    if name not in ("cross_entropy", "label_ranking"):
+        load_loss(name)
+
+
+def load_loss(name: str) -> Custom:
+    """Load a loss of the user's.
+
+    Args:
+        name: ``trainer.loss``, the file's name without ``.py``.
+
+    Raises:
+        ConfigError: There is no such file, or it has no function ``loss``.
+    """
+    module = extensions.load("loss", name)
+    function = getattr(module, "loss", None)
+    if not callable(function):
+        raise ConfigError(f"trainer.loss={name}: loss/{name}.py has no function loss(model, encoded, labels)")
+    return Custom(function, getattr(module, "weight", len))
