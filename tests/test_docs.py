@@ -1,0 +1,72 @@
+"""The pages docs/extending.md, architecture.md and training.md are what the code does: their examples run as they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli import main
+from mmpt.config.schema import TaskConfig, TrainerConfig
+from mmpt.data.metrics import TABLE, score
+from mmpt.data.tasks import Task
+from mmpt.utils import extensions
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs/extending.md").read_text(encoding="utf-8")
+SMALL = ["trainer.max_steps=3", "trainer.eval_strategy=no", "data.limit_train=64", "data.limit_validation=16"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page's files, each named by its first line."""
+    monkeypatch.setenv(extensions.VARIABLE, "")
+    for _, name, text in re.findall(r"```(python|yaml)\n# DIR/(\S+)\n(.*?)```", PAGE, re.S):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "mine"
+
+
+def test_metric_loss_and_attention_of_the_page_make_a_run(folder: Path) -> None:
+    words = ["task=rte", "task.metric=precision", "trainer.loss=focal", "method=sharp_prefix", "data.limit_test=32"]
+    directory = folder.parent / "run"
+    assert main([*words, *SMALL, "--config-dir", str(folder), f"run.dir={directory}", "logger=none"]) == 0
+    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    low, high = result["scores"]["test"]["interval"]
+    assert 0 <= low <= result["scores"]["test"]["precision"] <= high <= 1
+    assert result["scores"]["chance"] == {"precision": 0.5}
+    assert result["parameters"]["groups"]["sharpness"] == 2 * 2  # sites, layers
+
+
+def test_the_simple_metric_of_the_page(folder: Path) -> None:
+    extensions.add_folder(folder)
+    task = Task(TaskConfig("t", "{x}", metric="contains"))
+    rows = [("f:1", {"x": 1, "label": "a"}), ("f:2", {"x": 2, "label": "b"})]
+    assert score(task, list(task.examples(rows)), ["cat", "cat"]) == {"contains": 0.5}
+
+
+def test_the_page_lists_every_metric() -> None:
+    section = PAGE.split("### Built-in metrics")[1].split("\n\n- ")[0]
+    assert set(re.findall(r"`(\w+)`(?=[^|]*\|[^|]*\|[^|]*\|$)", section, re.M)) >= set(TABLE)
+
+
+def test_the_picture_of_the_architecture_has_every_folder() -> None:
+    root = Path(__file__).resolve().parents[1]
+    drawn = re.findall(r'class="name">(\w+)<', (root / "docs/architecture.svg").read_text(encoding="utf-8"))
+    folders = {path.parent.name for path in root.glob("mmpt/*/__init__.py")}
+    assert len(drawn) == len(set(drawn)) and set(drawn) == folders | {"predictor", "errors"}
+    page = (root / "docs/architecture.md").read_text(encoding="utf-8")
+    for name, start in re.findall(r"^\| `(\w+)(?:\.py)?` \|[^|]*\| (?:`([\w.]+)`)?", page, re.M):
+        assert name in drawn and (not start or (root / "mmpt" / name / start).exists()), (name, start)
+
+
+def test_the_page_about_training_lists_every_key_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs/training.md").read_text(encoding="utf-8")
+    defaults = {
+        item.name: {"None": "null", "True": "true", "False": "false"}.get(str(item.default), str(item.default))
+        for item in dataclasses.fields(TrainerConfig)
+    }
+    assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
