@@ -15,7 +15,8 @@ from mmpt.data.metrics import TABLE, score
 from mmpt.data.tasks import Task
 from mmpt.utils import extensions
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs/extending.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 SMALL = ["trainer.max_steps=3", "trainer.eval_strategy=no", "data.limit_train=64", "data.limit_validation=16"]
 
 
@@ -30,15 +31,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
-def test_metric_loss_and_attention_of_the_page_make_a_run(folder: Path) -> None:
+def test_metric_loss_and_attention_of_the_page_make_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["task=rte", "task.metric=precision", "trainer.loss=focal", "method=sharp_prefix", "data.limit_test=32"]
-    directory = folder.parent / "run"
+    directory = folder.parent / "runs" / "one"
     assert main([*words, *SMALL, "--config-dir", str(folder), f"run.dir={directory}", "logger=none"]) == 0
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     low, high = result["scores"]["test"]["interval"]
     assert 0 <= low <= result["scores"]["test"]["precision"] <= high <= 1
     assert result["scores"]["chance"] == {"precision": 0.5}
     assert result["parameters"]["groups"]["sharpness"] == 2 * 2  # sites, layers
+    monkeypatch.chdir(folder.parent)
+    capsys.readouterr()
+    (reader,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/run_directory.md").read_text(encoding="utf-8"), re.S)
+    exec(reader, {})
+    assert capsys.readouterr().out.startswith("rte sharp_prefix 1 0.")
 
 
 def test_the_simple_metric_of_the_page(folder: Path) -> None:
@@ -54,17 +62,16 @@ def test_the_page_lists_every_metric() -> None:
 
 
 def test_the_picture_of_the_architecture_has_every_folder() -> None:
-    root = Path(__file__).resolve().parents[1]
-    drawn = re.findall(r'class="name">(\w+)<', (root / "docs/architecture.svg").read_text(encoding="utf-8"))
-    folders = {path.parent.name for path in root.glob("mmpt/*/__init__.py")}
+    drawn = re.findall(r'class="name">(\w+)<', (ROOT / "docs/architecture.svg").read_text(encoding="utf-8"))
+    folders = {path.parent.name for path in ROOT.glob("mmpt/*/__init__.py")}
     assert len(drawn) == len(set(drawn)) and set(drawn) == folders | {"predictor", "errors"}
-    page = (root / "docs/architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     for name, start in re.findall(r"^\| `(\w+)(?:\.py)?` \|[^|]*\| (?:`([\w.]+)`)?", page, re.M):
-        assert name in drawn and (not start or (root / "mmpt" / name / start).exists()), (name, start)
+        assert name in drawn and (not start or (ROOT / "mmpt" / name / start).exists()), (name, start)
 
 
 def test_the_page_about_training_lists_every_key_with_its_default() -> None:
-    page = (Path(__file__).resolve().parents[1] / "docs/training.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     defaults = {
         item.name: {"None": "null", "True": "true", "False": "false"}.get(str(item.default), str(item.default))
         for item in dataclasses.fields(TrainerConfig)
