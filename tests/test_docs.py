@@ -31,22 +31,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
-def test_metric_loss_and_attention_of_the_page_make_a_run(
+def test_metric_and_loss_of_the_page_make_a_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["task=rte", "task.metric=precision", "trainer.loss=focal", "method=sharp_prefix", "data.limit_test=32"]
+    words = ["task=rte", "task.metric=precision", "trainer.loss=focal", "method=prefix", "data.limit_test=32"]
     directory = folder.parent / "runs" / "one"
     assert main([*words, *SMALL, "--config-dir", str(folder), f"run.dir={directory}", "logger=none"]) == 0
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     low, high = result["scores"]["test"]["interval"]
     assert 0 <= low <= result["scores"]["test"]["precision"] <= high <= 1
     assert result["scores"]["chance"] == {"precision": 0.5}
-    assert result["parameters"]["groups"]["sharpness"] == 2 * 2  # sites, layers
     monkeypatch.chdir(folder.parent)
     capsys.readouterr()
     (reader,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/run_directory.md").read_text(encoding="utf-8"), re.S)
     exec(reader, {})
-    assert capsys.readouterr().out.startswith("rte sharp_prefix 1 0.")
+    assert capsys.readouterr().out.startswith("rte prefix 1 0.")
 
 
 def test_the_simple_metric_of_the_page(folder: Path) -> None:
