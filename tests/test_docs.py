@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,16 @@ def test_the_page_about_training_lists_every_key_with_its_default() -> None:
         for item in dataclasses.fields(TrainerConfig)
     }
     assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_without_network(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Percentile bootstrap" in (tmp_path / "site/api/metrics/index.html").read_text(encoding="utf-8")
