@@ -1,4 +1,4 @@
-"""The pages docs/extending.md, architecture.md and training.md are what the code does: their examples run as they stand."""
+"""docs/extending.md, architecture.md, training.md: what they list is there, and their examples run as they stand."""
 
 from __future__ import annotations
 
