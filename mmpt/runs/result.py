@@ -97,7 +97,7 @@ class Result:
     """What one finished run measured, with its provenance.
 
     Attributes:
-        config: The resolved configuration. It lies in ``config.yaml``, not in ``result.json``.
+        config: The resolved configuration. A run directory has it in ``config.yaml``.
         absent: Names of the other fields that the file does not have.
     """
 
@@ -150,15 +150,15 @@ class Result:
 
     def problems(self) -> list[str]:
         """What keeps this from being a complete result, each with its key; empty for a complete one."""
-        found: list[str] = []
-        reader(Result)(json.loads(dumps(self.to_dict())), "", found)
+        problems: list[str] = []
+        reader(Result)(json.loads(dumps(self.to_dict())), "", problems)
         missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]
-        return found + missing
+        return problems + missing
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where it is not known."""
-        found = self.scores.splits.get(split)
-        return None if found is None or self.metric is None else found.metrics.get(self.metric)
+        score = self.scores.splits.get(split)
+        return None if score is None or self.metric is None else score.metrics.get(self.metric)
 
     def baseline(self, name: Literal["majority", "chance"]) -> float | None:
         """The primary metric of a baseline; None where it is not known."""

@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON: written, read from files of any origin, checked, and described by a JSON schema.
 
-Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries stand beside
-the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
+Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries are siblings
+of the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
 """
 
 from __future__ import annotations
@@ -137,17 +137,17 @@ def _object_reader(kind: Any) -> Reader:
         if not isinstance(value, Mapping):
             problems.append(f"{key} must be a mapping")
             return kind()
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, (_, metadata) in known.items():
             full = f"{key}.{name}" if key else name
             if "beside" in metadata:
                 others = {other: one for other, one in value.items() if other not in known}
-                found[name] = readers[name](others, key, problems)
+                values[name] = readers[name](others, key, problems)
             elif value.get(name) is not None:
-                found[name] = readers[name](value[name], full, problems)
+                values[name] = readers[name](value[name], full, problems)
             elif name not in value or "null" not in metadata:
                 problems.append(f"{full} is missing")
-        return kind(**{name: one for name, one in found.items() if one is not None})
+        return kind(**{name: one for name, one in values.items() if one is not None})
 
     return read
 
