@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mmpt.runs.typed_json import fields, json_schema, reader, to_json
+from mmpt.runs.typed_json import fields, from_json, json_schema, to_json
 from mmpt.utils.files import dumps
 
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
@@ -130,7 +130,7 @@ class Result:
         Args:
             content: The content of a result file; ``config``, where it has that key, is the resolved configuration.
         """
-        result: Result = reader(cls)(content, "", [])
+        result: Result = from_json(cls, content, [])
         config = content.get("config")
         return dataclasses.replace(
             result,
@@ -151,7 +151,7 @@ class Result:
     def problems(self) -> list[str]:
         """What keeps this from being a complete result, each with its key; empty for a complete one."""
         problems: list[str] = []
-        reader(Result)(json.loads(dumps(self.to_dict())), "", problems)
+        from_json(Result, json.loads(dumps(self.to_dict())), problems)
         missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]
         return problems + missing
 
