@@ -142,8 +142,8 @@ def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterato
                 raise
             text = " ".join(str(error.__cause__ or error).split())[:200]
             raise RunError(
-                f"Optuna's storage {url} cannot be used ({text}); end the program that uses it, or name another one with "
-                "hydra.sweeper.storage=sqlite:///FILE"
+                f"Optuna's storage {url} cannot be used ({text}); end the program that uses it, or name another one "
+                "with hydra.sweeper.storage=sqlite:///FILE"
             ) from error
 
 
