@@ -2,7 +2,7 @@
 
 A whole run of ``train.py`` on a synthetic task of RTE's lengths, random weights of t5-small's shape, with cached
 activations: how much of its training loop is spent outside of forward, backward, clipping and the optimizer, that is in
-sampling, collating, reading the cache, logging and callbacks.
+sampling, collating, reading the cache and logging.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ def main() -> None:
 def measure(model: str, steps: int) -> dict[str, Any]:
     """Median milliseconds from one step to the next, and of the tensor work in it."""
     from mmpt.cli import main as command
-    from mmpt.training import trainer
+    from mmpt.training import loop
 
-    kind = trainer.PrefixTrainer
     inside: list[float] = []
     starts: list[float] = []
 
-    def timed(original: Callable[..., Any], first: bool) -> Callable[..., Any]:
+    def timed(original: Callable[..., Any], first: bool = False) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
             result = original(*args, **kwargs)
@@ -56,9 +55,16 @@ def measure(model: str, steps: int) -> dict[str, Any]:
 
         return call
 
-    kind.training_step = timed(kind.training_step, True)  # type: ignore[method-assign]
-    kind._clip_grad_norm = timed(kind._clip_grad_norm, False)  # type: ignore[method-assign]
-    kind.create_optimizer_and_scheduler = _timing_optimizer(timed)  # type: ignore[method-assign]
+    build = loop.build_optimizer
+
+    def build_optimizer(*args: Any) -> Any:
+        optimizer = build(*args)
+        optimizer.step = timed(optimizer.step)  # type: ignore[method-assign]
+        return optimizer
+
+    loop.Trainer._forward_backward = timed(loop.Trainer._forward_backward, True)  # type: ignore[method-assign]
+    loop.nn.utils.clip_grad_norm_ = timed(loop.nn.utils.clip_grad_norm_)
+    loop.build_optimizer = build_optimizer  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         overrides = texts.make(folder, train=32 * steps, validation=32)
@@ -72,18 +78,6 @@ def measure(model: str, steps: int) -> dict[str, Any]:
     middle = statistics.median(whole)
     share = 100 * statistics.median(around) / middle
     return {"model": model, "ms a step": middle, "ms around": statistics.median(around), "% of a step": share}
-
-
-def _timing_optimizer(timed: Callable[..., Any]) -> Callable[..., None]:
-    from transformers import Trainer
-
-    original = Trainer.create_optimizer_and_scheduler
-
-    def create(self: Any, num_training_steps: int) -> None:
-        original(self, num_training_steps)
-        self.optimizer.step = timed(self.optimizer.step, False)
-
-    return create
 
 
 if __name__ == "__main__":

@@ -6,23 +6,29 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
 from mmpt.config.check import find_problems
-from mmpt.methods import options_class
+from mmpt.methods import options_class, parse
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.method_check import report
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
+from tests.rows import assert_rows_are_independent
+from tests.tiny import adapted, backbone, batch
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ["task=rte", "logger=none", "--cfg", "job"]
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/own_method.md").read_text(encoding="utf-8"), re.S)
-    return str(found)
+def block(language: str, index: int = 0) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/own_method.md").read_text(encoding="utf-8"), re.S)
+    return str(found[index])
 
 
 @pytest.fixture
@@ -55,6 +61,24 @@ def test_the_example_trains_and_predicts(
     assert result["method"] == "low_rank_prompt" and result["steps"] == 6
     assert result["parameters"]["groups"] == {"factors": 2 * (10 + 128)}
     assert json.loads(capsys.readouterr().out)["prediction"] in ("entailment", "not_entailment")
+
+
+def test_its_own_attention_is_exact_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of ``attend``: at temperature one it is the backbone itself, and absorbed it is the same function."""
+    monkeypatch.setenv(VARIABLE, str(folder.parent))
+    (folder / "temperature.py").write_text(block("python", 1), encoding="utf-8")
+    assert report("temperature") == [] and report("low_rank_prompt") == []
+    found = {}
+    for way in ("absorbed", "projected"):
+        built = replace(backbone(), cross_attention=way)
+        model = AdaptedModel.build(built, parse("temperature", {})).eval()
+        with torch.no_grad():
+            assert torch.allclose(model.logits(*batch()), adapted("full").eval().logits(*batch()), atol=1e-5)
+            for parameter in model.method.parameters():
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+            found[way] = model.logits(*batch())
+    assert torch.allclose(*found.values(), atol=1e-5)
+    assert_rows_are_independent(model)
 
 
 def test_its_options_are_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,24 @@ class Architecture:
         return self.positions == ROTARY
 
     @property
+    def has_head(self) -> bool:
+        """Whether the model ends in a classification head, and writes no text."""
+        return self.kind == "encoder"
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether a decoder reads the output of an encoder."""
+        return self.kind == "seq2seq"
+
+    @property
+    def decoder_only(self) -> bool:
+        """Whether source and target are one sequence."""
+        return self.kind == "causal"
+
+    @property
     def default_sites(self) -> tuple[Site, ...]:
         """What ``method.sites=auto`` means."""
-        return ("decoder", "cross") if self.kind == "seq2seq" else ("self",)
+        return ("decoder", "cross") if self.has_encoder else ("self",)
 
     def layers(self, model: PreTrainedModel, site: str) -> Any:
         """The stack's list of layers that a site's attention is in, an ``nn.ModuleList``."""

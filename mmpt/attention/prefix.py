@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MASKED = -1e9  # the score of what may not be attended, as a method's own attention sees it
+
 
 @dataclass(frozen=True)
 class SiteShape:
@@ -36,7 +38,7 @@ class Attend(Protocol):
         """Weights (B, H, Q, P+N), which need not sum to one.
 
         Args:
-            scores: (B, H, Q, P+N), float32, those of the prefix first: scaled, biased, and very low where masked.
+            scores: (B, H, Q, P+N), float32, those of the prefix first: scaled, biased, and ``MASKED`` where masked.
             tokens: P.
             hidden: What the attention module makes its queries of (B, Q, d).
             state: This layer's :attr:`KeyValue.attend_state` for each row of the batch, (B, …).
@@ -144,7 +146,8 @@ class LayerPrefix:
         if self.attend is None:
             return torch.softmax(scores, dim=-1)
         state = None if self.attend_state is None else for_batch(self.attend_state, batch)[rows]
-        return self.attend(scores.float(), self.tokens, hidden[rows], state).to(scores.dtype)
+        finite = scores.float().clamp(min=MASKED)  # times a parameter, -inf would give it a gradient of NaN
+        return self.attend(finite, self.tokens, hidden[rows], state).to(scores.dtype)
 
 
 def shift_of(prefixes: Mapping[str, KeyValue]) -> int:
@@ -174,9 +177,11 @@ def times(left: Tensor, right: Tensor) -> Tensor:
     groups = right.shape[0]
     if groups == batch:
         return left @ right
-    rows = left.view(groups, -1, heads, queries, width).transpose(1, 2)  # (G, H, B/G, Q, n)
-    product = rows.reshape(groups, heads, -1, width) @ right  # (G, H, B/G·Q, m)
-    return product.view(groups, heads, batch // groups, queries, -1).transpose(1, 2).reshape(batch, heads, queries, -1)
+    each = batch // groups
+    rows = left.view(groups, each, heads, queries, width).transpose(1, 2)  # (G, H, B/G, Q, n)
+    product = rows.reshape(groups, heads, each * queries, width) @ right  # (G, H, B/G·Q, m)
+    rows = product.view(groups, heads, each, queries, right.shape[-1]).transpose(1, 2)
+    return rows.reshape(batch, heads, queries, right.shape[-1])
 
 
 def _gated(part: Tensor, gate: Tensor | None, batch: int) -> Tensor:

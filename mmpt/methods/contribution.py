@@ -86,6 +86,7 @@ class Contribution:
             return CacheableLayers(None, f"{who} puts prompts into the encoder's layers")
         site, total = shape.first_site, shape.first_stack.layers
         prefixed = self.prefixes[site].key.shape[1] if site in self.prefixes else 0
+        prefixed = max(prefixed, int(site == "self"))  # where there is one stack, its last layer always runs
         if prefixed == total:
             return CacheableLayers(None, f"{who} has a prefix in every layer of site {site}")
         if any(prefix.shift for prefix in self.prefixes.values()):

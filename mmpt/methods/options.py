@@ -214,7 +214,7 @@ class PrefixShape(DeepPrefix):
                 f"method.layout=paper is how the published code prefixes T5; for {model_type} models set "
                 "method.layout=per_layer and method.sites=auto"
             )
-        if self.layout == "peft" and ARCHITECTURES[model_type].kind != "causal":
+        if self.layout == "peft" and not ARCHITECTURES[model_type].decoder_only:
             raise ConfigError(
                 f"method.layout=peft is peft's prefix tuning of decoder-only models; for {model_type} models set "
                 "method.layout=per_layer"

@@ -88,8 +88,8 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
             target.rename(old)
         draft.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-        kept = {target, directory / f"checkpoint-{state.best_step}"}
-        for surplus in [path for path in _by_step(directory)[:-limit] if path not in kept]:
+        kept, present = {target, directory / f"checkpoint-{state.best_step}"}, _by_step(directory)
+        for surplus in [path for path in present if path not in kept][: max(0, len(present) - limit)]:
             shutil.rmtree(surplus)
     except (OSError, RunError) as error:
         shutil.rmtree(draft, ignore_errors=True)

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from mmpt.config.schema import Config
+from mmpt.methods.verify import check_gradients
 from mmpt.models.adapted import AdaptedModel
 from mmpt.runs import names
 from mmpt.training import distributed, signals
@@ -142,6 +143,7 @@ class Trainer:
             last = number == len(batches)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.one_pass):
                 self.loss_sum += self._forward_backward(batch, weight, len(batches))
+        check_gradients(self.method, self.step + 1)
         self.scaler.unscale_(self.optimizer)
         if self.settings.max_grad_norm > 0:
             self.norm = nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.max_grad_norm)

@@ -17,6 +17,7 @@ from mmpt.config.check import check
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from tests.tiny_encoders import checkpoint
+from tests.training.test_run import metrics
 
 SHORT = ["logger=none", "trainer.max_steps=4", "trainer.eval_strategy=steps", "trainer.eval_steps=2"]
 FEW = ["data.limit_train=48", "data.limit_validation=16", "data.limit_test=16", "evaluation.bootstrap=50"]
@@ -62,6 +63,24 @@ def test_a_run_trains_its_head_and_is_loaded_to_the_bit(
 
 
 @pytest.mark.slow
+def test_losses_of_a_head(place: Path, tmp_path: Path) -> None:
+    """Over classes, label ranking is cross-entropy; smoothing counts for both."""
+    shared = ["model=local", f"model.path='{place}'", "trainer.logging_steps=1", "trainer.eval_strategy=no"]
+    words = {
+        "entropy": [],
+        "ranking": ["trainer.loss=label_ranking"],
+        "smooth": ["trainer.label_smoothing_factor=0.2"],
+        "both": ["trainer.loss=label_ranking", "trainer.label_smoothing_factor=0.2"],
+    }
+    found = {}
+    for name, more in words.items():
+        run(tmp_path / name, *shared, *more)
+        found[name] = [line["train/loss"] for line in metrics(tmp_path / name) if "train/loss" in line]
+    assert found["ranking"] == pytest.approx(found["entropy"], abs=1e-5)
+    assert found["both"] == pytest.approx(found["smooth"], abs=1e-5)
+    assert found["smooth"] != pytest.approx(found["entropy"], abs=1e-3)
+
+
 def test_the_head_follows_the_seed_and_two_adapters_keep_their_own(place: Path, tmp_path: Path) -> None:
     words = ["model=local", f"model.path='{place}'"]
     for seed in (1, 2):

@@ -61,7 +61,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def for_architecture(self, model_type: str) -> Self:
         """See the base class."""
-        if self.router_input == "encoder" and ARCHITECTURES[model_type].kind != "seq2seq":
+        if self.router_input == "encoder" and not ARCHITECTURES[model_type].has_encoder:
             raise ConfigError(
                 f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
                 "set method.router_input=embedding"
