@@ -24,7 +24,7 @@ import torch
 from benchmarks.memory import resident
 from benchmarks.setting import write
 from mmpt.cli import main as mmpt
-from mmpt.training.callbacks import Journal
+from mmpt.training.monitor import Monitor
 
 SMALL = ["data.limit_train=320", "data.limit_validation=16", "data.limit_test=16", "evaluation.bootstrap=0"]
 SMALL += ["logger=none", "trainer.per_device_train_batch_size=8"]
@@ -58,19 +58,19 @@ def slope(readings: list[int], unit: int) -> dict[str, Any]:
 def soak_steps(root: Path, steps: int) -> list[int]:
     """One run; readings every :data:`EVERY` steps."""
     readings: list[int] = []
-    step_end = Journal.on_step_end
+    end_step = Monitor.end_step
 
-    def watched(self: Journal, args: Any, state: Any, control: Any, **more: Any) -> None:
-        step_end(self, args, state, control, **more)
-        if state.global_step % EVERY == 0:
+    def measured(self: Monitor, step: int) -> None:
+        end_step(self, step)
+        if step % EVERY == 0:
             readings.append(read())
 
-    Journal.on_step_end = watched  # type: ignore[method-assign]
+    Monitor.end_step = measured  # type: ignore[method-assign]
     try:
         words = [f"trainer.max_steps={steps}", "trainer.eval_strategy=steps", f"trainer.eval_steps={EVERY}"]
         run([*words, f"trainer.logging_steps={EVERY}", f"run.dir='{root / 'steps'}'"])
     finally:
-        Journal.on_step_end = step_end  # type: ignore[method-assign]
+        Monitor.end_step = end_step  # type: ignore[method-assign]
     return readings
 
 
