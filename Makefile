@@ -79,6 +79,10 @@ test-newest:  ## the same tests with the newest releases, also those that pyproj
 	"$(VENV)-newest/bin/pip" install --quiet --no-deps -e .
 	"$(VENV)-newest/bin/python" $(VERSION_TESTS)
 
+.PHONY: test-engines
+test-engines: install  ## sweeps on a real Slurm, Ray and torchrun over several machines of namespaces; needs root, minutes
+	$(PY) -m tests.engines
+
 lint: install  ## ruff, formatting, types, and who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

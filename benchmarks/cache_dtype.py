@@ -22,7 +22,6 @@ from benchmarks.setting import machine
 from mmpt.cache.activations import Activations, compute, fetch, key_of
 from mmpt.cache.store import Store
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.config.schema import Config
 from mmpt.data.sources import load_splits
@@ -31,6 +30,7 @@ from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator, Prepared
+from mmpt.training.settings import check
 
 DTYPES = {"model (float32)": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FRONTIERS = {

@@ -25,10 +25,10 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup, set_seed
 
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
+from mmpt.training.settings import check
 from mmpt.utils.files import write_bytes
 
 PREFIX = 10

@@ -23,10 +23,10 @@ from torch import Tensor
 
 import mmpt
 from mmpt.bundled.tasks import records
-from mmpt.config.check import check
 from mmpt.data.sources import load_splits
 from mmpt.predictor import Predictor
 from mmpt.training.evaluate import Prepared
+from mmpt.training.settings import check
 
 Change = Callable[[Tensor], Tensor]  # of route probabilities (B, R)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.rules import check_rules
+from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.tasks import Task
@@ -19,6 +19,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.training.evaluate import Evaluator
+from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
@@ -157,7 +158,7 @@ def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, 
         "seed": _build(int, seed, "seed", path),
     }
     problems = Problems()
-    check_rules(parts, problems)  # such as no decoding at all
+    apply_rules(RULES + REGISTERED, parts, problems)  # such as no decoding at all
     if problems.found:
         raise AdapterError(f"{path}: adapter.json is damaged: {problems.found[0][1]}")
     return parts["task"], parts["evaluation"], parts["max_length"], parts["seed"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import ModelConfig
 from mmpt.methods import method_class
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.training.settings import check
 
 _BACKBONES: dict[str, Backbone] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from mmpt.cli import CONF, main
 from mmpt.config.schema import Config
@@ -127,6 +130,39 @@ def test_own_task_in_an_own_folder(runs: list[Config], elsewhere: Path) -> None:
     assert main(["--config-dir", str(elsewhere), "task=mine", "data=local", f"data.dir={elsewhere}"]) == 0
     assert runs[0].task.name == "mine"
     assert main([f"--config-dir={elsewhere}", "task=mine", "data=local", "data.dir=."]) == 0
+
+
+def test_a_file_of_the_own_folder_replaces_ours(
+    runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also under -m; the first line names it."""
+    (elsewhere / "seed.txt").write_text("no setting")
+    for name, old, new in (
+        ("task/rte", "rte sentence1:", "MINE sentence1:"),
+        ("trainer/default", "size: 32", "size: 7"),
+    ):
+        (elsewhere / name).parent.mkdir()
+        text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
+        (elsewhere / f"{name}.yaml").write_text(re.sub(old, new, text), encoding="utf-8")
+    assert main(["--config-dir", str(elsewhere), "task=rte"]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("mmpt: rte with multimask on bundled, seed 1; directory: runs/rte-multimask-")
+    assert said.endswith(f"; {elsewhere} replaces task/rte.yaml, trainer/default.yaml")
+    assert main(["--config-dir", str(elsewhere), "task=rte", "-m", "seed=1,2"]) == 0
+    assert [config.task.template for config in runs] == ["MINE sentence1: {premise} sentence2: {hypothesis}"] * 3
+    (elsewhere / "config.yaml").write_text("seed: 3", encoding="utf-8")
+    assert main(["--config-dir", str(elsewhere), "task=rte"]) == 2
+    assert "put a preset into" in capsys.readouterr().err
+
+
+def test_works_where_hydra_is_initialised_already(runs: list[Config]) -> None:
+    """As in a notebook, whose own state is left as it was."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        before = GlobalHydra.instance().hydra
+        assert main(["task=cb"]) == 0 and main(["task=cb", "-m", "seed=1,2"]) == 0
+        assert GlobalHydra.instance().hydra is before
+        assert compose("config", overrides=["seed=5"]).seed == 5
+    assert len(runs) == 3
 
 
 def test_broken_yaml_is_named(runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

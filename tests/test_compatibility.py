@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from mmpt.config.check import check
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import Config
 from mmpt.data.sources import load_splits
@@ -18,6 +17,7 @@ from mmpt.errors import AdapterError, RunError
 from mmpt.report.load import load as load_runs
 from mmpt.runs.failures import SWEEPS
 from mmpt.runs.record import RunRecord, read_result
+from mmpt.training.settings import check
 from mmpt.utils.files import newer_format
 from tests.fixtures.write import COMMAND
 

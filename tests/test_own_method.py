@@ -14,10 +14,10 @@ import torch
 
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
-from mmpt.config.check import find_problems
 from mmpt.methods import options_class, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.method_check import report
+from mmpt.training.settings import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 from tests.rows import assert_rows_are_independent
 from tests.tiny import adapted, backbone, batch

@@ -9,25 +9,25 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mmpt.config.check import check, find_problems, plain
-from mmpt.config.compose import CommandLine, compose, describe, read_command_line
+from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with, read_command_line, shadowed
 from mmpt.errors import ConfigError, MmptError
-from mmpt.sweep.definitions import register_sweeps
+from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.run import run_sweep
+from mmpt.training.settings import check, find_problems, first_line, plain
 from mmpt.training.signals import Stopped, handle_signals
 from mmpt.utils.extensions import add_folder
 from mmpt.utils.secrets import error_line
+from mmpt.utils.untrusted import printable
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 RANK_SECONDS = 10.0
 SWEEPS = CONF.parent / "sweeps"
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     register_sweeps(SWEEPS, CONF)
-    line = read_command_line(argv, CONF)
+    line = read_command_line(argv, CONF, sweep_options(SWEEPS))
     if line.config_dir is not None:
         add_folder(line.config_dir)
     if line.problems:
@@ -64,7 +64,7 @@ def _dispatch(argv: list[str]) -> int:
         if line.multirun and not line.shows_only:
             return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
         failures: list[MmptError] = []
-        _hydra_main(line, lambda composed: _run(composed, failures))
+        _hydra_main(line, lambda composed: _run(composed, line, failures))
         if failures:
             raise failures[0]
         if line.shows_config:  # a dry run: what is shown is also checked
@@ -76,7 +76,11 @@ def _dispatch(argv: list[str]) -> int:
 
 def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
-    with _arguments([*line.flags, *line.overrides]), _folded() if line.shows_help else nullcontext():
+    with (
+        hydra_with(line.config_dir),
+        _arguments([*line.flags, *line.overrides]),
+        _folded() if line.shows_help else nullcontext(),
+    ):
         try:
             entry()
         except SystemExit as stop:  # after --help and its kin
@@ -93,15 +97,25 @@ def _folded() -> Iterator[None]:
         print(textwrap.fill(text, 120, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False))
 
 
-def _run(composed: DictConfig, failures: list[MmptError]) -> None:
+def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> None:
     """One run; Hydra would print lines of its own about an error."""
     try:
         config = check(composed)
+        if os.environ.get("RANK", "0") == "0":
+            print(printable(first_line(config) + _own_files(line)), flush=True)
         from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
 
         run_experiment(config, plain(config))
     except MmptError as error:
         failures.append(error)
+
+
+def _own_files(line: CommandLine) -> str:
+    """Which files of ``--config-dir`` are read in place of ours."""
+    if line.config_dir is None:
+        return ""
+    names = shadowed(line.config_dir, CONF, HydraConfig.get().runtime.choices)
+    return f"; {line.config_dir} replaces {', '.join(names)}" if names else ""
 
 
 def _other_problems(line: CommandLine) -> list[str]:

@@ -1,9 +1,10 @@
-"""From the words on the command line to a composed configuration, with Hydra's own errors told in one line."""
+"""From the words on the command line to a composed configuration, with Hydra's own errors in one line."""
 
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
 from mmpt.config.targets import folder_problems, override_problems
 from mmpt.errors import ConfigError, nearest
-from mmpt.sweep.definitions import sweep_options
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 LONGEST_KEY = 255  # Hydra looks for a file of that name
+HELP = "(see python train.py --help)"
 
 
 @dataclass
@@ -46,6 +52,49 @@ class CommandLine:
     config_dir: Path | None = None
 
 
+class UserFolder(SearchPathPlugin):
+    """Searches the folder of ``--config-dir`` before ours."""
+
+    folder: Path | None = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """See the base class."""
+        if self.folder is not None:
+            search_path.prepend("--config-dir", f"file://{self.folder}", anchor="main")
+
+
+@contextmanager
+def hydra_with(config_dir: Path | None) -> Iterator[None]:
+    """Hydra as if nobody had initialised it, which a notebook may have; its state comes back at the end.
+
+    Args:
+        config_dir: A user's own configuration folder, searched first.
+    """
+    Plugins.instance().register(UserFolder)
+    before, folder = GlobalHydra.instance().hydra, UserFolder.folder
+    GlobalHydra.instance().clear()
+    UserFolder.folder = config_dir
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, UserFolder.folder = before, folder
+
+
+def compose(
+    overrides: list[str], conf: Path, config_dir: Path | None = None, return_hydra_config: bool = False
+) -> DictConfig:
+    """Compose a configuration without running anything.
+
+    Args:
+        overrides: As in ``CommandLine.overrides``.
+        conf: The configuration folder.
+        config_dir: A user's own configuration folder, searched first.
+        return_hydra_config: Whether Hydra's own settings are part of it.
+    """
+    with hydra_with(config_dir), initialize_config_dir(str(conf), version_base="1.3"):
+        return hydra_compose("config", overrides=overrides, return_hydra_config=return_hydra_config)
+
+
 def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
     """List the groups and their options as they lie on disk.
 
@@ -64,70 +113,78 @@ def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in sorted(options.items())}
 
 
-def read_command_line(argv: list[str], conf: Path) -> CommandLine:
+def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]] | None = None) -> CommandLine:
     """Sort the arguments, and find what is wrong with them before Hydra does.
 
     Args:
         argv: The arguments after the program's name.
         conf: The configuration folder.
+        more: Options by group that lie elsewhere.
 
     Raises:
-        ConfigError: On an unknown flag or a configuration folder that isn't there.
+        ConfigError: On an unknown flag or a configuration folder that does not exist.
     """
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
         parsed, unknown = parser.parse_known_intermixed_args(argv)
     except ArgumentError as error:
-        raise ConfigError(f"{error} (see python train.py --help)") from error
+        raise ConfigError(f"{error} {HELP}") from error
     if unknown:
         raise ConfigError(_unknown_flag(unknown[0], argv))
-    folder = None if parsed.config_dir is None else Path(parsed.config_dir).expanduser().resolve()
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--config-dir {parsed.config_dir}: no such directory")
     if parsed.config_path is not None:
         raise ConfigError(f"--config-path {parsed.config_path} would replace conf/; add a folder with --config-dir DIR")
-    if folder is not None and (refused := folder_problems(folder)):
-        raise ConfigError(refused)
     line = CommandLine(
         flags=[word for word in argv if word not in parsed.overrides],
         multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
         shows_only=parsed.cfg is not None or parsed.help or parsed.hydra_help or parsed.info is not None,
         shows_config=parsed.cfg in ("job", "all"),
         shows_help=bool(parsed.help),
-        config_dir=folder,
+        config_dir=None if parsed.config_dir is None else _user_folder(parsed.config_dir, conf),
     )
     if line.multirun and not parsed.multirun and not line.shows_only:
         line.flags.append("--multirun")
-    options = group_options([conf] if folder is None else [conf, folder])
-    for group, names in sweep_options(conf.parent / "sweeps").items():
+    options = group_options([conf] if line.config_dir is None else [conf, line.config_dir])
+    for group, names in (more or {}).items():
         options[group] = sorted({*options.get(group, []), *names})
     for word in parsed.overrides:
         _read_override(word, options, line)
     return line
 
 
-def compose(overrides: list[str], conf: Path, config_dir: Path | None = None) -> DictConfig:
-    """Compose a configuration without running anything.
+def shadowed(config_dir: Path, conf: Path, choices: Mapping[str, Any]) -> list[str]:
+    """The user's files that a configuration reads in place of ours of the same name.
 
     Args:
-        overrides: As in ``CommandLine.overrides``.
-        conf: The configuration folder.
-        config_dir: A user's own configuration folder, searched first.
+        config_dir: The user's folder.
+        conf: Our folder.
+        choices: Group -> chosen option.
     """
-    extra = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        return hydra_compose("config", overrides=[*overrides, *extra])
+    names = (f"{group}/{option}.yaml" for group, option in sorted(choices.items()))
+    return [name for name in names if (config_dir / name).is_file() and (conf / name).is_file()]
 
 
 def describe(error: Exception) -> str:
-    """Tell an error of Hydra, OmegaConf or YAML in one line."""
+    """Put an error of Hydra, OmegaConf or YAML in one line."""
     if isinstance(error, yaml.YAMLError):
-        return f"a configuration file isn't valid YAML: {' '.join(str(error).split())}"
+        return f"a configuration file is no valid YAML: {' '.join(str(error).split())}"
     texts = [str(error)] if error.__cause__ is None else [str(error), str(error.__cause__)]
     parts = [part.strip() for text in texts for part in text.split("Config search path")[0].splitlines()]
     noise = ("See http", "Set the env", "full_key", "object_type")
     return "; ".join(dict.fromkeys(part.rstrip(".") for part in parts if part and not part.startswith(noise)))
+
+
+def _user_folder(name: str, conf: Path) -> Path:
+    folder = Path(name).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {name}: no such directory")
+    if (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder / 'config.yaml'} would replace ours; put a preset into {folder}/experiment/NAME.yaml"
+        )
+    if problems := folder_problems(folder, [path.name for path in conf.iterdir()]):
+        raise ConfigError(problems)
+    return folder
 
 
 def _unknown_flag(flag: str, argv: list[str]) -> str:
@@ -135,42 +192,44 @@ def _unknown_flag(flag: str, argv: list[str]) -> str:
     after = argv[argv.index(flag) + 1 :] if flag in argv else []
     if not equals:
         value = after[0] if after and not after[0].startswith("-") and "=" not in after[0] else "VALUE"
-    return f"unknown flag {flag}; settings are written without dashes: {name}={value} (see python train.py --help)"
+    return f"unknown flag {flag}; settings are written without dashes: {name}={value} {HELP}"
 
 
-def _read_override(word: str, options: dict[str, list[str]], line: CommandLine) -> None:
+def _read_override(word: str, options: Mapping[str, list[str]], line: CommandLine) -> None:
     """Append one ``key=value`` word, or its problem, to ``line``."""
-    value = word.partition("=")[2]
     try:
         override = OverridesParser.create().parse_override(word)
         key = override.key_or_group
     except HydraException:
         key = ""
-    if not key:
-        line.problems.append(_unreadable(word, options))
-        return
-    if refused := override_problems(override):
-        line.problems += refused
-        return
-    if len(key) > LONGEST_KEY:
-        line.problems.append(f"{key[:40]}... is no setting: its name has {len(key)} characters")
-        return
-    if override.is_sweep_override() and not line.multirun:
-        line.problems.append(f"{word} names several values: add -m to train one run for each, or quote the comma")
-        return
-    group, slash, option = key.partition("/")
-    if key in options and override.is_delete() and not isinstance(override.value(), str | None):
-        line.problems.append(f"{word} names no option of {key}; leave one out by ~{key}, or ~{key}=NAME")
+    problems = override_problems(override) if key else [_unreadable(word, options)]
+    problems = problems or list(filter(None, [_wrong_key(word, override, options, line.multirun)]))
+    if problems:
+        line.problems += problems
     elif key in options and not override.is_delete():
         line.overrides += _choice(override, options[key], line)
-    elif slash and group != "hydra":
-        hint = f"write {group}={option}/{value}" if group in options else f"groups are {', '.join(options)}"
-        line.problems.append(f"unknown group {key}; {hint}{nearest(group, options) if group not in options else ''}")
     elif key.split(".")[0].split("/")[0] == "hydra" or override.is_delete():
         line.overrides.append(word)
     else:
         # Forced in, so that an unknown key reaches our check, which names the valid ones.
         line.overrides.append(f"++{word.lstrip('+')}")
+
+
+def _wrong_key(word: str, override: Override, options: Mapping[str, list[str]], multirun: bool) -> str | None:
+    """What is wrong with a word whose syntax is right, except the choice of a group."""
+    key, value = override.key_or_group, word.partition("=")[2]
+    group, slash, option = key.partition("/")
+    if len(key) > LONGEST_KEY:
+        return f"{key[:40]}... is no setting: its name has {len(key)} characters"
+    if override.is_sweep_override() and not multirun:
+        return f"{word} names several values: add -m to train one run for each, or quote the comma"
+    if key in options and override.is_delete() and not isinstance(override.value(), str | None):
+        return f"{word} names no option of {key}; leave one out by ~{key}, or ~{key}=NAME"
+    if key not in options and slash and group != "hydra":
+        if group in options:
+            return f"unknown group {key}; write {group}={option}/{value}"
+        return f"unknown group {key}; groups are {', '.join(options)}{nearest(group, options)}"
+    return None
 
 
 def _choice(override: Override, names: list[str], line: CommandLine) -> list[str]:
@@ -187,7 +246,7 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
         if value is not None and str(value).removesuffix(".yaml") in names:
             continue
         shown = "null" if value is None else value
-        line.problems.append(f"{group}={shown} isn't there; choose from: {', '.join(names)}{nearest(shown, names)}")
+        line.problems.append(f"{group}={shown} does not exist; choose from: {', '.join(names)}{nearest(shown, names)}")
         line.bad_groups.add(group)
     return [] if group in line.bad_groups else [word]
 
@@ -197,10 +256,10 @@ def _defines_sweep(word: str) -> bool:
     return key == "sweep" and value not in ("", "null")
 
 
-def _unreadable(word: str, options: dict[str, Any]) -> str:
+def _unreadable(word: str, options: Mapping[str, list[str]]) -> str:
     key, equals, value = word.partition("=")
     if not equals or not key:
         group = next((name for name, names in options.items() if word in names), None)
-        return f"{word!r} isn't KEY=VALUE" + (f", did you mean {group}={word}?" if group else "; for example task=rte")
+        return f"{word!r} is not KEY=VALUE" + (f", did you mean {group}={word}?" if group else "; for example task=rte")
     quoted = value.replace('"', '\\"')
-    return f"can't read {word!r}: put a value with special characters in quotes: '{key}=\"{quoted}\"'"
+    return f"cannot read {word!r}: put a value with special characters in quotes: '{key}=\"{quoted}\"'"

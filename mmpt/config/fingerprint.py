@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config
 
+HasHead = Callable[[object], bool]
 FORMAT = 2  # raise it when the same configuration comes to mean another computation
-_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name doesn't
+_NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name does not
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
@@ -23,63 +23,52 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
 }
 
 
-def run_fingerprint(config: Config) -> str:
+def run_fingerprint(config: Config, has_head: HasHead) -> str:
     """Identify a run by what decides its result: not by where it is stored, logged or shown.
 
     Args:
         config: A checked configuration; its defaults are filled in, so spelling one out changes nothing.
+        has_head: Whether models of an architecture have, or may have, a classification head.
 
     Returns:
         SHA-256 in hexadecimal.
     """
-    values = deciding(dataclasses.asdict(config))
-    values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.run, not its place
+    values = deciding(dataclasses.asdict(config), has_head)
+    values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.identity
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a configuration what can't change a result.
+def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
+    """Leave out of a configuration what cannot change a result.
 
     Args:
         values: A configuration as plain values, such as a run's ``config.yaml``.
+        has_head: See :func:`run_fingerprint`.
 
     Returns:
-        A copy without logging, places, names of presets, the trainer's fields that only show or store, and what of a
+        A copy without logging, paths, names of presets, the trainer's fields that only show or store, and what of a
         task only classification heads read. The cache leaves all but rounding as it is, unless it stores another type
         than was computed.
     """
-    kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
-    if isinstance(trainer := kept.get("trainer"), Mapping):
-        kept["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
+    chosen = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
+    if isinstance(trainer := chosen.get("trainer"), Mapping):
+        chosen["trainer"] = {name: value for name, value in trainer.items() if name not in _DISPLAY}
         if trainer.get("eval_strategy") == "steps" and not trainer.get("eval_steps"):
-            kept["trainer"]["eval_steps"] = trainer.get("logging_steps")  # which checkpoint is best depends on it
-    if isinstance(task := kept.get("task"), Mapping) and not _has_head(kept.get("model")):
-        kept["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
+            chosen["trainer"]["eval_steps"] = trainer.get("logging_steps")  # which checkpoint is best depends on it
+    task, model = chosen.get("task"), chosen.get("model")
+    architecture = model.get("architecture") if isinstance(model, Mapping) else None
+    if isinstance(task, Mapping) and not has_head(architecture):
+        chosen["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
-        kept["cache"] = {"dtype": cache["dtype"]}
-    return kept
-
-
-def setting_key(values: Mapping[str, Any]) -> str:
-    """Identify what runs of one setting share: all that decides a result, except the seed.
-
-    Args:
-        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
-    """
-    return values_key({name: value for name, value in deciding(values).items() if name != "seed"})
+        chosen["cache"] = {"dtype": cache["dtype"]}
+    return chosen
 
 
 def values_key(values: Mapping[str, Any]) -> str:
     """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
     plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _has_head(model: Any) -> bool:
-    """Whether a model has a classification head, or may have one."""
-    known = ARCHITECTURES.get(str(model.get("architecture"))) if isinstance(model, Mapping) else None
-    return known is None or known.kind == "encoder"

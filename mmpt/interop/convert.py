@@ -146,9 +146,8 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
         ConfigError: The settings are wrong.
         ModelError: The backbone can't be loaded.
     """
-    from mmpt.cli.train import CONF
-    from mmpt.config.check import check
-    from mmpt.config.compose import compose, read_command_line
+    from mmpt.config.compose import CONF, compose, read_command_line
+    from mmpt.training.settings import check
 
     tensor = read_prefix(source)
     method = ["method=prefix", "method.layout=peft", f"method.num_virtual_tokens={tensor.shape[0]}"]

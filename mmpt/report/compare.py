@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.groups import Comparison, Row
-from mmpt.report.run import Run
 from mmpt.report.settings import flatten
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.utils.files import read_jsonl
@@ -33,11 +33,16 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     if baseline not in methods:
         hint = nearest(baseline, methods)
         raise RunError(f"--baseline {baseline}: no run of that method{hint}; there are {', '.join(methods)}")
-    answers, baselines = _Predictions(), _Baselines(rows, baseline)
+    candidates: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.method == baseline and row.summary is not None:
+            candidates[row.task, row.model, row.metric].append(row)
+    beside = {id(row): _beside_method(row) for row in rows}
+    answers = functools.lru_cache(maxsize=32)(_answers)  # rows share a baseline
     for row in rows:
         if row.method == baseline or row.summary is None:
             continue
-        other = baselines.of(row)
+        other = _nearest(row, candidates[row.task, row.model, row.metric], beside)
         if other is None:
             row.comparison = Comparison(baseline, (), note=f"no finished run of {baseline} on this task and model")
         else:
@@ -45,40 +50,27 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     _correct(rows)
 
 
-class _Baselines:
-    """Finds the baseline's row for each of the others."""
+def _nearest(row: Row, candidates: Sequence[Row], beside: Mapping[int, Mapping[str, str]]) -> Row | None:
+    """The candidate whose other settings are nearest; among equals the best on validation, never on test."""
+    mine = beside[id(row)]
 
-    def __init__(self, rows: Sequence[Row], method: str) -> None:
-        self._rows: dict[tuple[str, str, str], list[tuple[Row, dict[str, str], float]]] = defaultdict(list)
-        for row in rows:
-            if row.method == method and row.summary is not None:
-                scores = row.values(lambda run: run.score("validation"))
-                validation = statistics.fmean(scores) if scores else 0.0
-                self._rows[row.task, row.model, row.metric].append((row, _beside_method(row), validation))
+    def rank(candidate: Row) -> tuple[int, float]:
+        theirs, validation = beside[id(candidate)], candidate.values(lambda run: run.score("validation"))
+        distance = 0 if mine == theirs else sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
+        return distance, -statistics.fmean(validation) if validation else 0.0
 
-    def of(self, row: Row) -> Row | None:
-        """The one whose other settings are nearest; among equals the best on validation, never on test."""
-        mine = _beside_method(row)
-
-        def rank(candidate: tuple[Row, dict[str, str], float]) -> tuple[int, float]:
-            _, theirs, validation = candidate
-            if mine == theirs:
-                return 0, -validation
-            return sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys()), -validation
-
-        nearest_row = min(self._rows[row.task, row.model, row.metric], key=rank, default=None)
-        return None if nearest_row is None else nearest_row[0]
+    return min(candidates, key=rank, default=None)
 
 
 def _beside_method(row: Row) -> dict[str, str]:
-    settings = row.runs[0].settings
+    settings = row.runs[0].settings if row.runs else None
     if settings is None:
         return {}
     beside = {key: value for key, value in settings.values.items() if key != "method"}
     return {key: str(value) for key, value in flatten(beside).items()}
 
 
-def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:
+def _against(row: Row, other: Row, answers: Callable[[str, Path | None], Answers]) -> Comparison:
     """Compare two rows."""
     mine, theirs = ({run.seed: run for run in one.runs if run.seed is not None} for one in (row, other))
     seeds = tuple(sorted(mine.keys() & theirs.keys()))
@@ -91,7 +83,7 @@ def _against(row: Row, other: Row, answers: _Predictions) -> Comparison:
     differences = [(mine[seed].score() or 0.0) - (theirs[seed].score() or 0.0) for seed in seeds]
     comparison = replace(comparison, by_seed=paired_t(differences), note=warning)
     try:
-        pairs = [(answers.of(mine[seed]), answers.of(theirs[seed])) for seed in seeds]
+        pairs = [(answers(*mine[seed].location), answers(*theirs[seed].location)) for seed in seeds]
         return _on_examples(comparison, pairs)
     except ValueError as error:
         return replace(comparison, note="; ".join(filter(None, [warning, one_line(error)])))
@@ -135,30 +127,16 @@ def _correct(rows: Sequence[Row]) -> None:
         row.comparison = replace(one, holm_seed=seed, holm_example=example, holm_mcnemar=mc)
 
 
-class _Predictions:
-    """Test answers of runs; the latest few stay in memory, since rows share a baseline."""
-
-    def __init__(self) -> None:
-        self._recent: dict[Path, Answers] = {}
-
-    def of(self, run: Run) -> Answers:
-        """Read one run's answers; a ValueError says in one line why there are none."""
-        if run.directory is None:
-            raise ValueError("no predictions, since the run directories are not given")
-        if run.directory not in self._recent:
-            while len(self._recent) >= 32:
-                self._recent.pop(next(iter(self._recent)))
-            self._recent[run.directory] = _answers(run, run.directory)
-        return self._recent[run.directory]
-
-
-def _answers(run: Run, directory: Path) -> Answers:
+def _answers(name: str, directory: Path | None) -> Answers:
+    """Read a run's test answers; a ValueError says in one line why there are none."""
+    if directory is None:
+        raise ValueError("no predictions, since the run directories are not given")
     answers: Answers = {}
     try:
         for row in read_jsonl(directory / "predictions.jsonl"):
             if not isinstance(row.get("correct"), bool):
-                raise ValueError(f"predictions of {run.name} do not say what is correct")
+                raise ValueError(f"predictions of {name} do not say what is correct")
             answers[str(row.get("id"))] = (f"{row.get('source')}\0{row.get('target')}", row["correct"])
     except (OSError, RunError) as error:
-        raise ValueError(f"predictions of {run.name} cannot be read ({getattr(error, 'strerror', error)})") from error
+        raise ValueError(f"predictions of {name} cannot be read ({getattr(error, 'strerror', error)})") from error
     return answers

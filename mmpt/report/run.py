@@ -58,6 +58,11 @@ class Run:
         return None if self.result is None else self.result.score(split)
 
     @property
+    def location(self) -> tuple[str, Path | None]:
+        """Name and directory."""
+        return self.name, self.directory
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the configuration, or nothing."""
         return (self.result.config_fingerprint if self.result is not None else None) or ""

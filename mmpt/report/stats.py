@@ -27,7 +27,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A mean difference with its interval and two-sided p value; None where it can't be told."""
+    """A mean difference with its interval and two-sided p value; None where it is not defined."""
 
     difference: float
     low: float | None
@@ -36,29 +36,14 @@ class Paired:
 
 
 def describe(scores: Sequence[float]) -> Summary:
-    """Summarise scores over seeds.
-
-    Args:
-        scores: One a seed, at least one.
-
-    Returns:
-        Mean, sample standard deviation, median, best, and Student's t interval at 95 %.
-    """
+    """Summarise scores over seeds, at least one: with the sample's deviation and Student's t interval at 95 %."""
     mean, low, high = t_interval(scores)
     sd = statistics.stdev(scores) if len(scores) > 1 else None
     return Summary(len(scores), mean, sd, statistics.median(scores), max(scores), low, high)
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None, float | None]:
-    """Student's t interval of a mean.
-
-    Args:
-        values: A sample, at least one value.
-        confidence: Share of such intervals that hold the true mean.
-
-    Returns:
-        Mean, lower and upper end; no ends below two values.
-    """
+    """Mean of a sample, and the ends of its Student's t interval; no ends below two values."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None, None
@@ -74,14 +59,7 @@ def _t_quantile(freedom: int, share: float) -> float:
 
 
 def paired_t(differences: Sequence[float]) -> Paired:
-    """Paired t test: differences of two methods on the same seeds.
-
-    Args:
-        differences: One a seed, at least one.
-
-    Returns:
-        The mean difference; no p value below two seeds or where all differences are equal.
-    """
+    """Paired t test of differences on the same seeds; no p value below two seeds or where all are equal."""
     mean, low, high = t_interval(differences)
     if len(differences) < 2 or (spread := statistics.stdev(differences)) == 0:
         return Paired(mean, low, high, None)
@@ -107,7 +85,7 @@ def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int
 
     values = np.asarray(differences, dtype=np.float64)
     kinds, counts = np.unique(np.round(values, 12), return_counts=True)
-    # How often each kind of difference is drawn: the same as drawing N examples, in time that N doesn't enter.
+    # How often each kind of difference is drawn: the same as drawing N examples, in time independent of N.
     drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
     means = drawn @ kinds / len(values)
     tail = (1 - CONFIDENCE) / 2
@@ -118,11 +96,7 @@ def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's test, exact: are the examples that just one of two gets right split evenly?
-
-    Args:
-        only_first: Examples that only the first gets right.
-        only_second: Examples that only the second gets right.
+    """McNemar's exact test: whether the examples that only one of two gets right are divided evenly.
 
     Returns:
         Two-sided p value of the binomial test; 1 where there are no such examples.
@@ -141,14 +115,7 @@ def combine(p_values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p values for their number, after Holm.
-
-    Args:
-        p_values: None where there was no test; such entries don't count.
-
-    Returns:
-        Adjusted p values in the same order.
-    """
+    """Correct p values for their number, after Holm, in the same order; None stands for no test."""
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -159,14 +126,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[int]:
-    """Find the points that no other one beats.
+    """Indices, by rising cost, of the points (cost, score) that no other one dominates.
 
-    Args:
-        points: (cost, score): less is better, more is better.
-
-    Returns:
-        Indices by rising cost. A point is left out where another costs no more and scores no less, and is better in
-        one of the two.
+    A point is left out where another costs no more and scores no less, and is better in one of the two.
     """
     listed = list(points)
     front: list[int] = []

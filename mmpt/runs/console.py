@@ -69,10 +69,6 @@ class Console:
         self._directory = directory
         self._console = rich.console.Console(file=file if file is not None else sys.stdout, highlight=False)
 
-    def first_line(self, *, task: str, method: str, model: str, seed: int, origin: str) -> None:
-        """Say what is about to run; ``origin`` says where the data come from."""
-        self.note(f"mmpt: {task} with {method} on {model}, seed {seed}; data: {origin}")
-
     def note(self, text: str) -> None:
         """Print a line as it is, whatever the width of the terminal."""
         self._console.print(printable(text), markup=False, soft_wrap=True)

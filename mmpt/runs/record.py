@@ -151,11 +151,7 @@ class RunRecord:
         return self.directory / "metrics.jsonl"
 
     def log(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Append a line to ``metrics.jsonl``.
-
-        Args:
-            step: Optimizer steps so far.
-            values: Any names; a number that is not finite is written as null.
+        """Append a line to ``metrics.jsonl``; a number that is not finite is written as null.
 
         Raises:
             RunError: The line cannot be written.
@@ -195,11 +191,7 @@ class RunRecord:
             self.truncate_metrics(end)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Write one JSON object an example.
-
-        Args:
-            split: ``test`` goes to ``predictions.jsonl``, ``validation`` to ``predictions_validation.jsonl``.
-            rows: One mapping an example, plain values only.
+        """Write one JSON object an example: ``test`` to ``predictions.jsonl``, others to ``predictions_SPLIT.jsonl``.
 
         Returns:
             The file.

@@ -16,10 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from mmpt.config.check import find_problems
-from mmpt.config.compose import CommandLine
+from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
 from mmpt.sweep.devices import cores
+from mmpt.training.settings import find_problems
 
 # engine -> the module it needs, and the extra that brings it
 LAUNCHERS = {
@@ -70,11 +70,10 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     parsed = OverridesParser.create().parse_overrides(line.overrides)
     shared = [word for word, override in zip(line.overrides, parsed, strict=True) if not override.is_sweep_override()]
     own = [word for word in line.overrides if not word.lstrip("+~").startswith("hydra")]
-    extra = [] if line.config_dir is None else [f"hydra.searchpath=['file://{line.config_dir}']"]
     for word in shared:
         check_installed(word)
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose("config", overrides=[*shared, *extra], return_hydra_config=True)
+    with hydra_with(line.config_dir), initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("config", overrides=shared, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         sweeper, launcher = str(choices["hydra/sweeper"]), str(choices["hydra/launcher"])
         check_installed(f"hydra/sweeper={sweeper}")

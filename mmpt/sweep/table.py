@@ -7,8 +7,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Container, Sequence
 
-from mmpt.config.fingerprint import setting_key
 from mmpt.sweep.outcomes import Outcome
+from mmpt.training.settings import setting_key
 from mmpt.utils.untrusted import one_line
 
 _WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'])+""")  # quotes hold spaces together

@@ -13,7 +13,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mmpt.config.check import check, plain
 from mmpt.errors import InUseError, MmptError
 from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
@@ -21,6 +20,7 @@ from mmpt.sweep.devices import claim_share
 from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
 from mmpt.sweep.outcomes import ELSEWHERE, Outcome, Outcomes, TrialPruned
 from mmpt.training.memory import is_out_of_memory
+from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
 
 PRUNED = (TrialPruned.__name__, "HopelessError")  # the second by earlier versions

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.data.metrics import source_file as metric_file
 from mmpt.data.sources import Splits, load_splits
@@ -15,6 +14,7 @@ from mmpt.data.tasks import Task
 from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.training import distributed
+from mmpt.training.settings import run_fingerprint
 from mmpt.utils import extensions
 
 

@@ -67,8 +67,7 @@ def _run(
     identity = identity or identify(config)
     directory, fingerprint = identity.directory, identity.fingerprint
     console = Console(directory.expanduser().absolute(), None if distributed.rank() == 0 else io.StringIO())
-    words = {"task": config.task.name, "method": config.method.name, "model": config.model.name}
-    console.first_line(**words, seed=config.seed, origin=identity.splits.origin)
+    console.note(f"data: {identity.splits.origin}")
     if distributed.broadcast(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
         return _shown_again(directory, console)
     # device and backbone come before the run directory, which stays untouched where one of them fails

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from mmpt.cli import CONF
-from mmpt.config.check import check, find_problems
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import Config
+from mmpt.training.settings import check, find_problems
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose
-from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError
+from mmpt.training.settings import check, run_fingerprint
 
 WRONG = [  # words of the command line, and what the one line must hold
     (["metod=smop"], ["unknown key metod;", 'did you mean "method"?']),
@@ -44,14 +43,14 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.seed=1"], ["trainer.seed cannot be set", "set seed"]),
     (
         ["method=multmask"],
-        ["method=multmask isn't there", "choose from: apt, dept, full, ia3", 'did you mean "multimask"?'],
+        ["method=multmask does not exist", "choose from: apt, dept, full, ia3", 'did you mean "multimask"?'],
     ),
     (["method=dept", "data.max_length=300"], ["method.max_length=256", "set method.max_length=300"]),
     (["method=dept", "method.alpha=0"], ["method.alpha=0.0 must be positive"]),
-    (["task=null"], ["task=null isn't there"]),
+    (["task=null"], ["task=null does not exist"]),
     (["experiment=paper/rt"], ['did you mean "paper/rte"?']),
     (["experiment/paper=rte"], ["write experiment=paper/rte"]),
-    (["rte"], ["'rte' isn't KEY=VALUE", "did you mean task=rte?"]),
+    (["rte"], ["'rte' is not KEY=VALUE", "did you mean task=rte?"]),
     (["run.dir=a=b"], ["in quotes: 'run.dir=\"a=b\"'"]),
     (["seed=1,2"], ["seed=1,2 names several values", "-m"]),
     (["method.num_virtual_tokens=3.5"], ["method.num_virtual_tokens must be an integer; got 3.5"]),
@@ -93,7 +92,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["model=gpt2", "method=prefix", "method.layout=paper", "method.sites=[decoder]"], ["published code prefixes T5"]),
     (["model.architecture=deberta-v2"], ["'deberta-v2' models can't be injected: its attention doesn't go through"]),
     (["model=gemma_2_2b", "model.attention=sdpa"], ["caps its attention scores", "set model.attention=eager"]),
-    (["model.architecture=auto"], ["model.architecture=auto can't be found out with model.source=bundled"]),
+    (["model.architecture=auto"], ["model.architecture=auto cannot be determined with model.source=bundled"]),
     (["method=ia3", "method.feedforward_modules=[wo]"], ["method.target_modules must be one too"]),
     (["data=local", "data.dir=/no/where"], ["data.dir=/no/where is no directory"]),
     (["data.dir=."], ["data.dir=. has no meaning with data=bundled; add data=local"]),
@@ -111,7 +110,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["evaluation.bootstrap=-1"], ["evaluation.bootstrap=-1 is too small"]),
     (
         ["evaluation.key_cache=static", "method.layout=paper", "method.sites=[decoder]"],
-        ["evaluation.key_cache=static doesn't work with method.layout=paper"],
+        ["evaluation.key_cache=static does not work with method.layout=paper"],
     ),
     (["evaluation.max_new_tokens=0"], ["evaluation.max_new_tokens=0"]),
     (["evaluation.patience=2", "trainer.eval_strategy=no"], ["evaluation.patience=2", "trainer.eval_strategy=no"]),
@@ -157,7 +156,7 @@ def test_free_text_has_nothing_to_rank(tmp_path: Path) -> None:
 
 def test_a_field_of_another_group_that_is_wrong_brings_no_false_findings(problems_of: Callable[..., list[str]]) -> None:
     problems = problems_of("model=t5_base", "model.source=locl")
-    assert problems == ['model.source="locl" isn\'t allowed; choose from: bundled, hub, path, package, random']
+    assert problems == ['model.source="locl" is not allowed; choose from: bundled, hub, path, package, random']
 
 
 @pytest.mark.parametrize("model", ["bundled", "t5_base", "t5_small_random"])
@@ -213,11 +212,11 @@ def test_trainer_accepts(word: str, problems_of: Callable[..., list[str]]) -> No
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("cache=disc", "cache=disc isn't there; choose from: auto, disk, off, ram"),
-        ("cache.mode=always", 'cache.mode="always" isn\'t allowed; choose from: auto, ram, disk, off'),
+        ("cache=disc", "cache=disc does not exist; choose from: auto, disk, off, ram"),
+        ("cache.mode=always", 'cache.mode="always" is not allowed; choose from: auto, ram, disk, off'),
         ("cache.max_gb=0", "cache.max_gb=0 must be positive; cache=ram uses no disk"),
         ("cache.dir=''", "cache.dir is empty; give a folder or null"),
-        ("cache.dtype=int8", 'cache.dtype="int8" isn\'t allowed; choose from: model, float32, bfloat16, float16'),
+        ("cache.dtype=int8", 'cache.dtype="int8" is not allowed; choose from: model, float32, bfloat16, float16'),
     ],
 )
 def test_cache_settings_that_cannot_be(word: str, expected: str, problems_of: Callable[..., list[str]]) -> None:

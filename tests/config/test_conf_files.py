@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from mmpt.cli import CONF
-from mmpt.config.check import check, plain
 from mmpt.config.compose import group_options
 from mmpt.config.schema import Config
 from mmpt.methods import names, options_class
+from mmpt.training.settings import check, plain
 
 OPTIONS_ON_DISK = [(group, name) for group, names in group_options([CONF]).items() for name in names]
 NEEDS = {  # what an option can't do without

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mmpt.config.check import check, plain
-from mmpt.config.fingerprint import run_fingerprint
 from mmpt.config.schema import Config
+from mmpt.training.settings import check, plain, run_fingerprint
 
 
 @pytest.mark.parametrize(

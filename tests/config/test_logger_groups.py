@@ -30,8 +30,9 @@ def test_loggers_are_chosen_by_group(words: list[str], chosen: set[str], config_
 def test_several_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logger=[csv,wandb]", "logger.project=mine", "--cfg", "job"]) == 0
     assert main(["logger=[csv,wandbb]", "--cfg", "job"]) == 2
-    assert 'logger=wandbb isn\'t there; choose from: csv, none, tensorboard, trackio, wandb, did you mean "wandb"?' in (
-        capsys.readouterr().err
+    assert (
+        'logger=wandbb does not exist; choose from: csv, none, tensorboard, trackio, wandb, did you mean "wandb"?'
+        in (capsys.readouterr().err)
     )
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import strategies as st
 
 from mmpt.cli import CONF, main
-from mmpt.config.check import check as check_config
-from mmpt.config.check import find_problems
 from mmpt.config.compose import compose, describe, group_options, read_command_line
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
+from mmpt.training.settings import check as check_config
+from mmpt.training.settings import find_problems
 from mmpt.utils.untrusted import one_line
 from tests.hostile.cases import JSON, ODD_TEXTS, TEXTS, both, check, spoilt_values
 
@@ -179,9 +179,15 @@ def test_findings_of_defects(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     ):
         assert told([word], capsys), word
     (tmp_path / "task").mkdir()
-    for content in (b"\xff", b"name: \xe9\n"):
+    whys = {
+        b"\xff": "cannot be read",
+        b"name: \xe9\n": "cannot be read",
+        b"5": "holds '5', not a mapping",
+        b"- a": "holds \"['a']\", not a mapping",
+    }
+    for content, why in whys.items():
         (tmp_path / "task" / "odd.yaml").write_bytes(content)
-        assert "odd.yaml can't be read" in told(["--config-dir", str(tmp_path), "task=odd"], capsys)
+        assert f"odd.yaml {why}" in told(["--config-dir", str(tmp_path), "task=odd"], capsys)
 
 
 def test_errors_are_of_ours() -> None:

@@ -109,7 +109,7 @@ def test_a_description_that_cannot_be(key: str, value: str, message: str, whole:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("mask_granularity", "mayer", "isn't allowed; choose from: layer, head, key_value"),
+        ("mask_granularity", "mayer", "is not allowed; choose from: layer, head, key_value"),
         ("num_virtual_tokens", 10**9, "numbers, but only"),
         ("num_routes", 10**9, "numbers, but only"),
         ("layers", 3, "method.layers must be text"),

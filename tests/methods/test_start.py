@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mmpt.cli import CONF
-from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods.options import SITES
@@ -17,6 +16,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter, start_from
 from mmpt.models.backbone import word_embeddings
 from mmpt.training.identity import identify
+from mmpt.training.settings import check
 from tests.tiny import adapted, batch
 
 TEXT = "decide whether the second sentence follows"

@@ -68,13 +68,13 @@ def test_real_data_bring_no_disclaimer_and_no_steps_no_step_time(tmp_path: Path)
 def test_progress_without_a_terminal_is_lines(tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(tmp_path, out)
-    console.first_line(task="rte", method="smop", model="bundled", seed=0, origin="bundled miniature [synthetic]")
+    console.note("data: bundled miniature [synthetic]")
     with console.progress(total=100) as progress:
         for step in range(1, 101):
             progress.update(step, loss=1 / step, score=0.625 if step == 50 else None)
     lines = out.getvalue().splitlines()
-    assert lines[0] == "mmpt: rte with smop on bundled, seed 0; data: bundled miniature [synthetic]"
-    assert len(lines) == 3  # the first line, the score, the end: not one a step
+    assert lines[0] == "data: bundled miniature [synthetic]"
+    assert len(lines) == 3  # the data, the score, the end: not one a step
     assert lines[1].startswith("step 50/100  loss 0.0200  validation 0.625  ") and lines[1].endswith(" left")
     assert lines[2].startswith("step 100/100  loss 0.0100  validation 0.625")
     assert "\x1b" not in out.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 import yaml
 
 from mmpt.cli import CONF, SWEEPS
-from mmpt.config.check import check
 from mmpt.config.compose import compose, read_command_line
 from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.plan import plan_sweep
+from mmpt.training.settings import check
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
 COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 4, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
@@ -34,16 +35,19 @@ def test_every_definition_is_named_here() -> None:
 def test_one_short_command_counts_its_trials(name: str) -> None:
     if name == "tune":
         pytest.importorskip("optuna", reason="needs the extra optuna")
-    line = read_command_line([f"sweep={name}"], CONF)
+    line = read_command_line([f"sweep={name}"], CONF, sweep_options(SWEEPS))
     assert line.multirun and "--multirun" in line.flags and not line.problems
     assert plan_sweep(line, CONF).total == COUNTS[name]
     assert f"python train.py sweep={name}" in (SWEEPS / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def test_words_of_the_command_replace_those_of_the_definition() -> None:
-    line = read_command_line(["sweep=compare", "setting=compare/smop", "seed=1,2", "task=rte,cb"], CONF)
+    line = read_command_line(
+        ["sweep=compare", "setting=compare/smop", "seed=1,2", "task=rte,cb"], CONF, sweep_options(SWEEPS)
+    )
     assert plan_sweep(line, CONF).total == 4
-    assert plan_sweep(read_command_line(["sweep=ablate", "seed=5"], CONF), CONF).total == 10
+    line = read_command_line(["sweep=ablate", "seed=5"], CONF, sweep_options(SWEEPS))
+    assert plan_sweep(line, CONF).total == 10
 
 
 @pytest.mark.parametrize("setting", sweep_options(SWEEPS)["setting"])
@@ -55,7 +59,7 @@ def test_every_setting_can_run(setting: str) -> None:
     assert config.task.name == "cb"
     if setting.startswith("paper/"):
         assert (config.model.name, config.model.dropout) == ("t5_base", "backbone")
-        assert config.method.options.get("layout", "paper") == "paper"
+        assert getattr(config.method.options, "layout", "paper") == "paper"
         assert config.evaluation.decoding == ["generation"]
 
 
@@ -74,13 +78,17 @@ def test_wandb_makes_a_command_that_train_reads(path: Path) -> None:
     words = create_sweep_command(yaml.safe_load(path.read_text(encoding="utf-8"))["command"])
     filled = create_sweep_command_args(sent) | {"env": [], "interpreter": [], "program": []}
     words = [word for part in words for word in (filled[part[2:-1]] if part.startswith("${") else [part])]
-    line = read_command_line(words, CONF)
+    line = read_command_line(words, CONF, sweep_options(SWEEPS))
     assert not line.problems and not line.multirun
     config = check(compose(line.overrides, CONF))
     wanted = {name: given["value"] for name, given in sent["args"].items()}
     for name, value in wanted.items():
         key = name.removeprefix("method.")
-        found = {**config.method.options, **{f"lr.{k}": v for k, v in config.method.lr.items()}, "seed": config.seed}
+        found = {
+            **asdict(config.method.options),
+            **{f"lr.{k}": v for k, v in config.method.lr.items()},
+            "seed": config.seed,
+        }
         assert found.get(key, config.method.name) == value
 
 

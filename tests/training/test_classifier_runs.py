@@ -13,9 +13,9 @@ import yaml
 import mmpt
 from mmpt.bundled.tasks import records
 from mmpt.cli import main
-from mmpt.config.check import check
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
+from mmpt.training.settings import check
 from tests.tiny_encoders import checkpoint
 from tests.training.test_run import metrics
 

@@ -13,12 +13,12 @@ from transformers import AutoTokenizer
 import mmpt
 from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
-from mmpt.config.check import check
 from mmpt.config.compose import compose
 from mmpt.data.encode import Continuation
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
+from mmpt.training.settings import check
 from tests.tiny import backbone
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -1,0 +1,214 @@
+"""What an experiment may say: the checks of :mod:`mmpt.config`, with the methods, tasks and architectures there are.
+
+Imports no torch, so that a mistake is reported within a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mmpt.attention.architectures import ARCHITECTURES, architecture_of
+from mmpt.config import fingerprint
+from mmpt.config.check import examine, plain
+from mmpt.config.rules import RULES, Rule, local_model, max_length, trainer
+from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, ModelConfig, TaskConfig
+from mmpt.config.typed_build import INVALID, Problems, build
+from mmpt.data.tasks import Task
+from mmpt.errors import ConfigError, MmptError, nearest
+from mmpt.methods import options_class, parse
+from mmpt.methods.options import HEAD, HEAD_RATE
+
+__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
+
+
+def check(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """Type-check a configuration and its combinations.
+
+    Args:
+        composed: What Hydra composed, or the same as plain data. ``method`` is flat: its name, its options and ``lr``.
+
+    Returns:
+        The configuration, with every option that was left out filled in.
+
+    Raises:
+        ConfigError: With all problems, one line each.
+    """
+    config, problems = examine(composed, _PARSERS, _join, RULES + REGISTERED)
+    if config is None:
+        raise ConfigError([text for _, text in problems.found])
+    return config
+
+
+def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the problems of a configuration as (dotted key, line)."""
+    return examine(composed, _PARSERS, _join, RULES + REGISTERED)[1].found
+
+
+def run_fingerprint(config: Config) -> str:
+    """Identify a run by what decides its result; see :func:`mmpt.config.fingerprint.run_fingerprint`."""
+    return fingerprint.run_fingerprint(config, has_head)
+
+
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what cannot change a result; see :func:`mmpt.config.fingerprint.deciding`."""
+    return fingerprint.deciding(values, has_head)
+
+
+def setting_key(values: Mapping[str, Any]) -> str:
+    """Identify what runs of one setting share: all that decides a result, except the seed.
+
+    Args:
+        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
+    """
+    return fingerprint.values_key({name: value for name, value in deciding(values).items() if name != "seed"})
+
+
+def has_head(architecture: object) -> bool:
+    """Whether models of an architecture have a classification head, or may have one."""
+    known = ARCHITECTURES.get(str(architecture))
+    return known is None or known.has_head
+
+
+def first_line(config: Config) -> str:
+    """What is going to run, and where; the directory's name ends in a hash that is known once the data are."""
+    name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
+    where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
+    what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"
+    return f"mmpt: {what}; directory: {where}"
+
+
+def _method(value: Any, problems: Problems) -> Any:
+    """Split the flat group into options and learning rates, and check both by the method's own declaration."""
+    flat = dict(value) if isinstance(value, Mapping) else {"name": value}
+    name, rates = flat.pop("name", None), flat.pop("lr", {})
+    before = len(problems.found)
+    try:
+        kind = options_class(name)
+    except ConfigError as error:
+        problems.extend("method.name", error)
+        return INVALID
+    options = INVALID
+    try:
+        options = parse(name, flat)
+    except ConfigError as error:
+        for text in error.problems:
+            key = re.match(r"(unknown key )?(method\.\w+)", text)
+            problems.add("method" if key is None else key[2], text)
+    rates = build(dict[str, float], rates, "method.lr", problems)
+    if len(problems.found) > before:
+        return INVALID
+    _rates(str(name), rates, options.groups(), (*kind.GROUPS, HEAD), problems)
+    return MethodConfig(str(name), options, rates)
+
+
+def _rates(
+    method: str, rates: dict[str, float], present: tuple[str, ...], known: tuple[str, ...], problems: Problems
+) -> None:
+    """Every group that is trained needs a learning rate, and no other has one."""
+    for group in present:
+        if group not in rates:
+            text = f"method.lr.{group} is missing: method={method} trains {', '.join(present)}"
+            problems.add(f"method.lr.{group}", text)
+    for group, rate in rates.items():
+        key = f"method.lr.{group}"
+        if group not in known:
+            text = f"unknown key {key}; groups of method={method}: {', '.join(known)}{nearest(group, known)}"
+            problems.add(key, text)
+        elif not 0 < rate < float("inf"):
+            problems.add(key, f"{key}={rate:g} must be a positive number")
+
+
+def _join(parts: dict[str, Any], problems: Problems) -> None:
+    """Fill in what the method leaves to the architecture, where that is known before the model is loaded."""
+    if "method" not in parts or "model" not in parts:
+        return
+    method, architecture = parts["method"], parts["model"].architecture
+    if has_head(architecture):
+        method = dataclasses.replace(method, lr={HEAD: HEAD_RATE, **method.lr})
+    elif HEAD in method.lr:
+        text = f"method.lr.head has no effect with model.architecture={architecture}, which has no classification head"
+        problems.add("method.lr.head", f"{text}; leave it out")
+    if architecture in ARCHITECTURES:
+        try:
+            method = dataclasses.replace(method, options=method.options.for_architecture(architecture))
+        except ConfigError as error:
+            problems.extend("method", error)
+    parts["method"] = method
+
+
+_PARSERS: dict[str, Callable[[Any, Problems], Any]] = {
+    "method": _method,
+    "model": local_model,
+    "trainer": trainer,
+}
+
+
+def _task(task: TaskConfig, problems: Problems) -> None:
+    try:
+        Task(task)  # the template, the labels and the metric are checked where they are used
+    except ConfigError as error:
+        problems.extend("task", error)
+
+
+def _architecture(model: ModelConfig, problems: Problems) -> None:
+    if model.architecture == "auto":
+        return
+    try:
+        architecture = architecture_of(model.architecture)
+    except MmptError as error:
+        problems.add("model.architecture", f"model.architecture={model.architecture}: {error}")
+        return
+    if architecture.soft_capped and model.attention != "eager":
+        text = f"model.architecture={model.architecture} caps its attention scores, which sdpa cannot"
+        problems.add("model.attention", f"{text}; set model.attention=eager")
+
+
+def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
+    """What a classification head cannot do, where it is known to be one before the model is loaded."""
+    if model.architecture not in ARCHITECTURES or not has_head(model.architecture):
+        return
+    what = f"model.architecture={model.architecture} has a classification head and writes no text"
+    if not task.labels:
+        problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
+    elif "generation" in evaluation.decoding:
+        problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
+
+
+def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
+    most = getattr(method.options, "max_length", data.max_length)
+    if most < data.max_length:
+        text = (
+            f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update"
+        )
+        problems.add("method.max_length", f"{text}; set method.max_length={data.max_length}")
+
+
+def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if model.dropout != "none" and getattr(method.options, "router_input", None) == "encoder":
+        problems.add(
+            "method.router_input",
+            "method.router_input=encoder needs the encoder's output to be a constant, but "
+            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
+        )
+
+
+def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
+    if evaluation.key_cache == "static" and getattr(method.options, "layout", None) == "paper":
+        text = "evaluation.key_cache=static does not work with method.layout=paper, whose prefix has positions"
+        problems.add("evaluation.key_cache", f"{text}; set evaluation.key_cache=dynamic")
+
+
+REGISTERED: tuple[Rule, ...] = (
+    (("task",), _task),
+    (("model",), _architecture),
+    (("max_length",), max_length),  # of an adapter
+    (("model", "evaluation", "task"), _head),
+    (("data", "method"), _data_with_method),
+    (("model", "method"), _model_with_method),
+    (("evaluation", "method"), _evaluation_with_method),
+)
