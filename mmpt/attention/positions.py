@@ -34,8 +34,8 @@ def _shifted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     if kwargs.get("position_ids") is not None:
         return args, {**kwargs, "position_ids": kwargs["position_ids"] + count}
-    place = 1 if len(args) > 1 else 0
-    return (*args[:place], args[place] + count, *args[place + 1 :]), kwargs
+    index = 1 if len(args) > 1 else 0
+    return (*args[:index], args[index] + count, *args[index + 1 :]), kwargs
 
 
 def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None 
 
     Args:
         module: The model's rotary embedding.
-        keys: Keys that weren't rotated.
+        keys: Keys that were not rotated.
         count: Positions.
         layer_type: Of the keys' layer; used where the angles differ between types of layers.
     """

@@ -156,7 +156,7 @@ class Method(nn.Module):
         return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """The adapter in peft's own format: configuration and tensors by name; None for methods that aren't peft's."""
+        """The adapter in peft's own format: configuration and tensors by name; None for methods that are not peft's."""
         return None
 
 

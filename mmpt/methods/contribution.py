@@ -22,7 +22,7 @@ class BackboneShape:
     width: int
     sites: Mapping[str, SiteShape]
     architecture: str = "t5"  # its config.model_type
-    hidden: int | None = None  # width of hidden states, where it isn't that of word embeddings
+    hidden: int | None = None  # width of hidden states, where it is not that of word embeddings
 
     @property
     def state_width(self) -> int:

@@ -72,8 +72,8 @@ class PeftLayers(Method):
         config.task_type = TASK_TYPES[architecture_of(model_config.model_type).kind]
         config.modules_to_save = self._head_modules(str(backbone.base_model_prefix)) or None
         self._config = config
-        found = {name: value for name, value in backbone.named_parameters() if part in name}
-        return nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
+        wrapped = {name: value for name, value in backbone.named_parameters() if part in name}
+        return nn.ParameterDict({name.replace(".", "/"): value for name, value in wrapped.items()})
 
     def _head_modules(self, base: str) -> list[str]:
         """Modules of a classification head: classifier and bert.pooler, say, where the base model is bert. Or none."""
