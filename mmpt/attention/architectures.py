@@ -54,8 +54,8 @@ class Architecture:
         positions: The module that takes the positions of tokens, from the model's base model; None: not known.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
         limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
-        peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they haven't.
-        targets: The same where they haven't: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
+        peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they lack them.
+        targets: The same where they lack them: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
     """
 
     kind: Kind
@@ -123,7 +123,7 @@ class Architecture:
     def keys_values(self, module: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each (H, N, k), that an attention module makes of the hidden states (N, d) it reads.
 
-        Keys of rotary models aren't rotated: as a prefix, they all lie at position 0.
+        Keys of rotary models are not rotated: as a prefix, they all lie at position 0.
         """
         heads, width = self.width_of_heads(module)
         if self.fused is not None:
@@ -205,11 +205,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
-_OWN = "its attention doesn't go through transformers' attention interface, where prefixes are put in"
+_OWN = "its attention does not go through transformers' attention interface, where prefixes are put in"
 REFUSED: dict[str, str] = {
     **dict.fromkeys(("bloom", "deberta", "deberta-v2", "falcon", "gpt_neo", "gptj", "longformer", "mpnet"), _OWN),
     **dict.fromkeys(("led", "mvp", "prophetnet", "xlnet"), _OWN),
-    "mbart": "its decoder starts with a language code, which label words don't have",
+    "mbart": "its decoder starts with a language code, which label words do not have",
     "gemma3": "it is the model with images; the text models state gemma3_text",
 }
 
@@ -221,20 +221,20 @@ def architecture_of(model_type: str) -> Architecture:
         model_type: As ``config.json`` states it.
 
     Raises:
-        ModelError: It can't be injected, for the stated reason, or nobody has tested it.
+        ModelError: It cannot be injected, for the stated reason, or nobody has tested it.
     """
-    found = ARCHITECTURES.get(model_type)
-    if found is None:
-        reason = REFUSED.get(model_type, f"it isn't among those that were tested{nearest(model_type, ARCHITECTURES)}")
+    architecture = ARCHITECTURES.get(model_type)
+    if architecture is None:
+        reason = REFUSED.get(model_type, f"it is not among the tested ones{nearest(model_type, ARCHITECTURES)}")
         raise ModelError(
-            f"the attention of {model_type!r} models can't be injected: {reason}; architectures that can: "
+            f"the attention of {model_type!r} models cannot carry prefixes: {reason}; architectures that can: "
             f"{', '.join(ARCHITECTURES)}"
         )
-    return found
+    return architecture
 
 
 def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:
-    """Refuse sites that an architecture hasn't.
+    """Reject sites that an architecture lacks.
 
     Args:
         model_type: A known architecture.

@@ -13,13 +13,21 @@ import torch
 from torch import Tensor, nn
 
 _SHIFT = "_mmpt_shift"  # where the module that takes positions carries what is added to them
+_HOOK = "_mmpt_shift_hook"
 
 
 def install(module: nn.Module) -> None:
     """Let a module that takes positions add to them what :func:`shift` sets; a second call changes nothing."""
     if not hasattr(module, _SHIFT):
         shift(module, 0)
-        module.register_forward_pre_hook(_shifted, with_kwargs=True)
+        object.__setattr__(module, _HOOK, module.register_forward_pre_hook(_shifted, with_kwargs=True))
+
+
+def remove(module: nn.Module) -> None:
+    """Undo :func:`install`."""
+    if (hook := module.__dict__.pop(_HOOK, None)) is not None:
+        hook.remove()
+        module.__dict__.pop(_SHIFT)
 
 
 def shift(module: nn.Module, count: int) -> None:
@@ -34,8 +42,8 @@ def _shifted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     if kwargs.get("position_ids") is not None:
         return args, {**kwargs, "position_ids": kwargs["position_ids"] + count}
-    place = 1 if len(args) > 1 else 0
-    return (*args[:place], args[place] + count, *args[place + 1 :]), kwargs
+    index = 1 if len(args) > 1 else 0
+    return (*args[:index], args[index] + count, *args[index + 1 :]), kwargs
 
 
 def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None = None) -> Tensor:
@@ -43,7 +51,7 @@ def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None 
 
     Args:
         module: The model's rotary embedding.
-        keys: Keys that weren't rotated.
+        keys: Keys that were not rotated.
         count: Positions.
         layer_type: Of the keys' layer; used where the angles differ between types of layers.
     """

@@ -64,7 +64,7 @@ def _row(name: str, total: int) -> list[str]:
     if type(method).attach is not Method.attach:
         method.attach(_backbone())
     groups = method.parameter_groups()
-    count = sum(parameter.numel() for found in groups.values() for parameter in found)
+    count = sum(parameter.numel() for group in groups.values() for parameter in group)
     starts = fields_of(options_class(name)).get("init")
     return [
         f"[{name}](#{name})",
@@ -95,8 +95,8 @@ def _docstring(name: str) -> str:
 
 def _source(name: str) -> str:
     """What the first lines of a method's docstring name in brackets, with a year."""
-    found = re.search(r"\(([^()]*\d{4}[^()]*)\)", _docstring(name).split("\n\n")[0])
-    return "–" if found is None else " ".join(found[1].split())
+    source = re.search(r"\(([^()]*\d{4}[^()]*)\)", _docstring(name).split("\n\n")[0])
+    return "–" if source is None else " ".join(source[1].split())
 
 
 if __name__ == "__main__":

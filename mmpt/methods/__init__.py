@@ -36,8 +36,8 @@ def options_class(name: object) -> type[MethodOptions]:
         ConfigError: No such method, or the user's file is wrong.
     """
     if isinstance(name, str) and name in names():
-        found: type[MethodOptions] = import_module(f"mmpt.methods.{name}.options").OPTIONS
-        return found
+        kind: type[MethodOptions] = import_module(f"mmpt.methods.{name}.options").OPTIONS
+        return kind
     if (own := _own(name)) is None:
         text = f"method.name={shown(name)} is unknown; allowed: {', '.join(names())}{extensions.hint('method')}"
         raise ConfigError(text + nearest(name, names()))
@@ -48,8 +48,8 @@ def method_class(name: str) -> type[Method]:
     """The class of a method, which needs torch; errors are those of :func:`options_class`."""
     options_class(name)
     own = None if name in names() else _own(name)
-    found: type[Method] = import_module(f"mmpt.methods.{name}.method").METHOD if own is None else own[1]
-    return found
+    kind: type[Method] = import_module(f"mmpt.methods.{name}.method").METHOD if own is None else own[1]
+    return kind
 
 
 def source_file(name: str) -> Path | None:
@@ -69,17 +69,17 @@ def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
     """
     kind = options_class(name)
     known = fields_of(kind)
-    found = [unknown(f"method.{key}", str(key), ["lr", *known]) for key in values if key not in known]
+    lines = [unknown(f"method.{key}", str(key), ["lr", *known]) for key in values if key not in known]
     required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    found += [f"method.{key} is missing; add method.{key}=..." for key in required if key not in values]
-    if found and required:
-        raise ConfigError(found)
+    lines += [f"method.{key} is missing; add method.{key}=..." for key in required if key not in values]
+    if lines and required:
+        raise ConfigError(lines)
     try:
         options = kind(**{key: value for key, value in values.items() if key in known})
     except ConfigError as error:
-        raise ConfigError([*found, *error.problems]) from error
-    if found:
-        raise ConfigError(found)
+        raise ConfigError([*lines, *error.problems]) from error
+    if lines:
+        raise ConfigError(lines)
     return options
 
 

@@ -1,7 +1,7 @@
 """From prefix parameters to keys and values, in the two layouts, and masks over them.
 
-A site's prefix is kept as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots 2l
-(keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
+A site's prefix is stored as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots
+2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
 
 A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
 values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
@@ -11,17 +11,11 @@ Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpt.attention import paper
 from mmpt.attention.prefix import KeyValue, SiteShape
-from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, StartingValues, starting_ids
-from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
 
 
 class Layout:
@@ -52,6 +46,11 @@ class Layout:
         return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
 
     @property
+    def table_width(self) -> int:
+        """Width 2L·H·k of a parameter that has all slots."""
+        return 2 * self.shape.layers * self.shape.width
+
+    @property
     def mask_size(self) -> tuple[int, ...]:
         """Size of one token's mask: (L,), (L, H) or (L, 2)."""
         more = {"layer": (), "head": (self.shape.heads,), "key_value": (2,)}[self.granularity]
@@ -74,10 +73,10 @@ class Layout:
         """A site's masks (…, P, L, …) for people, each (R, P, L): the mean over heads, keys and values apart."""
         opened = torch.sigmoid(mask.detach() / self.temperature)
         if self.granularity == "key_value":
-            found = {f"{name}_keys": opened[..., 0], f"{name}_values": opened[..., 1]}
+            shown = {f"{name}_keys": opened[..., 0], f"{name}_values": opened[..., 1]}
         else:
-            found = {name: opened.mean(dim=-1) if self.granularity == "head" else opened}
-        return {key: value if value.dim() == 3 else value.unsqueeze(0) for key, value in found.items()}
+            shown = {name: opened.mean(dim=-1) if self.granularity == "head" else opened}
+        return {key: value if value.dim() == 3 else value.unsqueeze(0) for key, value in shown.items()}
 
     def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
         """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).
@@ -102,39 +101,3 @@ class Layout:
         """
         both = torch.stack([key, value], dim=1)[-self.shape.layers :]  # (L, 2, H, P, k)
         return both.permute(3, 0, 1, 2, 4).reshape(key.shape[2], -1).contiguous()
-
-
-def layouts(options: DeepPrefix, shape: BackboneShape) -> dict[str, Layout]:
-    """The layout of every chosen site, with the layers that ``options.layers`` chooses.
-
-    Raises:
-        ConfigError: A site has fewer layers.
-    """
-    found: dict[str, Layout] = {}
-    for site in options.sites:
-        whole = shape.sites[site]
-        layers = whole.layers if options.layers == "all" else int(options.layers.removeprefix("last_"))
-        if layers > whole.layers:
-            raise ConfigError(
-                f"method.layers={options.layers}: site {site} of this backbone has {whole.layers} layers; give at most "
-                f"last_{whole.layers}, or all"
-            )
-        masks = (options.mask_granularity, options.mask_temperature) if isinstance(options, MaskOptions) else ()
-        name = options.layout if isinstance(options, PrefixShape) else "per_layer"
-        found[site] = Layout(name, replace(whole, layers=layers), *masks)
-    return found
-
-
-def starting_values(
-    options: DeepPrefix, backbone: StartingValues, layouts: Mapping[str, Layout], tokens: int
-) -> dict[str, Tensor]:
-    """What ``method.init`` fills a prefix of P tokens with, (P, 2L·H·k) by site; nothing where it stays as drawn."""
-    if (ids := starting_ids(options, backbone, tokens)) is None:
-        return {}
-    recorded = backbone.keys_values(ids)
-    return {site: layout.from_keys_values(*recorded[site]) for site, layout in layouts.items()}
-
-
-def new_gates(layouts: Mapping[str, Layout]) -> nn.ParameterDict:
-    """Gates g (L,) by site for ``gate=true``: attention is A(q, text) + g_l·A(q, prefix), with g zero at the start."""
-    return nn.ParameterDict({site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in layouts.items()})

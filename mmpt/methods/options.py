@@ -41,8 +41,8 @@ class MethodOptions:
             built = build(hints[item.name], value, f"method.{item.name}", problems)
             if built is not INVALID:
                 object.__setattr__(self, item.name, built)  # an integer where a number is expected is one
-        if found := [text for _, text in problems.found] or self.problems():
-            raise ConfigError(found)
+        if lines := [text for _, text in problems.found] or self.problems():
+            raise ConfigError(lines)
 
     def groups(self) -> tuple[str, ...]:
         """The parameter groups that exist under these options; each needs a learning rate."""
@@ -103,16 +103,16 @@ class Start(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = too_small(self, 0, "init_std")
+        lines = too_small(self, 0, "init_std")
         if self.init == "text" and not (self.init_text or "").strip():
-            found.append('method.init=text needs a text; set method.init_text="..."')
+            lines.append('method.init=text needs a text; set method.init_text="..."')
         if self.init != "text" and self.init_text is not None:
-            found.append(f"method.init_text has no effect with method.init={self.init}; set method.init=text")
+            lines.append(f"method.init_text has no effect with method.init={self.init}; set method.init=text")
         if self.init == "adapter" and not (self.init_adapter or "").strip():
-            found.append("method.init=adapter needs a finished run; set method.init_adapter=RUN_DIR")
+            lines.append("method.init=adapter needs a finished run; set method.init_adapter=RUN_DIR")
         if self.init != "adapter" and self.init_adapter is not None:
-            found.append(f"method.init_adapter has no effect with method.init={self.init}; set method.init=adapter")
-        return found
+            lines.append(f"method.init_adapter has no effect with method.init={self.init}; set method.init=adapter")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class RouterOptions(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = too_small(self, 1, "num_routes", "top_k")
-        found += too_small(self, 0, "router_noise", "router_dropout", "load_balance")
+        lines = too_small(self, 1, "num_routes", "top_k")
+        lines += too_small(self, 0, "router_noise", "router_dropout", "load_balance")
         if self.top_k > self.num_routes:
-            found.append(f"method.top_k={self.top_k} exceeds method.num_routes={self.num_routes}; choose at most that")
+            lines.append(f"method.top_k={self.top_k} exceeds method.num_routes={self.num_routes}; choose at most that")
         if self.router_dropout >= 1:
-            found.append(f"method.router_dropout={self.router_dropout} must lie below 1")
-        return found
+            lines.append(f"method.router_dropout={self.router_dropout} must lie below 1")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -148,16 +148,16 @@ class DeepPrefix(Start):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = super().problems() + too_small(self, 1, "num_virtual_tokens")
+        lines = super().problems() + too_small(self, 1, "num_virtual_tokens")
         if not 0 <= self.prefix_dropout < 1:
-            found.append(f"method.prefix_dropout={self.prefix_dropout} must lie from 0 to below 1")
+            lines.append(f"method.prefix_dropout={self.prefix_dropout} must lie from 0 to below 1")
         if not self.sites:
-            found.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
+            lines.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
         if self.sites != "auto" and len(set(self.sites)) != len(self.sites):
-            found.append(f"method.sites={list(self.sites)} names a site twice")
+            lines.append(f"method.sites={list(self.sites)} names a site twice")
         if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
-            found.append(f"method.layers={self.layers} isn't allowed; give all, or last_N with N from 1, as in last_4")
-        return found
+            lines.append(f"method.layers={self.layers} is not allowed; give all, or last_N with N from 1, as in last_4")
+        return lines
 
     def for_architecture(self, model_type: str) -> Self:
         """See the base class: the sites."""
@@ -180,32 +180,32 @@ class PrefixShape(DeepPrefix):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = super().problems()
+        lines = super().problems()
         if self.gate and self.init == "zero":
-            found.append(
+            lines.append(
                 "method.gate=true with method.init=zero would never train: neither gets a gradient while the other is "
                 "zero; set method.init=random (the closed gate alone leaves the backbone as it is)"
             )
-        return found + (self._paper_problems() if self.layout == "paper" else [])
+        return lines + (self._paper_problems() if self.layout == "paper" else [])
 
     def _paper_problems(self) -> list[str]:
         """What the published layout has not."""
-        found = []
+        lines = []
         if self.layers != "all":
-            found.append(
+            lines.append(
                 f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
                 "or method.layout=per_layer"
             )
         if self.sites != ["decoder"]:
-            found.append(
+            lines.append(
                 f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
                 "set method.sites=[decoder] or method.layout=per_layer"
             )
         if self.gate:
-            found.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
+            lines.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
         if self.init not in ("random", "adapter"):
-            found.append("method.layout=paper starts from random values; set method.init=random")
-        return found
+            lines.append("method.layout=paper starts from random values; set method.init=random")
+        return lines
 
     def for_architecture(self, model_type: str) -> Self:
         """See the base class."""
@@ -233,12 +233,12 @@ class MaskOptions(MethodOptions):
 
     def mask_problems(self, mask: str, layout: str) -> list[str]:
         """What is impossible about masks, given the options ``mask`` and ``layout`` of the method."""
-        found = too_small(self, 0, "mask_init_std") + not_positive(self, "mask_temperature")
+        lines = too_small(self, 0, "mask_init_std") + not_positive(self, "mask_temperature")
         if self.mask_granularity != "layer" and mask == "none":
-            found.append(
+            lines.append(
                 f"method.mask_granularity={self.mask_granularity} has no effect with method.mask=none; set "
                 "method.mask_granularity=layer"
             )
         if self.mask_granularity != "layer" and layout == "paper":
-            found.append("method.layout=paper has masks by layer; set method.mask_granularity=layer")
-        return found
+            lines.append("method.layout=paper has masks by layer; set method.mask_granularity=layer")
+        return lines

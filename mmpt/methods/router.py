@@ -40,7 +40,7 @@ class Router(nn.Module):
 
 
 def route_gates(probs: Tensor, top_k: int) -> Tensor:
-    """Route probabilities (B, R) with all but an example's own top-k set to zero; gates aren't renormalised."""
+    """Route probabilities (B, R) with all but an example's own top-k set to zero; gates are not renormalised."""
     gates, chosen = probs.topk(top_k, dim=-1)
     return torch.zeros_like(probs).scatter(-1, chosen, gates)
 

@@ -77,7 +77,7 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
         Every problem; none for a sound method. A network that the method refuses with a ``ConfigError`` is left out,
         unless it refuses all.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     refusals: list[Problem] = []
     try:
         options = parse(name, values or {})
@@ -87,14 +87,14 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
     for architecture, sites in places:
         where = f"{architecture}, site {sites['sites'][0]}" if sites else architecture
         try:
-            found += [Problem(where, text) for text in _problems(replace(options, **sites), architecture)]
+            problems += [Problem(where, text) for text in _problems(replace(options, **sites), architecture)]
         except ConfigError as error:
             refusals.append(Problem(where, str(error.problems[0])))
         except MmptError as error:
-            found.append(Problem(where, one_line(error).removeprefix(f"method={name}: ")))
+            problems.append(Problem(where, one_line(error).removeprefix(f"method={name}: ")))
         except Exception as error:  # whatever the method's own code raises
-            found.append(Problem(where, f"raises {type(error).__name__}: {one_line(error)}{_line(error)}"))
-    return found if found or len(refusals) < len(places) else refusals
+            problems.append(Problem(where, f"raises {type(error).__name__}: {one_line(error)}{_line(error)}"))
+    return problems if problems or len(refusals) < len(places) else refusals
 
 
 def _line(error: BaseException) -> str:

@@ -49,8 +49,8 @@ def hint(kind: Kind) -> str:
 
 def names(kind: Kind) -> list[str]:
     """The names of all extensions of a kind, sorted; no file is executed."""
-    found = {path.stem for folder in folders(kind) if folder.is_dir() for path in folder.glob("*.py")}
-    return sorted(name for name in found if _is_name(name))
+    stems = {path.stem for folder in folders(kind) if folder.is_dir() for path in folder.glob("*.py")}
+    return sorted(name for name in stems if _is_name(name))
 
 
 def find(kind: Kind, name: object) -> Path | None:

@@ -90,7 +90,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["method=prefix", "method.sites=[self]"], ["t5 models have no self attention", "encoder, decoder, cross"]),
     (["model=gpt2", "method.sites=[cross]"], ["gpt2 models have no cross attention; their sites are self"]),
     (["model=gpt2", "method=prefix", "method.layout=paper", "method.sites=[decoder]"], ["published code prefixes T5"]),
-    (["model.architecture=deberta-v2"], ["'deberta-v2' models can't be injected: its attention doesn't go through"]),
+    (["model.architecture=deberta-v2"], ["'deberta-v2' models cannot carry prefixes: its attention does not go"]),
     (["model=gemma_2_2b", "model.attention=sdpa"], ["caps its attention scores", "set model.attention=eager"]),
     (["model.architecture=auto"], ["model.architecture=auto cannot be determined with model.source=bundled"]),
     (["method=ia3", "method.feedforward_modules=[wo]"], ["method.target_modules must be one too"]),

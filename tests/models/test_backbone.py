@@ -58,7 +58,7 @@ def test_another_architecture_than_stated_is_told(copied: Path) -> None:
 
 def test_what_cannot_be_injected_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
-    with pytest.raises(ModelError, match=r"'deberta-v2' models can't be injected.*t5, mt5, umt5"):
+    with pytest.raises(ModelError, match=r"'deberta-v2' models cannot carry prefixes.*t5, mt5, umt5"):
         load_backbone(config(path=str(tmp_path), architecture="deberta-v2"))
 
 

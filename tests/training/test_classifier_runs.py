@@ -98,5 +98,5 @@ def test_minilm_trains_on_rte(superglue: Path, tmp_path: Path, capsys: pytest.Ca
     data = ["model=minilm", "task=rte", "data=local", f"data.dir='{superglue}'"]
     result = run(tmp_path / "run", *data, "method=multimask", "trainer.max_steps=2")
     assert result["parameters"]["groups"]["head"] == 148_610
-    assert "encoder: runs in every step (method.layers puts a prefix in every layer;" in capsys.readouterr().out
+    assert "encoder: runs in every step (method=multimask has a prefix in every layer" in capsys.readouterr().out
     assert reloaded(tmp_path / "run") == predictions(tmp_path / "run")

@@ -73,7 +73,7 @@ def test_a_run_trains_ranks_generates_and_is_loaded_to_the_bit(
     assert stated["method"]["options"]["sites"] == (["decoder", "cross"] if seq2seq else ["self"])
     told = capsys.readouterr().out
     assert ("encoder: ran once" in told) is seq2seq
-    assert ("decoder: runs in every step (method.layers puts a prefix in every layer;" in told) is not seq2seq
+    assert ("decoder: runs in every step (method=multimask has a prefix in every layer" in told) is not seq2seq
     config = check(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
     loaded = mmpt.load(directory)
     split = loaded.evaluator.prepare(load_splits(Task(config.task), config.data, config.seed).test)
@@ -131,7 +131,7 @@ def test_sites_that_the_directory_has_not_are_refused_at_once(
     assert "gpt2 models have no decoder attention; their sites are self" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
     assert main(words) != 0
-    assert "'deberta-v2' models can't be injected: its attention doesn't go through" in capsys.readouterr().err
+    assert "'deberta-v2' models cannot carry prefixes: its attention does not go through" in capsys.readouterr().err
 
 
 def test_a_label_goes_on_with_the_text_after_a_space() -> None:

@@ -6,7 +6,7 @@ Per site and layer l, P_l (S, 2, H·k) is seen as λ_l·α_l ⊙ P_l, keys and v
 - a layer gate λ_l, one number, 1 at the start.
 
 That a gate of the hidden state scores each token, and a scale each layer, is in the paper's abstract and introduction;
-the equation itself, initial values and learning rates weren't compared with its text, nor was which hidden state is
+the equation itself, initial values and learning rates were not compared with its text, nor was which hidden state is
 meant. Here each query has gates from its own state (after the layer norm, where the model has one before attention), so
 that a target token depends on no later one and generation is the same with and without a cache. W is zero at first:
 every gate is then 0.5.
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
 from mmpt.methods.apt.options import AdaptivePrefix
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
-from mmpt.methods.layout import layouts, starting_values
+from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.deep_prefix import DeepPrefixMethod
 
 
 def gated_attention(scores: Tensor, tokens: int, hidden: Tensor, state: Tensor | None) -> Tensor:
@@ -33,7 +33,7 @@ def gated_attention(scores: Tensor, tokens: int, hidden: Tensor, state: Tensor |
     return gates * torch.softmax(gates * scores, dim=-1)
 
 
-class AdaptivePrefixTuning(Method):
+class AdaptivePrefixTuning(DeepPrefixMethod):
     """One deep prefix, seen by each query through gates of its own."""
 
     options: AdaptivePrefix
@@ -42,30 +42,19 @@ class AdaptivePrefixTuning(Method):
         """Create prefix, W and λ for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens
-        self.layouts = layouts(options, shape)
-        self.prefix, self.token_gates, self.layer_gates = (nn.ParameterDict() for _ in range(3))
+        self.prefix = self.new_tables(tokens)
+        self.token_gates, self.layer_gates = nn.ParameterDict(), nn.ParameterDict()
         for site, layout in self.layouts.items():
             layers = layout.shape.layers
-            table = options.spread * torch.randn(tokens, 2 * layers * layout.shape.width)
-            self.prefix[site] = nn.Parameter(table)
             self.token_gates[site] = nn.Parameter(torch.zeros(layers, shape.state_width, tokens))
             self.layer_gates[site] = nn.Parameter(torch.ones(layers))
 
-    def initialise(self, backbone: StartingValues) -> None:
-        """See the base class."""
-        found = starting_values(self.options, backbone, self.layouts, self.options.num_virtual_tokens)
-        for site, values in found.items():
-            self.prefix[site].data.copy_(values)
-
     def _prefix(self, site: str) -> KeyValue:
         layout = self.layouts[site]
-        slots = layout.slots(nn.functional.dropout(self.prefix[site], self.options.prefix_dropout, self.training))
+        slots = layout.slots(self.dropped(self.prefix[site]))
         slots = slots * self.layer_gates[site][layout.columns].unsqueeze(-1)  # (S, 2L, H·k)
-        return replace(
-            layout.keys_values(slots.unsqueeze(0)),
-            attend=gated_attention,
-            attend_state=self.token_gates[site].unsqueeze(0),
-        )
+        gates = self.token_gates[site].unsqueeze(0)
+        return replace(layout.keys_values(slots.unsqueeze(0)), attend=gated_attention, attend_state=gates)
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""

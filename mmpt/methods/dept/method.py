@@ -6,7 +6,7 @@ two groups with learning rates of their own.
 
 A is drawn from U(-1/√r, 1/√r) and B is zero, so that training starts from plain prompt tuning. The scale, S = 40,
 r = 45, M = 256 and the rates (prompt 0.3 or 0.4, A and B out of 0.3, 0.005 and 0.0005, tuned for each task) are those
-of the published code, which starts P from the words of a sentence; they weren't compared with the text of the paper.
+of the published code, which starts P from the words of a sentence; they were not compared with the text of the paper.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class IA3(MethodOptions):
         if self.target_modules == "auto":
             return ["method.feedforward_modules is a list, so method.target_modules must be one too; or set it to auto"]
         if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
-            return [f"method.feedforward_modules has {rest[0]}, which isn't in method.target_modules; add it there"]
+            return [f"method.feedforward_modules has {rest[0]}, which is not in method.target_modules; add it there"]
         return []
 
 

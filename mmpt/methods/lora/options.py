@@ -22,10 +22,10 @@ class LoRA(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = too_small(self, 1, "r") + too_small(self, 0, "dropout") + not_positive(self, "alpha")
+        lines = too_small(self, 1, "r") + too_small(self, 0, "dropout") + not_positive(self, "alpha")
         if not self.target_modules:
-            found.append("method.target_modules=[] names no module; set method.target_modules=auto")
-        return found
+            lines.append("method.target_modules=[] names no module; set method.target_modules=auto")
+        return lines
 
 
 OPTIONS = LoRA

@@ -5,7 +5,7 @@ Layer l of the encoder gets, in place of what the layer below made of its prompt
     P_l(x) = Σ_{r in top-k of r_l(x)} r_l(x)_r·E_{l,r} + S_l
 
 with experts E (L, R, v, d), a shared expert S (L, v, d), and r_l as in :mod:`mmpt.methods.router` on the mean over the
-text of the states that enter the layer, each divided by its root mean square. Gates aren't renormalised. The logs show
+text of the states that enter the layer, each divided by its root mean square. Gates are not renormalised. The logs show
 the last layer's routes.
 
 Equation, v = 10, R = 4, top-1, a shared expert of v tokens, Xavier's initial scale (0.05 at d = 768) and the routers'

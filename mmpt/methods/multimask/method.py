@@ -18,22 +18,20 @@ batch's selections is not reproduced (docs/fidelity.md).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
-from mmpt.methods.layout import layouts, new_gates, starting_values
+from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.deep_prefix import DeepPrefixMethod
 from mmpt.methods.multimask.options import MultiMask
-from mmpt.methods.prefix.method import new_mask
 from mmpt.methods.router import Router, route_gates
 
 
-class MultiMaskPrefixTuning(Method):
+class MultiMaskPrefixTuning(DeepPrefixMethod):
     """A shared prefix seen through masks that a router blends per input."""
 
+    TABLES = ("prefix", "prompts")
     options: MultiMask
     prefix: nn.ParameterDict  # shared part E0 by site, (S, 2L·H·k)
     prompts: nn.ParameterDict  # route prompts E by site, (R·v, 2L·H·k)
@@ -41,14 +39,11 @@ class MultiMaskPrefixTuning(Method):
     def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
         """Create prefix, route prompts, masks and router, as far as the options use them."""
         super().__init__(options, shape)
-        self.layouts = layouts(options, shape)
         groups = options.groups()
-        for group, tokens in (
-            ("prefix", options.num_virtual_tokens),
-            ("prompts", options.num_routes * options.num_route_tokens),
-        ):
-            if group in groups:
-                setattr(self, group, nn.ParameterDict({site: self._random(tokens, site) for site in options.sites}))
+        if "prefix" in groups:
+            self.prefix = self.new_tables(options.num_virtual_tokens)
+        if "prompts" in groups:
+            self.prompts = self.new_tables(options.num_routes * options.num_route_tokens)
         if "masks" in groups:
             self.masks = nn.ParameterDict()
             for site in options.sites:
@@ -56,24 +51,19 @@ class MultiMaskPrefixTuning(Method):
         if "router" in groups:
             self.router = Router(shape.width, options)
         if "gates" in groups:
-            self.gates = new_gates(self.layouts)
-
-    def _random(self, tokens: int, site: str) -> nn.Parameter:
-        shape = self.layouts[site].shape
-        return nn.Parameter(self.options.spread * torch.randn(tokens, 2 * shape.layers * shape.width))
+            self.gates = self.new_gates()
 
     def _add_masks(self, site: str) -> None:
-        options, size = self.options, self.layouts[site].mask_size
+        options = self.options
         shared, routed = options.num_virtual_tokens, options.num_route_tokens
-        spread = (options.mask_init_mean, options.mask_init_std)
         if options.mask == "per_route":
             tokens = {"prepend": shared + routed, "none": routed}.get(options.share_type, shared)
-            self.masks[site] = new_mask(*spread, options.num_routes, tokens, *size)
+            self.masks[site] = self.new_mask(site, options.num_routes, tokens)
             return
         if options.share_type != "none":
-            self.masks[site] = new_mask(*spread, shared, *size)
+            self.masks[site] = self.new_mask(site, shared)
         if options.share_type in ("prepend", "none"):
-            self.masks[f"{site}_routes"] = new_mask(*spread, options.num_routes, routed, *size)
+            self.masks[f"{site}_routes"] = self.new_mask(site, options.num_routes, routed)
 
     @property
     def reads_input(self) -> bool:
@@ -84,16 +74,6 @@ class MultiMaskPrefixTuning(Method):
     def reads_encoder(self) -> bool:
         """See the base class."""
         return self.options.router_input == "encoder"
-
-    def initialise(self, backbone: StartingValues) -> None:
-        """See the base class: the shared prefix and the route prompts start alike."""
-        for group in ("prefix", "prompts"):
-            if group not in self.options.groups():
-                continue
-            table = getattr(self, group)
-            tokens = next(iter(table.values())).shape[0]
-            for site, values in starting_values(self.options, backbone, self.layouts, tokens).items():
-                table[site].data.copy_(values)
 
     def _probs(self, mean: Tensor | None) -> Tensor:
         """Route probabilities (B, R), or (1, R) uniform where no router exists."""
@@ -130,10 +110,9 @@ class MultiMaskPrefixTuning(Method):
 
     def _prefix(self, site: str, probs: Tensor, gates: Tensor) -> KeyValue:
         """One site's prefix, seen through the blend of the routes' masks (before the sigmoid) where each has one."""
-        slots = nn.functional.dropout(self._slots(site, gates), self.options.prefix_dropout, self.training)
+        slots = self.dropped(self._slots(site, gates))
         blended = torch.einsum("br,r...->b...", probs, self.masks[site]) if self.options.mask == "per_route" else None
-        prefix = self.layouts[site].keys_values(slots, blended)
-        return replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
+        return self.gated(site, self.layouts[site].keys_values(slots, blended))
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
@@ -143,13 +122,6 @@ class MultiMaskPrefixTuning(Method):
         if not self.options.has_router:
             return Contribution(prefixes)
         return Contribution(prefixes, route_probs=probs, auxiliary_loss=self.router.balance(probs))
-
-    def mask_values(self) -> dict[str, Tensor]:
-        """See the base class; one mask a route, or one in all."""
-        if self.options.mask == "none":
-            return {}
-        shown = [self.layouts[name.removesuffix("_routes")].shown(name, mask) for name, mask in self.masks.items()]
-        return {name: value for found in shown for name, value in found.items()}
 
 
 METHOD = MultiMaskPrefixTuning

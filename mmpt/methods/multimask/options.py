@@ -45,19 +45,19 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = [*PrefixShape.problems(self), *RouterOptions.problems(self)]
-        found += too_small(self, 1, "num_route_tokens") + self.mask_problems(self.mask, self.layout)
+        lines = [*PrefixShape.problems(self), *RouterOptions.problems(self)]
+        lines += too_small(self, 1, "num_route_tokens") + self.mask_problems(self.mask, self.layout)
         if self.share_type == "add" and self.num_route_tokens != self.num_virtual_tokens:
-            found.append(
+            lines.append(
                 f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
                 f"{self.num_route_tokens} must equal method.num_virtual_tokens={self.num_virtual_tokens}"
             )
         if self.share_type == "only" and self.mask != "per_route" and self.layout != "paper":
-            found.append(
+            lines.append(
                 f"method.share_type=only with method.mask={self.mask} leaves the routes without effect; set "
                 f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
             )
-        return found + self._router_problems()
+        return lines + self._router_problems()
 
     def for_architecture(self, model_type: str) -> Self:
         """See the base class."""
@@ -69,17 +69,17 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
         return super().for_architecture(model_type)
 
     def _router_problems(self) -> list[str]:
-        found = []
+        lines = []
         if self.router_input == "encoder" and "encoder" in self.sites:
-            found.append(
+            lines.append(
                 "method.router_input=encoder reads the encoder's output, which needs the router's own prefix where "
                 "method.sites has encoder; set method.router_input=embedding or leave encoder out of method.sites"
             )
         if not self.has_router:
             for name, plain in (("router_input", "embedding"), ("load_balance", 0.0)):
                 if (value := getattr(self, name)) != plain:
-                    found.append(f"method.{name}={value} has no effect without routes; set method.{name}={plain}")
-        return found
+                    lines.append(f"method.{name}={value} has no effect without routes; set method.{name}={plain}")
+        return lines
 
 
 OPTIONS = MultiMask

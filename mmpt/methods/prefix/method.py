@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues
-from mmpt.methods.layout import layouts, new_gates, starting_values
+from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.deep_prefix import DeepPrefixMethod
 from mmpt.methods.prefix.options import Prefix
 
 
@@ -41,73 +41,43 @@ class Reparametrization(nn.Module):
         return self.mlp(self.embedding)
 
 
-def new_mask(mean: float, std: float, *size: int) -> nn.Parameter:
-    """A mask before its sigmoid, N(mean, std)."""
-    return nn.Parameter(mean + std * torch.randn(*size))
-
-
-class PrefixTuning(Method):
+class PrefixTuning(DeepPrefixMethod):
     """One deep prefix for all inputs."""
 
     options: Prefix
 
     def __init__(self, options: Prefix, shape: BackboneShape) -> None:
-        """Create the prefix, and the mask where asked, for every chosen site."""
+        """Create the prefix, and the mask and gates where asked, for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens
-        self.layouts = layouts(options, shape)
-        sizes = {site: 2 * layout.shape.layers * layout.shape.width for site, layout in self.layouts.items()}
         self.prefix: nn.ParameterDict | nn.ModuleDict
         if options.reparametrization == "mlp":
-            hidden = options.reparametrization_hidden
-            self.prefix = nn.ModuleDict(
-                {site: Reparametrization(tokens, shape.width, hidden, size) for site, size in sizes.items()}
-            )
+            self.prefix = nn.ModuleDict()
+            for site, layout in self.layouts.items():
+                sizes = (tokens, shape.width, options.reparametrization_hidden, layout.table_width)
+                self.prefix[site] = Reparametrization(*sizes)
         else:
-            self.prefix = nn.ParameterDict(
-                {site: nn.Parameter(options.spread * torch.randn(tokens, size)) for site, size in sizes.items()}
-            )
+            self.prefix = self.new_tables(tokens)
         if options.mask == "single":
-            self.masks = nn.ParameterDict(
-                {
-                    site: new_mask(options.mask_init_mean, options.mask_init_std, tokens, *layout.mask_size)
-                    for site, layout in self.layouts.items()
-                }
-            )
-
+            self.masks = nn.ParameterDict({site: self.new_mask(site, tokens) for site in self.layouts})
         if options.gate:
-            self.gates = new_gates(self.layouts)
+            self.gates = self.new_gates()
 
     def _table(self, site: str) -> Tensor:
         entry: Any = self.prefix[site]
         table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
         return table
 
-    def initialise(self, backbone: StartingValues) -> None:
-        """See the base class."""
-        table: Any = self.prefix
-        found = starting_values(self.options, backbone, self.layouts, self.options.num_virtual_tokens)
-        for site, values in found.items():
-            table[site].data.copy_(values)
+    def _prefix(self, site: str) -> KeyValue:
+        layout = self.layouts[site]
+        slots = layout.slots(self.dropped(self._table(site)))  # (S, 2L, H·k)
+        if self.options.mask == "single":
+            slots = layout.gate(slots, self.masks[site])
+        return self.gated(site, layout.keys_values(slots.unsqueeze(0)))
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
-        prefixes: dict[str, KeyValue] = {}
-        for site, layout in self.layouts.items():
-            table = nn.functional.dropout(self._table(site), self.options.prefix_dropout, self.training)
-            slots = layout.slots(table)  # (S, 2L, H·k)
-            if self.options.mask == "single":
-                slots = layout.gate(slots, self.masks[site])
-            prefix = layout.keys_values(slots.unsqueeze(0))
-            prefixes[site] = replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
-        return Contribution(prefixes)
-
-    def mask_values(self) -> dict[str, Tensor]:
-        """See the base class; R is 1."""
-        if self.options.mask == "none":
-            return {}
-        shown = [self.layouts[site].shown(site, mask) for site, mask in self.masks.items()]
-        return {name: value for found in shown for name, value in found.items()}
+        return Contribution({site: self._prefix(site) for site in self.layouts})
 
     def folded(self) -> tuple[Prefix, dict[str, Tensor]]:
         """See the base class: the reparametrisation's output is saved, not its weights."""

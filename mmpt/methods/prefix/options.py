@@ -29,16 +29,16 @@ class Prefix(PrefixShape, MaskOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = super().problems() + too_small(self, 1, "reparametrization_hidden")
-        found += self.mask_problems(self.mask, self.layout)
+        lines = super().problems() + too_small(self, 1, "reparametrization_hidden")
+        lines += self.mask_problems(self.mask, self.layout)
         if self.layout == "paper" and self.reparametrization != "none":
-            found.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
+            lines.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
         if self.reparametrization == "mlp" and self.init != "random":
-            found.append(
+            lines.append(
                 f"method.init={self.init} sets the prefix itself; set method.reparametrization=none or "
                 "method.init=random"
             )
-        return found
+        return lines
 
 
 OPTIONS = Prefix

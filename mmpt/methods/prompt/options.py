@@ -25,10 +25,10 @@ class Prompt(Start):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = super().problems() + too_small(self, 1, "num_virtual_tokens")
+        lines = super().problems() + too_small(self, 1, "num_virtual_tokens")
         if self.init == "adapter" and getattr(self, "reparametrization", "none") != "none":
-            found.append("method.init=adapter sets the prompt itself; set method.reparametrization=none")
-        return found
+            lines.append("method.init=adapter sets the prompt itself; set method.reparametrization=none")
+        return lines
 
 
 OPTIONS = Prompt

@@ -26,10 +26,10 @@ class PTuning(Prompt):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found, hidden = super().problems(), self.reparametrization_hidden
+        lines, hidden = super().problems(), self.reparametrization_hidden
         if hidden is not None and (hidden < 2 or hidden % 2):
-            found.append(f"method.reparametrization_hidden={hidden} must be even and at least 2, or null")
-        return found
+            lines.append(f"method.reparametrization_hidden={hidden} must be even and at least 2, or null")
+        return lines
 
 
 OPTIONS = PTuning

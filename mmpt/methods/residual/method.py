@@ -4,7 +4,7 @@ P' = P + LayerNorm(W2·relu(W1·P)), P (S, d), W1 (h, d), W2 (d, h), both with b
 ``layer_norm=false`` leaves LayerNorm out. Only P' is saved with the adapter.
 
 Equation and defaults are those of the published code (h = 800, LayerNorm on, one learning rate of 0.3, P from sampled
-vocabulary, S = 10); they weren't compared with the text of the paper.
+vocabulary, S = 10); they were not compared with the text of the paper.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SMoP, sparse mixture of prompts (EMNLP 2023): R short soft prompts, of which a router picks each input's own.
 
-prompt(x) = Σ_{r in top-k of r(x)} r(x)_r·E_r with E (R, v, d), before the encoder's input embeddings. Gates aren't
+prompt(x) = Σ_{r in top-k of r(x)} r(x)_r·E_r with E (R, v, d), before the encoder's input embeddings. Gates are not
 renormalised. One example's prompt depends on that example alone; the published code's top-1 sum over the whole batch is
 not reproduced (docs/fidelity.md).
 """

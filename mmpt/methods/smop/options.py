@@ -29,8 +29,8 @@ class SMoP(Start, RouterOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        found = [*Start.problems(self), *RouterOptions.problems(self)]
-        return found + too_small(self, 1, "num_virtual_tokens")
+        lines = [*Start.problems(self), *RouterOptions.problems(self)]
+        return lines + too_small(self, 1, "num_virtual_tokens")
 
 
 OPTIONS = SMoP
