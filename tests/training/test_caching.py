@@ -96,7 +96,7 @@ def test_what_prevents_it_is_named(tmp_path: Path, run: Any, capsys: pytest.Capt
     assert told == ["encoder: runs in every step (method=smop puts a prompt before the text)"]
     for mode in ("ram", "disk"):
         text = fails(tmp_path, capsys, "method.sites=[encoder]", f"cache={mode}")
-        assert f"cache={mode} can't be had: method=prefix has a prefix in every layer of site encoder" in text
+        assert f"cache={mode} can't be had: method=multimask has a prefix in every layer of site encoder" in text
 
 
 def test_a_run_too_short_to_profit_reads_but_does_not_compute(run: Any) -> None:
