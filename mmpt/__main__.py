@@ -1,10 +1,11 @@
-"""``python -m mmpt``: see :mod:`mmpt.cli.train`."""
+"""``python -m mmpt``: the command ``mmpt``; with settings alone it trains, as ``train.py`` does."""
 
 from __future__ import annotations
 
 import sys
 
-from mmpt.cli.train import main
+from mmpt.cli import app, train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    trains = any("=" in word for word in sys.argv[1:2]) or sys.argv[1:2] in (["-m"], ["--cfg"], ["--multirun"])
+    sys.exit(train.main() if trains else app.main())

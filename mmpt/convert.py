@@ -1,10 +1,10 @@
-"""``python -m mmpt.convert``: see :mod:`mmpt.interop.convert`."""
+"""``python -m mmpt.convert`` is ``mmpt convert``."""
 
 from __future__ import annotations
 
 import sys
 
-from mmpt.interop.convert import main
+from mmpt.cli.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

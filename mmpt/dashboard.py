@@ -1,4 +1,4 @@
-"""``python -m mmpt.dashboard``: see :mod:`mmpt.cli.dashboard`."""
+"""``python -m mmpt.dashboard`` is ``mmpt dashboard``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m mmpt.hub``: see :mod:`mmpt.cli.hub`."""
+"""``python -m mmpt.hub`` is ``mmpt hub``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m mmpt.predict``: see :mod:`mmpt.cli.predict`."""
+"""``python -m mmpt.predict`` is ``mmpt predict``."""
 
 from __future__ import annotations
 

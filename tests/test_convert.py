@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mmpt.cli.convert import main
 from mmpt.errors import AdapterError, ConfigError
-from mmpt.interop.convert import main, prefix_tensor, read_prefix, write_prefix
+from mmpt.interop.convert import prefix_tensor, read_prefix, write_prefix
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone

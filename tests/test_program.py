@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mmpt.cli.app import main as app_main
 from mmpt.cli.program import exit_code
 from mmpt.errors import RunError
 
@@ -47,6 +49,49 @@ def test_whoever_reads_may_leave() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+def test_mmpt_alone_prints_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app_main([]) == 0
+    said = capsys.readouterr().out
+    for name in ("train", "predict", "report", "cache", "hub", "convert", "methods", "tasks", "dashboard"):
+        (line,) = re.findall(rf"^  {name} .*$", said, re.M)
+        assert not line.endswith("..."), line
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["cache"], "(see mmpt cache --help)"),
+        (["predict"], "Missing argument 'RUN_DIR' (see mmpt predict --help)"),
+        (["cache", "list", "--dri", "x"], "--dri"),
+        (["methods", "check", "prefixx"], "prefix"),
+        (["tasks", "--config-dir", "nowhere"], "no such directory"),
+    ],
+)
+def test_a_wrong_call_is_one_line(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app_main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and part in said
+
+
+def test_train_gets_its_words_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app_main(["train", "task=cb", "--cfg", "job", "-p", "task.name"]) == 0
+    assert capsys.readouterr().out == "cb\n"
+
+
+def test_tasks_and_methods_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Own tasks too; a file that holds no task is a line, not a traceback."""
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text("metric: rouge\nfiles: {train: a.csv}\n")
+    (tmp_path / "task" / "odd.yaml").write_text("5")
+    assert app_main(["tasks", "--config-dir", str(tmp_path)]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "accuracy  " in rows["rte"] and "entailment, not_entailment" in rows["rte"] and "bundled, hub" in rows["rte"]
+    assert "free text" in rows["mine"] and "local (a.csv)" in rows["mine"] and "no mapping" in rows["odd"]
+    assert app_main(["methods"]) == 0
+    assert re.search(r"^multimask +prefix, prompts, masks, router, gates$", capsys.readouterr().out, re.M)
 
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

@@ -1,4 +1,4 @@
-"""``python -m mmpt.cache``: see :mod:`mmpt.cli.cache`."""
+"""``python -m mmpt.cache`` is ``mmpt cache``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines. ``main`` is that of ``train.py``."""
+"""The command line: ``mmpt`` is :func:`mmpt.cli.app.main`, and ``main`` is that of ``train.py``."""
 
 from __future__ import annotations
 

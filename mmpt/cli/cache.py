@@ -1,80 +1,70 @@
-"""Look after the activation cache: ``python -m mmpt.cache list|verify|prune``."""
+"""``mmpt cache list | verify | prune``: the activation cache. Imports no torch."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from mmpt.cache.directory import Entry
 from mmpt.cache.store import Store
-from mmpt.cli.program import exit_code
+from mmpt.cli.program import new_command, run
 from mmpt.config.schema import CacheConfig
-from mmpt.errors import CacheError
+from mmpt.errors import CacheError, ConfigError
 from mmpt.utils.text import size_text
 from mmpt.utils.untrusted import one_line
 
 FIELDS = ("backbone", "task", "examples", "tokens", "layers")  # of the description
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Returns:
-        The exit code: 0, 1 where ``verify`` found damage, 2 after an error told in one line.
-    """
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    store = Store(arguments.dir, arguments.max_gb)
-    if arguments.dir is not None and not store.directory.is_dir():
-        raise CacheError(f"--dir {arguments.dir}: no such directory")
-    return _COMMANDS[arguments.command](store, arguments.json)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mmpt.cache",
-        description="Look after the activation cache. Entries that a process reads are never deleted. A damaged one is "
-        "never used: the next run that needs it computes it again.",
-    )
-    parser.add_argument(
-        "command",
-        choices=list(_COMMANDS),
-        help="list: what is there; verify: read everything and compare checksums; prune: delete what was used longest "
-        "ago until the rest fits, and what killed processes left",
-    )
-    parser.add_argument("--dir", help="the cache (default: $MMPT_CACHE, else $XDG_CACHE_HOME/mmpt, else ~/.cache/mmpt)")
-    most = CacheConfig.max_gb
-    parser.add_argument("--max-gb", type=_size, default=most, help=f"what prune leaves; 0: nothing (default {most:g})")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    return parser
+Dir = Annotated[
+    str | None,
+    typer.Option("--dir", metavar="DIR", help="By default $MMPT_CACHE, $XDG_CACHE_HOME/mmpt or ~/.cache/mmpt."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def _size(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number from 0")
-    return value
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < float("inf"):
+        raise ConfigError(f"--max-gb {text} must be a number from 0")
+    return size
 
 
-def _list(store: Store, as_json: bool) -> int:
-    found = store.entries()
+MAX_GB = typer.Option("--max-gb", metavar="NUMBER", parser=_size, help="GB to shrink to; 0 deletes all.")
+
+command = new_command(
+    "Look after the activation cache.\n\nEntries that a process reads are never deleted. A damaged entry is never "
+    "used: the next run that needs it computes it again."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is 0, 1 where ``verify`` found damage, 2 after an error of one line."""
+    return run(command, argv, "mmpt cache")
+
+
+@command.command("list")
+def list_entries(dir: Dir = None, as_json: Json = False) -> None:
+    """List the entries."""
+    store = _store(dir)
+    entries = store.entries()
     if as_json:
-        _print_json(store, [_plain(entry) for entry in found])
-        return 0
-    for entry in found:
+        _print_json(store, [_plain(entry) for entry in entries])
+        return
+    for entry in entries:
         print(one_line(_line(entry)))
-    total = sum(entry.bytes for entry in found)
-    print(f"{_entries(len(found))}, {size_text(total)}, in {store.directory}")
-    return 0
+    total = sum(entry.bytes for entry in entries)
+    print(f"{_entries(len(entries))}, {size_text(total)}, in {store.directory}")
 
 
-def _verify(store: Store, as_json: bool) -> int:
+@command.command()
+def verify(dir: Dir = None, as_json: Json = False) -> int:
+    """Read every entry and compare its checksum; exit code 1 where one is damaged."""
+    store = _store(dir)
     problems = {entry.key: store.verify(entry.key) for entry in store.entries()}
     damaged = {key: text for key, text in problems.items() if text is not None}
     if as_json:
@@ -86,17 +76,27 @@ def _verify(store: Store, as_json: bool) -> int:
     return 1 if damaged else 0
 
 
-def _prune(store: Store, as_json: bool) -> int:
+@command.command()
+def prune(
+    dir: Dir = None,
+    max_gb: Annotated[float, MAX_GB] = CacheConfig.max_gb,
+    as_json: Json = False,
+) -> None:
+    """Delete the entries used longest ago until the rest fits, and what killed processes left."""
+    store = _store(dir, max_gb)
     deleted = store.prune(store.max_bytes)
     if as_json:
         _print_json(store, [_plain(entry) for entry in deleted])
-        return 0
+        return
     freed, left = sum(entry.bytes for entry in deleted), store.size()
     print(f"{_entries(len(deleted))} deleted, {size_text(freed)}; {size_text(left)} left in {store.directory}")
-    return 0
 
 
-_COMMANDS = {"list": _list, "verify": _verify, "prune": _prune}
+def _store(directory: str | None, max_gb: float = CacheConfig.max_gb) -> Store:
+    store = Store(directory, max_gb)
+    if directory is not None and not store.directory.is_dir():
+        raise CacheError(f"--dir {directory}: no such directory")
+    return store
 
 
 def _entries(count: int) -> str:
@@ -118,7 +118,3 @@ def _time(seconds: float) -> str:
 
 def _print_json(store: Store, rows: list[dict[str, Any]]) -> None:
     print(json.dumps({"directory": str(store.directory), "entries": rows}, indent=1))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, or 2 after an error of one line.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m mmpt.dashboard",
+        prog="mmpt dashboard",
         description="Build the W&B dashboard of a project: a saved view of its workspace. Each call makes a new view.",
     )
     parser.add_argument("--project", required=True, metavar="NAME", help="the project that runs log to: logger.project")

@@ -1,62 +1,69 @@
-"""``python -m mmpt.hub push RUN_DIR owner/name`` and ``python -m mmpt.hub card RUN_DIR owner/name``."""
+"""``mmpt hub push | card``: adapters on the Hugging Face hub."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from mmpt.cli.program import exit_code
+import typer
+
+from mmpt.cli.program import new_command, run
+
+Run = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run, or its adapter folder.")]
+Repo = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository.")]
+License = Annotated[str | None, typer.Option(metavar="ID", help="The card's license, for example mit.")]
+Backbone = Annotated[
+    str | None, typer.Option(metavar="ID", help="Hub id of the backbone: owner/name or owner/name@COMMIT.")
+]
+Runs = Annotated[
+    list[Path] | None, typer.Option(metavar="DIR", help="Runs of other seeds, for the card's spread; may be repeated.")
+]
+
+command = new_command(
+    "Push adapters to the Hugging Face hub.\n\nA model card is generated. The token is HF_TOKEN or that of "
+    "`hf auth login`. mmpt.load and mmpt predict read hub:owner/name."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Push an adapter, or show the card it would get.
-
-    Returns:
-        The exit code: 0, or 2 after an error told in one line.
-    """
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    """Run the command; the exit code is 0, or 2 after an error of one line."""
+    return run(command, argv, "mmpt hub")
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from mmpt.interop.hub import contents, push
+@command.command()
+def push(
+    run_dir: Run,
+    repo: Repo,
+    license: License = None,
+    backbone: Backbone = None,
+    runs: Runs = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="A branch that exists.")] = None,
+    keep_card: Annotated[bool, typer.Option("--keep-card", help="Leave the repository's README.md as it is.")] = False,
+) -> None:
+    """Push an adapter."""
+    from mmpt.interop import hub
 
-    what = {"license": arguments.license, "backbone": arguments.backbone, "runs": arguments.runs}
-    if arguments.command == "card":
-        sys.stdout.write(contents(arguments.run, arguments.repo, **what)["README.md"].decode())
-        return 0
-    options = {"private": arguments.private, "revision": arguments.revision, "keep_card": arguments.keep_card}
-    print(push(arguments.run, arguments.repo, **what, **options))
-    if arguments.license is None and not arguments.keep_card:
-        print("the card names no license; add one with --license or on the hub", file=sys.stderr)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mmpt.hub",
-        description="Push adapters to a repository of the Hugging Face hub, with a generated model card. The token is "
-        "HF_TOKEN or that of `hf auth login`; mmpt.load and mmpt.predict take hub:owner/name.",
+    address = hub.push(
+        run_dir,
+        repo,
+        private=private,
+        revision=revision,
+        license=license,
+        backbone=backbone,
+        runs=runs or (),
+        keep_card=keep_card,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("push", "push an adapter"), ("card", "print the card, and push nothing")):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("run", metavar="RUN_DIR", type=Path, help="a finished run, or its adapter folder")
-        command.add_argument("repo", metavar="OWNER/NAME", help="the repository")
-        command.add_argument("--license", metavar="ID", help="the card's license, for example mit; by default none")
-        command.add_argument(
-            "--backbone", metavar="ID", help="hub id of the backbone (owner/name or owner/name@COMMIT)"
-        )
-        command.add_argument(
-            "--runs", metavar="DIR", nargs="+", type=Path, default=(), help="runs of other seeds, for the card's spread"
-        )
-        if name == "push":
-            command.add_argument("--private", action="store_true", help="create the repository as a private one")
-            command.add_argument("--revision", metavar="BRANCH", help="a branch that exists; by default the main one")
-            command.add_argument("--keep-card", action="store_true", help="leave the repository's README.md as it is")
-    return parser
+    print(address)
+    if license is None and not keep_card:
+        print("the card names no license; add one with --license or on the hub", file=sys.stderr)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@command.command()
+def card(run_dir: Run, repo: Repo, license: License = None, backbone: Backbone = None, runs: Runs = None) -> None:
+    """Print the model card, and push nothing."""
+    from mmpt.interop.hub import contents
+
+    files = contents(run_dir, repo, license=license, backbone=backbone, runs=runs or ())
+    sys.stdout.write(files["README.md"].decode())

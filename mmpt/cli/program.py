@@ -1,13 +1,55 @@
-"""What the command lines have in common: how they end."""
+"""What all commands share: how they are called, and how they end."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from mmpt.errors import MmptError
+import typer
+
+from mmpt.errors import ConfigError, MmptError
 from mmpt.utils.secrets import error_line
+
+# typer's errors about a wrong call; the class has no public name of its own
+USAGE: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def new_command(help: str) -> typer.Typer:
+    """An empty command with the settings of all of ours: plain text, no completion."""
+    return typer.Typer(help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def single(function: Callable[..., Any]) -> typer.Typer:
+    """A program of one command, as ``python -m mmpt.predict`` is."""
+    program = new_command(function.__doc__ or "")
+    program.command()(function)
+    return program
+
+
+def run(command: typer.Typer, argv: list[str] | None, name: str) -> int:
+    """Run a command.
+
+    Args:
+        command: It, or a group of commands.
+        argv: The arguments after its name; those of this process where None.
+        name: How the help calls it.
+
+    Returns:
+        The exit code: what the command returned, 2 after an error of one line.
+    """
+
+    def work() -> int:
+        try:
+            code = command(args=sys.argv[1:] if argv is None else argv, prog_name=name, standalone_mode=False)
+        except USAGE as error:
+            text: str = error.format_message()  # type: ignore[attr-defined]
+            path = getattr(getattr(error, "ctx", None), "command_path", name)
+            raise ConfigError(f"{' '.join(text.split()).rstrip('.')} (see {path} --help)") from error
+        return code if isinstance(code, int) else 0
+
+    return exit_code(work)
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -17,7 +59,7 @@ def exit_code(work: Callable[[], int]) -> int:
         work: Returns the exit code where all goes well.
 
     Returns:
-        The exit code. An error of ours is told in one line on standard error and has its own; where nobody reads the
+        The exit code. An error of ours becomes one line on standard error and has its own; where nobody reads the
         output any more, as behind ``| head``, it is 0.
     """
     try:

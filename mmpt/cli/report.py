@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mmpt.report",
+        prog="mmpt report",
         description="Tables, figures and a page of runs, grouped by everything except the seed.",
         epilog="exit code: 0 all runs count, 1 something is missing or failed, 2 nothing to report. docs/report.md has "
         "every statistic and format.",

@@ -11,8 +11,6 @@ Letters: P prefix tokens, L layers, H key/value heads, k head width.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +20,6 @@ import torch
 from torch import Tensor
 
 from mmpt.attention import positions
-from mmpt.cli.program import exit_code
 from mmpt.errors import AdapterError, MmptError
 from mmpt.methods.layout import Layout
 from mmpt.models.adapted import AdaptedModel
@@ -184,33 +181,3 @@ def read_prefix(source: Path) -> Tensor:
     if tensor is None or tensor.dim() != 2:
         raise AdapterError(f"{source / PEFT_WEIGHTS} has no table {TENSOR}; it isn't what peft writes for a prefix")
     return tensor.float()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Convert; returns the exit code: 0, or 2 after an error told in one line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmpt.convert", description="Plain prefixes of decoder-only models to and from peft's format."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    out = commands.add_parser("to-peft", help="write a run's prefix as peft does")
-    out.add_argument("run", metavar="RUN_DIR", type=Path)
-    out.add_argument("target", metavar="PEFT_DIR", type=Path)
-    out.add_argument("--model", metavar="DIR", help="another place of the run's backbone")
-    into = commands.add_parser("from-peft", help="make an adapter of a prefix that peft trained")
-    into.add_argument("source", metavar="PEFT_DIR", type=Path)
-    into.add_argument("target", metavar="RUN_DIR", type=Path)
-    into.add_argument("words", metavar="SETTING", nargs="+", help="task=..., model=..., as of train.py")
-    arguments = parser.parse_args(argv)
-    return exit_code(lambda: _run(arguments))
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    if arguments.command == "to-peft":
-        to_peft(arguments.run, arguments.target, model=arguments.model)
-    else:
-        from_peft(arguments.source, arguments.target, arguments.words)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,10 @@
-"""``python -m mmpt.methods``: see :mod:`mmpt.cli.methods_page`."""
+"""``python -m mmpt.methods`` prints docs/methods.md; with arguments it is ``mmpt methods``."""
 
 from __future__ import annotations
 
-from mmpt.cli.methods_page import main
+import sys
+
+from mmpt.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["methods", *(sys.argv[1:] or ["page"])]))

@@ -1,4 +1,4 @@
-"""``python -m mmpt.report``: see :mod:`mmpt.cli.report`."""
+"""``python -m mmpt.report`` is ``mmpt report``."""
 
 from __future__ import annotations
 

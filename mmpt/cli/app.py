@@ -1,0 +1,102 @@
+"""The console command ``mmpt``. Commands import what they need when they run, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmpt.cli import cache, convert, hub, predict, tasks, train
+from mmpt.cli.program import new_command, run
+
+OVERVIEW = """Train and compare prefix-style adapters of a frozen language model.
+
+First run: mmpt train task=rte method=multimask
+"""
+FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+app = new_command(OVERVIEW)
+methods = new_command("List the methods, or check one.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``mmpt``.
+
+    Args:
+        argv: The arguments after the program's name; those of this process where None.
+
+    Returns:
+        The exit code of the command.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["train"]:  # Hydra's words and flags, unchanged
+        return train.main(words[1:])
+    return run(app, words or ["--help"], "mmpt")
+
+
+@app.command("train", context_settings=FORWARD, add_help_option=False)
+def train_command(context: typer.Context) -> int:
+    """Train one adapter, or many with -m."""
+    return train.main(context.args)
+
+
+app.command()(predict.predict)
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def report(context: typer.Context) -> int:
+    """Make tables, figures and a page of runs."""
+    from mmpt.cli.report import main as report_main
+
+    return report_main(context.args)
+
+
+app.command()(tasks.tasks)
+app.add_typer(methods, name="methods")
+app.add_typer(cache.command, name="cache")
+app.add_typer(hub.command, name="hub")
+app.add_typer(convert.command, name="convert")
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def dashboard(context: typer.Context) -> int:
+    """Build the W&B dashboard of a project."""
+    from mmpt.cli.dashboard import main as dashboard_main
+
+    return dashboard_main(context.args)
+
+
+@methods.callback(invoke_without_command=True)
+def list_methods(context: typer.Context) -> None:
+    """List the methods; `mmpt methods check NAME` tests one."""
+    if context.invoked_subcommand is not None:
+        return
+    from mmpt.methods import names, options_class
+
+    print(f"{'method':<10} trained parameter groups")
+    for name in names():
+        print(f"{name:<10} {', '.join(options_class(name).GROUPS)}")
+    print("\nOptions of a method: conf/method/NAME.yaml. What each method does: docs/methods.md.")
+
+
+@methods.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, also one of your own.")],
+    config_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Your folder, with DIR/method/NAME.py.")
+    ] = None,
+) -> int:
+    """Test that a method has all properties that a method must have; exit code 1 where one is missing."""
+    from mmpt.cli.methods import check as check_method
+
+    return check_method(name, config_dir)
+
+
+@methods.command()
+def page() -> None:
+    """Print docs/methods.md."""
+    from mmpt.cli.methods_page import main as print_page
+
+    print_page()

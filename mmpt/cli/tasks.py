@@ -1,0 +1,56 @@
+"""``mmpt tasks``: the tasks with their metric, labels, and where their data come from. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmpt.bundled.tasks import NAMES
+from mmpt.config.compose import CONF
+from mmpt.errors import ConfigError
+from mmpt.utils.untrusted import one_line, parse_yaml, read_text
+
+COLUMNS = ("task", "metric", "labels", "data")
+WIDEST = 40  # characters of the labels
+
+
+def tasks(
+    config_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Your folder, with DIR/task/NAME.yaml.")
+    ] = None,
+) -> None:
+    """List the tasks: metric, labels, data."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such directory")
+    folders = [CONF] if config_dir is None else [CONF, config_dir]
+    files = {path.stem: path for folder in folders for path in sorted((folder / "task").glob("*.yaml"))}
+    rows = [COLUMNS, *(_row(name, path) for name, path in sorted(files.items()))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(name: str, path: Path) -> tuple[str, ...]:
+    try:
+        content = parse_yaml(read_text(path))
+    except Exception as error:  # of YAML and of the system
+        return name, "-", "-", f"{path} is unreadable ({one_line(error)[:80]})"
+    if not isinstance(content, Mapping):
+        return name, "-", "-", f"{path} holds no mapping of settings"
+    labels = content.get("labels")
+    words = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else ""
+    shown = words if len(words) <= WIDEST else f"{words[:WIDEST]}..."
+    return name, one_line(content.get("metric", "accuracy")), one_line(shown) or "free text", _data(name, content)
+
+
+def _data(name: str, task: Mapping[str, Any]) -> str:
+    """The settings of ``data`` that the task can have."""
+    hub = task.get("hub")
+    sources = ["bundled"] if name in NAMES else []
+    sources += [f"hub ({one_line(hub.get('repo'))})"] if isinstance(hub, Mapping) else []
+    files = task.get("files")
+    sources += [f"local ({one_line(', '.join(map(str, files.values())))})"] if isinstance(files, Mapping) else []
+    return ", ".join(sources) or "-"
