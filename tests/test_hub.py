@@ -174,7 +174,7 @@ def test_without_a_result_a_license_or_a_hub_backbone(
     assert main(["card", str(moved), REPO]) == 0
     text = capsys.readouterr().out
     assert "# license: left to you" in text and "license" not in yaml.safe_load(text.split("---")[1])
-    assert "No result lies beside this adapter" in text
+    assert "There is no result for this adapter" in text
     assert main(["push", str(moved), REPO]) == 0
     assert "names no license" in capsys.readouterr().err
     pushed = json.loads(hub.repos[REPO]["main"]["adapter.json"])

@@ -1,4 +1,4 @@
-"""The README's own-data example, run as it stands."""
+"""The README's examples, run as they stand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,15 @@ def test_own_data_from_nothing_to_a_score(
     predicted = json.loads(done.stdout.strip().splitlines()[-1])
     assert predicted["prediction"] == "animal"
     monkeypatch.chdir(tmp_path)
-    exec(python, {})
+    names: dict[str, Any] = {}
+    exec(python, names)
     assert "'prediction': 'animal'" in capsys.readouterr().out
+    trained = {name for name, parameter in names["model"].named_parameters() if parameter.grad is not None}
+    assert trained and trained == {name for name, p in names["model"].named_parameters() if p.requires_grad}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_the_table_is_what_the_committed_sweep_gives() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from mmpt.report.groups import Row
 from mmpt.report.run import Run
 
-NO_SCORES = "No result lies beside this adapter."
+NO_SCORES = "There is no result for this adapter."
 
 
 def card(
@@ -31,7 +33,7 @@ def card(
     """
     method, task, backbone = adapter["method"]["name"], adapter["task"]["name"], adapter["backbone"]
     about = [f"# {repo.split('/')[-1]}", f"`{method}` adapter of {_backbone(backbone)} for the task `{task}`."]
-    about += ["It holds what was trained alone; the backbone is loaded beside it, and isn't changed."]
+    about += ["It holds only what was trained; the backbone is loaded separately and is not changed."]
     parts = [
         *about,
         "## Load it",
@@ -82,14 +84,14 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 
 
 def _stated(backbone: Mapping[str, Any]) -> dict[str, str]:
-    """Where the backbone is to be had."""
+    """Where to get the backbone."""
     source = backbone.get("source")
     if source == "hub":
         revision = backbone.get("revision")
         return {"hub id": f"`{backbone['path']}`", "revision": f"`{revision}`" if revision else "not pinned"}
     if source == "bundled":
-        return {"place": "comes with mmpt (a toy)"}
-    return {"place": f"a directory, `{backbone.get('path')}`: give yours as `mmpt.load(..., model=DIR)`"}
+        return {"path": "comes with mmpt (a toy)"}
+    return {"path": f"a directory, `{backbone.get('path')}`: give yours as `mmpt.load(..., model=DIR)`"}
 
 
 def _scores(run: Run | None, row: Row | None) -> list[str]:
@@ -129,20 +131,14 @@ def _table(values: Mapping[str, str]) -> str:
 
 def _example(adapter: Mapping[str, Any]) -> str:
     """A row for the template, as Python."""
-    import string
-
-    found = [name for _, name, _, _ in string.Formatter().parse(adapter["task"]["template"]) if name]
+    names = [name for _, name, _, _ in string.Formatter().parse(adapter["task"]["template"]) if name]
     row: dict[str, Any] = {}
-    for name in found:
-        head, *rest = name.split(".")
-        place = row
-        for part in rest:
-            place = place.setdefault(head, {})
-            head = part
-        place[head] = "..."
+    for name in names:
+        *path, last = name.split(".")
+        functools.reduce(lambda inner, part: inner.setdefault(part, {}), path, row)[last] = "..."
     return repr(row).replace("'", '"')
 
 
 def _task(adapter: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("name", "template", "label_field", "labels", "metric")
-    return {name: adapter["task"].get(name) for name in kept} | {"max_length": adapter.get("max_length")}
+    names = ("name", "template", "label_field", "labels", "metric")
+    return {name: adapter["task"].get(name) for name in names} | {"max_length": adapter.get("max_length")}

@@ -37,12 +37,12 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     for row in rows:
         if row.method == baseline and row.summary is not None:
             candidates[row.task, row.model, row.metric].append(row)
-    beside = {id(row): _beside_method(row) for row in rows}
+    settings = {id(row): _other_settings(row) for row in rows}
     answers = functools.lru_cache(maxsize=32)(_answers)  # rows share a baseline
     for row in rows:
         if row.method == baseline or row.summary is None:
             continue
-        other = _nearest(row, candidates[row.task, row.model, row.metric], beside)
+        other = _nearest(row, candidates[row.task, row.model, row.metric], settings)
         if other is None:
             row.comparison = Comparison(baseline, (), note=f"no finished run of {baseline} on this task and model")
         else:
@@ -50,24 +50,24 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     _correct(rows)
 
 
-def _nearest(row: Row, candidates: Sequence[Row], beside: Mapping[int, Mapping[str, str]]) -> Row | None:
+def _nearest(row: Row, candidates: Sequence[Row], settings: Mapping[int, Mapping[str, str]]) -> Row | None:
     """The candidate whose other settings are nearest; among equals the best on validation, never on test."""
-    mine = beside[id(row)]
+    mine = settings[id(row)]
 
     def rank(candidate: Row) -> tuple[int, float]:
-        theirs, validation = beside[id(candidate)], candidate.values(lambda run: run.score("validation"))
+        theirs, validation = settings[id(candidate)], candidate.values(lambda run: run.score("validation"))
         distance = 0 if mine == theirs else sum(mine.get(key) != theirs.get(key) for key in mine.keys() | theirs.keys())
         return distance, -statistics.fmean(validation) if validation else 0.0
 
     return min(candidates, key=rank, default=None)
 
 
-def _beside_method(row: Row) -> dict[str, str]:
+def _other_settings(row: Row) -> dict[str, str]:
     settings = row.runs[0].settings if row.runs else None
     if settings is None:
         return {}
-    beside = {key: value for key, value in settings.values.items() if key != "method"}
-    return {key: str(value) for key, value in flatten(beside).items()}
+    others = {key: value for key, value in settings.values.items() if key != "method"}
+    return {key: str(value) for key, value in flatten(others).items()}
 
 
 def _against(row: Row, other: Row, answers: Callable[[str, Path | None], Answers]) -> Comparison:

@@ -126,7 +126,7 @@ def inline(drawing: Drawing, prefix: str) -> str:
 def _adapted(tag: str, drawing: Drawing, prefix: str) -> str:
     """One element's start: unique ids, colours of the style sheet, short numbers, and the part's tip."""
     tag = re.sub(r'(?<=[" ]id=")|(?<=href="#)|(?<=url\(#)', f"{prefix}-", tag)
-    tag = re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), tag)
+    tag = re.sub(r"#[0-9a-f]{6}", lambda match: VARIABLES.get(match[0], match[0]), tag)
     tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     part = re.search(r"part-m\d+-\d+", tag)
     tip = drawing.tips.get(part[0], "") if part else ""

@@ -25,7 +25,7 @@ from mmpt.runs.typed_json import number
 
 STRIPS, CURVES, SEEDS, PICTURES, KEYS = 40, 12, 5, 6, 6  # rows, rows, runs a row, rows, settings: drawn for a task
 DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash and dot"}  # of the settings of one method, in turn
-LONGEST = 38  # characters of a label beside an axis
+LONGEST = 38  # characters of a label at an axis
 Methods = Mapping[str, int]
 
 
@@ -128,8 +128,10 @@ def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Dr
         ring = axes.plot(*points[i], "o", color=INK, markerfacecolor="none", markersize=12, markeredgewidth=1)
         drawing.tag(ring[0], index)
         right = points[i][0] > statistics.median(value for value, _ in points)
-        place = {"xytext": (-9 if right else 9, (9, -13)[count % 2]), "textcoords": "offset points"}
-        label = axes.annotate(_cut(row.label), points[i], **place, ha="right" if right else "left", color=colour(index))
+        offset = {"xytext": (-9 if right else 9, (9, -13)[count % 2]), "textcoords": "offset points"}
+        label = axes.annotate(
+            _cut(row.label), points[i], **offset, ha="right" if right else "left", color=colour(index)
+        )
         drawing.tag(label, index)
     _number_axis(axes, "x", [value for value, _ in points], log=True)
     axes.set(xlabel=name, ylabel=f"test {rows[0].metric}")
@@ -260,11 +262,11 @@ def effect(values: Sequence[tuple[Row, Any]], key: str, methods: Methods) -> Dra
     drawing, axes = Drawing.start(f"Effect of {key} on {method}", 2.5)
     numeric = all(number(value) is not None for _, value in values)
     words = sorted({str(value) for _, value in values})
-    places = [float(value) if numeric else float(words.index(str(value))) for _, value in values]
-    for (row, _), x in zip(values, places, strict=True):
+    positions = [float(value) if numeric else float(words.index(str(value))) for _, value in values]
+    for (row, _), x in zip(values, positions, strict=True):
         _point(drawing, axes, row, methods, x, key)
     if numeric:
-        _number_axis(axes, "x", places, log=min(places) > 0 and max(places) / min(places) >= 10)
+        _number_axis(axes, "x", positions, log=min(positions) > 0 and max(positions) / min(positions) >= 10)
     else:
         axes.set_xticks(range(len(words)), [_cut(word) for word in words])
     axes.set(xlabel=key, ylabel=f"test {metric}")
@@ -284,7 +286,7 @@ def _number_axis(axes: Any, which: str, values: Sequence[float], log: bool) -> N
 
 
 def _compact(value: float) -> str:
-    """A number as 12k and 3.4M in place of many digits."""
+    """A number as 12k and 3.4M instead of many digits."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"

@@ -41,7 +41,7 @@ class Row:
     Attributes:
         runs: Those that count, by seed.
         rest: Those that do not: not done, damaged, repeated.
-        settings: Only what tells this row from others.
+        settings: Only those that distinguish this row from others.
         summary: None where no run is done.
         rank: By mean among the rows of its task, model and metric; 1 is best, ties share a rank.
     """
@@ -70,14 +70,14 @@ class Row:
 
     @property
     def setting(self) -> str:
-        """What tells this row from others, as the command line takes it; past the first few only how many more."""
+        """The settings that distinguish this row, as on the command line; past the first few only how many more."""
         words = [f"{key}={value}" for key, value in list(self.settings.items())[:MOST]]
         more = len(self.settings) - MOST
         return " ".join([*words, f"(and {more} more)"] if more > 0 else words)
 
     @property
     def label(self) -> str:
-        """The method, with what tells its rows apart."""
+        """The method, with the settings that distinguish its rows."""
         return f"{self.method} {self.setting.replace(' method.', ' ').removeprefix('method.')}".rstrip()
 
     def values(self, read: str | Callable[[Run], float | None]) -> list[float]:
@@ -108,7 +108,7 @@ def group(runs: Iterable[Run]) -> list[Row]:
     rows = [_row(members) for members in groups.values()]
     for block in blocks(rows):
         _fill_in_metric(block)
-        _tell_apart(block)
+        _distinguish(block)
         _note_missing_seeds(block)
         _rank(block)
     return sorted(rows, key=_order)
@@ -132,13 +132,13 @@ def problems(rows: Iterable[Row]) -> list[str]:
 
 
 def _with_settings(runs: Sequence[Run]) -> list[Run]:
-    """A result without its configuration takes it from the same run's directory, where that is among the runs."""
+    """A result without its configuration gets that of the same run's directory, where that is among the runs."""
     known = {run.fingerprint: run.settings for run in runs if run.settings is not None and run.fingerprint}
     return [replace(run, settings=known.get(run.fingerprint)) if run.settings is None else run for run in runs]
 
 
 def _key(run: Run) -> tuple[str, ...]:
-    """What all runs of a row share. Without a configuration only sizes can tell settings apart."""
+    """What all runs of a row share. Without a configuration only sizes distinguish settings."""
     names = (run.known("task"), run.known("model"), run.known("method"))
     if run.settings is not None:
         return *names, run.settings.key
@@ -214,7 +214,7 @@ def _fill_in_metric(block: Sequence[Row]) -> None:
             row.metric = next(iter(known))
 
 
-def _tell_apart(block: Sequence[Row]) -> None:
+def _distinguish(block: Sequence[Row]) -> None:
     """Give rows of one task and model the settings that differ: inside of a method any, across methods the others."""
     known = [(row, flatten(settings.values)) for row in block if (settings := _settings(row)) is not None]
     across = [key for key in differing(flat for _, flat in known) if not key.startswith("method.")]
@@ -233,7 +233,7 @@ def _settings(row: Row) -> Settings | None:
 
 
 def _number_equal_labels(block: Sequence[Row]) -> None:
-    """Number rows that nothing else tells apart, such as results that came without their configuration."""
+    """Number rows that nothing else distinguishes, such as results that came without their configuration."""
     labels: dict[str, list[Row]] = defaultdict(list)
     for row in block:
         labels[row.label].append(row)

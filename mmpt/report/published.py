@@ -1,4 +1,4 @@
-"""Published figures, to be laid beside one's own: facts with their source and setting, in published.json."""
+"""Published figures, to be compared with one's own: each with its source and setting, in published.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Figure:
     task: str
     method: str
     score: str  # as printed in the source, divided by 100
-    parameters: str  # trainable, as printed; empty where the source doesn't say
+    parameters: str  # trainable, as printed; empty where the source does not say
     metric: str
     backbone: str
     setting: str
@@ -28,7 +28,7 @@ def figures() -> list[Figure]:
         One a task, method and source, in the order of the file.
     """
     text = resources.files("mmpt.report").joinpath("published.json").read_text(encoding="utf-8")
-    found = []
+    read = []
     for table in json.loads(text)["tables"]:
         for method, entry in table["methods"].items():
             for task, percent in entry["scores"].items():
@@ -36,5 +36,5 @@ def figures() -> list[Figure]:
                 setting = "; ".join(filter(None, [table["setting"], table["notes"].get(task, "")]))
                 score = f"{percent / 100:.{len(str(percent).partition('.')[2]) + 2}f}"
                 size = entry.get("parameters", "")
-                found.append(Figure(task, method, score, size, metric, table["backbone"], setting, table["source"]))
-    return found
+                read.append(Figure(task, method, score, size, metric, table["backbone"], setting, table["source"]))
+    return read

@@ -108,7 +108,7 @@ def _count(value: Any, known: dict[int, int]) -> int:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "", dot: str = ".") -> dict[str, Any]:
-    """Turn nested settings into dotted keys, as the command line takes them."""
+    """Turn nested settings into dotted keys, as on the command line."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value and "_type" not in value:
@@ -138,5 +138,5 @@ def differing(flat: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Write a setting's value as the command line takes it."""
+    """Write a setting's value as on the command line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""Where a run takes place: machine, versions, commit. Imports nothing heavy."""
+"""The environment of a run: machine, versions, commit. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Describe where a run takes place.
+    """Describe the environment of a run.
 
     Returns:
         ``python``, ``platform``, ``cpu`` (model), ``cores``, ``threads`` (None where torch is not loaded), ``gpus``
@@ -54,11 +54,11 @@ def environment() -> dict[str, Any]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def _cpu() -> str:

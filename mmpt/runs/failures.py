@@ -1,4 +1,4 @@
-"""Trials of a sweep that failed before they had a run directory: all that run directories cannot tell about a sweep.
+"""Trials of a sweep that failed before they had a run directory: the only part of a sweep that no run directory records.
 
 Each is one small file below ``run.root``, named by the trial's settings: the same trial replaces or deletes it when it
 runs again, whatever process or command runs it. Imports nothing heavy.
@@ -15,7 +15,7 @@ from typing import Any
 
 from mmpt.config.fingerprint import values_key
 from mmpt.errors import RunError
-from mmpt.runs.typed_json import reader
+from mmpt.runs.typed_json import from_json
 from mmpt.utils.files import newer_format, read_json, write_json
 from mmpt.utils.secrets import redact
 from mmpt.utils.untrusted import one_line
@@ -83,7 +83,7 @@ def read_failures(root: Path) -> Iterator[TrialRecord]:
 def _parse(content: Mapping[str, Any]) -> TrialRecord:
     if newer := newer_format(content, FORMAT):
         raise ValueError(newer)
-    trial: TrialRecord = reader(TrialRecord)(content, "", [])
+    trial: TrialRecord = from_json(TrialRecord, content, [])
     if not trial.overrides or not trial.error:
         raise ValueError("it lacks overrides or error")
     names = {name: one_line(value) for name, value in trial.names.items()}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mmpt.runs.typed_json import fields, json_schema, reader, to_json
+from mmpt.runs.typed_json import fields, from_json, json_schema, to_json
 from mmpt.utils.files import dumps
 
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
@@ -97,7 +97,7 @@ class Result:
     """What one finished run measured, with its provenance.
 
     Attributes:
-        config: The resolved configuration. It lies in ``config.yaml``, not in ``result.json``.
+        config: The resolved configuration. A run directory has it in ``config.yaml``.
         absent: Names of the other fields that the file does not have.
     """
 
@@ -130,7 +130,7 @@ class Result:
         Args:
             content: The content of a result file; ``config``, where it has that key, is the resolved configuration.
         """
-        result: Result = reader(cls)(content, "", [])
+        result: Result = from_json(cls, content, [])
         config = content.get("config")
         return dataclasses.replace(
             result,
@@ -150,15 +150,15 @@ class Result:
 
     def problems(self) -> list[str]:
         """What keeps this from being a complete result, each with its key; empty for a complete one."""
-        found: list[str] = []
-        reader(Result)(json.loads(dumps(self.to_dict())), "", found)
+        problems: list[str] = []
+        from_json(Result, json.loads(dumps(self.to_dict())), problems)
         missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]
-        return found + missing
+        return problems + missing
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where it is not known."""
-        found = self.scores.splits.get(split)
-        return None if found is None or self.metric is None else found.metrics.get(self.metric)
+        score = self.scores.splits.get(split)
+        return None if score is None or self.metric is None else score.metrics.get(self.metric)
 
     def baseline(self, name: Literal["majority", "chance"]) -> float | None:
         """The primary metric of a baseline; None where it is not known."""

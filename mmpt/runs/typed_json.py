@@ -1,19 +1,18 @@
 """Frozen dataclasses as JSON: written, read from files of any origin, checked, and described by a JSON schema.
 
-Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries stand beside
-the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
+Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries are siblings
+of the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
-Problems = list[str]
-Reader = Callable[[Any, str, Problems], Any]
+_WORDS = {int: "a whole number from 0", float: "a number", bool: "true or false", str: "text"}
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -36,6 +35,11 @@ def _fields(kind: Any) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     return {item.name: (_without_none(hints[item.name]), item.metadata) for item in stored}
 
 
+def _without_none(kind: Any) -> Any:
+    arguments = get_args(kind)
+    return next(one for one in arguments if one is not type(None)) if type(None) in arguments else kind
+
+
 def to_json(value: Any) -> Any:
     """Write a dataclass as plain values."""
     if not dataclasses.is_dataclass(value):
@@ -49,34 +53,69 @@ def to_json(value: Any) -> Any:
     return content
 
 
-def reader(kind: Any) -> Reader:
-    """A function that fits JSON to a type.
+def from_json(kind: Any, value: Any, problems: list[str], key: str = "") -> Any:
+    """Fit plain values to a type.
 
     Args:
         kind: A dataclass, or the type of a field of one.
+        value: JSON of any origin.
+        problems: Gets one line, with its key, for each value that does not fit.
+        key: Of the value.
 
     Returns:
-        (value, its key, list of problems) -> the typed value. What does not fit is None and adds a problem.
+        The typed value; None where it does not fit.
     """
-    return _reader(kind)
+    origin, arguments = _parts(kind)
+    if origin is None:
+        if _is_plain(kind, value):
+            return value
+        problems.append(f"{key} must be {_WORDS[kind]}, not {str(value)[:40]!r}")
+        return None
+    if origin is Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+        problems.append(f"{key} must be one of {', '.join(arguments)}, not {str(value)[:40]!r}")
+        return None
+    if origin is tuple:
+        length = None if arguments[-1] is Ellipsis else len(arguments)
+        if not isinstance(value, list) or (length is not None and len(value) != length):
+            problems.append(f"{key} must be a list{'' if length is None else f' of {length}'}")
+            return None
+        items = tuple(from_json(arguments[0], one, problems, f"{key}[{index}]") for index, one in enumerate(value))
+        return None if None in items else items
+    if not isinstance(value, Mapping):
+        problems.append(f"{key} must be a mapping")
+        return None
+    if origin is dataclasses.dataclass:
+        return _from_object(kind, value, problems, f"{key}." if key else "")
+    pairs = ((name, from_json(arguments[1], one, problems, f"{key}.{name}")) for name, one in value.items())
+    return {name: one for name, one in pairs if one is not None}
+
+
+def _from_object(kind: Any, value: Mapping[str, Any], problems: list[str], prefix: str) -> Any:
+    known = fields(kind)
+    values: dict[str, Any] = {}
+    for name, (inner, metadata) in known.items():
+        if "beside" in metadata:
+            others = {other: one for other, one in value.items() if other not in known}
+            values[name] = from_json(inner, others, problems, prefix.removesuffix("."))
+        elif value.get(name) is not None:
+            values[name] = from_json(inner, value[name], problems, prefix + name)
+        elif name not in value or "null" not in metadata:
+            problems.append(f"{prefix}{name} is missing")
+    return kind(**{name: one for name, one in values.items() if one is not None})
 
 
 @functools.cache
-def _reader(kind: Any) -> Reader:
-    if dataclasses.is_dataclass(kind):
-        return _object_reader(kind)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return _check(lambda value: isinstance(value, str) and value in arguments, f"one of {', '.join(arguments)}")
-    if origin is tuple:
-        return _list_reader(reader(arguments[0]), None if arguments[-1] is Ellipsis else len(arguments))
-    if origin is not None:
-        return _mapping_reader(reader(arguments[1]))
-    if kind is int:
-        return _check(_is_count, "a whole number from 0")
-    if kind is float:
-        return _check(lambda value: number(value) is not None, "a number")
-    return _check(lambda value: isinstance(value, kind), "true or false" if kind is bool else "text")
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a type is made of: (None, ()) for a plain one, (dataclass, ()) for a dataclass."""
+    return (dataclasses.dataclass, ()) if dataclasses.is_dataclass(kind) else (get_origin(kind), get_args(kind))
+
+
+def _is_plain(kind: type, value: Any) -> bool:
+    if kind in (int, float):
+        return number(value) is not None and (kind is float or (isinstance(value, int) and value >= 0))
+    return isinstance(value, kind)
 
 
 def json_schema(kind: Any, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -88,90 +127,19 @@ def json_schema(kind: Any, metadata: Mapping[str, Any] | None = None) -> dict[st
     return schema | ({"description": metadata["about"]} if "about" in metadata else {})
 
 
-def _without_none(kind: Any) -> Any:
-    arguments = get_args(kind)
-    return next(one for one in arguments if one is not type(None)) if type(None) in arguments else kind
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and (number(value) or 0) == value and not isinstance(value, bool) and value >= 0
-
-
-def _check(fits: Callable[[Any], bool], words: str) -> Reader:
-    def read(value: Any, key: str, problems: Problems) -> Any:
-        if fits(value):
-            return value
-        problems.append(f"{key} must be {words}, not {str(value)[:40]!r}")
-        return None
-
-    return read
-
-
-def _list_reader(item: Reader, length: int | None) -> Reader:
-    def read(value: Any, key: str, problems: Problems) -> Any:
-        if not isinstance(value, list) or (length is not None and len(value) != length):
-            problems.append(f"{key} must be a list{'' if length is None else f' of {length}'}")
-            return None
-        items = tuple(item(one, f"{key}[{index}]", problems) for index, one in enumerate(value))
-        return None if None in items else items
-
-    return read
-
-
-def _mapping_reader(item: Reader) -> Reader:
-    def read(value: Any, key: str, problems: Problems) -> Any:
-        if not isinstance(value, Mapping):
-            problems.append(f"{key} must be a mapping")
-            return None
-        items = ((name, item(one, f"{key}.{name}", problems)) for name, one in value.items())
-        return {name: one for name, one in items if one is not None}
-
-    return read
-
-
-def _object_reader(kind: Any) -> Reader:
-    known = fields(kind)
-    readers = {name: reader(inner) for name, (inner, _) in known.items()}
-
-    def read(value: Any, key: str, problems: Problems) -> Any:
-        if not isinstance(value, Mapping):
-            problems.append(f"{key} must be a mapping")
-            return kind()
-        found: dict[str, Any] = {}
-        for name, (_, metadata) in known.items():
-            full = f"{key}.{name}" if key else name
-            if "beside" in metadata:
-                others = {other: one for other, one in value.items() if other not in known}
-                found[name] = readers[name](others, key, problems)
-            elif value.get(name) is not None:
-                found[name] = readers[name](value[name], full, problems)
-            elif name not in value or "null" not in metadata:
-                problems.append(f"{full} is missing")
-        return kind(**{name: one for name, one in found.items() if one is not None})
-
-    return read
-
-
 def _type_schema(kind: Any) -> dict[str, Any]:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _object_schema(kind)
+    origin, arguments = _parts(kind)
+    if origin is None:
+        return {"type": _JSON_TYPES[kind], **({"minimum": 0} if kind is int else {})}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:
         size = {} if arguments[-1] is Ellipsis else {"minItems": len(arguments), "maxItems": len(arguments)}
         return {"type": "array", "items": json_schema(arguments[0]), **size}
-    if origin is not None:
+    if origin is not dataclasses.dataclass:
         return {"type": "object", "additionalProperties": json_schema(arguments[1])}
-    return {"type": _JSON_TYPES[kind], **({"minimum": 0} if kind is int else {})}
-
-
-def _object_schema(kind: Any) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
-    more: dict[str, Any] = {}
-    for name, (inner, metadata) in fields(kind).items():
-        if "beside" in metadata:
-            more = {"additionalProperties": json_schema(get_args(inner)[1])}
-        else:
-            properties[name] = json_schema(inner, metadata)
-    return {"type": "object", "required": list(properties), "properties": properties, **more}
+    stored = fields(kind)
+    named = {name: json_schema(inner, about) for name, (inner, about) in stored.items() if "beside" not in about}
+    others = [json_schema(get_args(inner)[1]) for inner, about in stored.values() if "beside" in about]
+    more = {"additionalProperties": others[0]} if others else {}
+    return {"type": "object", "required": list(named), "properties": named, **more}

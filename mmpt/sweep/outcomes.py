@@ -20,7 +20,7 @@ from mmpt.errors import MmptError, RunError
 from mmpt.runs.failures import SWEEPS, TrialRecord
 from mmpt.runs.record import read_result
 from mmpt.runs.result import Result
-from mmpt.runs.typed_json import reader, to_json
+from mmpt.runs.typed_json import from_json, to_json
 from mmpt.utils.files import read_json, write_json, writing
 
 State = Literal["started", "busy", "done", "failed", "pruned"]
@@ -126,7 +126,7 @@ class Outcomes:
     def read(self, number: int) -> Outcome | None:
         """What is known of a trial, with its result where it is done; None before it began."""
         try:
-            outcome: Outcome = reader(Outcome)(read_json(self._path(number)), "", [])
+            outcome: Outcome = from_json(Outcome, read_json(self._path(number)), [])
         except RunError:
             return None
         outcome = replace(outcome, number=number)

@@ -26,8 +26,8 @@ class Metric:
     Attributes:
         name: What results call it.
         counts: ``Answers`` of N examples -> (N, K), what the metric needs to know of each example.
-        value: Counts (N, K) and weights (R, N), how often each example occurs in each of R samples -> (R,). Make one
-            from a formula on sums by :func:`of_sums`.
+        value: Counts (N, K) and weights (R, N), how often each example occurs in each of R samples -> (R,). Where it is
+            a formula on sums of counts, :func:`of_sums` makes it.
         chance: Number of labels (0: free text) -> the value of guessing evenly; None where it depends on the data.
         target: What every target must be, as ``text -> whether it is one``; checked when the data is read.
     """

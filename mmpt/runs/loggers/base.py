@@ -40,7 +40,7 @@ class RunInfo:
     resume_step: int | None = None
 
     def stored_id(self, folder: str) -> str:
-        """What tells the run from all others at a service: drawn once, and stored as FOLDER/run_id.
+        """An id that distinguishes the run at a service: drawn once, and stored as FOLDER/run_id.
 
         Raises:
             ConfigError: The file holds anything else; a logger makes a path, an address or a name of it.

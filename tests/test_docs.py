@@ -1,0 +1,93 @@
+"""docs/extending.md, architecture.md, training.md: what they list is there, and their examples run as they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli import main
+from mmpt.config.schema import TaskConfig, TrainerConfig
+from mmpt.data.metrics import TABLE, score
+from mmpt.data.tasks import Task
+from mmpt.utils import extensions
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+SMALL = ["trainer.max_steps=3", "trainer.eval_strategy=no", "data.limit_train=64", "data.limit_validation=16"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page's files, each named by its first line."""
+    monkeypatch.setenv(extensions.VARIABLE, "")
+    for _, name, text in re.findall(r"```(python|yaml)\n# DIR/(\S+)\n(.*?)```", PAGE, re.S):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "mine"
+
+
+def test_metric_and_loss_of_the_page_make_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["task=rte", "task.metric=precision", "trainer.loss=focal", "method=prefix", "data.limit_test=32"]
+    directory = folder.parent / "runs" / "one"
+    assert main([*words, *SMALL, "--config-dir", str(folder), f"run.dir={directory}", "logger=none"]) == 0
+    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    low, high = result["scores"]["test"]["interval"]
+    assert 0 <= low <= result["scores"]["test"]["precision"] <= high <= 1
+    assert result["scores"]["chance"] == {"precision": 0.5}
+    monkeypatch.chdir(folder.parent)
+    capsys.readouterr()
+    (reader,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/run_directory.md").read_text(encoding="utf-8"), re.S)
+    exec(reader, {})
+    assert capsys.readouterr().out.startswith("rte prefix 1 0.")
+
+
+def test_the_simple_metric_of_the_page(folder: Path) -> None:
+    extensions.add_folder(folder)
+    task = Task(TaskConfig("t", "{x}", metric="contains"))
+    rows = [("f:1", {"x": 1, "label": "a"}), ("f:2", {"x": 2, "label": "b"})]
+    assert score(task, list(task.examples(rows)), ["cat", "cat"]) == {"contains": 0.5}
+
+
+def test_the_page_lists_every_metric() -> None:
+    section = PAGE.split("### Built-in metrics")[1].split("\n\n- ")[0]
+    assert set(re.findall(r"`(\w+)`(?=[^|]*\|[^|]*\|[^|]*\|$)", section, re.M)) >= set(TABLE)
+
+
+def test_the_picture_of_the_architecture_has_every_folder() -> None:
+    drawn = re.findall(r'class="name">(\w+)<', (ROOT / "docs/architecture.svg").read_text(encoding="utf-8"))
+    folders = {path.parent.name for path in ROOT.glob("mmpt/*/__init__.py")}
+    assert len(drawn) == len(set(drawn)) and set(drawn) == folders | {"predictor", "errors"}
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for name, start in re.findall(r"^\| `(\w+)(?:\.py)?` \|[^|]*\| (?:`([\w.]+)`)?", page, re.M):
+        assert name in drawn and (not start or (ROOT / "mmpt" / name / start).exists()), (name, start)
+
+
+def test_the_page_about_training_lists_every_key_with_its_default() -> None:
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    defaults = {
+        item.name: {"None": "null", "True": "true", "False": "false"}.get(str(item.default), str(item.default))
+        for item in dataclasses.fields(TrainerConfig)
+    }
+    assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_without_network(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Percentile bootstrap" in (tmp_path / "site/api/metrics/index.html").read_text(encoding="utf-8")
