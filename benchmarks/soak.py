@@ -60,12 +60,12 @@ def soak_steps(root: Path, steps: int) -> list[int]:
     readings: list[int] = []
     end_step = Monitor.end_step
 
-    def watched(self: Monitor, step: int) -> None:
+    def measured(self: Monitor, step: int) -> None:
         end_step(self, step)
         if step % EVERY == 0:
             readings.append(read())
 
-    Monitor.end_step = watched  # type: ignore[method-assign]
+    Monitor.end_step = measured  # type: ignore[method-assign]
     try:
         words = [f"trainer.max_steps={steps}", "trainer.eval_strategy=steps", f"trainer.eval_steps={EVERY}"]
         run([*words, f"trainer.logging_steps={EVERY}", f"run.dir='{root / 'steps'}'"])

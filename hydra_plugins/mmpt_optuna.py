@@ -14,7 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mmpt.sweep.outcomes import Outcomes
-from mmpt.sweep.search import Search, search_space
+from mmpt.sweep.search import Search, open_search, search_space
 
 
 class OptunaSweeper(Sweeper):
@@ -36,7 +36,7 @@ class OptunaSweeper(Sweeper):
         """Show the trials of earlier commands, and search until ``n_trials`` are done."""
         words = [f"{key}={value}" for key, value in self.params.items()]
         space, fixed = search_space([*words, *arguments])
-        with Search.open(space, fixed, **self.settings) as search:
+        with open_search(space, fixed, **self.settings) as search:
             for batch in search.batches(self.n_trials, self.n_jobs):
                 self._launch(search, batch)
 

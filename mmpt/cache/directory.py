@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
 from mmpt.utils import locks
@@ -149,13 +151,8 @@ class CacheDirectory:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes from making room, or taking it, within the block."""
-        with self.errors("write"):
-            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(handle)
+        with self.errors("write"), FileLock(self.directory / ".lock", fallback_to_soft=False):
+            yield
 
     def shrink(self, bound: int) -> list[Entry]:
         """:meth:`prune` for a caller that is :meth:`alone`."""

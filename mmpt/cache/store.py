@@ -65,7 +65,7 @@ class Store(CacheDirectory):
             except (FileNotFoundError, NotADirectoryError):
                 return None
             fcntl.flock(file, fcntl.LOCK_SH)
-            if not locks.same_file(file.fileno(), path):  # deleted in between
+            if not os.fstat(file.fileno()).st_nlink:  # deleted in between
                 return None
             self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
             try:

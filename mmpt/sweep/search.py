@@ -22,18 +22,12 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 10.0  # until a database that another program uses counts as locked
 INTERRUPTED = "interrupted"  # mark of a trial that was running when its command ended
+Space = dict[str, "BaseDistribution"]  # by key
 
 
-def search_space(words: list[str]) -> tuple[dict[str, BaseDistribution], dict[str, str]]:
-    """Split words into what is searched and what is fixed; later words win.
-
-    Args:
-        words: ``key=value`` in Hydra's grammar.
-
-    Returns:
-        Key -> Optuna's distribution, and key -> value.
-    """
-    space: dict[str, BaseDistribution] = {}
+def search_space(words: list[str]) -> tuple[Space, dict[str, str]]:
+    """Split ``key=value`` words into what is searched and what is fixed; later words win."""
+    space: Space = {}
     fixed: dict[str, str] = {}
     for override in OverridesParser.create().parse_overrides(words):
         key = override.get_key_element()
@@ -68,59 +62,19 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 class Search:
-    """One study, used by one command at a time."""
+    """One study, used by one command at a time; see :func:`open_search`."""
 
-    def __init__(
-        self, study: Study, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any
-    ) -> None:
-        """Use :meth:`open`."""
-        self.study, self.space, self.fixed, self.settings = study, space, fixed, settings
-        self.launched = 0
-
-    @classmethod
-    @contextmanager
-    def open(cls, space: dict[str, BaseDistribution], fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
-        """Create the study, or resume the one that is stored.
-
-        Args:
-            space: From :func:`search_space`.
-            fixed: Likewise.
-            settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
-
-        Raises:
-            RunError: The storage is locked, or cannot be used.
-        """
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        name = settings["study_name"] or study_name(space, fixed)
-        settings["study_name"] = name
-        with _locked(settings["storage"], name):
-            try:
-                study = optuna.create_study(
-                    storage=storage(settings["storage"]), study_name=name, direction="maximize", load_if_exists=True
-                )
-                search = cls(study, space, fixed, **settings)
-                search.requeue()
-                yield search
-            except Exception as error:
-                if not type(error).__module__.startswith(("optuna", "sqlalchemy", "sqlite3")):
-                    raise
-                text = " ".join(str(error.__cause__ or error).split())[:200]
-                raise RunError(
-                    f"Optuna's storage {settings['storage']} cannot be used ({text}); end the program that uses it, or "
-                    "name another one with hydra.sweeper.storage=sqlite:///FILE"
-                ) from error
-
-    def requeue(self) -> None:
-        """Try first the settings that were running when an earlier command ended."""
+    def __init__(self, study: Study, space: Space, fixed: dict[str, str], settings: dict[str, Any]) -> None:
+        """Resume a study: settings that were running when an earlier command ended are tried first."""
         from optuna.trial import TrialState
 
-        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            self.study.set_user_attr(f"{INTERRUPTED} {trial.number}", True)
-            self.study.tell(trial.number, state=TrialState.FAIL)
+        self.study, self.space, self.fixed, self.settings = study, space, fixed, settings
+        self.launched = 0
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.set_user_attr(f"{INTERRUPTED} {trial.number}", True)
+            study.tell(trial.number, state=TrialState.FAIL)
             if trial.params:
-                self.study.enqueue_trial(trial.params)
+                study.enqueue_trial(trial.params)
 
     def finished(self) -> list[Any]:
         """Trials that are over, in the order asked; without those that were interrupted."""
@@ -132,29 +86,20 @@ class Search:
         from optuna.samplers import TPESampler
 
         done = self.finished()
-        for start in range(0, len(done), at_once):
-            yield done[start : start + at_once]
-        count = len(done)
-        while count < total:
-            # seeded by what is done, so that a search that was interrupted asks for the same as one that wasn't
-            self.study.sampler = TPESampler(
-                seed=self.settings["seed"] + count,
-                n_startup_trials=self.settings["startup_trials"],
-                constant_liar=at_once > 1,
-            )
-            batch = [self.study.ask(self.space) for _ in range(min(at_once, total - count))]
-            count += len(batch)
-            yield batch
+        yield from (done[start : start + at_once] for start in range(0, len(done), at_once))
+        for count in range(len(done), total, at_once):
+            # seeded by what is done, so that an interrupted search asks for the same as one that was not interrupted
+            seed, startup = self.settings["seed"] + count, self.settings["startup_trials"]
+            self.study.sampler = TPESampler(seed=seed, n_startup_trials=startup, constant_liar=at_once > 1)
+            yield [self.study.ask(self.space) for _ in range(min(at_once, total - count))]
 
     def words(self, trial: Any) -> list[str]:
-        """The overrides of a trial; four digits of a number are enough, and can be read."""
+        """The overrides of a trial; numbers have four digits, which can be read."""
         chosen = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in trial.params.items()}
         words = [f"{key}={value}" for key, value in {**self.fixed, **chosen}.items()]
         if self.settings["prune"]:
-            words += [
-                f"hydra.sweeper.trial={trial.number}",
-                f"hydra.sweeper.study_name='{self.settings['study_name']}'",
-            ]
+            study = self.settings["study_name"]
+            words += [f"hydra.sweeper.trial={trial.number}", f"hydra.sweeper.study_name='{study}'"]
         return words
 
     def tell(self, trial: Any, outcome: Outcome | None) -> None:
@@ -163,48 +108,59 @@ class Search:
 
         if isinstance(trial, FrozenTrial):
             return
-        value = None if outcome is None else outcome.score()
-        if value is not None:
-            self.study.tell(trial, value)
+        if (score := None if outcome is None else outcome.score()) is not None:
+            self.study.tell(trial, score)
         else:
             pruned = outcome is not None and outcome.state == "pruned"
             self.study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
-def study_name(space: dict[str, BaseDistribution], fixed: dict[str, str]) -> str:
-    """A name that changes with what is searched, and not with where runs lie."""
-    parts = [f"{key}={value}" for key, value in sorted(fixed.items()) if not key.startswith(ELSEWHERE)]
-    parts += [f"{key}={value}" for key, value in sorted(space.items())]
-    return f"mmpt-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+@contextmanager
+def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
+    """Create a study, or resume the one that is stored.
 
+    Args:
+        space: From :func:`search_space`.
+        fixed: From there, too.
+        settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
 
-def storage(url: str) -> Any:
-    """Optuna's storage: a database by its URL, or a journal file that network disks can hold too."""
-    if url.endswith(".journal"):
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+    Raises:
+        RunError: The storage is locked, or cannot be used.
+    """
+    import optuna
 
-        return JournalStorage(JournalFileBackend(url))
-    from optuna.storages import RDBStorage
-
-    wait = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else None
-    return RDBStorage(url, engine_kwargs=wait)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url, name = settings["storage"], settings["study_name"] or _study_name(space, fixed)
+    with _locked(url, name):
+        try:
+            study = optuna.create_study(
+                storage=_storage(url), study_name=name, direction="maximize", load_if_exists=True
+            )
+            yield Search(study, space, fixed, {**settings, "study_name": name})
+        except Exception as error:
+            if not type(error).__module__.startswith(("optuna", "sqlalchemy", "sqlite3")):
+                raise
+            text = " ".join(str(error.__cause__ or error).split())[:200]
+            raise RunError(
+                f"Optuna's storage {url} cannot be used ({text}); end the program that uses it, or name another one "
+                "with hydra.sweeper.storage=sqlite:///FILE"
+            ) from error
 
 
 def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
-    """What a trial of a search calls at each evaluation; None for a trial that is shown or tried again.
+    """What a trial of a search calls with step and validation score; it raises :class:`TrialPruned`.
 
     Args:
         sweeper: Hydra's configuration of the sweeper in this trial.
 
     Returns:
-        A function of step and validation score; it raises :class:`TrialPruned`.
+        None for a trial that is shown or tried again.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=sweeper.startup_trials, n_min_trials=4)
-    study = optuna.load_study(study_name=sweeper.study_name, storage=storage(sweeper.storage), pruner=pruner)
+    study = optuna.load_study(study_name=sweeper.study_name, storage=_storage(sweeper.storage), pruner=pruner)
     frozen = study.trials[sweeper.trial]
     if frozen.state.is_finished():
         return None
@@ -218,6 +174,26 @@ def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
     return report
 
 
+def _study_name(space: Space, fixed: dict[str, str]) -> str:
+    """A name that changes with what is searched, and not with where runs are stored."""
+    parts = [f"{key}={value}" for key, value in sorted(fixed.items()) if not key.startswith(ELSEWHERE)]
+    parts += [f"{key}={value}" for key, value in sorted(space.items())]
+    return f"mmpt-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+
+
+def _storage(url: str) -> Any:
+    """Optuna's storage: a database, or a journal file, which network disks can hold too."""
+    if url.endswith(".journal"):
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        return JournalStorage(JournalFileBackend(url))
+    from optuna.storages import RDBStorage
+
+    wait = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else None
+    return RDBStorage(url, engine_kwargs=wait)
+
+
 @contextmanager
 def _locked(url: str, name: str) -> Iterator[None]:
     """Lock a study on disk: two commands would take each other's running trials for interrupted ones."""
@@ -226,8 +202,7 @@ def _locked(url: str, name: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.parent / f".{name}.lock"
-    with lock.open("a+", encoding="ascii") as file:
+    with (path.parent / f".{name}.lock").open("a+", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -110,7 +110,7 @@ def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: 
 
 def test_only_the_chosen_layers_carry_a_prefix() -> None:
     model = adapted("prefix", {"sites": ["encoder", "decoder"], "layers": "last_1"})
-    model.encode(*batch()[:2])
+    model.injection.set(model.method(None).prefixes)
     carrying = {
         site: [module._mmpt_prefix is not None for module in modules]  # type: ignore[union-attr]
         for site, modules in model.injection.modules.items()

@@ -20,7 +20,7 @@ from tests.sweep.conftest import command, lines, sweep, table
 
 optuna = pytest.importorskip("optuna", reason="needs the extra optuna: pip install -c constraints.txt -e '.[optuna]'")
 
-from mmpt.sweep.search import Search, search_space  # noqa: E402
+from mmpt.sweep.search import Search, open_search, search_space  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)  # whole sweeps, and a machine that does other things too
 WORDS = ["++method.lr.prefix=tag(log,interval(0.01,1))", "++method.num_routes=choice(2,4)", "++seed=3", "task=rte"]
@@ -66,10 +66,10 @@ def test_a_search_that_was_cut_short_asks_for_the_same(file: str, tmp_path: Path
     space, fixed = search_space(WORDS)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with Search.open(space, fixed, **settings(tmp_path, storage=file.format(tmp_path / "a"))) as search:
+    with open_search(space, fixed, **settings(tmp_path, storage=file.format(tmp_path / "a"))) as search:
         whole = run(search, 8)
     for stop in (3, 6, None):  # the first of a command are those that are done
-        with Search.open(space, fixed, **settings(tmp_path, storage=file.format(tmp_path / "b"))) as search:
+        with open_search(space, fixed, **settings(tmp_path, storage=file.format(tmp_path / "b"))) as search:
             parts = run(search, 8, stop)
     assert parts == whole and len(whole) == 8
     assert len(search.finished()) == 8
@@ -77,16 +77,16 @@ def test_a_search_that_was_cut_short_asks_for_the_same(file: str, tmp_path: Path
 
 def test_more_trials_go_on_from_there_and_failed_ones_count(tmp_path: Path) -> None:
     space, fixed = search_space(WORDS)
-    with Search.open(space, fixed, **settings(tmp_path)) as search:
+    with open_search(space, fixed, **settings(tmp_path)) as search:
         for batch in search.batches(2, 1):
             search.tell(batch[0], ended(None))
-    with Search.open(space, fixed, **settings(tmp_path)) as search:
+    with open_search(space, fixed, **settings(tmp_path)) as search:
         assert len(run(search, 5)) == 5
 
 
 def test_the_words_of_a_trial_are_short_and_name_it(tmp_path: Path) -> None:
     space, fixed = search_space(WORDS)
-    with Search.open(space, fixed, **settings(tmp_path)) as search:
+    with open_search(space, fixed, **settings(tmp_path)) as search:
         ((trial,),) = list(search.batches(1, 1))
         words = search.words(trial)
     assert words[:2] == ["++seed=3", "task=rte"]
@@ -96,18 +96,18 @@ def test_the_words_of_a_trial_are_short_and_name_it(tmp_path: Path) -> None:
 
 def test_storage_in_use_locked_or_broken_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space, fixed = search_space(WORDS)
-    with Search.open(space, fixed, **settings(tmp_path)) as search:
+    with open_search(space, fixed, **settings(tmp_path)) as search:
         run(search, 1)
-        with pytest.raises(RunError, match="is in use by pid"), Search.open(space, fixed, **settings(tmp_path)):
+        with pytest.raises(RunError, match="is in use by pid"), open_search(space, fixed, **settings(tmp_path)):
             pass
     monkeypatch.setattr("mmpt.sweep.search.LOCK_SECONDS", 0.1)
     other = sqlite3.connect(tmp_path / "o.db")
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(RunError, match="database is locked"), Search.open(space, fixed, **settings(tmp_path)):
+    with pytest.raises(RunError, match="database is locked"), open_search(space, fixed, **settings(tmp_path)):
         pass
     other.close()
     (tmp_path / "o.db").write_text("no database at all, but a text that is long enough to be read as one")
-    with pytest.raises(RunError, match="cannot be used"), Search.open(space, fixed, **settings(tmp_path)):
+    with pytest.raises(RunError, match="cannot be used"), open_search(space, fixed, **settings(tmp_path)):
         pass
 
 

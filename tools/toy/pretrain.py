@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from mmpt.bundled import MODEL_DIR
 from mmpt.errors import ModelError
-from tools.toy.course import Course, Plan, check_gates, probe
+from tools.toy.curriculum import Curriculum, Plan, check_gates, probe
 
 BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 CARD = """# t5-toy
@@ -32,10 +32,10 @@ State: {state}.
     python -m tools.toy.pretrain --out DIR      # the weights, three quarters of an hour on one core
     python -m tools.toy.probe --model DIR       # tunes prefixes on it, frozen
 
-The lessons (`mmpt/bundled/lessons.py`) use none of the downstream templates; `training.json` has the settings; the
+The skills (`tools/toy/skills.py`) use none of the downstream templates; `training.json` has the settings; the
 vocabulary is frozen (`mmpt/bundled/vocabulary.py`). Share of held-out examples answered in full, at full difficulty:
 
-| lesson | right |
+| skill | right |
 |---|---|
 {rows}
 """
@@ -73,17 +73,17 @@ class Trainer:
 
         Args:
             out: Folder of the run; ``out/checkpoint.pt`` is continued where it exists.
-            plan: The course.
+            plan: The curriculum.
 
         Raises:
-            ModelError: The checkpoint belongs to another course.
+            ModelError: The checkpoint belongs to another curriculum.
         """
         torch.manual_seed(plan.seed)
         self.out, self.plan, self.step, self.seconds = out, plan, 0, 0.0
         self.tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
         self.model = T5ForConditionalGeneration(toy_config(len(self.tokenizer)))
         self.model.eval()  # dropout off: a network this small has none to spare
-        self.course = Course(self.tokenizer, plan)
+        self.curriculum = Curriculum(self.tokenizer, plan)
         embeddings, bias = self.model.shared.weight, self.model.get_parameter(BIAS)
         apart = {id(embeddings), id(bias)}
         others = [parameter for parameter in self.model.parameters() if id(parameter) not in apart]
@@ -100,7 +100,7 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self.state_path, weights_only=True)
         if state["plan"]["seed"] != self.plan.seed or state["plan"]["batch"] != self.plan.batch:
-            raise ModelError(f"{self.state_path} belongs to another course ({state['plan']}); use another --out")
+            raise ModelError(f"{self.state_path} belongs to another curriculum ({state['plan']}); use another --out")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -124,7 +124,7 @@ class Trainer:
         """
         began = last = time.monotonic()
         loss_sum, count = 0.0, 0
-        for batch in self.course.batches(self.step):
+        for batch in self.curriculum.batches(self.step):
             loss_sum, count = loss_sum + self._update(batch), count + 1
             now = time.monotonic()
             over = minutes is not None and now - began > minutes * 60
@@ -152,7 +152,7 @@ class Trainer:
         return float(loss.item())
 
     def _report(self, loss: float) -> dict[str, float]:
-        scores = probe(self.model, self.course)
+        scores = probe(self.model, self.curriculum)
         line = " ".join(f"{name} {score:.2f}" for name, score in scores.items())
         print(f"{self.seconds / 60:5.1f} min, step {self.step}/{self.plan.steps}, loss {loss:.3f}: {line}", flush=True)
         self.save()
@@ -185,7 +185,7 @@ def card(note: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run a course from the command line."""
+    """Run a curriculum from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, weights, tokenizer and notes")
     parser.add_argument("--minutes", type=float, help="stop after this long, with what there is (resumable)")

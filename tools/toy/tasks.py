@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from mmpt.errors import DataError, nearest
-from tools.toy import lessons, lexicon, world
+from tools.toy import lexicon, skills, world
 
 Row = dict[str, Any]
 SPLITS = ("train", "validation", "test")
@@ -23,7 +23,7 @@ def _rte(rng: Random, label: int) -> Row:
     """A premise of one or two facts, and a hypothesis; label 0 entailment, 1 not_entailment."""
     facts = world.passage(rng, 2) if rng.random() < 0.35 else [world.draw(rng, adjective=0.65, place=0.75)]
     index = rng.randrange(len(facts))
-    claim, slot = world.pair(rng, facts[index], True) if label == 0 else lessons.false_claim(rng, facts, index)
+    claim, slot = world.pair(rng, facts[index], True) if label == 0 else skills.false_claim(rng, facts, index)
     return {
         "premise": " and ".join(fact.text() for fact in facts),
         "hypothesis": claim.text(),
@@ -36,7 +36,7 @@ def _boolq(rng: Random, label: int) -> Row:
     """A passage of two or three sentences and a question that it answers; label 0 False, 1 True."""
     facts = world.passage(rng, rng.randint(2, 3))
     index = rng.randrange(len(facts))
-    claim, slot = world.pair(rng, facts[index], True) if label == 1 else lessons.false_claim(rng, facts, index)
+    claim, slot = world.pair(rng, facts[index], True) if label == 1 else skills.false_claim(rng, facts, index)
     text = ". ".join(fact.text() for fact in facts) + "."
     return {"question": claim.question(), "passage": text, "label": bool(label), "part": f"{slot} {len(facts)}"}
 
@@ -55,7 +55,7 @@ def _cb(rng: Random, label: int) -> Row:
 
 def _copa(rng: Random, label: int) -> Row:
     """An event and its cause or effect as choice ``label``, beside another event."""
-    fact, right, wrong, way = lessons.choice(rng)
+    fact, right, wrong, way = skills.choice(rng)
     first, second = (right, wrong) if label == 0 else (wrong, right)
     texts = {"premise": fact.text(), "choice1": first.text(), "choice2": second.text()}
     return {**texts, "question": way, "label": label, "part": way}

@@ -2,7 +2,7 @@
 
 Every word of the world, of the frames and of the downstream templates is one piece or a few; common English and all
 printable ASCII are covered, and other characters fall back to bytes, so that no text yields unknown pieces.
-The shipped vocabulary is frozen: its corpus is an earlier draft of the lessons, and another one gives the pieces other
+The shipped vocabulary is frozen: its corpus is an earlier draft of the skills, and another one gives the pieces other
 ids, which the shipped weights don't fit. Needs ``sentencepiece``, here alone; the shipped ``tokenizer.json`` is read
 without it.
 """
@@ -20,7 +20,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from mmpt.bundled import MODEL_DIR
-from tools.toy import lessons, lexicon
+from tools.toy import lexicon, skills
 
 PIECES = 1008
 SENTINELS = 16
@@ -44,11 +44,11 @@ write year yes yet you young your ing ed er est ly ness ment tion able ful less 
 
 
 def _corpus() -> list[str]:
-    """Return the training text: the lessons, every word often, English words, and all printable characters."""
+    """Return the training text: the skills, every word often, English words, and all printable characters."""
     rng = Random(SEED)
-    lines = [f"{source} {target}" for _ in range(4000) for _, (source, target) in [lessons.draw(rng, rng.random())]]
+    lines = [f"{source} {target}" for _ in range(4000) for _, (source, target) in [skills.draw(rng, rng.random())]]
     lines = [" ".join(word for word in line.split() if "<extra_id" not in word) for line in lines]
-    for word in (*lexicon.words(), *lessons.vocabulary()):
+    for word in (*lexicon.words(), *skills.vocabulary()):
         lines.append(" ".join([word] * 60))
     english = ENGLISH.split()
     lines += [" ".join(rng.sample(english, 12)) for _ in range(600)]
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder for the tokenizer files")
     tokenizer = train(parser.parse_args().out)
-    words = (*lexicon.words(), *lessons.vocabulary())
+    words = (*lexicon.words(), *skills.vocabulary())
     split = [word for word in words if len(tokenizer.encode(word, add_special_tokens=False)) > 1]
     print(f"{len(tokenizer)} pieces; {len(words) - len(split)} of {len(words)} words are one piece; not: {split}")
 

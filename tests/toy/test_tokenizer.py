@@ -56,7 +56,7 @@ def test_label_words_differ_in_their_first_piece(tokenizer: PreTrainedTokenizerB
 
 
 def test_pieces_never_cross_a_space(tokenizer: PreTrainedTokenizerBase) -> None:
-    """What the course's cache, word by word, relies on."""
+    """What the curriculum's cache, word by word, relies on."""
     for row in tasks.records("boolq")["validation"][:50]:
         whole = tokenizer(row["passage"], add_special_tokens=False).input_ids
         words = [tokenizer(word, add_special_tokens=False).input_ids for word in row["passage"].split()]

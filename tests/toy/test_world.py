@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tools.toy import lessons, lexicon, world
+from tools.toy import lexicon, skills, world
 from tools.toy.lexicon import SLOTS
 from tools.toy.world import Fact
 
@@ -50,11 +50,11 @@ def test_text() -> None:
     assert Fact("dog", "sleeping").text() == "the dog is sleeping"
 
 
-@pytest.mark.parametrize("name", lessons.MIX)
-def test_lessons_are_short_and_use_no_downstream_template(name: str) -> None:
+@pytest.mark.parametrize("name", skills.MIX)
+def test_skills_are_short_and_use_no_downstream_template(name: str) -> None:
     rng = Random(name)
     for _ in range(200):
-        source, target = lessons.MIX[name][0](rng, rng.random())
+        source, target = skills.MIX[name][0](rng, rng.random())
         assert source and target
         assert len(source.split()) < 60
         assert len(target.split()) <= 5
@@ -64,6 +64,6 @@ def test_lessons_are_short_and_use_no_downstream_template(name: str) -> None:
 
 def test_the_mix_changes_from_words_to_texts() -> None:
     rng = Random(0)
-    names = [[lessons.draw(rng, progress)[0] for _ in range(400)] for progress in (0.0, 1.0)]
+    names = [[skills.draw(rng, progress)[0] for _ in range(400)] for progress in (0.0, 1.0)]
     assert "read" not in names[0] and "read" in names[1]
     assert names[0].count("link") > names[1].count("link")

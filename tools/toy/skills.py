@@ -1,6 +1,6 @@
 """What the bundled network is taught before it is frozen: skills, in frames that no task downstream uses.
 
-A lesson draws one example, a source and a target text. Pair lessons put their two texts into frames whose field words,
+A skill draws one example, a source and a target text. Pair skills put their two texts into frames whose field words,
 order and task words vary, so that the skill does not hang on one frame; the words of the downstream templates and
 labels appear only where they carry no meaning (copied, or as noise in front). Imports no torch.
 """
@@ -15,7 +15,7 @@ from tools.toy.lexicon import SLOTS, listed
 from tools.toy.world import Fact
 
 Example = tuple[str, str]
-Lesson = Callable[[Random, float], Example]  # (rng, level 0..1 of difficulty) -> source, target
+Skill = Callable[[Random, float], Example]  # (rng, level 0..1 of difficulty) -> source, target
 
 FIELDS: tuple[str, ...] = listed(
     "first second text note line item left right before after claim given source story report record entry view "
@@ -342,8 +342,8 @@ def fill(rng: Random, level: float) -> Example:
     return " ".join(tokens), target
 
 
-# Lesson -> share of the batch at the start and at the end of the course; in between, both are blended.
-MIX: dict[str, tuple[Lesson, float, float]] = {
+# Skill -> share of the batch at the start and at the end of the curriculum; in between, both are blended.
+MIX: dict[str, tuple[Skill, float, float]] = {
     "link": (link, 0.18, 0.03),
     "plain": (plain, 0.14, 0.03),
     "look_up": (look_up, 0.14, 0.10),
@@ -363,7 +363,7 @@ MIX: dict[str, tuple[Lesson, float, float]] = {
 
 
 def draw(rng: Random, progress: float) -> tuple[str, Example]:
-    """Draw a lesson's name and an example, by how far the course has come (0..1)."""
+    """Draw a skill's name and an example, by how far the curriculum has come (0..1)."""
     blend = min(1.0, progress / 0.3)
     names = tuple(MIX)
     weights = [MIX[name][1] * (1 - blend) + MIX[name][2] * blend for name in names]

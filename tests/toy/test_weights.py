@@ -1,4 +1,4 @@
-"""The shipped toy: loads, is trained, is small, knows its lessons, and says that it is a toy."""
+"""The shipped toy: loads, is trained, is small, knows its skills, and says that it is a toy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from mmpt.bundled import MODEL_DIR
-from tools.toy import course
+from tools.toy import curriculum
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_notes_say_toy_synthetic_and_how_trained() -> None:
 
 def test_skills_are_those_stated(model: T5ForConditionalGeneration) -> None:
     note = json.loads((MODEL_DIR / "training.json").read_text(encoding="utf-8"))
-    lessons = course.Course(AutoTokenizer.from_pretrained(MODEL_DIR), course.Plan())
-    scores = course.probe(model, lessons, size=100)
+    skills = curriculum.Curriculum(AutoTokenizer.from_pretrained(MODEL_DIR), curriculum.Plan())
+    scores = curriculum.probe(model, skills, size=100)
     for name in ("link", "plain", "compare", "senses", "three"):
         assert scores[name] > 0.85, name
         assert abs(scores[name] - note["skills"][name]) < 0.1, name

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from mmpt.errors import ModelError, TrainingError
-from tools.toy import course, lessons, lexicon, pretrain, vocabulary
+from tools.toy import curriculum, lexicon, pretrain, skills, vocabulary
 
-PLAN = course.Plan(steps=6, batch=8)
+PLAN = curriculum.Plan(steps=6, batch=8)
 
 
 def weights(trainer: pretrain.Trainer) -> torch.Tensor:
@@ -48,19 +48,19 @@ def test_an_interrupted_course_ends_with_the_same_weights(tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_another_course_is_refused(tmp_path: Path) -> None:
     pretrain.Trainer(tmp_path, PLAN).save()
-    with pytest.raises(ModelError, match="belongs to another course"):
-        pretrain.Trainer(tmp_path, course.Plan(steps=6, batch=4))
+    with pytest.raises(ModelError, match="belongs to another curriculum"):
+        pretrain.Trainer(tmp_path, curriculum.Plan(steps=6, batch=4))
 
 
-def test_a_missed_gate_names_the_lesson_and_the_share() -> None:
-    scores = dict.fromkeys((name for _, name, _ in course.GATES), 0.1)
-    course.check_gates(scores, step=0)
+def test_a_missed_gate_names_the_skill_and_the_share() -> None:
+    scores = dict.fromkeys((name for _, name, _ in curriculum.GATES), 0.1)
+    curriculum.check_gates(scores, step=0)
     with pytest.raises(TrainingError, match='"plain" is answered right in 10%, at least 80%'):
-        course.check_gates(scores, step=10**6)
+        curriculum.check_gates(scores, step=10**6)
 
 
 def test_the_rate_warms_up_and_cools_down() -> None:
-    plan = course.Plan(steps=1000, warmup=10, cool=0.2)
+    plan = curriculum.Plan(steps=1000, warmup=10, cool=0.2)
     rates = [plan.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(plan.lr / 10)
     assert rates[500] == plan.lr
@@ -73,5 +73,5 @@ def test_a_vocabulary_is_trained_the_same_twice(tmp_path: Path) -> None:
         tokenizer = vocabulary.train(tmp_path / name)
     files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
-    words = (*lexicon.words(), *lessons.VERDICTS)
+    words = (*lexicon.words(), *skills.VERDICTS)
     assert [word for word in words if len(tokenizer(word, add_special_tokens=False).input_ids) != 1] == []

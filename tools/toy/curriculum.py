@@ -1,4 +1,4 @@
-"""The course of pre-training: its plan, its batches, and how well its lessons are known."""
+"""The curriculum of pre-training: its plan, its batches, and how well its skills are known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from mmpt.errors import TrainingError
-from tools.toy import lessons
+from tools.toy import skills
 
 BLOCK = 16  # batches drawn together, so that those of one length go together
-GATES: tuple[tuple[int, str, float], ...] = (  # after this step, this lesson must be answered this well
+GATES: tuple[tuple[int, str, float], ...] = (  # after this step, this skill must be answered this well
     (1500, "plain", 0.8),
     (2000, "look_up", 0.5),
     (4000, "link", 0.8),
@@ -24,7 +24,7 @@ GATES: tuple[tuple[int, str, float], ...] = (  # after this step, this lesson mu
 
 @dataclass(frozen=True)
 class Plan:
-    """One pre-training course."""
+    """One pre-training curriculum."""
 
     steps: int = 10400
     batch: int = 128
@@ -43,15 +43,15 @@ class Plan:
         return self.lr * min(1.0, left, (step + 1) / self.warmup)
 
 
-class Course:
-    """Batches of lessons."""
+class Curriculum:
+    """Batches of skills."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> None:
-        """Keep what draws and tokenises.
+        """Store the tokenizer and the plan.
 
         Args:
             tokenizer: The toy's tokenizer.
-            plan: The course.
+            plan: The curriculum.
         """
         self._tokenizer, self._plan, self._ids = tokenizer, plan, {}  # type: ignore[var-annotated]
 
@@ -71,7 +71,7 @@ class Course:
         for block in range(start // BLOCK, -(-self._plan.steps // BLOCK)):
             rng = Random(f"{self._plan.seed} {block}")
             progress = block * BLOCK / self._plan.steps
-            drawn = [lessons.draw(rng, progress)[1] for _ in range(BLOCK * self._plan.batch)]
+            drawn = [skills.draw(rng, progress)[1] for _ in range(BLOCK * self._plan.batch)]
             pairs = sorted(((self.ids(source), self.ids(target)) for source, target in drawn), key=lambda p: len(p[0]))
             cut = [pairs[i : i + self._plan.batch] for i in range(0, len(pairs), self._plan.batch)]
             rng.shuffle(cut)
@@ -89,13 +89,13 @@ def collate(pairs: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def probe(model: T5ForConditionalGeneration, course: Course, size: int = 200) -> dict[str, float]:
-    """Return, for each lesson at full difficulty, the share of held-out examples answered in full."""
+def probe(model: T5ForConditionalGeneration, curriculum: Curriculum, size: int = 200) -> dict[str, float]:
+    """Return, for each skill at full difficulty, the share of held-out examples answered in full."""
     scores = {}
-    for name, (lesson, _, _) in lessons.MIX.items():
+    for name, (skill, _, _) in skills.MIX.items():
         rng = Random(f"probe {name}")
-        drawn = [lesson(rng, 1.0) for _ in range(size)]
-        batch = collate([(course.ids(source), course.ids(target)) for source, target in drawn])
+        drawn = [skill(rng, 1.0) for _ in range(size)]
+        batch = collate([(curriculum.ids(source), curriculum.ids(target)) for source, target in drawn])
         labels = batch["labels"]
         right = (model(**batch).logits.argmax(-1) == labels) | (labels == -100)
         scores[name] = right.all(-1).float().mean().item()
@@ -103,14 +103,14 @@ def probe(model: T5ForConditionalGeneration, course: Course, size: int = 200) ->
 
 
 def check_gates(scores: dict[str, float], step: int) -> None:
-    """Stop a course that isn't going to arrive.
+    """Stop a curriculum that isn't going to arrive.
 
     Raises:
-        TrainingError: A lesson that is due by ``step`` is answered too badly.
+        TrainingError: A skill that is due by ``step`` is answered too badly.
     """
     for due, name, least in GATES:
         if step >= due and scores[name] < least:
             raise TrainingError(
-                f'pre-training stopped at step {step}: lesson "{name}" is answered right in {scores[name]:.0%}, at '
-                f"least {least:.0%} were due by step {due}; change the mix in mmpt/bundled/lessons.py or the rate"
+                f'pre-training stopped at step {step}: skill "{name}" is answered right in {scores[name]:.0%}, at '
+                f"least {least:.0%} were due by step {due}; change the mix in tools/toy/skills.py or the rate"
             )
