@@ -1,4 +1,4 @@
-"""Run the tests of real engines: ``sudo python -m tests.engines [slurm] [ray] [torchrun] [scale] [OPTION of pytest]...``.
+"""Run the tests of real engines as root: ``python -m tests.engines [slurm] [ray] [torchrun] [scale] [PYTEST_OPTION]``.
 
 Everything runs in namespaces of its own: no address outside can be reached and /run is private. When this program ends,
 in whatever way, the kernel ends every process inside.
