@@ -161,7 +161,7 @@ class SplitCache:
 
     @property
     def _stack(self) -> str:
-        return "decoder" if self.model.injection.architecture.kind == "causal" else "encoder"
+        return "decoder" if self.model.injection.architecture.decoder_only else "encoder"
 
     @cached_property
     def _store(self) -> Store:
