@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -13,17 +14,20 @@ from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError, MmptError
-from mmpt.interop.hub import located
-from mmpt.methods import method_class, parse
+from mmpt.methods import method_class
+from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.adapter_files import Adapter, load_state, read_adapter
+from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.located import located
+from mmpt.models.saving import put_on
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line
 
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
+_numbers = itertools.count()
 
 
 class Predictor:
@@ -108,13 +112,19 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
         ModelError: The backbone can't be loaded.
     """
     backbone = _backbone(adapter, path, model, classes)
-    try:
-        most = sum(value.numel() for value in adapter.state.values())
-        built = AdaptedModel.build(backbone, parse(adapter.method, adapter.options), initialise=False, most=most)
-    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
-        raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
-    load_state(built.method, adapter.state, str(path))
-    return backbone, built.eval()
+    with _loading:
+        name = f"loaded{next(_numbers)}"
+        put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
+        built = AdaptedModel.of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
+    if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
+        weakref.finalize(built, _forget, backbone, name)
+    return backbone, built
+
+
+def _forget(backbone: Backbone, name: str) -> None:
+    """Take an adapter that nobody uses any more off a backbone that others may share."""
+    with backbone.lock:
+        remove_adapter(backbone.model, name)
 
 
 def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
@@ -131,9 +141,9 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
     key = repr(config)
     with _loading:
         backbone = None if alone else _backbones.get(key)
-        if backbone is None or backbone.fingerprint != fingerprint:
+        if backbone is None or not backbone.has(fingerprint):
             backbone = load_backbone(config, classes=classes)
-        if backbone.fingerprint != fingerprint:
+        if not backbone.has(fingerprint):
             raise AdapterError(
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import mmpt
 from mmpt.cli.convert import main
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.interop.convert import prefix_tensor, read_prefix, write_prefix
@@ -40,7 +41,8 @@ def prefixed(family: str, **options: Any) -> tuple[Backbone, AdaptedModel]:
 def plain(one: Backbone) -> PreTrainedModel:
     """The same weights on transformers' own attention."""
     model = CLASSES[one.kind].from_config(deepcopy(one.model.config), attn_implementation="eager")
-    model.load_state_dict(one.model.state_dict())
+    state = one.model.state_dict()
+    model.load_state_dict({name: value for name, value in state.items() if not name.startswith("mmpt_adapters.")})
     return model.eval()
 
 
@@ -58,7 +60,7 @@ def text() -> tuple[Tensor, Tensor]:
 
 def ours(model: AdaptedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Logits of all tokens."""
-    with torch.no_grad(), model.injection.active(model.method(None).prefixes):
+    with torch.no_grad(), model.hooks.using(model.method):
         logits: Tensor = model.backbone(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return logits
 
@@ -87,7 +89,8 @@ def test_exported_gives_the_same_logits_in_peft(family: str, layout: str, tmp_pa
     wanted = ours(model, ids, mask)
     with torch.no_grad():
         assert alike(in_peft(one, tmp_path)(input_ids=ids, attention_mask=mask).logits, wanted, mask)
-        without = one.model(input_ids=ids, attention_mask=mask).logits
+        with mmpt.disable_adapter(one.model):
+            without = one.model(input_ids=ids, attention_mask=mask).logits
     assert (wanted - without).abs().max() > 1e-2
 
 
@@ -163,7 +166,6 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """A directory with a model, peft's adapter of it, ours, and back."""
     from transformers import AutoTokenizer
 
-    import mmpt
     from mmpt.bundled import MODEL_DIR
     from mmpt.bundled.tasks import records
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ CACHE = next(
     if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 )
 _PREFIX = "_mmpt_prefix"  # an attention module's attribute with its prefix of this pass
-_HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with; whether a hook keeps them
+_HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and the hook that keeps them
 
 
 def injected_attention(implementation: str, architecture: Architecture) -> str:
@@ -62,8 +62,10 @@ def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) 
         # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
         object.__setattr__(module, _PREFIX, prefix)
         if prefix is not None and prefix.attend is not None and not hasattr(module, _HOOKED):
-            module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
-            object.__setattr__(module, _HOOKED, True)
+            handle = module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
+            object.__setattr__(module, _HOOKED, handle)
+        elif prefix is None and (handle := module.__dict__.pop(_HOOKED, None)) is not None:
+            handle.remove()
 
 
 def take_hidden(module: nn.Module) -> Tensor:
@@ -204,6 +206,27 @@ AttentionMaskInterface.register("mmpt_sdpa", _explicit(sdpa_mask))
 AttentionMaskInterface.register("mmpt_eager", _explicit(eager_mask))
 
 
+OWN = "mmpt_"  # what the names of our attention functions begin with
+
+
+def running_attention(model: PreTrainedModel) -> str:
+    """The attention that a model runs, such as ``sdpa``; transformers has no public name for it."""
+    return str(getattr(model.config, "_attn_implementation", None) or "eager")
+
+
+def switch_attention(model: PreTrainedModel) -> str | None:
+    """Let a model run the attention that can carry prefixes.
+
+    Returns:
+        What it ran before; None where it ran ours already.
+    """
+    before = running_attention(model)
+    if before.startswith(OWN):
+        return None
+    model.set_attn_implementation(injected_attention(before, architecture_of(model.config.model_type)))
+    return before
+
+
 class Injection:
     """The attention modules of one backbone by site, and the prefix they carry."""
 
@@ -211,15 +234,14 @@ class Injection:
         """Find the sites.
 
         Args:
-            model: A backbone with ``attn_implementation="mmpt_sdpa"`` or ``"mmpt_eager"``.
+            model: A backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
 
         Raises:
             ModelError: The architecture cannot carry prefixes, or the model runs other attention.
         """
         self.architecture = architecture_of(model.config.model_type)
-        implementation = str(model.config._attn_implementation)
-        if not implementation.startswith("mmpt_"):
-            raise ModelError(f"the backbone runs {implementation!r} attention, not mmpt_sdpa or mmpt_eager")
+        if not running_attention(model).startswith(OWN):
+            raise ModelError(f"the backbone runs {running_attention(model)!r} attention, not mmpt_sdpa or mmpt_eager")
         self.modules = self.architecture.modules(model)
         self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
         if self.architecture.relative_bias:
@@ -233,15 +255,31 @@ class Injection:
             for site, modules in self.modules.items()
         }
 
-    def set(self, prefixes: Mapping[str, KeyValue]) -> None:
-        """Give every site its prefix for the coming forward passes; sites not named carry none."""
+    def set(self, prefixes: Mapping[str, KeyValue], sites: Collection[str] | None = None) -> None:
+        """Give sites their prefixes for the coming passes; those without one carry none.
+
+        Args:
+            prefixes: By site.
+            sites: Which to set; by default all.
+        """
         if self.positions is not None:
             positions.shift(self.positions, shift_of(prefixes))
-        for site, modules in self.modules.items():
-            prefix = prefixes.get(site)
+        for site in self.modules if sites is None else sites:
+            modules, prefix = self.modules[site], prefixes.get(site)
             first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
-            for index, module in enumerate(modules, start=-first):
-                carry([module], [None if prefix is None or index < 0 else prefix.layer(index)])
+            carry(
+                modules,
+                [
+                    None if prefix is None or index < 0 else prefix.layer(index)
+                    for index in range(-first, len(modules) - first)
+                ],
+            )
+
+    def remove(self) -> None:
+        """Leave the backbone's modules without a trace."""
+        self.set({})
+        if self.positions is not None:
+            positions.remove(self.positions)
 
     @contextmanager
     def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:

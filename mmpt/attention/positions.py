@@ -13,13 +13,21 @@ import torch
 from torch import Tensor, nn
 
 _SHIFT = "_mmpt_shift"  # where the module that takes positions carries what is added to them
+_HOOK = "_mmpt_shift_hook"
 
 
 def install(module: nn.Module) -> None:
     """Let a module that takes positions add to them what :func:`shift` sets; a second call changes nothing."""
     if not hasattr(module, _SHIFT):
         shift(module, 0)
-        module.register_forward_pre_hook(_shifted, with_kwargs=True)
+        object.__setattr__(module, _HOOK, module.register_forward_pre_hook(_shifted, with_kwargs=True))
+
+
+def remove(module: nn.Module) -> None:
+    """Undo :func:`install`."""
+    if (hook := module.__dict__.pop(_HOOK, None)) is not None:
+        hook.remove()
+        module.__dict__.pop(_SHIFT)
 
 
 def shift(module: nn.Module, count: int) -> None:

@@ -13,8 +13,6 @@ from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
 from mmpt.utils.untrusted import one_line
 
-__all__ = ["Splits", "load_splits", "read_rows"]
-
 OFFLINE = "data=bundled and data=local data.dir=DIR work offline"
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from mmpt.errors import AdapterError, nearest
-from mmpt.interop.hub import located
 from mmpt.methods import method_class
-from mmpt.models import multi_adapter as mixed
 from mmpt.models.adapted import Encoded
 from mmpt.models.adapter_files import read_adapter
+from mmpt.models.located import located
+from mmpt.models.stacking import passes
 from mmpt.predictor import Predictor, load
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
 
@@ -33,7 +33,7 @@ class _Results:
     probabilities: torch.Tensor | None
 
 
-class MixedPredictor:
+class MultiAdapterPredictor:
     """One backbone with several adapters; each row is predicted by the adapter that it names.
 
     Attributes:
@@ -51,8 +51,9 @@ class MixedPredictor:
         for name, predictor in self.predictors.items():
             alike.setdefault(_decoding(predictor.evaluator), []).append(name)
         for names in alike.values():
-            found = mixed.passes([self.predictors[name].model for name in names])
-            self.passes += [[names[index] for index in members] for members in found]
+            models = {name: self.predictors[name].model for name in names}
+            shapes = models[names[0]].injection.shapes
+            self.passes += passes({name: model.method for name, model in models.items()}, shapes)
 
     def predict(self, rows: Iterable[Mapping[str, Any]], adapters: Iterable[str]) -> list[dict[str, Any]]:
         """Predict rows, each with an adapter of its own.
@@ -91,7 +92,11 @@ class MixedPredictor:
         results = {name: self._results(name, part) for name, part in examples.items() if part}
         with self.backbone.lock:
             for members in self.passes:
-                self._run([name for name in members if name in results], results)
+                present = [name for name in members if name in results]
+                if len(present) == 1:
+                    results[present[0]] = self._alone(present[0], results[present[0]])
+                elif present:
+                    self._run(present, results)
         return _rows({name: self.predictors[name].evaluator for name in results}, results, order)
 
     def _results(self, name: str, examples: Sequence[Any]) -> _Results:
@@ -101,22 +106,27 @@ class MixedPredictor:
         probabilities = torch.zeros(len(examples), len(evaluator.candidates)) if ranked else None
         return _Results(split, [""] * len(examples), probabilities)
 
+    def _alone(self, name: str, result: _Results) -> _Results:
+        predictor = self.predictors[name]
+        decoding = predictor.evaluator.config.decoding[0]
+        found = predictor.evaluator.predict(predictor.model, result.split, decoding)
+        return _Results(result.split, found.texts, found.probabilities)
+
     @torch.no_grad()
     def _run(self, names: Sequence[str], results: Mapping[str, _Results]) -> None:
         """Predict all examples of adapters that share a pass, in batches of similar length."""
         size = min((self.predictors[name].evaluator.config.batch_size for name in names), default=1)
         for rows in _batches({name: results[name].split.longest for name in names}, size):
-            present = [name for name in names if any(row[0] == name for row in rows)]
-            counts = [sum(row[0] == name for row in rows) for name in present]
-            models = [self.predictors[name].model for name in present]
+            first = self.predictors[rows[0][0]]
             features = [{"input_ids": results[name].split.features[row]["input_ids"]} for name, row in rows]
-            batch = self.predictors[present[0]].evaluator.collate(features)
-            device = next(models[0].parameters()).device
-            encoded = mixed.encode(models, counts, batch["input_ids"].to(device), batch["attention_mask"].to(device))
-            self._keep(rows, encoded, results)
-        self.predictors[self.passes[0][0]].model.injection.set({})
+            device = next(first.model.parameters()).device
+            batch = {key: value.to(device) for key, value in first.evaluator.collate(features).items()}
+            own = [self.predictors[name].model.name for name, _ in rows]
+            shared = own if len(set(own)) > 1 else None
+            encoded = first.model.encode(batch["input_ids"], batch["attention_mask"], shared)
+            self._read(rows, encoded, results)
 
-    def _keep(self, rows: Sequence[Row], encoded: Encoded, results: Mapping[str, _Results]) -> None:
+    def _read(self, rows: Sequence[Row], encoded: Encoded, results: Mapping[str, _Results]) -> None:
         """Rank or generate a batch, and keep what comes out."""
         first = self.predictors[rows[0][0]]
         if results[rows[0][0]].probabilities is None:
@@ -125,7 +135,8 @@ class MixedPredictor:
                 results[name].texts[row] = text
             return
         candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
-        likelihoods = mixed.rank(first.model, encoded, candidates).cpu()
+        model: Any = first.model  # writes text: a classification head shares no pass
+        likelihoods = model.likelihoods_of_rows(encoded, candidates).cpu()
         for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
             kept, probabilities = values[: len(own)], results[name].probabilities
             assert probabilities is not None
@@ -133,7 +144,7 @@ class MixedPredictor:
             results[name].texts[row] = self.predictors[name].evaluator.task.words[int(kept.argmax())]
 
 
-def load_all(directories: Mapping[str, str | Path], *, model: str | None = None) -> MixedPredictor:
+def load_all(directories: Mapping[str, str | Path], *, model: str | None = None) -> MultiAdapterPredictor:
     """Load several adapters of one backbone, which is loaded once.
 
     Args:
@@ -156,7 +167,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
             )
     predictors = {name: load(place, model=model) for name, place in places.items()}
     first = next(iter(predictors))
-    if predictors[first].backbone.kind == "encoder" and len(predictors) > 1:
+    if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(
             f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
             "model, so their rows can't share a batch; load each by itself with mmpt.load"
@@ -167,7 +178,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
                 f"adapters {first!r} and {name!r} don't share a backbone ({predictors[first].backbone.origin}, "
                 f"{predictor.backbone.origin}, or another dtype or attention); load each by itself with mmpt.load"
             )
-    return MixedPredictor(predictors)
+    return MultiAdapterPredictor(predictors)
 
 
 def _decoding(evaluator: Evaluator) -> tuple[Any, ...]:
@@ -179,12 +190,11 @@ def _decoding(evaluator: Evaluator) -> tuple[Any, ...]:
 
 
 def _batches(lengths: Mapping[str, Sequence[int]], size: int) -> Iterator[list[Row]]:
-    """Rows of each batch, of similar length; an adapter's rows lie together."""
-    places = {name: place for place, name in enumerate(lengths)}
+    """Rows of each batch, of similar length."""
     rows = [(length, name, row) for name, found in lengths.items() for row, length in enumerate(found)]
     rows.sort(key=lambda item: item[0])
     for start in range(0, len(rows), size):
-        yield [(name, row) for _, name, row in sorted(rows[start : start + size], key=lambda item: places[item[1]])]
+        yield [(name, row) for _, name, row in rows[start : start + size]]
 
 
 def _rows(

@@ -6,14 +6,14 @@ width, L layers, H heads, k head width, P prefix or prompt tokens, R routes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmpt.errors import ModelError
+from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.contribution import BackboneShape, CacheableLayers, Contribution, LayerPrompts
 from mmpt.methods.options import HEAD, MethodOptions, Start
 
@@ -55,6 +55,7 @@ class Method(nn.Module):
         super().__init__()
         self.options: Any = options
         self.shape = shape
+        self._borrowed: dict[str, nn.Parameter] = {}
         self.register_forward_hook(_check)
 
     @property
@@ -65,6 +66,11 @@ class Method(nn.Module):
     @property
     def reads_encoder(self) -> bool:
         """Whether that is the mean of the encoder's output, which nothing trained then reaches."""
+        return bool(self.options.reads_encoder)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether every weight of the backbone is trained."""
         return False
 
     @classmethod
@@ -98,19 +104,62 @@ class Method(nn.Module):
     def initialise(self, backbone: StartingValues) -> None:
         """Take starting values from the backbone, where the options ask for it."""
 
-    def attach(self, backbone: nn.Module) -> None:
-        """Change the backbone itself, for methods inside it. The default changes nothing."""
+    def attach(self, backbone: nn.Module, name: str = "default") -> None:
+        """Change the backbone itself, as the adapter ``name``, for methods that live in it. By default nothing."""
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Undo :meth:`attach`; the backbone's own parameters are then as they were."""
+
+    def activate(self, on: bool) -> None:
+        """Let what :meth:`attach` put into the backbone work or rest. The default has nothing to do."""
+
+    def merge(self, backbone: nn.Module) -> None:
+        """Let the backbone's own weights do what the method does, and undo :meth:`attach`.
+
+        Raises:
+            ConfigError: No weight of the backbone can hold what the method adds.
+        """
+        raise ConfigError(
+            f"method={self.options.name} cannot be merged: it adds keys, values or embeddings to each pass, which no "
+            "weight of the backbone can hold; keep the adapter, and save it with mmpt.save_adapter"
+        )
 
     def attach_head(self, head: Mapping[str, nn.Parameter]) -> None:
         """Take over a classification head, which is trained with every method, as the group ``head``."""
-        if head:
-            self.head = nn.ParameterDict({name.replace(".", "/"): parameter for name, parameter in head.items()})
-            self.head.requires_grad_(True)
+        self.borrow({f"{HEAD}.{name.replace('.', '/')}": value for name, value in head.items()})
+        for value in head.values():
+            value.requires_grad_(True)
+
+    def borrow(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Train parameters that lie in the backbone, under names that begin with their group.
+
+        They are among the method's parameters, but not registered with it: in the backbone's state they are once.
+        """
+        known = {id(parameter) for parameter in self._borrowed.values()}
+        self._borrowed |= {name: value for name, value in parameters.items() if id(value) not in known}
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """The method's own parameters, and those that it borrows."""
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        start = f"{prefix}." if prefix else ""
+        yield from ((f"{start}{name}", parameter) for name, parameter in self._borrowed.items())
 
     @property
     def has_head(self) -> bool:
         """Whether a classification head is trained along."""
-        return hasattr(self, HEAD)
+        return bool(self.head)
+
+    @property
+    def head(self) -> dict[str, nn.Parameter]:
+        """Parameters of the classification head, by their names in the backbone with ``/`` for ``.``."""
+        return self.borrowed(HEAD)
+
+    def borrowed(self, group: str) -> dict[str, nn.Parameter]:
+        """The borrowed parameters of a group."""
+        start = f"{group}."
+        return {name.removeprefix(start): value for name, value in self._borrowed.items() if name.startswith(start)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by learning-rate group: the group is the first part of a parameter's name.

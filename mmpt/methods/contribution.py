@@ -71,6 +71,7 @@ class Contribution:
 
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)  # by site
     prompt: Tensor | None = None  # (B or 1, P, d), before the encoder's input embeddings
+    prompt_lengths: Tensor | None = None  # (B,), where rows have prompts of different lengths, up to P
     embedding_update: Tensor | None = None  # (M, d) or (B, M, d), added to the first M word embeddings of each source
     layer_prompts: LayerPrompts | None = None
     route_probs: Tensor | None = None  # (B, R), for the logs

@@ -12,28 +12,31 @@ from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
 from mmpt.models.backbone import embed, word_embeddings
+from mmpt.models.hooks import Hooks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mmpt.models.adapted import AdaptedModel
 
 
 _SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
 
 
-class VocabularyRecorder:
-    """Runs a backbone on sampled vocabulary or a text, and records its keys and values."""
+class ActivationProbe:
+    """Runs a backbone on sampled vocabulary or a text, and gives its embeddings, keys and values."""
 
-    def __init__(self, model: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Keep what is to be run."""
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, hooks: Hooks, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Take a model with hooks, and its tokenizer, which only a text needs."""
+        self.hooks, self.model, self.tokenizer = hooks, hooks.model, tokenizer
 
     def sample(self, count: int) -> Tensor:
         """Draw ids (P,) of ordinary pieces, with repetition only where the vocabulary is too small."""
-        tokenizer = self.tokenizer
-        special = set(tokenizer.all_special_ids)
-        ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
+        if self.tokenizer is None:  # the model knows less of what is special
+            config = self.model.config
+            size = config.vocab_size
+            special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")}
+        else:
+            size, special = len(self.tokenizer), set(self.tokenizer.all_special_ids)
+        ordinary = torch.tensor([index for index in range(size) if index not in special])
         order = torch.randperm(len(ordinary)).repeat(count // len(ordinary) + 1)
         return ordinary[order[:count]]
 
@@ -41,9 +44,11 @@ class VocabularyRecorder:
         """The first ids (P,) of a text without special tokens, repeated where it has fewer.
 
         Raises:
-            ConfigError: No ordinary piece is in it.
+            ConfigError: No ordinary piece is in it, or there is no tokenizer.
         """
         tokenizer = self.tokenizer
+        if tokenizer is None:
+            raise ConfigError("init=text needs the model's tokenizer; give mmpt.adapt(model, options, tokenizer=...)")
         special = set(tokenizer.all_special_ids)
         ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
         if not ids:
@@ -52,13 +57,13 @@ class VocabularyRecorder:
 
     def embeddings(self, ids: Tensor) -> Tensor:
         """Word embeddings (P, d), float32."""
-        device = word_embeddings(self.model.backbone).weight.device
-        return embed(self.model.backbone, ids.to(device)).detach().float()
+        device = word_embeddings(self.model).weight.device
+        return embed(self.model, ids.to(device)).detach().float()
 
     @torch.no_grad()
     def keys_values(self, ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values of ids (P,) by site, each (L, H, P, k), float32."""
-        sites, architecture = self.model.injection.modules, self.model.injection.architecture
+        sites, architecture = self.hooks.injection.modules, self.hooks.injection.architecture
         read: dict[nn.Module, Tensor] = {}
 
         def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
@@ -67,10 +72,10 @@ class VocabularyRecorder:
             read[module] = (states if source is None else source)[0]  # (P, d)
 
         hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
-        ids = ids.to(word_embeddings(self.model.backbone).weight.device).unsqueeze(0)
+        ids = ids.to(word_embeddings(self.model).weight.device).unsqueeze(0)
         try:
-            with self.model.injection.active({}):
-                self.model.read(ids)
+            with self.hooks.using(None):
+                self._run(ids)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -80,3 +85,13 @@ class VocabularyRecorder:
             key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
             result[site] = (key, value)
         return result
+
+    def _run(self, ids: Tensor) -> None:
+        """Let the attention of every site read ids (1, P); of an encoder-decoder they are source and target at once."""
+        network: Any = self.model.base_model
+        inputs = {"input_ids": ids}
+        if self.hooks.injection.architecture.has_head:
+            network(**inputs)
+            return
+        target = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
+        network(**inputs, **target, use_cache=False)

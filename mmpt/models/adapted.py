@@ -8,26 +8,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from mmpt.attention.inject import Injection
+from mmpt.attention.architectures import architecture_of
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
-from mmpt.methods import create
-from mmpt.methods.base import BackboneShape, CacheableLayers, Contribution, Method, mean_embedding
+from mmpt.methods.base import CacheableLayers, Contribution, Method
 from mmpt.methods.options import MethodOptions
-from mmpt.models.activation_probe import VocabularyRecorder
-from mmpt.models.adapter_files import start_from
-from mmpt.models.backbone import Backbone, embed, word_embeddings
-from mmpt.models.label_states import Continued
-
-if TYPE_CHECKING:
-    pass
+from mmpt.models.adapt import attach
+from mmpt.models.adapters import adapters_of
+from mmpt.models.backbone import ADAPTERS, Backbone
+from mmpt.models.label_states import LabelStates
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,13 @@ class Encoded:
         states: (B, P+T, d), what the kind of model goes on from; of a classification head, its scores (B, C).
         mask: (B, P+T), 1 where a token is.
         contribution: What the method adds.
-        continued: Cached states of source and continuations, which a decoder-only model goes on from.
+        label_states: Cached states of source and labels, from which a decoder-only model resumes.
     """
 
     states: Tensor
     mask: Tensor
     contribution: Contribution
-    continued: Continued | None = None
+    label_states: LabelStates | None = None
 
 
 @dataclass(frozen=True)
@@ -71,85 +66,75 @@ class Output:
 
 
 class AdaptedModel(nn.Module, ABC):
-    """A backbone whose only trainable parameters are a method's."""
+    """An adapted model as the engine of runs: cached states, absorbed attention, likelihoods of label words.
 
+    Passes go through the hooks that :func:`mmpt.adapt` installs.
+    """
+
+    method: Method
     READING: ClassVar[type[TextToText]]  # what this kind of model makes of a task
-    PROMPT_AT: ClassVar[int] = 0  # source tokens before a method's prompt
 
-    def __init__(self, backbone: PreTrainedModel, method: Method, injection: Injection, *, dropout: bool) -> None:
-        """Join the two; :meth:`build` is the usual way.
+    def __init__(
+        self, model: PreTrainedModel, name: str, *, dropout: bool = False, cross_attention: str = "auto"
+    ) -> None:
+        """Take one adapter of a model; :meth:`of` is the usual way.
 
         Args:
-            backbone: The frozen model.
-            method: Built for the backbone's shape, and attached to it.
-            injection: The backbone's attention by site.
+            model: An adapted model.
+            name: The adapter.
             dropout: Whether the frozen network drops out while training, as the published code does.
+            cross_attention: ``auto``, ``absorbed`` or ``projected`` (:mod:`mmpt.attention.absorb`).
         """
         super().__init__()
-        self.backbone, self.method = backbone, method
-        self.injection = injection
-        self.dropout = dropout
+        adapters = adapters_of(model)
+        self.backbone = model
+        self.name, self.dropout = name, dropout
+        # not as submodules: the model holds both
+        object.__setattr__(self, "method", adapters.get(name))
+        self.hooks, self.injection = adapters.hooks, adapters.hooks.injection
+        self.prepare(cross_attention)
         self.backbone.eval()
 
     @staticmethod
+    def of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:
+        """The engine of an adapted model, of the class for its kind; arguments as of :meth:`__init__`."""
+        from mmpt.models.kinds import class_of  # the kinds are subclasses
+
+        return class_of(architecture_of(model.config.model_type).kind)(model, name, **more)
+
+    @classmethod
     def build(
-        backbone: Backbone,
-        options: MethodOptions,
-        *,
-        dropout: bool = False,
-        initialise: bool = True,
-        most: int | None = None,
+        cls, backbone: Backbone, options: MethodOptions, *, name: str | None = None, dropout: bool = False, **more: Any
     ) -> AdaptedModel:
-        """Create the method and join it to the backbone.
+        """Adapt a backbone and take its engine.
 
         Args:
             backbone: A loaded backbone.
             options: The method's.
+            name: The adapter's; by default, one that is free.
             dropout: See :meth:`__init__`.
-            initialise: Whether starting values may be taken from the backbone (not needed before loading an adapter).
-            most: Numbers that the method may have: those of the adapter.
-
-        Returns:
-            The model, of the class for the backbone's kind.
+            more: As of :func:`mmpt.models.adapt.attach`.
 
         Raises:
-            ConfigError: The method or its options are wrong.
-            AdapterError: The adapter to start from can't be used.
+            ConfigError: The options do not suit the backbone.
+            AdapterError: The adapter to start from cannot be used.
         """
-        from mmpt.models.kinds import class_of  # the kinds are subclasses
+        taken = getattr(backbone.model, ADAPTERS, None)
+        name = name or ("default" if taken is None else f"adapter{len(taken.methods)}")
+        given = {"tokenizer": backbone.tokenizer, "fingerprint": backbone.fingerprint, "fresh": backbone.fresh}
+        attach(backbone.model, options, name, **{**given, **more})
+        return cls.of(backbone.model, name, dropout=dropout, cross_attention=backbone.cross_attention)
 
-        kind = class_of(backbone.kind)
-        injection = Injection(backbone.model)
-        kind.prepare(backbone, injection)
-        width = word_embeddings(backbone.model).embedding_dim
-        config = backbone.model.config
-        shape = BackboneShape(width, injection.shapes, config.model_type, config.hidden_size)
-        method = create(options, shape, most)
-        method.attach_head(kind.head(backbone))
-        method.attach(backbone.model)
-        method.requires_grad_(True)  # peft freezes all that isn't its own, a head too
-        model = kind(backbone.model, method, injection, dropout=dropout)
-        if initialise:
-            method.initialise(VocabularyRecorder(model, backbone.tokenizer))
-            if getattr(method.options, "init", None) == "adapter":
-                start_from(method, method.options.init_adapter, backbone.fingerprint)
-        return model
-
-    @classmethod
-    def prepare(cls, backbone: Backbone, injection: Injection) -> None:
-        """Change the backbone as this kind needs it, before the method is attached. The default changes nothing."""
-
-    @classmethod
-    def head(cls, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """Parameters of the backbone, by name, that are trained whatever the method is. By default there are none."""
-        return {}
+    def prepare(self, cross_attention: str) -> None:
+        """Make the kind's shortcuts ready. By default there are none."""
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Switch the method to training; the backbone only where it is to drop out."""
         drops = mode and self.dropout
         if (self.training, self.method.training, self.backbone.training) != (mode, mode, drops):  # a walk each step
-            super().train(mode)
+            self.training = mode
             self.backbone.train(drops)
+            self.method.train(mode)
         return self
 
     @property
@@ -174,23 +159,9 @@ class AdaptedModel(nn.Module, ABC):
         """The setting because of which no hidden state is a constant; None where some are."""
         return self.cacheable_layers.reason
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Contribution]:
-        """What the first layer reads of source ids (B, T) and their mask (B, T): embeddings, their mask, and the rest.
-
-        The contribution's prefixes stay set for the passes that follow.
-
-        Returns:
-            Word embeddings (B, P+T, d) with the method's prompt and update, the mask (B, P+T), the contribution.
-        """
-        embeddings = embed(self.backbone, input_ids)
-        contribution = self.contribute(mean_embedding(embeddings, attention_mask) if self.method.reads_input else None)
-        embeddings, attention_mask = with_prompt(contribution, embeddings, attention_mask, self.PROMPT_AT)
-        return embeddings, attention_mask, contribution
-
     def contribute(self, means: Tensor | None) -> Contribution:
-        """The method's contribution for mean word embeddings (B, d); its prefixes are set."""
+        """The method's contribution for mean word embeddings (B, d)."""
         contribution: Contribution = self.method(means if self.method.reads_input else None)
-        self.injection.set(contribution.prefixes)
         return contribution
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
@@ -199,17 +170,16 @@ class AdaptedModel(nn.Module, ABC):
             return self.resume(batch)
         return self.encode(batch["input_ids"], batch["attention_mask"])
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """Run method and network on source ids (B, T) and their mask (B, T)."""
-        return self.encode_embeddings(*self.embed(input_ids, attention_mask))
-
     @abstractmethod
-    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
-        """Run the network on what :meth:`embed` gives."""
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, adapter_names: Sequence[str] | None = None) -> Encoded:
+        """Run method and network on source ids (B, T) and their mask (B, T).
+
+        Each row may name an adapter of its own; ``adapter_names`` has B names then.
+        """
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Hidden states (B, N, d) entering the first trained layer; no prefix may be set.
+        """Hidden states (B, N, d) entering the first trained layer.
 
         N is T, or more where a kind has states of what follows a source.
         """
@@ -239,10 +209,6 @@ class AdaptedModel(nn.Module, ABC):
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generated ids (B, U); ``options`` go to the backbone's own ``generate``."""
 
-    @abstractmethod
-    def read(self, ids: Tensor) -> None:
-        """Run the frozen network on ids (1, P) so that the attention of every site reads them."""
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **more: Tensor) -> Output:
         """Teacher-forced pass.
 
@@ -255,24 +221,3 @@ class AdaptedModel(nn.Module, ABC):
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
         losses, given = self.losses(encoded, labels), encoded.contribution
         return Output(losses, (labels != IGNORED).sum(), given.route_probs, given.auxiliary_loss)
-
-
-def with_prompt(contribution: Contribution, embeddings: Tensor, mask: Tensor, at: int = 0) -> tuple[Tensor, Tensor]:
-    """Word embeddings (B, T, d) and mask (B, T) with a method's update and prompt: (B, P+T, d) and (B, P+T).
-
-    The prompt follows the first ``at`` tokens.
-    """
-    if contribution.embedding_update is not None:
-        embeddings = _updated(embeddings, contribution.embedding_update)
-    if contribution.prompt is not None:
-        prompt = contribution.prompt.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
-        embeddings = torch.cat([embeddings[:, :at], prompt, embeddings[:, at:]], dim=1)
-        mask = F.pad(mask, (prompt.shape[1], 0), value=1)
-    return embeddings, mask
-
-
-def _updated(embeddings: Tensor, update: Tensor) -> Tensor:
-    """Embeddings (B, T, d) plus an update (M, d) or (B, M, d) of the first M tokens, T above or below M."""
-    tokens = embeddings.shape[1]
-    update = update[..., :tokens, :].to(embeddings.dtype)
-    return embeddings + F.pad(update, (0, 0, 0, tokens - update.shape[-2]))

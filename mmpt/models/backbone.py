@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
 from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
@@ -40,6 +42,13 @@ CLASSES: dict[Kind, Any] = {  # transformers' class for a kind of model
     "causal": AutoModelForCausalLM,
     "encoder": AutoModelForSequenceClassification,
 }
+_CLASS_NAMES: dict[Kind, Mapping[str, str]] = {
+    "seq2seq": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "encoder": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+}
+ADAPTERS = "mmpt_adapters"  # the submodule of a model that holds its adapters
+_FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into layers
 SMALL = 5_000_000  # parameters; t5-small has 60 million
 _THREADS = torch.get_num_threads()  # what torch chose for this machine
 
@@ -62,6 +71,10 @@ class Backbone:
     def architecture(self) -> Architecture:
         """The model's row of the table of architectures."""
         return architecture_of(self.model.config.model_type)
+
+    def has(self, fingerprint: object) -> bool:
+        """Whether a fingerprint, as an adapter states it, is that of these weights."""
+        return self.fingerprint == fingerprint or has_weights(self.model, fingerprint)
 
     @property
     def kind(self) -> Kind:
@@ -215,7 +228,6 @@ def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) ->
     try:
         shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
         refuse_network(shape, CLASSES[kind], torch.float32, where)
-        shape._attn_implementation = f"mmpt_{config.attention}"
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
         model = CLASSES[kind].from_config(shape, **options)
     except ModelError:
@@ -264,7 +276,8 @@ def head_parameters(model: PreTrainedModel) -> list[str]:
     """Names of a classification head's parameters: all behind the last layer, the pooler included."""
     base = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
-    return [name for name in names if not name.startswith(base) or name.startswith(f"{base}pooler.")]
+    outside = [name for name in names if not name.startswith((base, f"{ADAPTERS}."))]
+    return [*outside, *(name for name in names if name.startswith(f"{base}pooler."))]
 
 
 def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
@@ -286,12 +299,51 @@ def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
         )
 
 
-def weights_fingerprint(model: torch.nn.Module, without: Collection[str] = ()) -> str:
-    """SHA-256 over names, shapes and bytes of a model's parameters, ``without`` some of them."""
+def weights_fingerprint(
+    model: nn.Module, without: Collection[str] = (), values: Mapping[str, Tensor] | None = None
+) -> str:
+    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters aside.
+
+    Args:
+        model: The model; layers that peft has wrapped count under their own names.
+        without: Parameters to leave out.
+        values: Values to take in place of the model's, by name.
+    """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if name in without:
+    given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
+    for name, parameter in sorted({**given, **(values or {})}.items()):
+        if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
             continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
+    """Whether a fingerprint is that of a model's weights.
+
+    Of a head, it may have been taken with all parameters, with those that a checkpoint can have (its pooler), or none.
+
+    Args:
+        model: The model.
+        fingerprint: As an adapter states it.
+        head: Values of the model's head in place of those that it has now.
+    """
+    names = set(head_parameters(model)) if architecture_of(model.config.model_type).has_head else set()
+    leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}
+    return any(weights_fingerprint(model, names, head) == fingerprint for names in leave_out)
+
+
+def refuse_class(model: PreTrainedModel) -> None:
+    """Refuse a model whose class is not that of its architecture's kind.
+
+    Raises:
+        ModelError: With the class to use.
+    """
+    model_type = model.config.model_type
+    kind = architecture_of(model_type).kind
+    wanted, auto = _CLASS_NAMES[kind].get(model_type), CLASSES[kind].__name__
+    if wanted not in {base.__name__ for base in type(model).__mro__}:
+        raise ModelError(
+            f"a {type(model).__name__} cannot be adapted; load {model_type} models as {wanted} ({auto}.from_pretrained)"
+        )

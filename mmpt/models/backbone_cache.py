@@ -1,7 +1,7 @@
 """The last run's backbone, for the next run of this process: a sweep loads and hashes the weights once.
 
-One backbone at most is kept, and only as long as nobody has it: a run takes it away and hands it back once it is over
-and nothing in it was trained.
+At most one backbone is cached, and only while no run has it: a run acquires it, and releases it once it is over, unless
+something in it was trained.
 """
 
 from __future__ import annotations
@@ -11,32 +11,40 @@ from pathlib import Path
 
 from mmpt.attention.architectures import refuse_sites
 from mmpt.config.schema import ModelConfig
-from mmpt.models.backbone import Backbone, load_backbone, use_threads
+from mmpt.models.adapt import remove_adapter
+from mmpt.models.backbone import ADAPTERS, Backbone, load_backbone, use_threads
 
 Key = tuple[str, tuple[tuple[str, int, int], ...]]  # the settings, and name, size and time of the files
-_kept: dict[Key, Backbone] = {}
+_cached: dict[Key, Backbone] = {}
 
 
-def take_backbone(config: ModelConfig, sites: Sequence[str] | str = "auto", classes: int = 2) -> Backbone:
-    """The backbone that ``config`` names: the one kept, where that is it and its files are unchanged, else loaded.
+def acquire(config: ModelConfig, sites: Sequence[str] | str = "auto", classes: int = 2) -> Backbone:
+    """The backbone that ``config`` names: the cached one, if it is that one and its files are unchanged, else loaded.
 
     Arguments and errors are those of :func:`mmpt.models.backbone.load_backbone`.
     """
-    kept = _kept.pop(_key(config), None)
-    _kept.clear()  # before loading: two backbones may not fit
-    if kept is None:
+    cached = _cached.pop(_key(config), None)
+    _cached.clear()  # before loading: two backbones may not fit
+    if cached is None:
         return load_backbone(config, sites=sites, classes=classes)
-    refuse_sites(kept.model.config.model_type, sites)
-    kept.model.eval()
-    use_threads(kept.model)
-    return kept
+    refuse_sites(cached.model.config.model_type, sites)
+    cached.model.eval()
+    use_threads(cached.model)
+    return cached
 
 
-def give_back(config: ModelConfig, backbone: Backbone) -> None:
-    """Keep a backbone that nobody uses any more, but for one that was trained, or has layers that were."""
-    _kept.clear()
-    if not any(parameter.requires_grad for parameter in backbone.model.parameters()):
-        _kept[_key(config)] = backbone
+def release(config: ModelConfig, backbone: Backbone) -> None:
+    """Cache a backbone that no run uses any more, without its adapters; one that was changed is dropped."""
+    _cached.clear()
+    adapters = getattr(backbone.model, ADAPTERS, None)
+    if adapters is not None:
+        if any(method.changes_backbone() or method.has_head for method in adapters.methods.values()):
+            return
+        remove_adapter(backbone.model)
+    _cached[_key(config)] = backbone
+
+
+take_backbone, give_back = acquire, release
 
 
 def _key(config: ModelConfig) -> Key:

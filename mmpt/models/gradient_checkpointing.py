@@ -1,7 +1,7 @@
-"""Gradient checkpointing of a frozen backbone: a layer's inside is computed again in the backward pass.
+"""Gradient checkpointing: a layer's inside is computed again in the backward pass.
 
-transformers' own is for networks in training mode, in which a frozen network would drop out; and when a layer runs
-again, its attention must carry the prefix of that pass, not of a later one.
+When a layer runs again, its attention must carry the prefix of that pass, not of a later one. transformers' own does
+not know prefixes, so ours takes its place on the layers of an adapted model, in evaluation mode too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpt.attention.inject import CACHE, Injection, carried, carry
+
+_FLAG = "gradient_checkpointing"  # by which transformers' layers know that they are to be checkpointed
 
 
 def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
@@ -32,20 +34,26 @@ def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
         layer.__dict__.pop("forward", None)  # what an earlier call put there
         if wish:
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(layer, "forward", partial(_forward, layer.forward, modules))
+            object.__setattr__(layer, "forward", partial(_forward, layer, layer.forward, modules))
 
 
-def _forward(original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled() or kwargs.get(CACHE) is not None:
+def _forward(layer: nn.Module, original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return original(*args, **kwargs)
+    if layer.training and kwargs.get(CACHE) is not None:  # a cache would be filled twice
+        kwargs |= {CACHE: None, **({"use_cache": False} if "use_cache" in kwargs else {})}
+    if kwargs.get(CACHE) is not None:
         return original(*args, **kwargs)
     prefixes = [carried(module) for module in modules]
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        now = [carried(module) for module in modules]
+        now, theirs = [carried(module) for module in modules], layer.__dict__.pop(_FLAG, None)
         carry(modules, prefixes)
         try:
             return original(*args, **kwargs)
         finally:
             carry(modules, now)
+            if theirs is not None:
+                layer.__dict__[_FLAG] = theirs
 
     return checkpoint(run, *args, use_reentrant=False, **kwargs)

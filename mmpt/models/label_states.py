@@ -9,10 +9,8 @@ Letters: B sources, C continuations of a source, V tokens of a continuation, N s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +18,7 @@ from mmpt.data.collate import IGNORED
 
 
 @dataclass(frozen=True)
-class Continued:
+class LabelStates:
     """A batch's cached states.
 
     Attributes:
@@ -31,8 +29,8 @@ class Continued:
     states: Tensor
     ids: Tensor
 
-    def places(self, read: Tensor) -> Tensor:
-        """Where the states of some continuations begin, counted from their source's end.
+    def starts(self, read: Tensor) -> Tensor:
+        """Where the states of some labels begin, counted from their source's end.
 
         Args:
             read: Their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
@@ -49,21 +47,3 @@ class Continued:
             raise ValueError("a label has no cached states: it isn't among the continuations of its source")
         tokens = (ids != IGNORED).sum(dim=2)
         return (tokens.cumsum(dim=1) - tokens).gather(1, same.long().argmax(dim=1, keepdim=True))
-
-
-def stack_continued(parts: Sequence[Continued | None]) -> Continued | None:
-    """The batches one after another; None where one has no cached states, and all begin with the first layer."""
-    found = [part for part in parts if part is not None]
-    if len(found) < len(parts):
-        return None
-    most, tokens = (max(part.ids.shape[axis] for part in found) for axis in (1, 2))
-    ids = torch.cat(
-        [F.pad(part.ids, (0, tokens - part.ids.shape[2], 0, most - part.ids.shape[1]), value=IGNORED) for part in found]
-    )
-    return Continued(stack_states([part.states for part in found]), ids)
-
-
-def stack_states(parts: Sequence[Tensor]) -> Tensor:
-    """States (B, N, d) of several batches one after another, padded with zeros to the longest N."""
-    longest = max(part.shape[1] for part in parts)
-    return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts])

@@ -48,10 +48,9 @@ def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, wher
         ModelError: It is too large, or no network can be made of it.
     """
     shape = deepcopy(config)
-    shape._attn_implementation = "eager"
     try:
         with torch.device("meta"), no_init_weights():
-            network = kind.from_config(shape, trust_remote_code=False)
+            network = kind.from_config(shape, attn_implementation="eager", trust_remote_code=False)
     except Exception as error:  # of transformers and torch, for a shape that can't be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
     size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize

@@ -11,7 +11,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from mmpt.config.schema import Config
-from mmpt.models.backbone_cache import give_back, take_backbone
+from mmpt.models.backbone_cache import acquire, release
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, make_logger
 from mmpt.runs.names import summary
@@ -72,7 +72,7 @@ def _run(
         return _shown_again(directory, console)
     # device and backbone come before the run directory, which stays untouched where one of them fails
     accelerator = prepare_device(config.trainer)
-    backbone = take_backbone(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
+    backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
     evaluator = Evaluator(
         identity.task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
@@ -94,7 +94,7 @@ def _run(
         record.fail(error)
         logger.finish("failed")
         raise
-    give_back(config.model, backbone)
+    release(config.model, backbone)
     logger.summary(summary(result))
     logger.finish("done")
     console.final_table(result)

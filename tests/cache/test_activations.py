@@ -110,7 +110,7 @@ def test_going_on_inside_the_encoder_gives_its_bits(model_type: str, attention: 
 
 def test_only_the_chosen_layers_carry_a_prefix() -> None:
     model = adapted("prefix", {"sites": ["encoder", "decoder"], "layers": "last_1"})
-    model.encode(*batch()[:2])
+    model.injection.set(model.method(None).prefixes)
     carrying = {
         site: [module._mmpt_prefix is not None for module in modules]  # type: ignore[union-attr]
         for site, modules in model.injection.modules.items()
@@ -159,7 +159,7 @@ def test_states_that_overflow_float16_are_an_error(tmp_path: Path) -> None:
     model = case("prefix-decoder")
     model.backbone.encoder.final_layer_norm.weight.data.mul_(1e6)
     for directory in (None, tmp_path):
-        with pytest.raises(ConfigError, match=r"cache\.dtype=float16 can't hold this backbone's states"):
+        with pytest.raises(ConfigError, match=r"cache\.dtype=float16 cannot hold this backbone's states"):
             cached(model, directory, torch.float16)
     assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import mmpt
 from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import method_class, names, options_class
 from mmpt.methods.options import SITES
@@ -150,8 +151,7 @@ def test_the_method_changes_the_logits(name: str) -> None:
         assert not torch.allclose(logits(model, *batch()), changed, atol=1e-4)
         return
     ids, mask, labels = batch()
-    model.injection.set({})
-    with torch.no_grad():
+    with torch.no_grad(), mmpt.disable_adapter(model.backbone):
         plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
     assert not torch.allclose(plain[0], changed[0], atol=1e-3)
 
@@ -222,15 +222,17 @@ def test_a_name_of_no_layer_is_refused(method: str, more: dict[str, Any]) -> Non
 
 def test_a_longer_name_chooses_among_layers() -> None:
     method: Any = adapted("lora", {"target_modules": ["EncDecAttention.q"]}).method
-    assert len(method.lora) == 2 * 3 and all("EncDecAttention/q" in name for name in method.lora)
+    layers = method.borrowed("lora")
+    assert len(layers) == 2 * 3 and all("EncDecAttention/q" in name for name in layers)
 
 
 def test_ia3_rescales_as_published() -> None:
     """Vectors do what rescaled rows (keys, values) and columns (feed-forward) of the weights do."""
     model, merged = case("ia3").eval(), case("ia3").eval()
-    assert len(model.method.ia3) == 2 * 3 + 3 * 5  # k, v, wo in 2 layers of the encoder; k, v twice and wo in 3
+    vectors = model.method.borrowed("ia3")
+    assert len(vectors) == 2 * 3 + 3 * 5  # k, v, wo in 2 layers of the encoder; k, v twice and wo in 3
     with torch.no_grad():
-        for key, vector in model.method.ia3.items():
+        for key, vector in vectors.items():
             vector.normal_(1.0, 0.5)
             layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
             layer.base_layer.weight.mul_(vector)
@@ -271,5 +273,6 @@ def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
         embeddings[:, :6] += update
         inputs = torch.cat([method.prompts["input"].expand(len(ids), -1, -1), embeddings], dim=1)
         seen = torch.nn.functional.pad(mask, (3, 0), value=1)
-        wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
+        with mmpt.disable_adapter(plain.backbone):
+            wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
         assert torch.allclose(model.encode(ids, mask).states, wanted, atol=1e-6)

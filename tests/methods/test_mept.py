@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import mmpt
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import balance_loss, route_gates
@@ -57,8 +58,8 @@ def test_nothing_of_it_stays_in_the_backbone() -> None:
     with torch.no_grad():
         model.logits(*batch())
         ids, mask, labels = batch()
-        model.injection.set({})
-        found = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+        with mmpt.disable_adapter(model.backbone):
+            found = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
         assert torch.equal(found, plain.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits)
 
 

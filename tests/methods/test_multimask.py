@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import mmpt
 from mmpt.errors import ConfigError
 from mmpt.methods import create, parse
 from mmpt.methods.base import BackboneShape, mean_embedding
@@ -32,8 +33,8 @@ def test_closed_masks_are_not_without_effect() -> None:
             mask.fill_(-100.0)
         closed = model.logits(*batch())
         ids, mask, labels = batch()
-        model.injection.set({})
-        plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
+        with mmpt.disable_adapter(model.backbone):
+            plain = model.backbone(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0)).logits
     assert not torch.allclose(closed[0], plain[0], atol=1e-3)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import mmpt
 from mmpt.cli import CONF
 from mmpt.config.compose import compose
 from mmpt.errors import AdapterError, ConfigError
@@ -53,8 +54,7 @@ def test_a_prefix_starts_from_the_keys_and_values_of_a_text() -> None:
     )
     ids = model_ids("abc").unsqueeze(0)
     prefixes = model.method(None).prefixes
-    model.injection.set({})
-    backbone: Any = model.backbone
+    backbone: Any = mmpt.remove_adapter(model.backbone)
     states = backbone.encoder(input_ids=ids, output_hidden_states=True)
     first = backbone.encoder.block[0].layer[0]
     for site, module, read in (

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmpt.attention.architectures import ARCHITECTURES, REFUSED, architecture_of
 from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import parse
-from mmpt.models.activation_probe import VocabularyRecorder
+from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.methods.test_all import opened
@@ -227,7 +227,7 @@ def test_a_prompt_of_a_text_is_that_text_before_the_source(model_type: str) -> N
 def test_cross_attention_starts_from_keys_of_the_encoders_output(model_type: str) -> None:
     model: Any = adapted("prefix", {"sites": ["cross"]}, model_type=model_type).eval()
     ids = torch.tensor([5, 9, 17])
-    key, value = VocabularyRecorder(model, Vocabulary()).keys_values(ids)["cross"]  # type: ignore[arg-type]
+    key, value = ActivationProbe(model.hooks, Vocabulary()).keys_values(ids)["cross"]  # type: ignore[arg-type]
     architecture, module = model.injection.architecture, model.injection.modules["cross"][-1]
     with torch.no_grad():
         states = model.backbone.get_encoder()(input_ids=ids.unsqueeze(0)).last_hidden_state[0]

@@ -13,7 +13,6 @@ from mmpt.cache.activations import compute
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, Collator
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.stack import stack
 from mmpt.training.caching import SplitCache
 from mmpt.training.evaluate import Prepared
 from tests.tiny import adapted
@@ -69,7 +68,7 @@ def test_losses_and_ranks_are_the_plain_ones_over_steps(model_type: str) -> None
         with torch.no_grad():
             encoded = model.start(batch)
             ranks.append(model.rank(encoded, LABELS))
-            assert (encoded.continued is not None) is cached
+            assert (encoded.label_states is not None) is cached
         assert len(model.injection.architecture.layers(model.backbone, "self")) == 3, "the stack lost layers"
     assert losses[0][-1] != losses[0][0]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
@@ -101,26 +100,6 @@ def test_a_target_that_is_no_label_has_states_of_its_own() -> None:
         assert torch.allclose(plain.losses, cached.losses, atol=1e-5)
         with pytest.raises(ValueError, match="isn't among the continuations of its source"):
             model.rank(model.start({**batch, **states}), LABELS)
-
-
-@pytest.mark.parametrize("mixed", [False, True], ids=["all cached", "one without"])
-def test_trials_in_a_pack_share_cached_states(mixed: bool) -> None:
-    models = [adapted("multimask", {**LAST, "num_virtual_tokens": count}, model_type="gemma2") for count in (4, 2)]
-    rows = [[0, 1, 3], [2]]
-    batches = [with_states(model, part) for model, part in zip(models, rows, strict=True)]
-    if mixed:
-        batches[1] = data(rows[1])
-    labels = torch.full((4, 4), IGNORED)
-    for row, gold in enumerate([GOLD[0], GOLD[1], GOLD[3], GOLD[2]]):
-        labels[row, : len(LABELS[gold])] = torch.tensor(LABELS[gold])
-    with torch.no_grad():
-        alone = torch.cat([model.eval()(**batch).losses for model, batch in zip(models, batches, strict=True)])
-        encoded = stack(
-            [model.start(batch) for model, batch in zip(models, batches, strict=True)], models[0].injection.shapes
-        )
-        assert (encoded.continued is None) is mixed
-        together: Any = models[0].losses(encoded, labels)
-    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_generation_runs_all_layers() -> None:

@@ -222,7 +222,13 @@ def test_prefixes_may_start_from_the_backbones_own_keys_and_values(model_type: s
 def test_a_prompt_follows_the_token_whose_state_the_head_reads() -> None:
     model = adapted("prompt", {"num_virtual_tokens": 2}).eval()
     given = batch()
-    embeddings, mask, contribution = model.embed(given["input_ids"], given["attention_mask"])
+    read: dict[str, Any] = {}
+    hook = model.backbone.base_model.register_forward_pre_hook(
+        lambda _, __, kwargs: read.update(kwargs), with_kwargs=True
+    )
+    encoded = model.encode(given["input_ids"], given["attention_mask"])
+    hook.remove()
+    embeddings, mask, contribution = read["inputs_embeds"], read["attention_mask"], encoded.contribution
     words = model.backbone.get_input_embeddings()(given["input_ids"])
     assert torch.equal(embeddings[:, 0], words[:, 0]) and torch.equal(embeddings[:, 3:], words[:, 1:])
     assert torch.equal(embeddings[:, 1:3], contribution.prompt.expand(5, -1, -1))  # type: ignore[union-attr]
@@ -246,7 +252,7 @@ def test_lora_leaves_the_head_as_it_is() -> None:
     assert set(model.method.head) == {  # type: ignore[arg-type]
         f"classifier/{layer}/{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")
     }
-    assert not any("classifier" in name for name in model.method.lora)  # type: ignore[union-attr]
+    assert not any("classifier" in name for name, _ in model.method.named_parameters() if name.startswith("lora"))
 
 
 def test_what_a_head_cannot_do_is_refused_by_name() -> None:

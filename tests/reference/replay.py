@@ -18,11 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from mmpt.attention.inject import Injection
-from mmpt.methods import create, parse
-from mmpt.methods.base import BackboneShape
+import mmpt
+from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.kinds.seq2seq import EncoderDecoder
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -72,27 +70,24 @@ def names(method: str, published: dict[str, Tensor]) -> dict[str, str]:
 def build_model(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[AdaptedModel, dict[str, str]]:
     """The case's model, and the published name of each of its parameters."""
     config = T5Config(**meta["t5_config"])
-    backbone = T5ForConditionalGeneration._from_config(config, attn_implementation="mmpt_sdpa")
+    backbone = T5ForConditionalGeneration(config)
     weights = {name[9:]: value for name, value in tensors.items() if name.startswith("backbone.")}
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
             parameter.copy_(weights.pop(name))
     if weights:
         raise SystemExit(f"backbone weights without a place: {sorted(weights)}")
-    backbone.requires_grad_(False)
-    injection = Injection(backbone)
     name, values = options(meta, tensors)
-    method = create(parse(name, values), BackboneShape(config.d_model, injection.shapes))
+    model = AdaptedModel.of(mmpt.adapt(backbone, parse(name, values))).eval()
     published = {key[7:]: value for key, value in tensors.items() if key.startswith("method.")}
     table = names(name, published)
-    parameters = dict(method.named_parameters())
+    parameters = dict(model.method.named_parameters())
     with torch.no_grad():
         for key, value in published.items():
             if table[key] in parameters:
                 target = parameters[table[key]]
                 rows = value[: target.shape[0]] if name == "prompt" else value  # the published table has spare rows
                 target.copy_(rows.reshape(target.shape) if name != "prefix" or key != "mask" else rows[:, 0, 0, :, 0].T)
-    model = EncoderDecoder(backbone, method, injection, dropout=False).eval()
     return model, table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmpt.errors import ConfigError
 from mmpt.methods.base import Contribution, Method
 
 
@@ -12,10 +13,33 @@ class FullFineTuning(Method):
 
     NEEDS_EVERY_GRADIENT = False  # some networks have weights that a task does not use
 
-    def attach(self, backbone: nn.Module) -> None:
-        """Take the backbone's parameters over, and unfreeze them."""
-        self.backbone = backbone
-        backbone.requires_grad_(True)
+    @property
+    def trains_all(self) -> bool:
+        """See the base class."""
+        return True
+
+    def attach(self, backbone: nn.Module, name: str = "default") -> None:
+        """Take the backbone's parameters over."""
+        self.borrow({f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()})
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Refuse.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "method=full has changed the backbone's own weights, which are not kept twice; keep them with "
+            "mmpt.merge_adapter(model), or load the model anew"
+        )
+
+    def activate(self, on: bool) -> None:
+        """Refuse to rest; errors are those of :meth:`detach`."""
+        if not on:
+            raise ConfigError("method=full is the backbone itself, which cannot be switched off; load the model anew")
+
+    def merge(self, backbone: nn.Module) -> None:
+        """See the base class: the weights are the backbone's already."""
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class: nothing is added."""

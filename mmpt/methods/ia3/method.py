@@ -19,7 +19,7 @@ class RescaledActivations(PeftLayers):
 
     options: IA3
 
-    def attach(self, backbone: nn.Module) -> None:
+    def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Let peft put its layers into the backbone, and take their parameters over.
 
         Raises:
@@ -34,7 +34,7 @@ class RescaledActivations(PeftLayers):
             rescaled = [name for name in usual_targets(backbone, "feedforward") if name in targets]
         self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
         config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
-        self.ia3 = self.put_in(backbone, config, targets, ".ia3_")
+        self.put_in(backbone, config, targets, "ia3_", name)
 
 
 METHOD = RescaledActivations

@@ -17,7 +17,7 @@ class LowRankAdaptation(PeftLayers):
 
     options: LoRA
 
-    def attach(self, backbone: nn.Module) -> None:
+    def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Let peft put its layers into the backbone, and take their parameters over.
 
         Raises:
@@ -35,7 +35,7 @@ class LowRankAdaptation(PeftLayers):
             self.options = replace(self.options, target_modules=usual_targets(backbone, "lora"))
         options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
-        self.lora = self.put_in(backbone, config, targets, ".lora_")
+        self.put_in(backbone, config, targets, "lora_", name)
 
 
 METHOD = LowRankAdaptation

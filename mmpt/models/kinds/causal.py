@@ -14,7 +14,7 @@ Letters: B batch, S prompt and source tokens, U target tokens, C candidate label
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -28,8 +28,9 @@ from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.backbone import embed, refuse_positions, word_embeddings
+from mmpt.models.insertion import insert
 from mmpt.models.kinds.text import TextModel
-from mmpt.models.label_states import Continued
+from mmpt.models.label_states import LabelStates
 from mmpt.models.partial_forward import below, handed
 
 
@@ -38,9 +39,13 @@ class DecoderOnly(TextModel):
 
     READING = Continuation
 
-    def encode_embeddings(self, embeddings: Tensor, mask: Tensor, contribution: Contribution) -> Encoded:
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, adapter_names: Sequence[str] | None = None) -> Encoded:
         """See the base class; no layer has run."""
-        return Encoded(embeddings, mask, contribution)
+        embeddings = embed(self.backbone, input_ids)
+        with self.hooks.using(self.method):
+            contribution = self.hooks.contribute(embeddings, attention_mask, adapter_names)
+        rows, insertion = insert(contribution, embeddings)
+        return Encoded(rows, attention_mask if insertion is None else insertion.mask(attention_mask), contribution)
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class: states of each source, and behind them of its continuations (B, C, V)."""
@@ -50,7 +55,8 @@ class DecoderOnly(TextModel):
         rows, mask = self._rows(source, read)
         refuse_positions(self.backbone, rows.shape[1])
         inputs = {"inputs_embeds": rows, "attention_mask": mask, "use_cache": False}
-        states = below(self.backbone, "self", self.first_trained, inputs).unflatten(0, (examples, count))
+        with self.hooks.given(Contribution()):
+            states = below(self.backbone, "self", self.first_trained, inputs).unflatten(0, (examples, count))
         ends = source.mask.sum(dim=1).tolist()
         tokens = (read != IGNORED).sum(dim=1).view(examples, count).tolist()
         joined = [
@@ -62,12 +68,11 @@ class DecoderOnly(TextModel):
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; with embeddings too, from which text is generated."""
         embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch["means"])
-        continued = Continued(batch["states"], batch["continuations"])
-        return Encoded(embeddings, batch["attention_mask"], contribution, continued)
+        label_states = LabelStates(batch["states"], batch["continuations"])
+        return Encoded(embeddings, batch["attention_mask"], contribution, label_states)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""
-        self.injection.set(encoded.contribution.prefixes)
         read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # nothing follows a label's last token
         rows, mask = self._rows(encoded, read)
         refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
@@ -75,7 +80,7 @@ class DecoderOnly(TextModel):
         places = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
         model: Any = self.backbone
         begin: AbstractContextManager[None] = nullcontext()
-        if encoded.continued is not None:
+        if encoded.label_states is not None:
             begin = handed(model, "self", rows, self.first_trained)
             rows = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # which no layer reads
 
@@ -84,7 +89,7 @@ class DecoderOnly(TextModel):
 
         hook = model.get_output_embeddings().register_forward_pre_hook(select, prepend=True)  # before only_labelled's
         try:
-            with begin:
+            with begin, self.hooks.given(encoded.contribution):
                 logits: Tensor = model(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
         finally:
             hook.remove()
@@ -102,9 +107,9 @@ class DecoderOnly(TextModel):
         """
         ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(read))
         more, width = (read != IGNORED).sum(dim=1, keepdim=True), encoded.states.shape[1] + read.shape[1]
-        if encoded.continued is not None:
-            first = ends + encoded.continued.places(read)
-            return _packed(_repeated(encoded.continued.states, len(read)), ends, first, more, width)
+        if encoded.label_states is not None:
+            first = ends + encoded.label_states.starts(read)
+            return _packed(_repeated(encoded.label_states.states, len(read)), ends, first, more, width)
         states = torch.cat([_repeated(encoded.states, len(read)), embed(self.backbone, read.clamp(min=0))], dim=1)
         return _packed(states, ends, torch.full_like(ends, encoded.states.shape[1]), more, width)
 
@@ -115,12 +120,6 @@ class DecoderOnly(TextModel):
         Raises:
             ValueError: Another cache than ``dynamic`` or ``static`` is asked for.
         """
-        wish = options.pop("cache_implementation", None)
-        if wish not in (None, "dynamic", "static"):
-            raise ValueError(f"cache_implementation={wish} isn't supported with prefixes; choose dynamic or static")
-        if wish == "static":
-            options["cache_implementation"] = wish
-        self.injection.set(encoded.contribution.prefixes)
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front
         order = torch.arange(longest, device=shift.device) - shift
@@ -130,12 +129,9 @@ class DecoderOnly(TextModel):
         model: Any = self.backbone
         pad = model.config.pad_token_id
         options.setdefault("pad_token_id", model.config.eos_token_id if pad is None else pad)
-        ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
+        with self.hooks.given(encoded.contribution):
+            ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
         return ids
-
-    def read(self, ids: Tensor) -> None:
-        """See the base class."""
-        self.backbone(input_ids=ids, use_cache=False)
 
 
 def _packed(states: Tensor, ends: Tensor, first: Tensor, more: Tensor, width: int) -> tuple[Tensor, Tensor]:

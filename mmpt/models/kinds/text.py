@@ -37,16 +37,21 @@ class TextModel(AdaptedModel):
             return row_losses(self.decode(encoded, labels), labels, places, smoothing)
 
     def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
-        """Log-likelihood of every candidate's ids (with end of sequence) for every source.
+        """See the base class; candidates have their end of sequence."""
+        return self.likelihoods_of_rows(encoded, [candidates] * encoded.states.shape[0])
+
+    def likelihoods_of_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+        """Log-likelihood of candidates of its own for every source.
 
         Args:
             encoded: A batch up to where its targets come in.
-            candidates: C lists of token ids.
+            candidates: Lists of token ids, for each of B sources.
 
         Returns:
-            (B, C), float32, the sum over a candidate's tokens.
+            (B, C), float32, the sum over a candidate's tokens; C is that of the row with most, zero elsewhere.
         """
-        batch, longest = encoded.states.shape[0], max(map(len, candidates))
-        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates]
-        labels = torch.tensor(padded, device=encoded.states.device).repeat(batch, 1)  # (B·C, U)
-        return -self.losses(encoded, labels).view(batch, len(candidates))
+        most, longest = max(map(len, candidates)), max(len(ids) for row in candidates for ids in row)
+        filled = [[*row, *[[]] * (most - len(row))] for row in candidates]
+        padded = [[*ids, *[IGNORED] * (longest - len(ids))] for row in filled for ids in row]
+        labels = torch.tensor(padded, device=encoded.states.device)  # (B·C, U)
+        return -self.losses(encoded, labels).view(len(candidates), most)

@@ -1,0 +1,189 @@
+"""The library: adapters on a model that somebody has loaded. ``docs/library.md`` shows how.
+
+The command line's runs go the same way: :class:`mmpt.models.adapted.AdaptedModel` stands on what :func:`adapt` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from mmpt.errors import AdapterError, ModelError
+from mmpt.methods.base import Method
+from mmpt.methods.options import MethodOptions
+from mmpt.models.activation_probe import ActivationProbe
+from mmpt.models.adapter_files import start_from
+from mmpt.models.adapters import Adapters, adapters_of
+from mmpt.models.backbone import ADAPTERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def adapt(
+    model: Model,
+    options: MethodOptions,
+    name: str = "default",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int | None = None,
+    backbone_dropout: bool = True,
+) -> Model:
+    """Give a model a trainable adapter, in place.
+
+    The model is frozen, and its attention switched to one that can carry prefixes. Class, ``config``, ``generate``,
+    pipelines, Trainer, accelerate and DDP work as before: what the method adds is computed in forward hooks.
+
+    Args:
+        model: A loaded model of a supported architecture: ``...ForConditionalGeneration``, ``...ForCausalLM`` or
+            ``...ForSequenceClassification``, whose head is then trained too.
+        options: Of the method, such as ``mmpt.MultiMask(num_routes=4)``.
+        name: The adapter's; a model can have several, of which the last one added is active.
+        tokenizer: The model's, which ``init="text"`` needs; ``init="vocab"`` draws no special pieces with it.
+        seed: Of the starting values; by default, torch's global generator gives them.
+        backbone_dropout: Whether the frozen network drops out in ``model.train()``, as it does without an adapter.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ModelError: The architecture or class is not supported.
+        ConfigError: The options do not suit the model.
+        AdapterError: The name is taken, or the adapter to start from cannot be used.
+    """
+    adapters = attach(model, options, name, tokenizer=tokenizer, seed=seed)
+    adapters.backbone_dropout = backbone_dropout
+    model.train(model.training)
+    return model
+
+
+def attach(
+    model: PreTrainedModel,
+    options: MethodOptions,
+    name: str = "default",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int | None = None,
+    fingerprint: str | None = None,
+    initialise: bool = True,
+    most: int | None = None,
+    fresh: Sequence[str] = (),
+) -> Adapters:
+    """What :func:`adapt` does, for a model that is known better.
+
+    Args:
+        model: As of :func:`adapt`, like ``options``, ``name``, ``tokenizer``, ``seed`` and the errors.
+        options: The method's.
+        name: The adapter's.
+        tokenizer: The model's.
+        seed: Of the starting values.
+        fingerprint: Of the model's weights, where it is known.
+        initialise: Whether starting values may be taken from the model (not needed before loading an adapter).
+        most: Numbers that the method may have: those of the adapter to load.
+        fresh: Parameters of a classification head to draw anew.
+
+    Returns:
+        The model's adapters.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise ModelError(f"a {type(model).__name__} cannot be adapted; give a model of transformers (PreTrainedModel)")
+    if not isinstance(options, MethodOptions):
+        raise AdapterError(f"{options!r} has no options of a method; give an object such as mmpt.Prefix()")
+    adapters = getattr(model, ADAPTERS, None) or Adapters(model)
+    drawing: AbstractContextManager[Any] = nullcontext() if seed is None else torch.random.fork_rng()
+    with drawing:
+        if seed is not None:
+            torch.manual_seed(seed)
+        method = adapters.add(name, options, most=most, fresh=fresh)
+        if initialise:
+            try:
+                _initialise(adapters, method, tokenizer, fingerprint)
+            except BaseException:
+                adapters.remove(name)
+                raise
+    return adapters
+
+
+def _initialise(
+    adapters: Adapters, method: Method, tokenizer: PreTrainedTokenizerBase | None, fingerprint: str | None
+) -> None:
+    training = adapters.model.training
+    adapters.model.eval()
+    method.initialise(ActivationProbe(adapters.hooks, tokenizer))
+    adapters.model.train(training)
+    if getattr(method.options, "init", None) == "adapter":
+        start_from(method, method.options.init_adapter, fingerprint or adapters.fingerprint())
+
+
+def remove_adapter(model: Model, name: str | None = None) -> Model:
+    """Take adapters away. With the last one, the model is as it was: the same logits to the bit, nothing left behind.
+
+    Args:
+        model: An adapted model.
+        name: The adapter; by default all of them.
+
+    Returns:
+        The same object.
+
+    Raises:
+        AdapterError: No such adapter.
+        ConfigError: ``full`` has changed the weights themselves.
+    """
+    adapters = adapters_of(model)
+    for each in list(adapters.methods) if name is None else [name]:
+        adapters.remove(each)
+    return model
+
+
+def merge_adapter(model: Model, name: str | None = None) -> Model:
+    """Let the model's own weights do what an adapter does, and take the adapter away: ``lora``, ``ia3`` and ``full``.
+
+    Args:
+        model: An adapted model.
+        name: The adapter; by default the active one.
+
+    Returns:
+        The same object, without the adapter.
+
+    Raises:
+        AdapterError: No such adapter, or there are others, which were not made for the merged weights.
+        ConfigError: The method adds what no weight can hold.
+    """
+    adapters = adapters_of(model)
+    chosen = name or adapters.active
+    if chosen is None:
+        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
+    adapters.get(chosen)
+    if others := [other for other in adapters.methods if other != chosen]:
+        raise AdapterError(
+            f"merging {chosen!r} would change the weights under the other adapters ({', '.join(others)}); remove them "
+            "first with mmpt.remove_adapter"
+        )
+    adapters.remove(chosen, merge=True)
+    return model
+
+
+def set_adapter(model: nn.Module, name: str) -> None:
+    """Make one of a model's adapters the active one, which is used and trained.
+
+    Raises:
+        AdapterError: No such adapter.
+    """
+    adapters_of(model).activate(name)
+
+
+def disable_adapter(model: nn.Module) -> AbstractContextManager[None]:
+    """Let the model run without its adapters within a ``with`` block.
+
+    Raises:
+        AdapterError: The model has none.
+        ConfigError: On entering: ``full`` is the model itself.
+    """
+    return adapters_of(model).disabled()

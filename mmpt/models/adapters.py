@@ -1,0 +1,235 @@
+"""The adapters of one model: registered in it by name, one of them active.
+
+``model.mmpt_adapters`` holds their parameters, so that ``model.parameters()``, ``state_dict``, optimizers, Trainer and
+DDP see them. What an adapter trains of the backbone itself (LoRA's matrices, a head, all of it) lies where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from mmpt.attention.architectures import architecture_of
+from mmpt.attention.inject import Injection, switch_attention
+from mmpt.errors import AdapterError, nearest
+from mmpt.methods import create
+from mmpt.methods.base import BackboneShape, Method
+from mmpt.methods.options import MethodOptions
+from mmpt.models.backbone import ADAPTERS, has_weights, refuse_class, weights_fingerprint, word_embeddings
+from mmpt.models.head import Head
+from mmpt.models.hooks import HOOKS
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Adapters(nn.Module):
+    """All adapters of a model, and its hooks. Each is a submodule under its name."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Prepare a model: freeze it, switch its attention, install the hooks.
+
+        Raises:
+            ModelError: The architecture is not supported.
+        """
+        super().__init__()
+        architecture = architecture_of(model.config.model_type)
+        refuse_class(model)
+        self.required = {name: value.requires_grad for name, value in model.named_parameters()}
+        self.attention = switch_attention(model)
+        self.methods: dict[str, Method] = {}
+        self.active: str | None = None
+        self.backbone_dropout = True
+        model.requires_grad_(False)
+        self.hooks = HOOKS[architecture.kind](model, Injection(model), self.methods)
+        self.head = Head(model) if architecture.has_head else None
+        self._fingerprints: list[str] = []
+        model.add_module(ADAPTERS, self)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that these are adapters of."""
+        return self.hooks.model
+
+    @property
+    def shape(self) -> BackboneShape:
+        """What methods must know of the model."""
+        config = self.model.config
+        width = word_embeddings(self.model).embedding_dim
+        return BackboneShape(width, self.hooks.injection.shapes, config.model_type, config.hidden_size)
+
+    def add(self, name: str, options: MethodOptions, *, most: int | None = None, fresh: Sequence[str] = ()) -> Method:
+        """Create an adapter and make it the active one; starting values are as they are drawn.
+
+        Args:
+            name: Its name.
+            options: Of its method.
+            most: Numbers that the method may have; by default, what memory holds.
+            fresh: Parameters of the head whose values are drawn anew.
+
+        Raises:
+            AdapterError: The name is taken or not allowed, or the method cannot be beside the others.
+            ConfigError: The options do not suit the model.
+        """
+        self._refuse(name, options)
+        method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
+        if self.head is not None:
+            method.attach_head(self.head.new(name, fresh))
+        if method.trains_all:
+            self.fingerprint()  # while the weights are what they were
+        self.activate(None)
+        try:
+            if self.head is not None:
+                self.head.put(name)  # a method that changes layers leaves what is trained already alone
+            method.attach(self.model, name)
+        except BaseException:
+            if self.head is not None:
+                self.head.put(None)
+            self._leave_if_empty()
+            raise
+        self.methods[name] = method
+        self.add_module(name, method)
+        self.activate(name)
+        return method
+
+    def _refuse(self, name: str, options: MethodOptions) -> None:
+        if name in self.methods:
+            raise AdapterError(
+                f"the model has an adapter {name!r} already; give another name, or remove it first with "
+                f"mmpt.remove_adapter(model, {name!r})"
+            )
+        if NAME.fullmatch(name) is None or hasattr(self, name):
+            raise AdapterError(f"{name!r} cannot be an adapter's name; give letters, digits, - and _, such as 'second'")
+        inside = [method for method in self.methods.values() if method.changes_backbone()]
+        for method in inside:
+            if method.trains_all or method.options.name != options.name:
+                raise AdapterError(
+                    f"method={method.options.name} of another adapter changes the model's own layers; remove it first, "
+                    "or load the model a second time"
+                )
+
+    def get(self, name: str) -> Method:
+        """An adapter's method.
+
+        Raises:
+            AdapterError: No such adapter.
+        """
+        if name not in self.methods:
+            known = ", ".join(map(repr, self.methods))
+            raise AdapterError(f"no adapter {name!r}{nearest(name, self.methods)}; this model has {known}")
+        return self.methods[name]
+
+    def activate(self, name: str | None) -> None:
+        """Let one adapter be active and trainable, or none."""
+        if name == self.active:
+            return
+        chosen = None if name is None else self.get(name)
+        if self.active is not None:
+            before = self.methods[self.active]
+            before.activate(False)
+            before.requires_grad_(False)
+        if self.head is not None:
+            self.head.put(name)
+        if chosen is not None:
+            chosen.activate(True)
+            chosen.requires_grad_(True)
+        self.active, self.hooks.method = name, chosen
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Let no adapter be active within the block."""
+        name = self.active
+        flags = {} if name is None else {value: value.requires_grad for value in self.methods[name].parameters()}
+        self.activate(None)
+        try:
+            yield
+        finally:
+            self.activate(name)
+            for value, flag in flags.items():
+                value.requires_grad_(flag)
+
+    def remove(self, name: str, *, merge: bool = False) -> None:
+        """Take an adapter away; with the last one, the model is as it was before the first.
+
+        Args:
+            name: The adapter.
+            merge: Whether the backbone keeps what the method learnt.
+
+        Raises:
+            AdapterError: No such adapter.
+            ConfigError: The method cannot be taken out, or not be merged.
+        """
+        method = self.get(name)
+        if merge:
+            self.activate(name)
+            method.merge(self.model)
+            if self.head is not None:
+                self.head.keep(name)
+        else:
+            method.detach(self.model)
+        if self.active == name:
+            self.active, self.hooks.method = None, None
+            if self.head is not None:
+                self.head.put(None)
+        del self.methods[name]
+        delattr(self, name)
+        self._leave_if_empty()
+
+    def _leave_if_empty(self) -> None:
+        if not self.methods:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Take the hooks away, and put back what was changed."""
+        model = self.model
+        self.hooks.remove()
+        if self.head is not None:
+            self.head.remove()
+        if self.attention is not None:
+            model.set_attn_implementation(self.attention)
+        delattr(model, ADAPTERS)
+        for name, value in model.named_parameters():
+            value.requires_grad_(self.required.get(name, False))
+        model.train(model.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; the frozen network stays in evaluation mode where it is not to drop out."""
+        super().train(mode)
+        if mode and not self.backbone_dropout:
+            for child in self.model.children():
+                if child is not self:
+                    child.eval()
+            super().train(mode)  # what the active method has in there
+        return self
+
+    def fingerprint(self) -> str:
+        """Of the backbone's weights, its head aside."""
+        if not self._fingerprints:
+            names = [] if self.head is None else list(self.head.original)
+            self._fingerprints.append(weights_fingerprint(self.model, without=names))
+        return self._fingerprints[0]
+
+    def holds(self, fingerprint: object) -> bool:
+        """Whether a fingerprint is that of the backbone's weights, as they were before the first adapter."""
+        head = None if self.head is None else self.head.original
+        if self.fingerprint() == fingerprint or fingerprint in self._fingerprints:
+            return True
+        if has_weights(self.model, fingerprint, head):
+            self._fingerprints.append(str(fingerprint))
+        return fingerprint in self._fingerprints
+
+
+def adapters_of(model: nn.Module) -> Adapters:
+    """The adapters of a model.
+
+    Raises:
+        AdapterError: It has none.
+    """
+    found = getattr(model, ADAPTERS, None)
+    if not isinstance(found, Adapters):
+        raise AdapterError(f"this {type(model).__name__} has no adapter; give it one with mmpt.adapt(model, options)")
+    return found

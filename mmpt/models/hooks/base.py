@@ -1,0 +1,195 @@
+"""Forward hooks that compute what an adapter adds to a pass, and put it in: the one way into a model.
+
+``model(**batch)`` and ``model.generate(...)`` stay transformers' own. The hooks read the source from the arguments of
+the network, let the active method contribute to it, insert prompts, and let attention carry the prefixes.
+
+- Encoder-decoders: the encoder's pass reads the source. What it contributed belongs to the encoder's output, so a
+  later pass of the decoder over that output carries it again.
+- Decoder-only models: the first pass reads the prompt, which is what comes before the first label, or
+  ``prompt_length`` tokens, or all there is. Passes that continue a cache carry what the first one did.
+- Encoders with a classification head: each pass reads its source.
+
+Letters: B batch, T source tokens, P prompt tokens, d model width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mmpt.attention.inject import Injection
+from mmpt.methods.base import Contribution, Method, mean_embedding
+from mmpt.models.backbone import embed
+from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.insertion import Insertion
+from mmpt.models.stacking import stack
+
+NOTHING = Contribution()
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a pass read.
+
+    Attributes:
+        contribution: What the method adds.
+        insertion: Where its prompt stands; None without one.
+    """
+
+    contribution: Contribution = NOTHING
+    insertion: Insertion | None = None
+
+    def widened(self, mask: Tensor, width: int) -> Tensor:
+        """A mask (B, T) of the source for N = P+T states, where it is not as wide already."""
+        if self.insertion is None or mask.dim() != 2 or mask.shape[1] + self.insertion.prompt != width:
+            return mask
+        return self.insertion.mask(mask)
+
+
+class Hooks(ABC):
+    """The hooks of one model, whatever the number of its adapters.
+
+    Attributes:
+        method: The active adapter's; None: nothing is added.
+        methods: Of all adapters, by name, from which rows may choose.
+        source: What the last pass read.
+    """
+
+    def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
+        """Install the hooks on a model whose attention can carry prefixes."""
+        self.model, self.injection, self.methods = model, injection, methods
+        self.method: Method | None = None
+        self.source = Source()
+        self._given = False  # whether passes carry ``source`` and read nothing
+        self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
+        self._generating = False
+        self._checkpointing = False
+        self._handles = [
+            model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+            model.register_forward_hook(self._after_model, always_call=True),
+        ]
+        self._install()
+        object.__setattr__(model, "generate", self.generate)
+
+    @abstractmethod
+    def _install(self) -> None:
+        """Add the hooks of this kind of model to ``_handles``."""
+
+    def remove(self) -> None:
+        """Leave the model without a trace."""
+        for handle in self._handles:
+            handle.remove()
+        checkpoint_layers(self.injection, False)
+        self.injection.remove()
+        self.model.__dict__.pop("generate", None)
+
+    @contextmanager
+    def using(self, method: Method | None, adapter_names: Sequence[str] | None = None) -> Iterator[None]:
+        """Let passes within the block be those of a method, or of each row's own adapter; None: nothing is added."""
+        before, self.method = self.method, method
+        self._options = {} if adapter_names is None else {"adapter_names": adapter_names}
+        try:
+            yield
+        finally:
+            self.method, self._options = before, {}
+            self.injection.set({})
+
+    @contextmanager
+    def given(self, contribution: Contribution) -> Iterator[None]:
+        """Let passes within the block carry what was contributed before; they read no source, and insert no prompt."""
+        before = self.source, self._given
+        self.source, self._given = Source(contribution), True
+        try:
+            yield
+        finally:
+            self.source, self._given = before
+            self.injection.set({})
+
+    def contribute(self, embeddings: Tensor, mask: Tensor | None, names: Sequence[str] | None = None) -> Contribution:
+        """What the active method, or each row's own, adds to embeddings (B, T, d); mask (B, T) says what is read."""
+        if names is None:
+            return NOTHING if self.method is None else contribution_of(self.method, embeddings, mask)
+        return stack(self.methods, names, embeddings, mask, self.injection.shapes)
+
+    def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        wanted = any(getattr(layer, "gradient_checkpointing", False) for layer in self._first_layers)
+        if wanted != self._checkpointing:
+            checkpoint_layers(self.injection, wanted)
+            self._checkpointing = wanted
+        named = self._named(module, args, kwargs)
+        for name in ("adapter_names", "prompt_length"):
+            if (value := named.pop(name, None)) is not None:
+                self._options[name] = value
+        return (), named
+
+    @cached_property
+    def _first_layers(self) -> list[nn.Module]:
+        return [layers[0] for layers in self.injection.layers.values()]
+
+    def _named(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """All arguments by name."""
+        if not args:
+            return dict(kwargs)
+        names = list(inspect.signature(type(module).forward).parameters)[1:]
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+
+    def _after_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self._generating:
+            return output
+        self._options = {}
+        self.injection.set({})
+        auxiliary = self.source.contribution.auxiliary_loss
+        if output is None or auxiliary is None or getattr(output, "loss", None) is None or self._given:
+            return output
+        output.loss = output.loss + auxiliary
+        return output
+
+    def _embeddings(self, named: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Word embeddings (B, T, d) and mask (B, T) of the arguments of a network."""
+        given = named.get("inputs_embeds")
+        return embed(self.model, named["input_ids"]) if given is None else given, named.get("attention_mask")
+
+    def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Generate with the active adapter; see ``transformers.GenerationMixin.generate``.
+
+        Args:
+            args: As of transformers.
+            adapter_names: The name of an adapter for each row, in place of the active one.
+            kwargs: As of transformers; ``prompt_length`` too on decoder-only models.
+        """
+        if (wish := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={wish} is not supported with adapters; choose dynamic or static")
+        if wish == "dynamic":
+            del kwargs["cache_implementation"]
+        options = {"adapter_names": adapter_names, "prompt_length": kwargs.pop("prompt_length", None)}
+        self._options = {name: value for name, value in options.items() if value is not None}
+        generating, self._generating = self._generating, True
+        try:
+            return self._generate(*args, **kwargs)
+        finally:
+            self._generating, self._options = generating, {}
+            self.injection.set({})
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        own: Any = type(self.model)
+        return own.generate(self.model, *args, **kwargs)
+
+
+def contribution_of(method: Method, embeddings: Tensor, mask: Tensor | None) -> Contribution:
+    """What a method adds to a source of embeddings (B, T, d), of which it reads what the mask (B, T) has."""
+    reads = method.reads_input and not method.reads_encoder
+    found: Contribution = method(mean_of(embeddings, mask) if reads else None) if not method.reads_encoder else NOTHING
+    return found
+
+
+def mean_of(states: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean (B, d) of states (B, T, d) over what a mask (B, T) has, or over all."""
+    return mean_embedding(states, states.new_ones(states.shape[:2]) if mask is None else mask)

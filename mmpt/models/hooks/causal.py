@@ -1,0 +1,187 @@
+"""Decoder-only models: the first pass reads the prompt, and passes that continue a cache carry what that one did.
+
+The prompt is what comes before the first labelled token (labels that are not -100), or ``prompt_length`` tokens, or all
+there is where neither is given, as in generation. The router never reads the answer.
+
+Letters: B batch, T tokens, P tokens of a method's prompt, d model width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.attention.inject import CACHE
+from mmpt.attention.prefix import shift_of
+from mmpt.data.collate import IGNORED
+from mmpt.errors import DataError
+from mmpt.models.backbone import refuse_positions
+from mmpt.models.hooks.base import Hooks, Source
+from mmpt.models.insertion import Insertion, insert
+
+
+class DecoderHooks(Hooks):
+    """The base model's first pass reads the prompt."""
+
+    def _install(self) -> None:
+        base = self.model.get_decoder()  # which some models call past their base model
+        self._answer: Tensor | None = None  # (B, T), True from the first labelled token on
+        self._inserted: Insertion | None = None  # what this pass inserted, to be taken out of its states
+        self._handles += [
+            base.register_forward_pre_hook(self._before_base, with_kwargs=True),
+            base.register_forward_hook(self._after_base, always_call=True),
+        ]
+
+    def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _, named = super()._before_model(module, args, kwargs)
+        labels = named.get("labels")
+        self._answer = None if labels is None else (labels != IGNORED).cumsum(dim=1) > 0
+        return (), named
+
+    def _before_base(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = self._named(module, args, kwargs)
+        cache = named.get(CACHE)
+        if not self._given and (cache is None or cache.get_seq_length() == 0):
+            named = self._prefill(named)
+        elif not self._given:
+            named = self._continue(named)
+        self.injection.set(self.source.contribution.prefixes)
+        return (), named
+
+    def _prefill(self, named: dict[str, Any]) -> dict[str, Any]:
+        embeddings, mask = self._embeddings(named)
+        contribution = self.contribute(embeddings, self._prompt(embeddings, mask), self._options.get("adapter_names"))
+        begin: int | Tensor = 0
+        if mask is not None and mask.dim() == 2:  # after the padding that stands before a row's text
+            begin = (mask.cumsum(dim=1) == 0).sum(dim=1) % mask.shape[1]
+        rows, insertion = insert(contribution, embeddings, begin, first=begin, padding_first=True)
+        refuse_positions(self.model, rows.shape[1] + shift_of(contribution.prefixes))
+        self.source, self._inserted = Source(contribution, insertion), insertion
+        if rows is embeddings:
+            return named
+        named |= {"input_ids": None, "inputs_embeds": rows}
+        return self._moved(named, insertion) if insertion is not None else named
+
+    def _continue(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a pass over a cache that holds the prompt too."""
+        insertion = self.source.insertion
+        if insertion is None:
+            return named
+        if (mask := named.get("attention_mask")) is not None:
+            named["attention_mask"] = insertion.mask(_two(mask))
+        if (positions := named.get("position_ids")) is not None:
+            named["position_ids"] = positions + _column(insertion, len(positions))
+        return named
+
+    def _moved(self, named: dict[str, Any], insertion: Insertion) -> dict[str, Any]:
+        if (mask := named.get("attention_mask")) is not None:
+            named["attention_mask"] = insertion.mask(_two(mask))
+        elif insertion.lengths is not None:
+            rows, width = named["inputs_embeds"].shape[:2]
+            size = (rows, width - insertion.prompt)
+            named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(size, dtype=torch.long))
+        if (positions := named.get("position_ids")) is not None:
+            named["position_ids"] = insertion.positions(positions)
+        return named
+
+    def _prompt(self, embeddings: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Which tokens (B, T) the router may read: those of the prompt."""
+        length, answer = self._options.get("prompt_length"), self._answer
+        mask = mask if mask is None or mask.dim() == 2 else None
+        if length is not None:
+            place = torch.arange(embeddings.shape[1], device=embeddings.device).expand(embeddings.shape[:2])
+            count = torch.as_tensor(length, device=embeddings.device).reshape(-1, 1)
+            count = count.repeat_interleave(len(embeddings) // len(count), dim=0)
+            order = place if mask is None else mask.cumsum(dim=1) - 1  # counts from the first real token
+            answer = order >= count
+        if answer is None:
+            self._refuse_unknown()
+            return mask
+        read = ~answer if mask is None else mask * ~answer
+        reads = self.method is not None and self.method.reads_input
+        if reads and not read.is_cuda and not read.any(dim=1).all():
+            raise DataError(
+                "the router reads the prompt, and a row has none: all tokens are labelled; set the prompt's labels to "
+                f"{IGNORED}, or give prompt_length"
+            )
+        return read
+
+    def _refuse_unknown(self) -> None:
+        if self.model.training and self.method is not None and self.method.reads_input and not self._generating:
+            raise DataError(
+                "while training, the router must know where the prompt ends; give labels (with the prompt's set to "
+                f"{IGNORED}) or prompt_length to the model"
+            )
+
+    def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        insertion, self._inserted = self._inserted, None
+        if output is None or insertion is None:
+            return output
+        states = insertion.without(output[0])
+        if isinstance(output, tuple):
+            return (states, *output[1:])
+        output.last_hidden_state = states
+        return output
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate with what the prompt contributes, worked out once.
+
+        A method's prompt is put into the embeddings, so that caches and positions count it from the start.
+        """
+        cache = kwargs.get(CACHE)
+        if self._given or (cache is not None and cache.get_seq_length() > 0):
+            return self._continued(*args, **kwargs)
+        self._answer = None
+        ids: Any = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        mask, embeddings = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
+        if mask is None:
+            mask = (
+                self._real(ids) if embeddings is None else embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
+            )
+        named = self._prefill({"input_ids": ids, "inputs_embeds": embeddings, "attention_mask": mask})
+        self._inserted = None
+        with self.given(self.source.contribution):
+            if (rows := named["inputs_embeds"]) is embeddings:
+                return super()._generate(*args, **kwargs)
+            if kwargs.get("max_new_tokens") is None:
+                kwargs["max_new_tokens"] = self._new_tokens(kwargs, 0 if ids is None else ids.shape[1])
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("inputs", "input_ids")}
+            kwargs |= {"inputs_embeds": rows, "attention_mask": named["attention_mask"]}
+            return super()._generate(*([] if ids is None else [ids]), **kwargs)
+
+    def _continued(self, *args: Any, **kwargs: Any) -> Any:
+        """Go on with what was contributed to a filled cache."""
+        if self.source.insertion is not None:
+            raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
+        with self.given(self.source.contribution):
+            return super()._generate(*args, **kwargs)
+
+    def _real(self, ids: Tensor) -> Tensor:
+        """A mask (B, T) of ids: padding is what the configuration names, unless it ends texts too."""
+        config = self.model.generation_config
+        pad, end = config.pad_token_id, config.eos_token_id
+        ends = end if isinstance(end, list) else [end]
+        return torch.ones_like(ids) if pad is None or pad in ends else (ids != pad).long()
+
+    def _new_tokens(self, options: dict[str, Any], before: int) -> int:
+        """How many tokens ``max_length`` leaves; transformers would count the prompt."""
+        config = options.get("generation_config") or self.model.generation_config
+        if (new := config.max_new_tokens) is not None:
+            return int(new)
+        longest = options.pop("max_length", None) or config.max_length or 20  # as transformers has it
+        return max(int(longest) - before, 1)
+
+
+def _two(mask: Tensor) -> Tensor:
+    if mask.dim() != 2:
+        raise DataError("a method with a prompt needs a mask of two dimensions (rows, tokens); give attention_mask so")
+    return mask
+
+
+def _column(insertion: Insertion, rows: int) -> int | Tensor:
+    """How many positions a row's prompt takes, one number or (B, 1)."""
+    if insertion.lengths is None:
+        return insertion.prompt
+    return insertion.lengths.repeat_interleave(rows // len(insertion.lengths)).unsqueeze(1)

@@ -1,0 +1,101 @@
+"""Encoder-decoders: the encoder's pass reads the source, and passes of the decoder carry what belongs to its output.
+
+Letters: B batch, T source tokens, P prompt tokens, d model width.
+"""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+
+from mmpt.attention.inject import CACHE
+from mmpt.models.backbone import refuse_positions
+from mmpt.models.hooks.base import Hooks, Source, mean_of
+from mmpt.models.insertion import Insertion, insert
+from mmpt.models.partial_forward import prompted
+
+
+class EncoderDecoderHooks(Hooks):
+    """The encoder's pass reads the source, and the decoder's passes carry what belongs to its output."""
+
+    def _install(self) -> None:
+        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
+        self._read: list[tuple[weakref.ref[Tensor], Source]] = []  # what was contributed to an output, while that lives
+        self._open = ExitStack()  # prompts of the encoder's layers, within a pass
+        self._mask: Tensor | None = None
+        self._handles += [
+            encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
+            encoder.register_forward_hook(self._after_encoder, always_call=True),
+            decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True),
+        ]
+
+    def _before_encoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._given:
+            self.injection.set(self.source.contribution.prefixes, ["encoder"])
+            return None
+        named = self._named(module, args, kwargs)
+        embeddings, mask = self._embeddings(named)
+        contribution = self.contribute(embeddings, mask, self._options.get("adapter_names"))
+        rows, insertion = insert(contribution, embeddings)
+        if (prompts := contribution.layer_prompts) is not None:  # the first layer's prompt takes the room
+            insertion = Insertion(prompts.tokens, embeddings.shape[1], 0)
+            text = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
+            self._open.enter_context(prompted(self.model, prompts, text))
+            rows = F.pad(embeddings, (0, 0, prompts.tokens, 0))
+        refuse_positions(self.model, rows.shape[1])
+        self.source, self._mask = Source(contribution, insertion), mask
+        self.injection.set(contribution.prefixes, ["encoder"])
+        if rows is embeddings:
+            return (), named
+        wide = mask if mask is None or insertion is None else insertion.mask(mask)
+        return (), {**named, "input_ids": None, "inputs_embeds": rows, "attention_mask": wide}
+
+    def _after_encoder(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._open.close()
+        if output is None or self._given:
+            return
+        states, contribution = output[0], self.source.contribution
+        if self.method is not None and self.method.reads_encoder and "adapter_names" not in self._options:
+            contribution = self.method(mean_of(states, self._mask))
+        elif contribution.layer_prompts is not None:
+            contribution = contribution.layer_prompts.finish(contribution)
+        self.source, self._mask = replace(self.source, contribution=contribution), None
+        self._read = [(known, source) for known, source in self._read if known() is not None]
+        self._read.append((weakref.ref(states), self.source))
+
+    def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = self._named(module, args, kwargs)
+        states = named.get("encoder_hidden_states")
+        if not self._given:
+            own = [source for known, source in self._read if known() is states]
+            self.source = own[0] if own else self.source  # beams are copies of what the encoder gave
+        source = self.source if self._given or self.method is not None or self._options else Source()
+        prefixes = source.contribution.prefixes
+        if getattr(named.get(CACHE), "is_compileable", False) and any(item.positioned for item in prefixes.values()):
+            raise ValueError("method.layout=paper needs the dynamic cache: its positions count the tokens there are")
+        self.injection.set(prefixes, ["decoder", "cross"])
+        mask = named.get("encoder_attention_mask")
+        if mask is None or states is None:
+            return None
+        return (), {**named, "encoder_attention_mask": source.widened(mask, states.shape[1])}
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get(CACHE) is None and kwargs.get("use_cache", True):
+            # that of transformers has as many layers as the encoder, whatever the decoder has
+            static = kwargs.pop("cache_implementation", None) == "static"
+            kwargs[CACHE] = self._key_cache(kwargs.get("max_new_tokens") if static else None, static)
+        return super()._generate(*args, **kwargs)
+
+    def _key_cache(self, longest: int | None, static: bool) -> EncoderDecoderCache:
+        if not static:
+            return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if longest is None:
+            raise ValueError("a static cache needs max_new_tokens, its size")
+        config: Any = self.model.get_decoder().config
+        return EncoderDecoderCache(StaticCache(config, max_cache_len=1 + longest), DynamicCache())

@@ -1,0 +1,130 @@
+"""Save an adapter of a model, and load one onto a model: the folder that a run leaves in ``adapter/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from mmpt.attention.inject import OWN, running_attention
+from mmpt.errors import AdapterError, MmptError, ModelError
+from mmpt.methods import parse
+from mmpt.models import adapter_files
+from mmpt.models.adapt import attach
+from mmpt.models.adapter_files import Adapter, load_state, read_adapter
+from mmpt.models.adapters import Adapters, adapters_of
+from mmpt.models.backbone import ADAPTERS, has_weights
+from mmpt.models.located import located
+from mmpt.utils.untrusted import one_line
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def save_adapter(model: nn.Module, directory: str | Path, name: str | None = None) -> Path:
+    """Write an adapter as safetensors and JSON. :func:`mmpt.load_adapter` and :func:`mmpt.load` read it.
+
+    Args:
+        model: An adapted model.
+        directory: Created where it is missing; files of an adapter in it are replaced.
+        name: The adapter; by default the active one.
+
+    Returns:
+        The directory.
+
+    Raises:
+        AdapterError: No such adapter.
+        RunError: The files cannot be written.
+    """
+    adapters, path = adapters_of(model), Path(directory).expanduser()
+    chosen = name or adapters.active
+    if chosen is None:
+        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
+    method = adapters.get(chosen)
+    adapter_files.save_adapter(path, method.options.name, method, {"backbone": _backbone(adapters)})
+    return path
+
+
+def _backbone(adapters: Adapters) -> dict[str, Any]:
+    """What is known of the model: where it came from, and a fingerprint of its weights."""
+    from mmpt.bundled import MODEL_DIR
+
+    model = adapters.model
+    origin = str(model.name_or_path or "")
+    local = Path(origin).expanduser().is_dir() if origin else False
+    source = "bundled" if origin == str(MODEL_DIR) else "path" if local or not origin else "hub"
+    return {
+        "name": Path(origin).name or model.config.model_type,
+        "source": source,
+        "path": None if source == "bundled" or not origin else str(Path(origin).resolve()) if local else origin,
+        "architecture": model.config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": running_attention(model).removeprefix(OWN),
+        "fingerprint": adapters.fingerprint(),
+    }
+
+
+def load_adapter(model: Model, directory: str | Path, name: str = "default", *, revision: str | None = None) -> Model:
+    """Load a saved adapter onto a model, in place; it is then the active one.
+
+    Args:
+        model: The model that it was trained on, adapted already or not.
+        directory: What :func:`mmpt.save_adapter` wrote, a run directory, or an adapter on the hub
+            (``hub:owner/name``, ``hub:owner/name@REVISION``).
+        name: How to call it; a model can have several.
+        revision: Commit, branch or tag of an adapter on the hub.
+
+    Returns:
+        The same object.
+
+    Raises:
+        AdapterError: There is no intact adapter, it belongs to another backbone, or the name is taken.
+        ModelError: The architecture or class of the model is not supported.
+    """
+    path = located(directory, revision)
+    put_on(model, read_adapter(path), str(path), name)
+    return model
+
+
+def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **known: Any) -> Adapters:
+    """A saved adapter on a model.
+
+    Args:
+        model: The model.
+        adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
+        where: How to call it in an error.
+        name: The adapter's name.
+        known: As of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
+
+    Raises:
+        AdapterError: As of :func:`load_adapter`.
+    """
+    if "fingerprint" not in known and isinstance(model, PreTrainedModel):
+        _refuse_other_weights(model, adapter, where)
+    most = sum(value.numel() for value in adapter.state.values())
+    try:
+        options = parse(adapter.method, adapter.options)
+        adapters = attach(model, options, name, initialise=False, most=most, **known)
+    except (AdapterError, ModelError):
+        raise
+    except (MmptError, RuntimeError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise AdapterError(f"{where}: adapter.json describes nothing that can be built ({one_line(error)})") from error
+    try:
+        load_state(adapters.get(name), adapter.state, where)
+    except AdapterError:
+        adapters.remove(name)
+        raise
+    return adapters
+
+
+def _refuse_other_weights(model: PreTrainedModel, adapter: Adapter, where: str) -> None:
+    stated = adapter.description.get("backbone")
+    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+    existing = getattr(model, ADAPTERS, None)
+    same = has_weights(model, fingerprint) if existing is None else existing.holds(fingerprint)
+    if not same:
+        raise AdapterError(
+            f"{where} was trained on other backbone weights ({str(fingerprint)[:12]}) than this {type(model).__name__} "
+            "has; load the model that it was trained on, in the same dtype"
+        )
