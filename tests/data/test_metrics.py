@@ -333,4 +333,7 @@ def test_unicode_forms_of_an_answer_are_equal(one: str, other: str) -> None:
     for target, text in ((one, other), (other, one)):
         task, examples = _free("exact_match", [target])
         assert score(task, examples, [text]) == {"exact_match": 1.0}
+        assert score(*_free("token_f1", [target]), [text])["token_f1"] == 1.0
+        if one != "１２":
+            assert score(*_free("bleu", [f"{target} b c d"]), [f"{text} b c d"])["bleu"] == pytest.approx(1)
         assert label_indices([target, "b"], [text]).tolist() == [0]
