@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,18 @@ def test_rouge_and_bleu_are_those_of_their_packages() -> None:
     assert score(task, examples, texts)["bleu"] == pytest.approx(BLEU().corpus_score(texts, [targets]).score / 100)
     low, high = interval(task, examples, texts, resamples=50, confidence=0.9, seed=0) or (0, 0)
     assert 0 <= low < high <= 1
+
+
+def test_rouge_leaves_a_redirected_stream_open() -> None:
+    """Hydra configures logging anew for each trial, which closes the handlers that there are."""
+    code = (
+        "import io, logging.config, sys; sys.stderr = stream = io.StringIO()\n"
+        "from mmpt.data.metrics import find; from mmpt.data.metrics.answers import Answers; import numpy as np\n"
+        "one = np.zeros(1, dtype=int); print(find('rouge')[0].of(Answers(('a',), ('a',), one - 1, one - 1, one, 0)))\n"
+        "sys.stderr = sys.__stderr__; logging.config.dictConfig({'version': 1}); stream.write('open')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "1.0"), done.stderr
 
 
 @pytest.mark.parametrize(("metric", "package"), [("rouge", "rouge_score"), ("bleu", "sacrebleu")])

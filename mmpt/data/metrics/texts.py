@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -43,9 +44,11 @@ def rouge(kind: str) -> Metric:
 
 @cache
 def _scorer(kind: str) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score import rouge_scorer
 
-    return RougeScorer([kind])
+    # absl's handler would close a redirected sys.stderr of this moment when logging is configured again
+    rouge_scorer.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+    return rouge_scorer.RougeScorer([kind])
 
 
 def _bleu_counts(answers: Answers) -> Floats:
@@ -53,10 +56,8 @@ def _bleu_counts(answers: Answers) -> Floats:
     from sacrebleu.metrics import BLEU
 
     bleu = BLEU(effective_order=True)  # only spares a warning: the counts do not depend on it
-    scores = (
-        bleu.sentence_score(nfc(text), [nfc(target)])
-        for target, text in zip(answers.targets, answers.predictions, strict=True)
-    )
+    pairs = zip(answers.targets, answers.predictions, strict=True)
+    scores = (bleu.sentence_score(nfc(text), [nfc(target)]) for target, text in pairs)
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in scores], dtype=np.float64)
 
 
