@@ -16,7 +16,6 @@ REVIEWED = {  # path: attributes that have no public name; each should go as soo
     "mmpt/models/size.py": {"_attn_implementation"},
     "mmpt/models/kinds/encoder.py": {"_is_hf_initialized", "_init_weights"},
     "mmpt/runs/dashboard.py": {"_to_model"},
-    "mmpt/runs/loggers/tensorboard.py": {"_get_file_writer"},
     "mmpt/sweep/search.py": {"_trial_id"},
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
-from mmpt.cache.entry import bytes_of
+from mmpt.cache.entry import lay_out
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, SOURCES, source_rows
@@ -157,11 +157,11 @@ class SplitCache:
         )
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
-        return sum(bytes_of(tensors_of(self.model, split.lengths, self._dtype)) for split in splits)
+        return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)
 
     @property
     def _stack(self) -> str:
-        return "decoder" if self.model.injection.architecture.kind == "causal" else "encoder"
+        return "decoder" if self.model.injection.architecture.decoder_only else "encoder"
 
     @cached_property
     def _store(self) -> Store:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mmpt.training.signals import Stopped, handle_signals
 from tests.reliability.faults import Bomb, command, figures
 from tests.reliability.test_resume import SMALL, said, undisturbed, words
 
@@ -136,3 +137,18 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path) -> None:
     assert "Stopped at step" in log and "resuming an interrupted run" in log
     assert command(tmp_path, [*shared, f"run.dir={tmp_path / 'whole'}"]) == [0]
     assert figures(path.parents[1]) == figures(tmp_path / "whole")
+
+
+def test_a_requeue_that_slurm_has_begun_by_itself_is_no_error_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit's handler then fails on ``scontrol requeue``; the run is stopped and not failed."""
+
+    def requeue(number: int, frame: object) -> None:
+        raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "10_0"])
+
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(Stopped), handle_signals():
+            os.kill(os.getpid(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -112,10 +112,10 @@ def test_a_directory_that_cannot_be_written(
 ) -> None:
     blocked(store)
     told, *_ = run("auto")
-    assert told[0] == f"cache: {store} can't be written (File exists); memory is used instead"
+    assert told[0] == f"cache: {store} cannot be written (File exists); memory is used instead"
     assert told[1].startswith("encoder: ran once, ") and " in memory " in told[1]
     text = fails(tmp_path, capsys, "cache=disk")
-    assert f"cache=disk is impossible: {store} can't be written (File exists); set cache.dir" in text
+    assert f"cache=disk is impossible: {store} cannot be written (File exists); set cache.dir" in text
 
 
 def test_more_data_than_the_bound(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def test_too_little_disk_and_memory_is_told(store: Path, run: Any, monkeypatch: 
     blocked(store)
     monkeypatch.setattr("mmpt.training.caching.free_bytes", lambda _: 1000)
     told, *_ = run("r")
-    assert told[0] == f"cache: {store} can't be written (File exists)"
+    assert told[0] == f"cache: {store} cannot be written (File exists)"
     assert told[1] == "encoder: runs in every step (it would take 0.0 GB of memory; cache=ram insists)"
 
 
