@@ -167,7 +167,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
             )
     predictors = {name: load(place, model=model) for name, place in places.items()}
     first = next(iter(predictors))
-    if predictors[first].backbone.kind == "encoder" and len(predictors) > 1:
+    if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(
             f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
             "model, so their rows can't share a batch; load each by itself with mmpt.load"
