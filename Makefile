@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install install-all install-locked demo test test-all test-lowest test-newest lint check docs docs-site bench bench-quick lock audit sbom clean
+.PHONY: help install install-all install-locked demo test test-all test-lowest test-newest test-engines lint check docs docs-site bench bench-quick lock audit sbom clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -79,7 +79,6 @@ test-newest:  ## the same tests with the newest releases, also those that pyproj
 	"$(VENV)-newest/bin/pip" install --quiet --no-deps -e .
 	"$(VENV)-newest/bin/python" $(VERSION_TESTS)
 
-.PHONY: test-engines
 test-engines: install  ## sweeps on a real Slurm, Ray and torchrun over several machines of namespaces; needs root, minutes
 	$(PY) -m tests.engines
 

@@ -64,7 +64,7 @@ def fetch_all(store: Store, order: random.Random, rounds: int) -> None:
                 {"about": number},
                 lambda text: None,
             )
-            first = mapped.places["states"].first
+            first = mapped.spans["states"].first
             assert mapped.buffer[first : first + 64 * ROWS] == bytes([number]) * 64 * ROWS
 
 

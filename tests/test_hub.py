@@ -210,9 +210,9 @@ def test_a_refused_push_is_one_line(
     [
         ([("HEAD", "adapter.json", 401)] * 2, r"401|gives no access"),
         ([("HEAD", "adapter.json", 404)], "404"),
-        ([("HEAD", "adapter.json", 429)] * 5, r"\(429\): too many requests"),
-        ([("HEAD", "adapter.json", 503)] * 5, "answers 503"),
-        ([("GET", "adapter.safetensors", "cut at once")] * 9, "can't be fetched from"),
+        ([("HEAD", "adapter.json", 429)] * 7, r"\(429\): too many requests"),
+        ([("HEAD", "adapter.json", 503)] * 7, "answers 503"),
+        ([("GET", "adapter.safetensors", "cut at once")] * 9, "cannot be fetched from"),
     ],
 )
 def test_a_failed_download_is_one_line(hub: Hub, adapter: Path, faults: Any, message: str) -> None:

@@ -16,8 +16,7 @@ REVIEWED = {  # path: attributes that have no public name; each should go as soo
     "mmpt/models/size.py": {"_attn_implementation"},
     "mmpt/models/kinds/encoder.py": {"_is_hf_initialized", "_init_weights"},
     "mmpt/runs/dashboard.py": {"_to_model"},
-    "mmpt/runs/loggers/tensorboard.py": {"_get_file_writer"},
-    "mmpt/sweep/prune.py": {"_trial_id"},
+    "mmpt/sweep/search.py": {"_trial_id"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -159,7 +160,10 @@ def test_every_import_is_a_requirement() -> None:
     required = {re.split(r"[^\w-]", text)[0].lower().replace("-", "_") for text in texts}
     modules = {"yaml": "pyyaml", "hydra": "hydra_core", "sklearn": "scikit_learn"}
     for path in (ROOT / "mmpt").rglob("*.py"):
-        for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.M):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        for name in {name.split(".")[0] for name in names}:
             if name in sys.stdlib_module_names or name == "mmpt":
                 continue
             assert modules.get(name, name) in required, f"{path.relative_to(ROOT)} imports {name}"

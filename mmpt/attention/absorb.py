@@ -55,19 +55,19 @@ class Names:
         return all(type(getattr(module, name)) is nn.Linear for name in (self.key, self.value))
 
 
-def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture) -> None:
+def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture) -> None:
     """Let cross-attention modules absorb.
 
     Args:
         modules: An encoder-decoder's cross attention.
-        wish: ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache), ``projected``.
+        mode: ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache), ``projected``.
         architecture: The model's.
 
     Raises:
         ModelError: ``absorbed`` is asked of attention that does not say what it reads.
     """
     if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
-        if wish == "absorbed":
+        if mode == "absorbed":
             raise ModelError(
                 f"model.cross_attention=absorbed: {type(modules[0]).__name__} is not known to absorb (t5, mt5, bart "
                 "and pegasus are); set model.cross_attention=auto"
@@ -77,9 +77,9 @@ def install(modules: Sequence[nn.Module], wish: str, architecture: Architecture)
     names = Names(*parts, *architecture.width_of_heads(modules[0]))
     for module in modules:
         module.__dict__.pop("forward", None)  # what an earlier call put there
-        if wish != "projected":
+        if mode != "projected":
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(module, "forward", partial(_forward, module, module.forward, names, wish == "absorbed"))
+            object.__setattr__(module, "forward", partial(_forward, module, module.forward, names, mode == "absorbed"))
 
 
 def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
@@ -112,7 +112,8 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
         (B, U, d).
     """
     heads, value = names.heads, getattr(module, names.value)
-    query = getattr(module, names.query)(hidden) * getattr(module, "scaling", 1.0)
+    query, scaling = getattr(module, names.query)(hidden), getattr(module, "scaling", 1.0)
+    query = query if scaling == 1.0 else query * scaling
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module)
     apart = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax

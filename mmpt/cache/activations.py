@@ -24,8 +24,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from mmpt.cache.entry import Draft, Mapped
-from mmpt.cache.store import Store, Tensors
+from mmpt.cache.entry import Draft, Mapped, Tensors
+from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
@@ -59,9 +59,9 @@ class Activations:
         """``states`` (B, T, d), zero where padded, and ``means`` (B, d) of some examples."""
         longest = max(self.starts[row + 1] - self.starts[row] for row in rows)
         padded = self.states.new_zeros(len(rows), longest, self.states.shape[1], dtype=self.dtype)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             first, last = self.starts[row], self.starts[row + 1]
-            padded[place, : last - first] = self.states[first:last]
+            padded[index, : last - first] = self.states[first:last]
         return {"states": padded, "means": self.means[rows]}
 
     def to(self, device: torch.device) -> Activations:
@@ -99,9 +99,9 @@ def fill(
         for rows, batch in batches:
             states = model.constants(batch)
             means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
-            for place, row in enumerate(rows):
-                put("means", row, means[place : place + 1])
-                put("states", starts[row], states[place, : lengths[row]])
+            for index, row in enumerate(rows):
+                put("means", row, means[index : index + 1])
+                put("states", starts[row], states[index, : lengths[row]])
 
 
 def compute(
@@ -116,7 +116,7 @@ def compute(
         stored: How states are kept; None: as the backbone computes them.
 
     Raises:
-        ConfigError: A value doesn't fit ``stored``.
+        ConfigError: A value does not fit ``stored``.
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
@@ -141,21 +141,21 @@ def fetch(
     description: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = print,
 ) -> Activations:
-    """Map a split's activations from a store, computed into it first where they aren't there.
+    """Map a split's activations from a store, computed into it first if they do not exist.
 
     Args:
         store: Where they lie.
         key: From :func:`key_of`.
         model: See :func:`fill`.
         lengths: See :func:`fill`.
-        batches: See :func:`fill`; not touched where the entry is there.
+        batches: See :func:`fill`; not touched if the entry exists.
         stored: See :func:`compute`.
         description: What the entry is of, for people.
         note: Takes lines about damage and waiting.
 
     Raises:
-        CacheError: The directory can't be written, or hasn't the room.
-        ConfigError: A value doesn't fit ``stored``.
+        CacheError: The directory cannot be written, or lacks the room.
+        ConfigError: A value does not fit ``stored``.
     """
     tensors = tensors_of(model, lengths, stored)
     dtype = stored or word_embeddings(model.backbone).weight.dtype
@@ -190,7 +190,7 @@ def key_of(
     """Name what a split's activations depend on, to the last bit.
 
     Args:
-        model: Architecture, dtype, attention and cacheable layers count; not what the method has learnt.
+        model: Architecture, dtype, attention and cacheable layers count; not what the method has learned.
         fingerprint: Of the backbone's weights.
         inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
             in them.
@@ -236,7 +236,7 @@ def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
     values = block.to(dtype)
     if dtype == torch.float16 and block.dtype != dtype and not torch.isfinite(values).all():
         raise ConfigError(
-            f"cache.dtype=float16 can't hold this backbone's states (up to {block.abs().max().item():.3g}, it ends at "
+            f"cache.dtype=float16 cannot hold this backbone's states (up to {block.abs().max().item():.3g}, it ends at "
             "65504); set cache.dtype=bfloat16 or cache.dtype=model"
         )
     return values
@@ -245,12 +245,12 @@ def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
 def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activations:
     kinds = {kind: stored for stored, kind in KINDS.items()}
     tensors = {}
-    with warnings.catch_warnings():  # the map can't be written to, and nothing tries
+    with warnings.catch_warnings():  # the map cannot be written to, and nothing tries
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        for name, place in mapped.places.items():
-            count = place.size // torch.empty(0, dtype=kinds[place.kind]).element_size()
-            flat = torch.frombuffer(mapped.buffer, dtype=kinds[place.kind], count=count, offset=place.first)
-            tensors[name] = flat.view(place.shape)
+        for name, span in mapped.spans.items():
+            count = span.size // torch.empty(0, dtype=kinds[span.kind]).element_size()
+            flat = torch.frombuffer(mapped.buffer, dtype=kinds[span.kind], count=count, offset=span.first)
+            tensors[name] = flat.view(span.shape)
     return Activations(tensors["states"], starts, tensors["means"], dtype, mapped)
 
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
 from mmpt.utils import locks
@@ -31,7 +33,7 @@ _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
 
 
 class Damaged(Exception):
-    """An entry isn't what was written."""
+    """An entry is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class CacheDirectory:
         """All entries, the one used longest ago first.
 
         Raises:
-            CacheError: The directory can't be read.
+            CacheError: The directory cannot be read.
         """
         found = []
         for key, suffix, path in self._files():
@@ -86,7 +88,7 @@ class CacheDirectory:
         """Bytes of all tensors, those being written included.
 
         Raises:
-            CacheError: The directory can't be read.
+            CacheError: The directory cannot be read.
         """
         total = 0
         for _, suffix, path in self._files():
@@ -104,10 +106,10 @@ class CacheDirectory:
         return content if isinstance(content, dict) else {}
 
     def verify(self, key: str) -> str | None:
-        """What is wrong with an entry, None if nothing is. It doesn't count as a use.
+        """What is wrong with an entry, None if nothing is. It does not count as a use.
 
         Raises:
-            CacheError: It can't be read.
+            CacheError: It cannot be read.
         """
         try:
             with self.errors("read"), self.path(key, "safetensors").open("rb", buffering=0) as file:
@@ -139,7 +141,7 @@ class CacheDirectory:
             The deleted entries.
 
         Raises:
-            CacheError: The directory can't be read or written.
+            CacheError: The directory cannot be read or written.
         """
         if not self.directory.is_dir():
             return []
@@ -149,13 +151,8 @@ class CacheDirectory:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes from making room, or taking it, within the block."""
-        with self.errors("write"):
-            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(handle)
+        with self.errors("write"), FileLock(self.directory / ".lock", fallback_to_soft=False):
+            yield
 
     def shrink(self, bound: int) -> list[Entry]:
         """:meth:`prune` for a caller that is :meth:`alone`."""
@@ -219,4 +216,4 @@ class CacheDirectory:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
             participle = {"read": "read", "write": "written"}[what]
-            raise CacheError(f"{self.directory} can't be {participle} ({reason})") from error
+            raise CacheError(f"{self.directory} cannot be {participle} ({reason})") from error

@@ -1,7 +1,7 @@
 """One entry of the store: a safetensors file that is written in pieces, and read through a memory map.
 
 The layout is that of https://huggingface.co/docs/safetensors: the header's length (8 bytes, little endian), the header
-(JSON: type, shape and place of each tensor), the tensors. Written here, because the library writes tensors that are
+(JSON: type, shape and offsets of each tensor), the tensors. Written here, because the library writes tensors that are
 whole and in memory, and an entry may be larger than memory. Imports nothing heavy.
 """
 
@@ -21,11 +21,11 @@ from typing import Any, BinaryIO
 from mmpt.utils.untrusted import parse_json
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' name of the type
-_PIECE = 1 << 22  # bytes read at once where all are read
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """A tensor in a file: safetensors' name of its type, its shape, and its first byte."""
 
     kind: str
@@ -43,69 +43,57 @@ class Place:
         return self.shape[0] * self.row_bytes
 
 
-def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Place]]:
-    """Header and places of tensors given by type and shape."""
+def lay_out(tensors: Tensors) -> tuple[bytes, dict[str, Span], int]:
+    """The header of a file of tensors, where each of them lies, and the size of the file."""
     header: dict[str, Any] = {}
-    at, sizes = 0, {name: Place(kind, shape, 0).size for name, (kind, shape) in tensors.items()}
+    end = 0
     for name, (kind, shape) in tensors.items():
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + sizes[name]]}
-        at += sizes[name]
+        first, end = end, end + Span(kind, shape, 0).size
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
     start = 8 + len(text)
-    places = {
-        name: Place(kind, shape, start + header[name]["data_offsets"][0]) for name, (kind, shape) in tensors.items()
-    }
-    return len(text).to_bytes(8, "little") + text, places
-
-
-def bytes_of(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
-    """Size of the file that holds tensors of these types and shapes."""
-    header, places = lay_out(tensors)
-    return len(header) + sum(place.size for place in places.values())
+    spans = {name: Span(*tensors[name], start + header[name]["data_offsets"][0]) for name in tensors}
+    return len(text).to_bytes(8, "little") + text, spans, start + end
 
 
 def checksum(file: BinaryIO) -> str:
     """SHA-256 of a whole file in hexadecimal, read piece by piece: nothing of it stays in memory."""
-    digest, at, piece = hashlib.sha256(), 0, bytearray(_PIECE)
-    view = memoryview(piece)
-    while count := os.preadv(file.fileno(), [piece], at):
-        digest.update(view[:count])
-        at += count
-    return digest.hexdigest()
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _places(buffer: mmap.mmap) -> dict[str, Place]:
-    """Types, shapes and places as the header states them, all within the file.
+def _spans(buffer: mmap.mmap) -> dict[str, Span]:
+    """Where tensors lie as the header states it, all within the file.
 
     Raises:
-        ValueError: A tensor is of no shape, or lies outside of the file.
+        ValueError: A tensor has no shape, or lies outside of the file.
     """
-    length = int.from_bytes(buffer[:8], "little")
-    found: dict[str, Place] = {}
-    for name, stated in parse_json(buffer[8 : 8 + length]).items():
+    start = 8 + int.from_bytes(buffer[:8], "little")
+    spans: dict[str, Span] = {}
+    for name, stated in parse_json(buffer[8:start]).items():
         if name == "__metadata__":
             continue
-        shape, first = tuple(stated["shape"]), 8 + length + stated["data_offsets"][0]
+        shape, first = tuple(stated["shape"]), start + stated["data_offsets"][0]
         if stated["dtype"] not in SIZES or not shape or not all(type(n) is int and n >= 0 for n in (*shape, first)):
-            raise ValueError(f"its tensor {name} has no type and shape of ours")
-        found[name] = Place(stated["dtype"], shape, first)
-        if not 8 + length <= first <= first + found[name].size <= len(buffer):
+            raise ValueError(f"its tensor {name} has no valid type and shape")
+        spans[name] = Span(stated["dtype"], shape, first)
+        if not start <= first <= first + spans[name].size <= len(buffer):
             raise ValueError(f"its tensor {name} lies outside of the file")
-    return found
+    return spans
 
 
 class Draft:
     """An entry while it is written, in a file that nobody reads. The caller holds the lock of its key."""
 
-    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    def __init__(self, path: Path, tensors: Tensors) -> None:
         """Make the file, at its full size.
 
         Raises:
-            OSError: It can't be made.
+            OSError: It cannot be made.
         """
-        header, self.places = lay_out(tensors)
-        self.path, self.size = path, bytes_of(tensors)
+        header, self.spans, self.size = lay_out(tensors)
+        self.path = path
         path.unlink(missing_ok=True)  # what a killed process left, or a link, which would be followed
         self.file = path.open("x+b", buffering=0)
         os.ftruncate(self.file.fileno(), self.size)
@@ -117,8 +105,8 @@ class Draft:
         Raises:
             OSError: No room is left.
         """
-        place = self.places[name]
-        self._write(block, place.first + row * place.row_bytes)
+        span = self.spans[name]
+        self._write(block, span.first + row * span.row_bytes)
 
     def _write(self, block: bytes | memoryview, at: int) -> None:
         # written, not mapped: where the disk is full a write raises an error, and a touched page kills the process
@@ -142,7 +130,7 @@ class Draft:
 class Mapped:
     """A finished entry, mapped: pages come from the disk as they are touched, and go when memory is short.
 
-    The file stays where it is, by a shared lock, as long as this object or a view of its buffer lives; where its
+    A shared lock keeps the file from being evicted as long as this object or a view of its buffer lives; where its
     directory is deleted, the map stays valid.
     """
 
@@ -152,26 +140,26 @@ class Mapped:
         Args:
             path: The file.
             file: The same, open.
-            read: Whether it was there before; false where this process has just computed it.
+            read: Whether it was there before; false if this process has just computed it.
 
         Raises:
-            OSError: It can't be mapped.
+            OSError: It cannot be mapped.
             ValueError: It is no safetensors file of ours.
         """
         self.path, self.read = path, read
         with file:  # the map keeps a handle of its own, and with it the lock
             self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            self.places = _places(self.buffer)
+            self.spans = _spans(self.buffer)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"its header is none of ours ({type(error).__name__}: {error})") from error
+            raise ValueError(f"its header is invalid ({type(error).__name__}: {error})") from error
 
     @classmethod
     def again(cls, path: Path) -> Mapped:
         """Map an entry that another process has verified and keeps.
 
         Raises:
-            OSError: It isn't there any more.
+            OSError: It does not exist any more.
         """
         file = path.open("rb", buffering=0)
         fcntl.flock(file, fcntl.LOCK_SH)

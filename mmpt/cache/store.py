@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.cache.directory import CacheDirectory, Damaged
-from mmpt.cache.entry import Draft, Mapped, bytes_of, checksum
+from mmpt.cache.entry import Draft, Mapped, Tensors, checksum, lay_out
 from mmpt.errors import CacheError
 from mmpt.utils import locks
 from mmpt.utils.text import size_text
 from mmpt.utils.untrusted import one_line
 
 GB = 10**9
-Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor
 
 
 class Store(CacheDirectory):
@@ -48,15 +47,15 @@ class Store(CacheDirectory):
             return False
 
     def open(self, key: str, tensors: Tensors | None = None) -> Mapped | None:
-        """Map an entry, and note that it was used; None where there is none.
+        """Map an entry, and note that it was used; None if there is none.
 
         Args:
             key: Its name.
             tensors: Type and shape of each tensor that it must hold; not compared where None.
 
         Raises:
-            Damaged: It is cut short, its checksum isn't the one that was written, or it holds something else.
-            CacheError: It can't be read.
+            Damaged: It is cut short, its checksum is not the one that was written, or it holds something else.
+            CacheError: It cannot be read.
         """
         path = self.path(key, "safetensors")
         with contextlib.ExitStack() as stack, self.errors("read"):
@@ -65,14 +64,14 @@ class Store(CacheDirectory):
             except (FileNotFoundError, NotADirectoryError):
                 return None
             fcntl.flock(file, fcntl.LOCK_SH)
-            if not locks.same_file(file.fileno(), path):  # deleted in between
+            if not os.fstat(file.fileno()).st_nlink:  # deleted in between
                 return None
             self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
             try:
                 mapped = Mapped(path, file, read=True)
             except ValueError as error:
                 raise Damaged(f"is damaged ({one_line(error)})") from error
-        if tensors is not None and {name: (at.kind, at.shape) for name, at in mapped.places.items()} != dict(tensors):
+        if tensors is not None and {name: (at.kind, at.shape) for name, at in mapped.spans.items()} != dict(tensors):
             raise Damaged("is damaged (it holds other tensors)")
         with contextlib.suppress(OSError):  # a directory that can only be read
             os.utime(self.path(key, "json"))
@@ -86,7 +85,7 @@ class Store(CacheDirectory):
         description: Mapping[str, Any],
         note: Callable[[str], None],
     ) -> Mapped:
-        """Map an entry, and compute it first where it isn't there; other processes that want it wait for it.
+        """Map an entry, and compute it first if it does not exist; other processes that want it wait for it.
 
         Args:
             key: Names everything that the content depends on.
@@ -96,9 +95,9 @@ class Store(CacheDirectory):
             note: Takes lines about damage and waiting.
 
         Raises:
-            CacheError: The directory can't be written, or hasn't the room.
+            CacheError: The directory cannot be written, or lacks the room.
         """
-        with contextlib.suppress(Damaged):  # told below, if it still is once the lock is held
+        with contextlib.suppress(Damaged):  # reported below, if it still is once the lock is held
             if (found := self.open(key, tensors)) is not None:
                 return found
 
@@ -121,7 +120,7 @@ class Store(CacheDirectory):
     ) -> Mapped:
         """Write an entry; the caller holds its lock. It is there wholly or not at all."""
         with self.alone():
-            self._make_room(bytes_of(tensors))
+            self._make_room(lay_out(tensors)[2])
             draft = Draft(self.path(key, "tmp"), tensors)
         try:
             fill(draft)
@@ -129,7 +128,6 @@ class Store(CacheDirectory):
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self._describe(key, {**description, "sha256": digest, "bytes": draft.size, "created": now})
             draft.path.replace(self.path(key, "safetensors"))
-            self._sync()
         except BaseException:
             draft.discard()
             raise
@@ -139,24 +137,20 @@ class Store(CacheDirectory):
         """Delete old entries until ``needed`` bytes fit in the bound and on the disk.
 
         Raises:
-            CacheError: They can't.
+            CacheError: They do not.
         """
-        if needed <= self.max_bytes:
-            self.shrink(self.max_bytes - needed)
-        if needed <= self.max_bytes < self.size() + needed:
+        room = self.max_bytes - needed
+        if room >= 0:
+            self.shrink(room)
+        if 0 <= room < self.size():
             gc.collect()  # earlier runs of this process may still hold maps, in reference cycles
-            self.shrink(self.max_bytes - needed)
-        if (held := self.size()) + needed > self.max_bytes:
-            others = f", and {size_text(held)} are in use by runs" if held else ""
-            raise CacheError(
-                f"{self.directory} hasn't the room: an entry takes {size_text(needed)}{others}, "
-                f"cache.max_gb={self.max_bytes / GB:g}"
-            )
+            self.shrink(room)
+        entry, used = f"an entry takes {size_text(needed)}", self.size()
+        if used > room:
+            others = f", and {size_text(used)} are in use by runs" if used else ""
+            raise CacheError(f"{self.directory} lacks the room: {entry}{others}, cache.max_gb={self.max_bytes / GB:g}")
         if needed > (free := shutil.disk_usage(self.directory).free):
-            raise CacheError(
-                f"{self.directory} hasn't the room: an entry takes {size_text(needed)}, its disk has "
-                f"{size_text(free)} free"
-            )
+            raise CacheError(f"{self.directory} lacks the room: {entry}, its disk has {size_text(free)} free")
 
     def _describe(self, key: str, content: Mapping[str, Any]) -> None:
         temporary = self.path(key, "json.tmp")
@@ -166,11 +160,3 @@ class Store(CacheDirectory):
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path(key, "json"))
-
-    def _sync(self) -> None:
-        """Bring the names to the disk too."""
-        handle = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

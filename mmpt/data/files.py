@@ -75,12 +75,10 @@ def _open_rows(path: Path | TextIO, name: str) -> Located:
 def _stream_lines(stream: TextIO, name: str) -> Iterator[str]:
     """Lines of a stream as UTF-8 whatever the locale says, where its bytes can be reached."""
     binary = getattr(stream, "buffer", None)
-    return _decoded(binary, name) if binary is not None else _without_bom(stream)
-
-
-def _without_bom(lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        yield line.removeprefix("\ufeff") if number == 0 else line
+    if binary is not None:
+        yield from _decoded(binary, name)
+    else:
+        yield from (line.removeprefix("\ufeff") if number == 0 else line for number, line in enumerate(stream))
 
 
 def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -97,11 +95,9 @@ def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _text_rows(lines: Iterator[str], suffix: str, name: str) -> Located:
-    if suffix == ".jsonl":
-        return _jsonl(lines, name)
-    if suffix == ".json":
-        return _json(lines, name)
-    return _csv(lines, name, "\t" if suffix == ".tsv" else ",")
+    if suffix in (".csv", ".tsv"):
+        return _csv(lines, name, "\t" if suffix == ".tsv" else ",")
+    return _json(lines, name) if suffix == ".json" else _jsonl(lines, name)
 
 
 def _object(value: object, where: str) -> dict[str, Any]:

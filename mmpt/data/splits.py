@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 
@@ -56,26 +57,20 @@ def limit(examples: Examples, most: int | None) -> Examples:
         return examples
     if examples[0].group is not None:
         return _first_groups(examples, most)
-    seen: dict[int | None, int] = {}
+    totals, seen = Counter(example.label for example in examples), Counter[int | None]()
     ranked: list[tuple[Fraction, int]] = []
-    totals: dict[int | None, int] = {}
-    for example in examples:
-        totals[example.label] = totals.get(example.label, 0) + 1
     for index, example in enumerate(examples):
         # How far into its label an example lies; the smallest shares keep every label's proportion. Exact
         # fractions, so that no platform breaks a tie differently.
-        ranked.append((Fraction(2 * seen.get(example.label, 0) + 1, totals[example.label]), index))
-        seen[example.label] = seen.get(example.label, 0) + 1
+        ranked.append((Fraction(2 * seen[example.label] + 1, totals[example.label]), index))
+        seen[example.label] += 1
     return tuple(examples[index] for index in sorted(index for _, index in sorted(ranked)[:most]))
 
 
 def _first_groups(examples: Examples, most: int) -> Examples:
-    sizes: dict[str | None, int] = {}
-    for example in examples:
-        sizes[example.group] = sizes.get(example.group, 0) + 1
     chosen: set[str | None] = set()
     total = 0
-    for group, size in sizes.items():
+    for group, size in Counter(example.group for example in examples).items():
         if chosen and total + size > most:
             break
         chosen.add(group)

@@ -74,7 +74,7 @@ def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor
     Raises:
         AdapterError: As of :func:`to_peft`.
     """
-    if backbone.kind != "causal" or model.method.reads_input:
+    if not backbone.architecture.decoder_only or model.method.reads_input:
         raise AdapterError(f"{where} is no plain prefix of a decoder-only model; peft's format has no other")
     with torch.no_grad():
         contribution = model.method(None)

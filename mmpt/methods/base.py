@@ -66,7 +66,7 @@ class Method(nn.Module):
     @property
     def reads_encoder(self) -> bool:
         """Whether that is the mean of the encoder's output, which nothing trained then reaches."""
-        return False
+        return bool(self.options.reads_encoder)
 
     @property
     def trains_all(self) -> bool:

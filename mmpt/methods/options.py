@@ -44,6 +44,21 @@ class MethodOptions:
         if lines := [text for _, text in problems.found] or self.problems():
             raise ConfigError(lines)
 
+    @property
+    def text_limit(self) -> int | None:
+        """How many source tokens the method can change; None: all."""
+        return None
+
+    @property
+    def reads_encoder(self) -> bool:
+        """Whether the method reads the encoder's output, which nothing trained or random may then change."""
+        return False
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether a prefix takes positions of the sequence, which a cache of fixed size cannot count."""
+        return False
+
     def groups(self) -> tuple[str, ...]:
         """The parameter groups that exist under these options; each needs a learning rate."""
         return self.GROUPS
@@ -172,6 +187,11 @@ class PrefixShape(DeepPrefix):
 
     layout: Literal["per_layer", "paper", "peft"] = "per_layer"
     gate: bool = False
+
+    @property
+    def has_positions(self) -> bool:
+        """See the base class."""
+        return self.layout == "paper"
 
     def transferable_groups(self) -> dict[str, str]:
         """See the base class."""

@@ -121,14 +121,8 @@ def final_rows(result: Result) -> list[tuple[str, str]]:
     rows = [("trainable", f"{trainable:,} of {total:,} parameters ({share:.2f} %), {saved} saved")]
     rows += [(split.split("_")[0], _score(result, score)) for split, score in result.scores.splits.items()]
     rows.append(("baselines", _baselines(result)))
-    step = timing.step_ms_median
-    rows.append(
-        (
-            "time",
-            ("" if step is None else f"{step:.1f} ms a step, ")
-            + f"{duration(timing.train_s or 0)} training, {duration(timing.total_s or 0)} in all",
-        )
-    )
+    step = "" if timing.step_ms_median is None else f"{timing.step_ms_median:.1f} ms a step, "
+    rows.append(("time", f"{step}{duration(timing.train_s or 0)} training, {duration(timing.total_s or 0)} in all"))
     if result.data.bundled:
         rows.append(("data", f"{result.data.origin}: scores are no benchmark results"))
     return rows

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
 
 from mmpt.errors import MmptError, RunError
 from mmpt.runs.failures import SWEEPS, TrialRecord
@@ -34,39 +36,22 @@ class TrialPruned(MmptError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial is doing, or how it ended.
+    """How a trial is doing, or how it ended."""
 
-    Attributes:
-        number: Its index in the sweep, from 0.
-        state: ``started``, ``busy`` (another process works on this very run: it is tried again), or how it ended.
-        trial: Its words and settings; what is recorded if it fails without a run directory.
-        earlier: Whether an earlier command ended it, so that nothing was trained now.
-        resumed: Whether it resumed what an earlier command left.
-        seconds: How long this command worked on it.
-        directory: The run directory; None before it is known.
-        fingerprint: Of the run; None before it is known.
-        error: Why it failed, in one line.
-        log: The file with everything the trial printed; None where that was shown.
-        host: Machine of its process.
-        pid: Number of its process there.
-        at: When it began, in seconds since 1970.
-        result: What its run directory holds; None unless it is done.
-    """
-
-    number: int = -1
-    state: State = "started"
-    trial: TrialRecord = field(default_factory=TrialRecord)
-    earlier: bool = False
-    resumed: bool = False
-    seconds: float = 0.0
-    directory: str | None = None
-    fingerprint: str | None = None
-    error: str | None = None
-    log: str | None = None
+    number: int = -1  # its index in the sweep, from 0
+    state: State = "started"  # busy: another process works on this very run, and the trial is tried again
+    trial: TrialRecord = field(default_factory=TrialRecord)  # its words and settings
+    earlier: bool = False  # ended by an earlier command: nothing was trained now
+    resumed: bool = False  # from what an earlier command left
+    seconds: float = 0.0  # that this command worked on it
+    directory: str | None = None  # the run directory, once it is known
+    fingerprint: str | None = None  # of the run, once it is known
+    error: str | None = None  # why it failed, in one line
+    log: str | None = None  # the file with everything the trial printed; None where that was shown
     host: str = field(default_factory=platform.node)
     pid: int = field(default_factory=os.getpid)
-    at: float = field(default_factory=time.time)
-    result: Result | None = field(default=None, metadata={"apart": True})
+    at: float = field(default_factory=time.time)  # when it began, in seconds since 1970
+    result: Result | None = field(default=None, metadata={"apart": True})  # from its run directory, once it is done
 
     @property
     def ended(self) -> bool:
@@ -160,3 +145,9 @@ class Outcomes:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.json"
+
+
+def unresolved(composed: DictConfig) -> dict[str, Any]:
+    """Plain values of a configuration that may be invalid, without Hydra's own."""
+    values: Any = OmegaConf.to_container(composed, resolve=False)
+    return {str(key): value for key, value in values.items() if key != "hydra"}

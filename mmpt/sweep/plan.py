@@ -14,40 +14,32 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
 from mmpt.sweep.devices import cores
+from mmpt.sweep.outcomes import unresolved
 from mmpt.training.settings import find_problems
 
-# engine -> the module it needs, and the extra that brings it
-LAUNCHERS = {
+ENGINES = {  # launcher or sweeper -> the module it needs, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "ray": ("ray", "ray"),
+    "optuna": ("optuna", "optuna"),
 }
-SWEEPERS = {"optuna": ("optuna", "optuna")}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it starts.
+    """A sweep before it starts."""
 
-    Attributes:
-        root: ``run.root``.
-        total: Number of trials; None where only the sweeper knows.
-        launcher: Name of the engine.
-        at_once: Trials at once on this machine; None where another system decides.
-        repeats: Whether another launch gives the same trials again.
-    """
-
-    root: Path
-    total: int | None
-    launcher: str
-    at_once: int | None
-    repeats: bool = True
+    root: Path  # run.root
+    total: int | None  # trials; None where only the sweeper knows
+    launcher: str  # name of the engine
+    at_once: int | None  # trials at once on this machine; None where another system decides
+    repeats: bool = True  # whether another launch gives the same trials again
 
     @property
     def restarts(self) -> bool:
@@ -56,11 +48,7 @@ class Plan:
 
 
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
-    """Compose what all trials share, and count them.
-
-    Args:
-        line: The command line.
-        conf: The configuration folder.
+    """Compose what all trials share, and count them; ``conf`` is the configuration folder.
 
     Raises:
         ConfigError: There are no trials, an engine is not installed, or all trials would share one run directory.
@@ -71,15 +59,16 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     shared = [word for word, override in zip(line.overrides, parsed, strict=True) if not override.is_sweep_override()]
     own = [word for word in line.overrides if not word.lstrip("+~").startswith("hydra")]
     for word in shared:
-        check_installed(word)
+        if match := re.fullmatch(r"\+?hydra/(launcher|sweeper)=(\w+)", word):  # before Hydra looks for its files
+            _require_engine(match[1], match[2])
     with hydra_with(line.config_dir), initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("config", overrides=shared, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         sweeper, launcher = str(choices["hydra/sweeper"]), str(choices["hydra/launcher"])
-        check_installed(f"hydra/sweeper={sweeper}")
-        check_installed(f"hydra/launcher={launcher}")
+        _require_engine("sweeper", sweeper)  # which a definition may have chosen
+        _require_engine("launcher", launcher)
         total = _count(config, own) if sweeper == "basic" else config.hydra.sweeper.get("n_trials")
-    problems = [text for key, text in find_problems(_task_part(config)) if key.split(".")[0] in ("sweep", "run")]
+    problems = [text for key, text in find_problems(unresolved(config)) if key.split(".")[0] in ("sweep", "run")]
     if problems:
         raise ConfigError(problems)
     if total == 0:
@@ -89,31 +78,13 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     return Plan(root, total, launcher, _at_once(config, launcher, total), repeats=sweeper == "basic")
 
 
-def _task_part(config: DictConfig) -> dict[str, Any]:
-    """All but Hydra's own settings; what only a trial knows may be unresolved."""
-    return {
-        str(key): OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
-        for key, value in config.items_ex(resolve=False)
-        if key != "hydra"
-    }
-
-
-def check_installed(word: str) -> None:
-    """Name the extra that a launcher or sweeper needs where it is not installed.
-
-    Args:
-        word: Such as ``hydra/launcher=joblib``; any other word is fine.
-
-    Raises:
-        ConfigError: With the line that installs it.
-    """
-    match = re.fullmatch(r"\+?hydra/(launcher|sweeper)=(\w+)", word)
-    engine = (LAUNCHERS | SWEEPERS).get(match[2]) if match else None
-    if engine is not None and importlib.util.find_spec(engine[0].split(".")[0]) is not None:
-        engine = None if importlib.util.find_spec(engine[0]) is not None else engine
-    if engine is not None:
+def _require_engine(kind: str, name: str) -> None:
+    """Name the extra that a launcher or sweeper needs where it is not installed."""
+    module, extra = ENGINES.get(name, ("", ""))
+    package = module.split(".")[0]
+    if module and (importlib.util.find_spec(package) is None or importlib.util.find_spec(module) is None):
         raise ConfigError(
-            f"{word} needs a package that is not installed: pip install -c constraints.txt -e '.[{engine[1]}]'"
+            f"hydra/{kind}={name} needs a package that is not installed: pip install -c constraints.txt -e '.[{extra}]'"
         )
 
 
@@ -135,7 +106,7 @@ def _count(config: DictConfig, words: list[str]) -> int:
 
 def _check_directory(config: DictConfig, parsed: list[Any], total: int | None) -> None:
     """One run directory cannot hold several trials."""
-    directory = OmegaConf.to_container(config.run, resolve=False)["dir"]  # type: ignore[index, call-overload]
+    directory = unresolved(config)["run"]["dir"]
     swept = any(override.key_or_group == "run.dir" and override.is_sweep_override() for override in parsed)
     if directory is not None and "${" not in directory and not swept and total != 1:
         raise ConfigError(f"run.dir={directory} is one directory for many trials; name a folder for all: run.root=DIR")

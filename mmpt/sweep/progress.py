@@ -21,6 +21,7 @@ from mmpt.utils.text import duration
 from mmpt.utils.untrusted import printable
 
 POLL_SECONDS = 0.2
+PAUSE = 10  # looks at the files are so many times as far apart as one takes: a network disk is slow, and others use it
 BUSY_SECONDS = 60.0  # whether another machine's process still lives shows when its run is tried again
 
 
@@ -34,6 +35,7 @@ class Progress:
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self.ended: dict[int, Outcome] = {}
+        self._worked = 0  # of those ended, trials that this command worked on
         self._open: dict[int, Outcome] = {}  # started or busy
         self._deaths: dict[int, set[float]] = defaultdict(set)  # when each that died had begun, by number
         self._waiting: set[int] = set()  # busy trials whose line was printed
@@ -44,8 +46,11 @@ class Progress:
         stop = threading.Event()
 
         def follow() -> None:
-            while not stop.wait(POLL_SECONDS):
+            seconds = 0.0
+            while not stop.wait(pause_after(seconds)):
+                began = time.monotonic()
                 self.poll()
+                seconds = time.monotonic() - began
 
         thread = threading.Thread(target=follow, name="sweep progress", daemon=True)
         thread.start()
@@ -76,6 +81,7 @@ class Progress:
                     continue
                 self._open.pop(outcome.number, None)
                 self.ended[outcome.number] = outcome
+                self._worked += not outcome.earlier
                 print(printable(self._line(outcome)), file=self._err if outcome.failed else self._out, flush=True)
 
     def lost(self) -> list[Outcome]:
@@ -156,11 +162,15 @@ class Progress:
         if self.total is None:
             return ""
         left = self.total - len(self.ended)
-        worked = sum(not outcome.earlier for outcome in self.ended.values())
-        if left == 0 or worked == 0:
+        if left == 0 or self._worked == 0:
             return f"{before}{left} left"
-        pace = (time.monotonic() - self._began) / worked
+        pace = (time.monotonic() - self._began) / self._worked
         return f"{before}{left} left, about {duration(pace * left)}"
+
+
+def pause_after(seconds: float) -> float:
+    """How long to wait after a look at the files that took so long."""
+    return max(POLL_SECONDS, PAUSE * seconds)
 
 
 def _alive(outcome: Outcome) -> bool:

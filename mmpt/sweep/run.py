@@ -25,7 +25,7 @@ LAUNCHES = 99
 
 
 def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) -> int:
-    """Run all trials, show them, and say whether all went well.
+    """Run all trials, and show them.
 
     Args:
         line: The command line.
@@ -70,17 +70,14 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
         raise
     except Exception as error:  # of the engine: trials raise nothing
         reason = f"{type(error).__name__}: {one_line(error)[:300]}".removesuffix(": ")
-        lost = progress.lost()
-        if not lost and not progress.ended:
+        if not progress.lost() and not progress.ended:
             raise RunError(f"hydra/launcher={plan.launcher} cannot start: {reason}") from error
-    lost = progress.lost() if reason is None else lost
-    if reason is not None and plan.restarts and not last:
-        progress.fail(progress.died_often(lost, DEATHS), reason)
-        return True
-    progress.fail(lost, reason or "no reason given")
-    if not plan.repeats:
+    again = reason is not None and plan.restarts and not last
+    lost = progress.lost()
+    progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
+    if not again and not plan.repeats:
         progress.fail(progress.busy())
-    if progress.busy():
+    if not again and progress.busy():
         progress.wait_for_busy()
         return True
-    return False
+    return again

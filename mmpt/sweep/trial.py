@@ -18,7 +18,7 @@ from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
 from mmpt.sweep.devices import claim_share
 from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
-from mmpt.sweep.outcomes import ELSEWHERE, Outcome, Outcomes, TrialPruned
+from mmpt.sweep.outcomes import ELSEWHERE, Outcome, Outcomes, TrialPruned, unresolved
 from mmpt.training.memory import is_out_of_memory
 from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
@@ -29,17 +29,11 @@ RETRY = "sweep.retry_failed=true tries it again"
 
 @dataclass(frozen=True)
 class Trial:
-    """The function that Hydra calls for every trial; launchers send it to other processes.
+    """The function that Hydra calls for every trial; launchers send it to other processes."""
 
-    Attributes:
-        folder: The sweep's folder, see :class:`mmpt.sweep.outcomes.Outcomes`.
-        parent: Process id of the command.
-        at_once: Trials that may run at the same time on this machine; None where another system decides.
-    """
-
-    folder: Path
-    parent: int
-    at_once: int | None = 1
+    folder: Path  # of the sweep, see mmpt.sweep.outcomes.Outcomes
+    parent: int  # process id of the command
+    at_once: int | None = 1  # trials at once on this machine; None where another system decides
 
     def __call__(self, composed: DictConfig) -> float | None:
         """Run one trial; an error is written down and never raised, so that the others run.
@@ -55,7 +49,7 @@ class Trial:
         if OmegaConf.select(composed, "sweep.on_failure") == "stop" and outcomes.any_failed():
             return None
         claim_share(self.folder, self.parent, self.at_once)
-        record = TrialRecord.of(trial_words(list(hydra.overrides.task)), _plain(composed))
+        record = TrialRecord.of(trial_words(list(hydra.overrides.task)), unresolved(composed))
         outcome = self._run(Outcome(number, trial=record), composed, outcomes)
         outcomes.write(outcome)
         return outcome.score()
@@ -72,16 +66,7 @@ class Trial:
 
 
 def carry_out(begun: Outcome, composed: DictConfig, outcomes: Outcomes) -> Outcome:
-    """Check and run one trial.
-
-    Args:
-        begun: Its number and record.
-        composed: Its configuration, as Hydra composed it.
-        outcomes: Hears of the run directory as soon as it is known.
-
-    Returns:
-        How it ended.
-    """
+    """Check and run one trial; returns how it ended. The run directory is written down as soon as it is known."""
     status: dict[str, Any] | None = None
     try:
         config = check(composed)
@@ -159,8 +144,3 @@ def trial_words(overrides: list[str]) -> str:
     """Overrides as the user would type them, without those that say where a run lies and how it is shown."""
     words = (word.lstrip("+") for word in overrides)
     return " ".join(word for word in words if not word.startswith(ELSEWHERE))
-
-
-def _plain(composed: DictConfig) -> dict[str, Any]:
-    """Plain values of a configuration that may be invalid."""
-    return {str(key): value for key, value in OmegaConf.to_container(composed, resolve=False).items()}  # type: ignore[union-attr]

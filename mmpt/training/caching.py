@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
-from mmpt.cache.entry import bytes_of
+from mmpt.cache.entry import lay_out
 from mmpt.cache.store import GB, Store
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, SOURCES, source_rows
@@ -48,8 +48,8 @@ class SplitCache:
         """The splits with their states, or as they were; the run's first lines say which, and why.
 
         Raises:
-            CacheError: ``cache=disk`` can't be had for want of room or rights.
-            ConfigError: ``cache=disk`` or ``cache=ram`` can't be had because of another setting.
+            CacheError: ``cache=disk`` is impossible: there is no room, or no permission.
+            ConfigError: ``cache=disk`` or ``cache=ram`` is impossible because of another setting.
         """
         mode = self.config.mode
         reason = "cache=off" if mode == "off" else self.model.prevents_cache
@@ -57,7 +57,7 @@ class SplitCache:
             reason = "trainer.max_steps ends before every example is seen"
         if reason is not None:
             if mode in ("ram", "disk"):
-                raise ConfigError(f"cache={mode} can't be had: {reason}; set cache=auto or change that setting")
+                raise ConfigError(f"cache={mode} is impossible: {reason}; set cache=auto or change that setting")
             return self._without(splits, reason)
         self.model.backbone.eval()
         if mode == "ram":
@@ -67,7 +67,7 @@ class SplitCache:
         except CacheError as error:
             if mode == "disk":
                 raise CacheError(
-                    f"cache=disk can't be had: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
+                    f"cache=disk is impossible: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
                 ) from error
             return self._instead(splits, str(error))
 
@@ -88,16 +88,16 @@ class SplitCache:
         """From the store, computed into it where missing.
 
         Raises:
-            CacheError: There isn't the room, or the right.
+            CacheError: There is no room, or no permission.
         """
         began = time.perf_counter()
         self._refuse_too_large(splits)
-        found = [self._fetch(split) for split in splits]
-        read = all(states.source is not None and states.source.read for states in found)
-        self._tell(splits, f"in {self._store.directory}", began, read=read)
+        cached = [self._fetch(split) for split in splits]
+        read = all(states.source is not None and states.source.read for states in cached)
+        self._report(splits, f"in {self._store.directory}", began, read=read)
         if self._device.type != "cpu" and self._needed(splits) <= SHARE * free_bytes(self._device):
-            found = [states.to(self._device) for states in found]
-        return [replace(split, activations=states) for split, states in zip(splits, found, strict=True)]
+            cached = [states.to(self._device) for states in cached]
+        return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
 
     def _refuse_too_large(self, splits: tuple[Prepared, ...]) -> None:
         """Say so before anything is computed, not after two of three splits.
@@ -128,10 +128,10 @@ class SplitCache:
         for split in splits:
             batches = self._batches(split)
             cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
-        self._tell(splits, "in memory", began)
+        self._report(splits, "in memory", began)
         return cached
 
-    def _tell(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
+    def _report(self, splits: tuple[Prepared, ...], where: str, began: float, read: bool = False) -> None:
         layers, total = self.model.cacheable_layers.count, self.model.method.shape.first_stack.layers
         part = "" if layers == total else f" up to layer {layers} of {total}"
         size, seconds = f"{self._needed(splits) / 1e6:.1f} MB", time.perf_counter() - began
@@ -157,11 +157,11 @@ class SplitCache:
         )
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
-        return sum(bytes_of(tensors_of(self.model, split.lengths, self._dtype)) for split in splits)
+        return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)
 
     @property
     def _stack(self) -> str:
-        return "decoder" if self.model.injection.architecture.kind == "causal" else "encoder"
+        return "decoder" if self.model.injection.architecture.decoder_only else "encoder"
 
     @cached_property
     def _store(self) -> Store:

@@ -266,12 +266,12 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _require(tensors: Mapping[str, Tensor], templates: Mapping[str, Tensor]) -> None:
     """Reject tensors of other names, shapes or types than expected."""
-    found, expected = (
+    present, expected = (
         {name: (tuple(value.shape), value.dtype) for name, value in them.items()} for them in (tensors, templates)
     )
-    if found != expected:
-        name = next(name for name in sorted(found | expected) if found.get(name) != expected.get(name))
-        raise RunError(f"{name[:80]!r} is {found.get(name)}, in this run it is {expected.get(name)}")
+    if present != expected:
+        name = next(name for name in sorted(present | expected) if present.get(name) != expected.get(name))
+        raise RunError(f"{name[:80]!r} is {present.get(name)}, in this run it is {expected.get(name)}")
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ class StandIn(RunRecord):
         Args:
             directory: The run directory that rank 0 holds.
             fingerprint: Of the run.
-            state: What rank 0 found there.
+            state: Of the directory, as rank 0 opened it.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="mmpt-rank-")
         super().__init__(Path(self._folder.name), fingerprint, os.open(os.devnull, os.O_RDONLY))

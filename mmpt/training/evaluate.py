@@ -72,7 +72,7 @@ class Evaluator:
         self.reading = class_of(kind).READING(task, tokenizer, max_length)
         self.reading.check_new_tokens(config)
         self.candidates = self.reading.candidates
-        self.places = {tuple(ids): place for place, ids in enumerate(self.candidates)}
+        self.candidate_indices = {tuple(ids): index for index, ids in enumerate(self.candidates)}
         pad = tokenizer.pad_token_id
         self.collate = Collator(0 if pad is None else int(pad))
 
@@ -123,11 +123,11 @@ class Evaluator:
             if probabilities is not None:
                 likelihoods = model.rank(encoded, self.candidates).cpu()
                 probabilities[rows] = torch.softmax(likelihoods, dim=-1)
-                found = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
+                answers = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
                 losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
             else:
-                found = self.generate(model, encoded)
-            for row, text in zip(rows, found, strict=True):
+                answers = self.generate(model, encoded)
+            for row, text in zip(rows, answers, strict=True):
                 texts[row] = text
             if "labels" in batch:
                 total += (model.losses(encoded, batch["labels"]) if losses is None else losses).sum().item()
@@ -145,10 +145,10 @@ class Evaluator:
 
         None where a target is no candidate: there is none, or data.max_length cut it.
         """
-        places = [self.places.get(tuple(feature.get("labels", ()))) for feature in features]
-        if None in places:
+        indices = [self.candidate_indices.get(tuple(feature.get("labels", ()))) for feature in features]
+        if None in indices:
             return None
-        return -likelihoods[torch.arange(len(features)), torch.tensor(places)]
+        return -likelihoods[torch.arange(len(features)), torch.tensor(indices)]
 
     def generate(self, model: AdaptedModel, encoded: Encoded) -> list[str]:
         """Texts of a batch behind the encoder, by greedy generation."""
@@ -159,7 +159,7 @@ class Evaluator:
 
     def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:
         """Metrics with the primary one's bootstrap interval, as result.json has them."""
-        found = interval(
+        bounds = interval(
             self.task,
             split.examples,
             predictions.texts,
@@ -168,7 +168,7 @@ class Evaluator:
             seed=self.seed,
         )
         values: dict[str, Any] = dict(score(self.task, split.examples, predictions.texts))
-        return {**values, "interval": None if found is None else list(found), "decoding": decoding}
+        return {**values, "interval": None if bounds is None else list(bounds), "decoding": decoding}
 
     def baselines(self, train: Prepared, test: Prepared) -> dict[str, dict[str, float] | None]:
         """Majority baseline on the test split, and the chance level."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -47,6 +48,7 @@ class Experiment:
     logger: Loggers
     console: Console
     warnings: list[str] = field(default_factory=list)
+    checkpoint: Path | None = None  # where the run resumes
 
     def start_logger(self, resolved: dict[str, Any]) -> None:
         """Begin, or continue, the run at the loggers."""
@@ -55,8 +57,9 @@ class Experiment:
         tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
         resumed = None  # the last step that an interrupted run keeps, -1: none
         if self.record.state == "resume":
-            checkpoint = last_checkpoint(self.record.checkpoints_dir)
-            resumed = -1 if checkpoint is None else step_of(checkpoint)
+            # one process clears away what a killed one left, and chooses for all
+            self.checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir))
+            resumed = -1 if self.checkpoint is None else step_of(self.checkpoint)
         self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
 
     def carry_out(
@@ -143,10 +146,9 @@ class Experiment:
 
     def _train(self, trainer: Trainer) -> float:
         """Train, from the last checkpoint where there is one; returns seconds."""
-        resumes = self.record.state == "resume"
-        checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir) if resumes else None)
+        checkpoint = self.checkpoint
         done = 0 if checkpoint is None else step_of(checkpoint)
-        if resumes:
+        if self.record.state == "resume":
             if not self.record.truncate_metrics(0 if checkpoint is None else read_progress(checkpoint).metrics_bytes):
                 self.console.warn(f"metrics.jsonl has lost lines of steps up to {done}")
             self.console.note(f"resuming an interrupted run from step {done}")
@@ -207,7 +209,7 @@ class Experiment:
 
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
-    groups = {name: sum(p.numel() for p in found) for name, found in model.method.parameter_groups().items()}
+    groups = {name: sum(p.numel() for p in parameters) for name, parameters in model.method.parameter_groups().items()}
     total = sum(p.numel() for p in model.parameters())
     return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 

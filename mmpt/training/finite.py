@@ -57,7 +57,7 @@ class FiniteWatch:
     def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> str:
         broken = []
         for name, parameters in self.method.parameter_groups().items():
-            found = [value for parameter in parameters if (value := values(parameter)) is not None]
-            if not all(torch.isfinite(value).all() for value in found):
+            present = [value for parameter in parameters if (value := values(parameter)) is not None]
+            if not all(torch.isfinite(value).all() for value in present):
                 broken.append(name)
         return ", ".join(broken)

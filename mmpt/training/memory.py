@@ -25,7 +25,7 @@ _MESSAGES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, or torch on a CPU or GPU, asked for memory that isn't there."""
+    """Whether Python, or torch on a CPU or GPU, ran out of memory."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
@@ -85,14 +85,14 @@ def oom_as_error(batch: int) -> Iterator[None]:
 class MicroBatches:
     """Passes over a batch, in ever more pieces where memory runs out; a step's losses and gradients add up the same."""
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
+    def __init__(self, notify: Callable[[str], object]) -> None:
         """Begin with whole batches.
 
         Args:
-            tell: Takes a line each time there are more.
+            notify: Receives a line each time their number grows.
         """
         self.count = 1
-        self._tell = tell
+        self._notify = notify
 
     def run(self, one: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], module: nn.Module) -> Tensor:
         """Forward and backward.
@@ -106,7 +106,7 @@ class MicroBatches:
             The loss, ().
 
         Raises:
-            Exception: Of ``one``; out of memory only where a single row doesn't fit.
+            Exception: Of ``one``; out of memory only where a single row does not fit.
         """
         rows = len(batch["labels"])
         gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters() if p.requires_grad]
@@ -121,7 +121,9 @@ class MicroBatches:
                     raise
                 reason = _reason(error)
             self.count *= 2
-            self._tell(f"out of memory ({reason}); going on with {-(-rows // self.count)} examples at once, not {size}")
+            self._notify(
+                f"out of memory ({reason}); continuing with {-(-rows // self.count)} examples at once, not {size}"
+            )
             _reset(module, gradients, state)
 
 
@@ -161,7 +163,7 @@ def peak_memory() -> int:
     torch = sys.modules["torch"]
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage can't be reset
+    with contextlib.suppress(OSError, StopIteration):  # Linux; the figure of getrusage cannot be reset
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024

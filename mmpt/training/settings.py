@@ -180,8 +180,8 @@ def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, pr
 
 
 def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems) -> None:
-    most = getattr(method.options, "max_length", data.max_length)
-    if most < data.max_length:
+    most = method.options.text_limit
+    if most is not None and most < data.max_length:
         text = (
             f"method.max_length={most} leaves source tokens up to data.max_length={data.max_length} without an update"
         )
@@ -189,7 +189,7 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
 
 
 def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
-    if model.dropout != "none" and getattr(method.options, "router_input", None) == "encoder":
+    if model.dropout != "none" and method.options.reads_encoder:
         problems.add(
             "method.router_input",
             "method.router_input=encoder needs the encoder's output to be a constant, but "
@@ -198,7 +198,7 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
 
 
 def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
-    if evaluation.key_cache == "static" and getattr(method.options, "layout", None) == "paper":
+    if evaluation.key_cache == "static" and method.options.has_positions:
         text = "evaluation.key_cache=static does not work with method.layout=paper, whose prefix has positions"
         problems.add("evaluation.key_cache", f"{text}; set evaluation.key_cache=dynamic")
 

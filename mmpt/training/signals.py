@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -82,7 +84,10 @@ def handle_signals() -> Iterator[None]:
             signal.signal(number, handler)
         _request = _Request()
         if mine.number is not None and _foreign(mine.before[mine.number]):
-            mine.before[mine.number](mine.number, None)
+            try:
+                mine.before[mine.number](mine.number, None)
+            except subprocess.SubprocessError as error:  # submitit asks for a requeue that Slurm has already begun
+                print(f"the job was not requeued by itself: {error}", file=sys.stderr)
 
 
 def requested() -> bool:

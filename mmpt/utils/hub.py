@@ -1,4 +1,4 @@
-"""Files of hub repositories, and every way in which a hub can fail told in one line. Imports no torch.
+"""Files of hub repositories, and every failure of a hub as one line. Imports no torch.
 
 Transfers are huggingface_hub's: it caches, resumes replies that were cut, and waits where the hub asks for that.
 """
@@ -6,7 +6,6 @@ Transfers are huggingface_hub's: it caches, resumes replies that were cut, and w
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,16 @@ from mmpt.errors import HubError, MmptError
 COMMIT = re.compile("[0-9a-f]{40}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TIMEOUT_S = 5.0
-WAITS_S = (1.0, 2.0, 4.0, 8.0)  # between tries while the hub is busy
-LONGEST_S = 60.0  # that is waited because the hub asks for it
 _BUSY = (429, 500, 502, 503, 504)
+_STATUS = {
+    401: "is refused (401): the token is wrong or has expired; set HF_TOKEN, or run: hf auth login",
+    403: "is refused (403): the token has no right to that; set HF_TOKEN to one with write access",
+    429: "is refused (429): too many requests; try again in some minutes, with HF_TOKEN the limits are higher",
+}
 
 
 def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
-    """One file, from the hub's cache where it is there at that commit.
+    """Fetch one file, from the hub's cache if it is there at that commit.
 
     Args:
         repo: ``owner/name``.
@@ -34,7 +36,7 @@ def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | No
 
     Raises:
         HubError: It is larger.
-        Exception: Whatever huggingface_hub raises; :func:`told` turns it into one line.
+        Exception: Whatever huggingface_hub raises; :func:`one_line_errors` turns it into one line.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -56,22 +58,21 @@ def commit_of(repo: str, file: str, *, repo_type: str, revision: str, most: int 
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repo, file, repo_type=repo_type, revision=revision)
-    for wait in (*WAITS_S, None):
-        try:
-            found = get_hf_file_metadata(url, timeout=TIMEOUT_S)
-            if most is not None and (found.size or 0) > most:
-                size = f"{(found.size or 0) / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have"
-                raise HubError(f"hub: {file} of {repo}@{revision} has {size}")
-            return found.commit_hash or revision
-        except errors.HfHubHTTPError as error:
-            if wait is None or _status(error) not in _BUSY:
-                raise
-            time.sleep(min(_asked_s(error) or wait, LONGEST_S))
-    raise AssertionError("unreachable")
+    try:
+        metadata = get_hf_file_metadata(url, timeout=TIMEOUT_S)
+    except errors.HfHubHTTPError as error:
+        if _status(error) not in _BUSY:
+            raise
+        metadata = get_hf_file_metadata(url, timeout=TIMEOUT_S, retry_on_errors=True)
+    size = metadata.size or 0
+    if most is not None and size > most:
+        text = f"{size / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have"
+        raise HubError(f"hub: {file} of {repo}@{revision} has {text}")
+    return metadata.commit_hash or revision
 
 
 @contextmanager
-def told(
+def one_line_errors(
     what: str, kind: type[MmptError], *, check: str, instead: str = "", verb: str = "fetched from"
 ) -> Iterator[None]:
     """Turn what huggingface_hub raises within the block into one line. Tokens are in none of them.
@@ -79,9 +80,9 @@ def told(
     Args:
         what: What is fetched or pushed.
         kind: The error to raise.
-        check: What to look at where it doesn't exist.
+        check: What to look at if it does not exist.
         instead: What works without a hub.
-        verb: What can't be done where no hub is reached.
+        verb: What fails if no hub is reached.
     """
     from huggingface_hub import constants, errors
 
@@ -89,16 +90,13 @@ def told(
         yield
     except MmptError:
         raise
+    except errors.HFValidationError as error:
+        raise kind(f"hub: {what}: {str(error).splitlines()[0]}") from error
+    except errors.HfHubHTTPError as error:
+        raise kind(f"hub: {what} {_refusal(error, check)}") from error
     except Exception as error:  # the client raises its transport's own errors, which change with its versions
-        if isinstance(error, errors.HFValidationError):
-            problem = str(error).splitlines()[0]
-        elif isinstance(error, errors.HfHubHTTPError):
-            problem = _refusal(error, check)
-        else:
-            problem = (
-                f"can't be {verb} {constants.ENDPOINT} ({type(error).__name__}){f'; {instead}' if instead else ''}"
-            )
-        raise kind(f"hub: {what}{':' if isinstance(error, errors.HFValidationError) else ''} {problem}") from error
+        text = f"hub: {what} cannot be {verb} {constants.ENDPOINT} ({type(error).__name__})"
+        raise kind(f"{text}; {instead}" if instead else text) from error
 
 
 def _refusal(error: Any, check: str) -> str:
@@ -112,21 +110,9 @@ def _refusal(error: Any, check: str) -> str:
         return f"does not exist ({name}), or is private and HF_TOKEN gives no access; check {check}"
     if isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
         return f"does not exist ({name}); check {check}"
-    if status == 401:
-        return "is refused (401): the token is wrong or has expired; set HF_TOKEN, or run: hf auth login"
-    if status == 403:
-        return "is refused (403): the token has no right to that; set HF_TOKEN to one with write access"
-    if status == 429:
-        return "is refused (429): too many requests; try again in some minutes, with HF_TOKEN the limits are higher"
-    return f"failed: the hub answers {status} ({name}); try again later"
+    return _STATUS.get(status or 0, f"failed: the hub answers {status} ({name}); try again later")
 
 
 def _status(error: Any) -> int | None:
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
-
-
-def _asked_s(error: Any) -> float | None:
-    """Seconds that the answer's Retry-After asks for."""
-    text = error.response.headers.get("Retry-After", "")
-    return float(text) if re.fullmatch(r"\d+", text) else None

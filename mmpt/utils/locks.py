@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -15,62 +15,35 @@ def holding(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[N
 
     Args:
         path: The lock file.
-        waiting: Called once where another process has the lock, before waiting for it.
+        waiting: Called once if another process has the lock, before waiting for it.
 
     Raises:
-        OSError: The file can't be made, or the file system has no locks.
+        OSError: The file cannot be made, or the file system has no locks.
     """
-    handle = _take(path, waiting)
+    lock = FileLock(path, fallback_to_soft=False)
     try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire()
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever waits for this file finds it gone, and makes another
-        os.close(handle)
+        if lock.is_locked:
+            path.unlink(missing_ok=True)  # while it is held: who waits for this file sees that it is gone
+            lock.release()
 
 
 def is_free(path: Path) -> bool:
     """Whether no process holds a lock file; a file that nobody holds is deleted on the way."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    if not path.exists():
         return True
-    except OSError:  # another user's: nothing is known about it
-        return False
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if same_file(handle, path):
-            path.unlink(missing_ok=True)
-        return True
-    except OSError:
+        lock.acquire()
+    except (Timeout, OSError):  # held, or another user's
         return False
-    finally:
-        os.close(handle)
-
-
-def same_file(handle: int, path: Path) -> bool:
-    """Whether an open file is still what lies at a path."""
-    try:
-        there = path.stat()
-    except OSError:
-        return False
-    mine = os.fstat(handle)
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
-
-
-def _take(path: Path, waiting: Callable[[], None] | None) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if waiting is not None:
-                    waiting()
-                    waiting = None
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if same_file(handle, path):
-                return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+    path.unlink(missing_ok=True)
+    lock.release()
+    return True

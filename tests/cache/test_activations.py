@@ -159,7 +159,7 @@ def test_states_that_overflow_float16_are_an_error(tmp_path: Path) -> None:
     model = case("prefix-decoder")
     model.backbone.encoder.final_layer_norm.weight.data.mul_(1e6)
     for directory in (None, tmp_path):
-        with pytest.raises(ConfigError, match=r"cache\.dtype=float16 can't hold this backbone's states"):
+        with pytest.raises(ConfigError, match=r"cache\.dtype=float16 cannot hold this backbone's states"):
             cached(model, directory, torch.float16)
     assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
 

@@ -40,7 +40,7 @@ def fetch(store: Store, key: str = KEYS[0], notes: list[str] | None = None) -> M
 
 
 def content(mapped: Mapped) -> bytes:
-    place = mapped.places["states"]
+    place = mapped.spans["states"]
     return mapped.buffer[place.first : place.first + place.size]
 
 
@@ -215,7 +215,7 @@ def test_what_a_process_reads_is_not_deleted(tmp_path: Path) -> None:
     store = Store(tmp_path, 0.00002)  # 20 kB: one entry
     try:
         assert store.prune(0) == []
-        with pytest.raises(CacheError, match=r"hasn't the room: .* in use by runs, cache\.max_gb=2e-05"):
+        with pytest.raises(CacheError, match=r"lacks the room: .* in use by runs, cache\.max_gb=2e-05"):
             fetch(store, KEYS[1])
         assert store.verify(KEYS[0]) is None
     finally:
@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up_while_writing(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(CacheError, match=r"can't be written \(the disk is full\)"):
+        with pytest.raises(CacheError, match=r"cannot be written \(the disk is full\)"):
             fetch(Store(tmp_path, 1))
     assert files(tmp_path) == set()
     assert content(fetch(Store(tmp_path, 1))) == CONTENT
@@ -300,7 +300,7 @@ def test_a_small_file_system_that_others_fill(tmp_path: Path) -> None:
                     file.flush()
             fill(draft)
 
-        with pytest.raises(CacheError, match=r"can't be written \(the disk is full\)"):
+        with pytest.raises(CacheError, match=r"cannot be written \(the disk is full\)"):
             store.fetch(KEYS[0], TENSORS, fill_disk, {}, print)
         assert files(store.directory) == {"other"}
 
@@ -311,7 +311,7 @@ def test_a_file_system_that_can_only_be_read(tmp_path: Path) -> None:
         fetch(store)
         subprocess.run(["mount", "-o", "remount,ro", str(store.directory)], check=True)
         assert content(fetch(store)) == CONTENT
-        with pytest.raises(CacheError, match=r"can't be written \(Read-only file system\)"):
+        with pytest.raises(CacheError, match=r"cannot be written \(Read-only file system\)"):
             fetch(store, KEYS[1])
 
 
@@ -322,7 +322,7 @@ def test_a_directory_without_permission_can_still_be_read_from(tmp_path: Path) -
     tmp_path.chmod(0o555)
     try:
         assert content(fetch(store)) == CONTENT
-        with pytest.raises(CacheError, match=r"can't be written \(Permission denied\)"):
+        with pytest.raises(CacheError, match=r"cannot be written \(Permission denied\)"):
             fetch(store, KEYS[1])
     finally:
         tmp_path.chmod(0o755)
@@ -330,7 +330,7 @@ def test_a_directory_without_permission_can_still_be_read_from(tmp_path: Path) -
 
 def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"file/below can't be written \(Not a directory\)"):
+    with pytest.raises(CacheError, match=r"file/below cannot be written \(Not a directory\)"):
         fetch(Store(tmp_path / "file" / "below", 1))
 
 
@@ -361,6 +361,6 @@ def test_a_directory_deleted_while_writing(tmp_path: Path) -> None:
         fill(draft)
         shutil.rmtree(store.directory)
 
-    with pytest.raises(CacheError, match=r"can't be written \(No such file or directory\)"):
+    with pytest.raises(CacheError, match=r"cannot be written \(No such file or directory\)"):
         store.fetch(KEYS[0], TENSORS, deleted, {}, print)
     assert content(fetch(store)) == CONTENT

@@ -241,7 +241,7 @@ def test_unreachable_hub_is_one_line_and_hardly_waited_for(tmp_path: Path) -> No
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         line = _hub_run(tmp_path, **more)
         assert line.count("\n") == 0
-        assert "can't be fetched from http://127.0.0.1:9" in line
+        assert "cannot be fetched from http://127.0.0.1:9" in line
         assert "data=local data.dir=DIR work offline" in line
 
 

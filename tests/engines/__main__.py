@@ -1,4 +1,4 @@
-"""Run the tests of real engines: ``sudo python -m tests.engines [slurm] [ray] [torchrun] [pytest's options]``.
+"""Run the tests of real engines as root: ``python -m tests.engines [slurm] [ray] [torchrun] [scale] [PYTEST_OPTION]``.
 
 Everything runs in namespaces of its own: no address outside can be reached and /run is private. When this program ends,
 in whatever way, the kernel ends every process inside.
@@ -17,7 +17,7 @@ from tests.engines.machines import HEAD
 from tests.engines.slurm_cluster import PROGRAMS
 
 HERE = Path(__file__).parent
-ENGINES = ("slurm", "ray", "torchrun")
+FILES = {name: f"check_{name}.py" for name in ("torchrun", "ray", "slurm")} | {"scale": "test_scale.py"}
 TOOLS = {"ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux", "nsenter": "util-linux"}
 HOSTS = f"127.0.0.1 localhost\\n{HEAD} head\\n10.77.0.11 n1\\n10.77.0.12 n2\\n"
 # the shell is process 1: it collects what daemons leave behind
@@ -42,13 +42,13 @@ def main(words: list[str]) -> int:
     if os.geteuid() != 0:
         print("skipped: tests of engines make network namespaces, which needs root", file=sys.stderr)
         return 0
-    chosen = [word for word in words if word in ENGINES] or list(ENGINES)
+    chosen = [word for word in words if word in FILES] or list(FILES)
     install(TOOLS | (PROGRAMS if "slurm" in chosen else {}))
     if missing := [program for program in TOOLS if shutil.which(program) is None]:
         print(f"skipped: {', '.join(missing)} not installed, and apt-get could not install it", file=sys.stderr)
         return 0
-    files = [str(HERE / f"check_{engine}.py") for engine in chosen]
-    options = [word for word in words if word not in ENGINES]
+    files = [str(HERE / FILES[name]) for name in chosen]
+    options = [word for word in words if word not in FILES]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", *files, *options]
     namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "bash", "-c", INSIDE, "bash", *pytest]

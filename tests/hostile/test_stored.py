@@ -31,12 +31,12 @@ CONTENT = bytes(range(54))  # 24 + 30
 
 
 def fill(draft: Draft) -> None:
-    for name, place in draft.places.items():
+    for name, place in draft.spans.items():
         draft.put(name, 0, memoryview(CONTENT[: place.size]))
 
 
 def bytes_in(mapped: Mapped) -> bytes:
-    return b"".join(mapped.buffer[at.first : at.first + at.size] for at in mapped.places.values())
+    return b"".join(mapped.buffer[at.first : at.first + at.size] for at in mapped.spans.values())
 
 
 @both(25, 1500)
@@ -68,7 +68,7 @@ def test_cache_entries(cases: int, tmp_path: Path, capsys: pytest.CaptureFixture
             assert bytes_in(store.fetch(KEY, TENSORS, fill, {}, lambda _: None)) == right
         else:
             fetched = store.fetch(KEY, TENSORS, fill, {}, lambda _: None)
-            assert {name: (at.kind, at.shape) for name, at in fetched.places.items()} == TENSORS
+            assert {name: (at.kind, at.shape) for name, at in fetched.spans.items()} == TENSORS
 
     blobs = st.one_of(spoilt_bytes(tensors), spoilt_values(header).map(lie), st.just(b""))
     descriptions = st.one_of(st.just(described), spoilt_json(json.loads(described)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSeq2SeqLM
 
-from mmpt.attention.inject import Injection
+from mmpt.attention.architectures import architecture_of
+from mmpt.attention.inject import Injection, injected_attention
 from mmpt.attention.prefix import KeyValue
 from mmpt.errors import ModelError
 from mmpt.methods import parse
@@ -132,6 +133,21 @@ def test_other_attention_is_refused() -> None:
     config = AutoConfig.for_model("t5", d_model=16, d_kv=4, num_heads=2, d_ff=16, num_layers=1, vocab_size=20)
     with pytest.raises(ModelError, match="mmpt_sdpa"):
         Injection(AutoModelForSeq2SeqLM.from_config(config, attn_implementation="sdpa"))
+
+
+@pytest.mark.parametrize(
+    ("implementation", "model_type", "name"),
+    [
+        ("sdpa", "t5", "mmpt_sdpa"),
+        ("eager", "t5", "mmpt_eager"),
+        ("flash_attention_2", "llama", "mmpt_sdpa"),  # flash attention knows neither masks nor biases of single scores
+        ("flash_attention_3", "gpt2", "mmpt_sdpa"),
+        ("sdpa", "gemma2", "mmpt_eager"),  # its scores are capped
+    ],
+)
+def test_every_implementation_has_one_that_carries_prefixes(implementation: str, model_type: str, name: str) -> None:
+    assert injected_attention(implementation, architecture_of(model_type)) == name
+    assert name in AttentionInterface().valid_keys() and name in AttentionMaskInterface().valid_keys()
 
 
 def test_half_precision_runs() -> None:

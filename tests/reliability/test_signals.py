@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a checkpoint, status ``interrupted``, the usual exit code; then the same command goes on."""
+"""SIGTERM and SIGINT: a checkpoint, status ``interrupted``, the usual exit code; then the same command resumes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mmpt.training.signals import Stopped, handle_signals
 from tests.reliability.faults import Bomb, command, figures
 from tests.reliability.test_resume import SMALL, said, undisturbed, words
 
@@ -89,7 +90,7 @@ def test_two_ranks_stop_together(tmp_path: Path, kind: str, number: int, rank: i
     codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, number, signal.SIGTERM, rank), ranks=2)
     assert codes == [143, 143], said(tmp_path)
     assert status(tmp_path / "hit") == "interrupted"
-    assert f"from step {step}; run directory: {tmp_path / 'hit'}" in said(tmp_path)
+    assert f"Stopped at step {step}. Run the same command again to resume." in said(tmp_path)
     assert command(tmp_path, words(tmp_path, "hit"), ranks=2) == [0, 0]
     assert figures(tmp_path / "hit") == alone
 
@@ -103,7 +104,7 @@ def test_a_sweep_stops_and_goes_on(tmp_path: Path) -> None:
 
     assert sweep("whole") == [0], said(tmp_path)
     assert sweep("hit", Bomb("step", 8, signal.SIGTERM)) == [143]
-    assert "the same command goes on" in said(tmp_path)
+    assert "run the same command again to resume" in said(tmp_path)
     begun = list((tmp_path / "hit").glob("rte-*"))
     assert {status(path) for path in begun} == {"interrupted"}
     assert len(begun) == 1  # no further trial has begun
@@ -136,3 +137,18 @@ def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path: Path) -> None:
     assert "Stopped at step" in log and "resuming an interrupted run" in log
     assert command(tmp_path, [*shared, f"run.dir={tmp_path / 'whole'}"]) == [0]
     assert figures(path.parents[1]) == figures(tmp_path / "whole")
+
+
+def test_a_requeue_that_slurm_has_begun_by_itself_is_no_error_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit's handler then fails on ``scontrol requeue``; the run is stopped and not failed."""
+
+    def requeue(number: int, frame: object) -> None:
+        raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "10_0"])
+
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(Stopped), handle_signals():
+            os.kill(os.getpid(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -15,6 +15,7 @@ import torch
 
 from mmpt.cli import main
 from mmpt.runs.failures import read_failures
+from mmpt.runs.result import Result
 from tests.reliability.faults import Bomb
 from tests.reliability.faults import command as run_apart
 from tests.sweep.conftest import FEW, command, lines, outcome, table
@@ -150,19 +151,19 @@ def test_any_error_of_a_trial_leaves_the_others_alone(
 ) -> None:
     from mmpt.training import run
 
-    original = run._Run.carry_out
+    original = run.Experiment.carry_out
     errors = {
         1: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
         2: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
         3: ZeroDivisionError("division by zero"),
     }
 
-    def carry_out(self: run._Run) -> dict[str, object]:
+    def carry_out(self: run.Experiment, *given: object) -> Result:
         if self.config.seed in errors:
             raise errors[self.config.seed]
-        return original(self)
+        return original(self, *given)
 
-    monkeypatch.setattr(run._Run, "carry_out", carry_out)
+    monkeypatch.setattr(run.Experiment, "carry_out", carry_out)
     words = [*FEW, f"run.root={tmp_path / 'r'}", "method=prefix", "trainer.max_steps=1"]
     assert main(["-m", *words, "seed=1,2,3,4"]) == 1
     said = capsys.readouterr()

@@ -96,7 +96,7 @@ def test_what_prevents_it_is_named(tmp_path: Path, run: Any, capsys: pytest.Capt
     assert told == ["encoder: runs in every step (method=smop puts a prompt before the text)"]
     for mode in ("ram", "disk"):
         text = fails(tmp_path, capsys, "method.sites=[encoder]", f"cache={mode}")
-        assert f"cache={mode} can't be had: method=prefix has a prefix in every layer of site encoder" in text
+        assert f"cache={mode} is impossible: method=multimask has a prefix in every layer of site encoder" in text
 
 
 def test_a_run_too_short_to_profit_reads_but_does_not_compute(run: Any) -> None:
@@ -112,10 +112,10 @@ def test_a_directory_that_cannot_be_written(
 ) -> None:
     blocked(store)
     told, *_ = run("auto")
-    assert told[0] == f"cache: {store} can't be written (File exists); memory is used instead"
+    assert told[0] == f"cache: {store} cannot be written (File exists); memory is used instead"
     assert told[1].startswith("encoder: ran once, ") and " in memory " in told[1]
     text = fails(tmp_path, capsys, "cache=disk")
-    assert f"cache=disk can't be had: {store} can't be written (File exists); set cache.dir" in text
+    assert f"cache=disk is impossible: {store} cannot be written (File exists); set cache.dir" in text
 
 
 def test_more_data_than_the_bound(tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def test_too_little_disk_and_memory_is_told(store: Path, run: Any, monkeypatch: 
     blocked(store)
     monkeypatch.setattr("mmpt.training.caching.free_bytes", lambda _: 1000)
     told, *_ = run("r")
-    assert told[0] == f"cache: {store} can't be written (File exists)"
+    assert told[0] == f"cache: {store} cannot be written (File exists)"
     assert told[1] == "encoder: runs in every step (it would take 0.0 GB of memory; cache=ram insists)"
 
 

@@ -87,9 +87,9 @@ def test_a_retry_gives_the_same_losses(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(losses[0]) == 4
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     warnings = json.loads((tmp_path / "pieces" / "result.json").read_text())["warnings"]
-    assert [re.search(r"going on with (\d+) examples at once, not (\d+)", text)[0] for text in warnings] == [
-        "going on with 8 examples at once, not 16",
-        "going on with 4 examples at once, not 8",
+    assert [re.search(r"continuing with (\d+) examples at once, not (\d+)", text)[0] for text in warnings] == [
+        "continuing with 8 examples at once, not 16",
+        "continuing with 4 examples at once, not 8",
     ]
 
 

@@ -21,6 +21,11 @@ class DePT(Prompt):
     alpha: float = 8.0
     max_length: int = 256
 
+    @property
+    def text_limit(self) -> int:
+        """See the base class."""
+        return self.max_length
+
     def problems(self) -> list[str]:
         """See the base class."""
         return super().problems() + too_small(self, 1, "r", "max_length") + not_positive(self, "alpha")

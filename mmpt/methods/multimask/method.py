@@ -70,11 +70,6 @@ class MultiMaskPrefixTuning(DeepPrefixMethod):
         """See the base class."""
         return self.options.has_router
 
-    @property
-    def reads_encoder(self) -> bool:
-        """See the base class."""
-        return self.options.router_input == "encoder"
-
     def _probs(self, mean: Tensor | None) -> Tensor:
         """Route probabilities (B, R), or (1, R) uniform where no router exists."""
         if not self.options.has_router:

@@ -28,6 +28,11 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
         effect = self.num_routes > 1 and (self.mask == "per_route" or self.share_type != "only")
         return effect or self.layout == "paper"
 
+    @property
+    def reads_encoder(self) -> bool:
+        """See the base class."""
+        return self.router_input == "encoder"
+
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(
@@ -61,7 +66,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def for_architecture(self, model_type: str) -> Self:
         """See the base class."""
-        if self.router_input == "encoder" and not ARCHITECTURES[model_type].has_encoder:
+        if self.reads_encoder and not ARCHITECTURES[model_type].has_encoder:
             raise ConfigError(
                 f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
                 "set method.router_input=embedding"
@@ -70,7 +75,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def _router_problems(self) -> list[str]:
         lines = []
-        if self.router_input == "encoder" and "encoder" in self.sites:
+        if self.reads_encoder and "encoder" in self.sites:
             lines.append(
                 "method.router_input=encoder reads the encoder's output, which needs the router's own prefix where "
                 "method.sites has encoder; set method.router_input=embedding or leave encoder out of method.sites"
