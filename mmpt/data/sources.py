@@ -149,8 +149,8 @@ def _hub(task: Task, data: DataConfig) -> Loaded:
 
 def _download(hub: HubConfig, file: str) -> Path:
     """One file at the pinned revision, from the hub's cache where it is there already."""
-    from mmpt.utils.hub import fetch, told
+    from mmpt.utils.hub import fetch, one_line_errors
 
     where = f"{hub.repo}@{hub.revision}/{file}"
-    with told(where, DataError, check="task.hub", instead=f"it isn't cached; {OFFLINE}"):
+    with one_line_errors(where, DataError, check="task.hub", instead=f"it isn't cached; {OFFLINE}"):
         return fetch(hub.repo, file, repo_type="dataset", revision=hub.revision)

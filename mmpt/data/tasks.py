@@ -94,6 +94,11 @@ class Task:
         return self.metric_names[0]
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row that the template names."""
+        return tuple(dict.fromkeys(self._template.fields))
+
+    @property
     def outputs(self) -> int:
         """Outputs of a classification head: one for each label, or the one that scores each choice."""
         return 1 if self.choices else len(self.words)

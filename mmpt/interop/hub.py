@@ -23,7 +23,7 @@ from mmpt.report.groups import Row, group
 from mmpt.report.load import load
 from mmpt.report.run import Run
 from mmpt.utils.files import dumps, link_outside, read_json
-from mmpt.utils.hub import REPOSITORY, told
+from mmpt.utils.hub import REPOSITORY, one_line_errors
 
 
 def push(
@@ -64,7 +64,7 @@ def push(
     files = contents(directory, repo, license=license, backbone=backbone, runs=runs)
     if keep_card:
         del files["README.md"]
-    with told(repo, HubError, check="the name, and that HF_TOKEN may write there", verb="pushed to"):
+    with one_line_errors(repo, HubError, check="the name, and that HF_TOKEN may write there", verb="pushed to"):
         api = HfApi()
         api.create_repo(repo, private=True if private else None, exist_ok=True)
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
@@ -126,4 +126,4 @@ def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]
     for row in group(loaded.runs):
         if any(other.fingerprint == run.fingerprint for other in row.runs):
             return run, row
-    raise RunError(f"{', '.join(map(str, runs))}: the run {own} isn't there, so its seeds can't be told")
+    raise RunError(f"{', '.join(map(str, runs))}: the run {own} isn't there, so its seeds can't be one_line_errors")

@@ -5,7 +5,7 @@ Letters: B batch, T source tokens, d model width, L layers, H heads, k head widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,49 +108,36 @@ class Contribution:
         if unknown := [site for site in self.prefixes if site not in shape.sites]:
             sites = ", ".join(shape.sites)
             raise ModelError(f"{who}: {shape.architecture} models have no site {unknown[0]!r}; their sites are {sites}")
-        for what, wanted, part in self._parts(shape):
-            size = tuple(part.shape)
-            fits = len(size) == len(wanted) and all(
-                want is None or have in want for have, want in zip(size, wanted, strict=True)
-            )
-            if not fits:
-                expected = ", ".join("any" if want is None else _range(want) for want in wanted)
-                raise ModelError(f"{who}: {what} must have the shape ({expected}); got {size}")
-            if rows is not None and len(wanted) > 2 and rows % size[0]:
-                raise ModelError(f"{who}: {what} is for {size[0]} examples, but the batch has {rows}; give 1 or {rows}")
-
-    def _parts(self, shape: BackboneShape) -> Iterator[tuple[str, tuple[range | None, ...], Tensor]]:
-        """Each tensor with what it is called and its allowed sizes; None: any."""
-        width = _only(shape.width)
-        if self.prompt is not None:
-            yield "its prompt (B or 1, P, d)", (None, None, width), self.prompt
-        if self.embedding_update is not None:
-            sizes = (None,) * (self.embedding_update.dim() - 1)
-            yield "its embedding update (M, d) or (B, M, d)", (*sizes, width), self.embedding_update
+        sizes: dict[str, Sequence[int]] = {"d": [shape.width]}
+        if rows is not None:
+            sizes["B"] = [size for size in range(1, rows + 1) if rows % size == 0]
+        _require(f"{who}: its prompt", self.prompt, "B P d", sizes)
+        update = self.embedding_update
+        _require(
+            f"{who}: its embedding update", update, "M d" if update is None or update.dim() < 3 else "B M d", sizes
+        )
         for site, prefix in self.prefixes.items():
-            yield from _prefix_parts(site, shape.sites[site], prefix)
+            at, of = shape.sites[site], f"of its prefix at site {site}"
+            sizes |= {"L": range(1, at.layers + 1), "H": [at.heads], "h": sorted({1, at.heads}), "k": [at.head_dim]}
+            sizes.pop("P", None)
+            _require(f"{who}: key {of}", prefix.key, "B L H P k", sizes)
+            sizes |= {"L": [prefix.key.shape[1]], "P": [prefix.key.shape[3]]}
+            _require(f"{who}: value {of}", prefix.value, "B L H P k", sizes)
+            _require(f"{who}: key_gate {of}", prefix.key_gate, "B L h P", sizes)
+            _require(f"{who}: value_gate {of}", prefix.value_gate, "B L h P", sizes)
+            _require(f"{who}: output_gate {of}", prefix.output_gate, "L", sizes)
 
 
-def _prefix_parts(
-    site: str, shape: SiteShape, prefix: KeyValue
-) -> Iterator[tuple[str, tuple[range | None, ...], Tensor]]:
-    of = f"of its prefix at site {site}"
-    layers = range(1, shape.layers + 1)
-    yield f"key {of} (B or 1, L, H, P, k)", (None, layers, _only(shape.heads), None, _only(shape.head_dim)), prefix.key
-    same = tuple(_only(size) for size in prefix.key.shape[1:])
-    yield f"value {of}, as its key,", (None, *same), prefix.value
-    layers, _, tokens = same[:3]
-    for name, gate in (("key_gate", prefix.key_gate), ("value_gate", prefix.value_gate)):
-        if gate is not None:
-            either = range(1, shape.heads + 1, max(shape.heads - 1, 1))  # 1 or H
-            yield f"{name} {of} (B or 1, L, H or 1, P)", (None, layers, either, tokens), gate
-    if prefix.output_gate is not None:
-        yield f"output_gate {of} (L,)", (layers,), prefix.output_gate
-
-
-def _only(size: int) -> range:
-    return range(size, size + 1)
-
-
-def _range(sizes: range) -> str:
-    return " or ".join(dict.fromkeys((str(sizes[0]), str(sizes[-1])))) if len(sizes) < 3 else f"1 to {sizes[-1]}"
+def _require(what: str, part: Tensor | None, letters: str, sizes: Mapping[str, Sequence[int]]) -> None:
+    """Compare a tensor's sizes with the allowed ones of each letter; letters without any may have every size."""
+    wanted = letters.split()
+    if part is None or (
+        part.dim() == len(wanted)
+        and all(size in sizes.get(name, (size,)) for name, size in zip(wanted, part.shape, strict=True))
+    ):
+        return
+    joint = {name: " to " if isinstance(choice, range) else " or " for name, choice in sizes.items()}
+    ends = {name: dict.fromkeys((choice[0], choice[-1])) for name, choice in sizes.items()}
+    allowed = {name: f" = {joint[name].join(map(str, ends[name]))}" for name in sizes}
+    expected = ", ".join(f"{name}{allowed.get(name, '')}" for name in wanted)
+    raise ModelError(f"{what} must have the shape ({expected}); got {tuple(part.shape)}")

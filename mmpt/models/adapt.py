@@ -101,7 +101,11 @@ def attach(
     with drawing:
         if seed is not None:
             torch.manual_seed(seed)
-        method = adapters.add(name, options, most=most, fresh=fresh)
+        try:
+            method = adapters.add(name, options, most=most, fresh=fresh)
+        except BaseException:
+            adapters.leave_if_empty()
+            raise
         if initialise:
             try:
                 _initialise(adapters, method, tokenizer, fingerprint)

@@ -178,6 +178,10 @@ class AdaptedModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states (B, T, d) of sources, of the encoder or of the only stack; prompts are left out."""
+
+    @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Hidden states (B, N, d) entering the first trained layer.
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from mmpt.attention.architectures import architecture_of
 from mmpt.attention.inject import Injection, switch_attention
 from mmpt.errors import AdapterError, nearest
-from mmpt.methods import create
+from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import ADAPTERS, has_weights, refuse_class, weights_fingerprint, word_embeddings
@@ -89,10 +89,10 @@ class Adapters(nn.Module):
         except BaseException:
             if self.head is not None:
                 self.head.put(None)
-            self._leave_if_empty()
             raise
         self.methods[name] = method
         self.add_module(name, method)
+        method.train(self.model.training)
         self.activate(name)
         return method
 
@@ -104,9 +104,10 @@ class Adapters(nn.Module):
             )
         if NAME.fullmatch(name) is None or hasattr(self, name):
             raise AdapterError(f"{name!r} cannot be an adapter's name; give letters, digits, - and _, such as 'second'")
-        inside = [method for method in self.methods.values() if method.changes_backbone()]
-        for method in inside:
-            if method.trains_all or method.options.name != options.name:
+        changes = method_class(options.name).changes_backbone()
+        for method in self.methods.values():
+            other = changes and method.changes_backbone() and method.options.name != options.name
+            if method.trains_all or other:
                 raise AdapterError(
                     f"method={method.options.name} of another adapter changes the model's own layers; remove it first, "
                     "or load the model a second time"
@@ -177,14 +178,12 @@ class Adapters(nn.Module):
                 self.head.put(None)
         del self.methods[name]
         delattr(self, name)
-        self._leave_if_empty()
+        self.leave_if_empty()
 
-    def _leave_if_empty(self) -> None:
-        if not self.methods:
-            self._leave()
-
-    def _leave(self) -> None:
-        """Take the hooks away, and put back what was changed."""
+    def leave_if_empty(self) -> None:
+        """Without any adapter, take the hooks away, and put back what was changed."""
+        if self.methods:
+            return
         model = self.model
         self.hooks.remove()
         if self.head is not None:

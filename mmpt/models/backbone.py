@@ -120,10 +120,10 @@ def load_backbone(
     refuse_sites(model_type, sites)
     if architecture.soft_capped and config.attention != "eager":
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa can't; set model.attention=eager")
-    more = {"num_labels": classes} if architecture.kind == "encoder" else {}
+    more = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
         model = _random(config, architecture.kind, seed, more)
-        fresh = head_parameters(model) if architecture.kind == "encoder" else []
+        fresh = head_parameters(model)
     else:
         refuse_network(
             stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {place}"
@@ -197,7 +197,7 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
     """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
-    options["ignore_mismatched_sizes"] = kind == "encoder"
+    options["ignore_mismatched_sizes"] = "num_labels" in more
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what is missing is told below
     try:
@@ -214,7 +214,7 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
     finally:
         transformers_logging.set_verbosity(verbosity)
     absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
-    head = head_parameters(model) if kind == "encoder" else []
+    head = head_parameters(model)
     if missing := [name for name in absent if name not in head]:
         raise ModelError(f"model={config.name}: {place} lacks {len(missing)} weights, the first is {missing[0]}")
     return model, absent
@@ -273,7 +273,9 @@ def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def head_parameters(model: PreTrainedModel) -> list[str]:
-    """Names of a classification head's parameters: all behind the last layer, the pooler included."""
+    """Names of a classification head's parameters: all behind the last layer, the pooler included. Or none."""
+    if not architecture_of(model.config.model_type).has_head:
+        return []
     base = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     outside = [name for name in names if not name.startswith((base, f"{ADAPTERS}."))]
@@ -329,7 +331,7 @@ def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, 
         fingerprint: As an adapter states it.
         head: Values of the model's head in place of those that it has now.
     """
-    names = set(head_parameters(model)) if architecture_of(model.config.model_type).has_head else set()
+    names = set(head_parameters(model))
     leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}
     return any(weights_fingerprint(model, names, head) == fingerprint for names in leave_out)
 

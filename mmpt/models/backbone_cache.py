@@ -44,9 +44,6 @@ def release(config: ModelConfig, backbone: Backbone) -> None:
     _cached[_key(config)] = backbone
 
 
-take_backbone, give_back = acquire, release
-
-
 def _key(config: ModelConfig) -> Key:
     """Settings and files; a hub's revision stays, for this process, what it was first."""
     folder = Path(config.path or "").expanduser()

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import Cache
 
-from mmpt.attention.inject import CACHE, Injection, carried, carry
+from mmpt.attention.inject import Injection, carried, carry
 
 _FLAG = "gradient_checkpointing"  # by which transformers' layers know that they are to be checkpointed
 
@@ -40,10 +41,8 @@ def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
 def _forward(layer: nn.Module, original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return original(*args, **kwargs)
-    if layer.training and kwargs.get(CACHE) is not None:  # a cache would be filled twice
-        kwargs |= {CACHE: None, **({"use_cache": False} if "use_cache" in kwargs else {})}
-    if kwargs.get(CACHE) is not None:
-        return original(*args, **kwargs)
+    args = tuple(None if isinstance(value, Cache) else value for value in args)  # a cache would be filled twice
+    kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}
     prefixes = [carried(module) for module in modules]
 
     def run(*args: Any, **kwargs: Any) -> Any:

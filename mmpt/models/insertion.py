@@ -102,6 +102,7 @@ def insert(
     at: int | Tensor = 0,
     *,
     first: int | Tensor = 0,
+    text: Tensor | None = None,
     padding_first: bool = False,
 ) -> tuple[Tensor, Insertion | None]:
     """Word embeddings (B, T, d) with a method's update and prompt: (B, P+T, d), and where the prompt stands.
@@ -111,10 +112,11 @@ def insert(
         embeddings: Of the tokens.
         at: How many tokens stand before the prompt, one number or (B,).
         first: The first token of the text, one number or (B,): padding may stand before it.
+        text: (B, T), which tokens are of the source; None: all.
         padding_first: See :class:`Insertion`.
     """
     if contribution.embedding_update is not None:
-        embeddings = _updated(embeddings, contribution.embedding_update, first)
+        embeddings = _updated(embeddings, contribution.embedding_update, first, text)
     if contribution.prompt is None:
         return embeddings, None
     prompt = contribution.prompt
@@ -124,7 +126,7 @@ def insert(
     return where.rows(embeddings, prompt), where
 
 
-def _updated(embeddings: Tensor, update: Tensor, first: int | Tensor) -> Tensor:
+def _updated(embeddings: Tensor, update: Tensor, first: int | Tensor, text: Tensor | None) -> Tensor:
     """Embeddings (B, T, d) plus an update (M, d) or (B, M, d) of M tokens from the first, T above or below M."""
     tokens = embeddings.shape[1]
     update = update.to(embeddings.dtype).expand(len(embeddings), -1, -1)
@@ -132,4 +134,4 @@ def _updated(embeddings: Tensor, update: Tensor, first: int | Tensor) -> Tensor:
     if isinstance(first, Tensor):
         order = torch.arange(tokens, device=update.device) - first.unsqueeze(1)  # (B, T)
         update = _gather(update, order.clamp(min=0)) * (order >= 0).unsqueeze(-1)
-    return embeddings + update
+    return embeddings + (update if text is None else update * text.unsqueeze(-1))

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmpt.errors import AdapterError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS
 from mmpt.models.size import memory_bytes
-from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, told
+from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, one_line_errors
 from mmpt.utils.untrusted import LARGEST
 
 MARK = "hub:"
@@ -43,7 +43,9 @@ def _absent(place: str) -> bool:
 
 def _fetched(repo: str, revision: str, before: str) -> Path:
     instead = "a directory works offline, and so does an adapter fetched before with revision=COMMIT"
-    with told(f"{before}{repo}@{revision}", AdapterError, check="the name and the revision", instead=instead):
+    with one_line_errors(
+        f"{before}{repo}@{revision}", AdapterError, check="the name and the revision", instead=instead
+    ):
         if COMMIT.fullmatch(revision) is None:  # both files of one commit, whatever is pushed meanwhile
             revision = commit_of(repo, DESCRIPTION, repo_type="model", revision=revision)
         sizes = {DESCRIPTION: LARGEST, WEIGHTS: memory_bytes() // 2}

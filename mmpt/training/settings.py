@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of
 from mmpt.config import fingerprint
 from mmpt.config.check import examine, plain
-from mmpt.config.rules import RULES, Rule, local_model, max_length, trainer
+from mmpt.config.parsers import local_model, trainer
+from mmpt.config.rules import RULES, Rule, max_length
 from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import INVALID, Problems, build
 from mmpt.data.tasks import Task

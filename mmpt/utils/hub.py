@@ -116,6 +116,3 @@ def _refusal(error: Any, check: str) -> str:
 def _status(error: Any) -> int | None:
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
-
-
-told = one_line_errors  # the name until models/located.py and data/sources.py follow

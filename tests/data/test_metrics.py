@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,18 @@ def test_rouge_and_bleu_are_those_of_their_packages() -> None:
     assert 0 <= low < high <= 1
 
 
+def test_rouge_leaves_a_redirected_stream_open() -> None:
+    """Hydra configures logging anew for each trial, which closes the handlers that there are."""
+    code = (
+        "import io, logging.config, sys; sys.stderr = stream = io.StringIO()\n"
+        "from mmpt.data.metrics import find; from mmpt.data.metrics.answers import Answers; import numpy as np\n"
+        "one = np.zeros(1, dtype=int); print(find('rouge')[0].of(Answers(('a',), ('a',), one - 1, one - 1, one, 0)))\n"
+        "sys.stderr = sys.__stderr__; logging.config.dictConfig({'version': 1}); stream.write('open')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "1.0"), done.stderr
+
+
 @pytest.mark.parametrize(("metric", "package"), [("rouge", "rouge_score"), ("bleu", "sacrebleu")])
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, metric: str, package: str) -> None:
     monkeypatch.setattr("mmpt.data.metrics.table.find_spec", lambda name: None)
@@ -333,4 +347,7 @@ def test_unicode_forms_of_an_answer_are_equal(one: str, other: str) -> None:
     for target, text in ((one, other), (other, one)):
         task, examples = _free("exact_match", [target])
         assert score(task, examples, [text]) == {"exact_match": 1.0}
+        assert score(*_free("token_f1", [target]), [text])["token_f1"] == 1.0
+        if one != "１２":
+            assert score(*_free("bleu", [f"{target} b c d"]), [f"{text} b c d"])["bleu"] == pytest.approx(1)
         assert label_indices([target, "b"], [text]).tolist() == [0]

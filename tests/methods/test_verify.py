@@ -46,16 +46,19 @@ def prefix(*size: int, **more: Any) -> Contribution:
 @pytest.mark.parametrize(
     ("contribution", "text"),
     [
-        (Contribution(prompt=torch.zeros(1, 2, 23)), r"its prompt .* shape \(any, any, 24\); got \(1, 2, 23\)"),
+        (
+            Contribution(prompt=torch.zeros(1, 2, 23)),
+            r"its prompt must have .* \(B, P, d = 24\); got \(1, 2, 23\)",
+        ),
         (Contribution(prompt=torch.zeros(2, 24)), r"its prompt .* got \(2, 24\)"),
-        (Contribution(embedding_update=torch.zeros(5, 25)), r"its embedding update .* \(any, 24\); got \(5, 25\)"),
+        (Contribution(embedding_update=torch.zeros(5, 25)), r"its embedding update .* \(M, d = 24\); got \(5, 25\)"),
         (
             prefix(1, 4, 3, 5, 8),
-            r"key of its prefix at site cross .* \(any, 1 to 3, 3, any, 8\); got \(1, 4, 3, 5, 8\)",
+            r"key of its prefix at site cross .* \(B, L = 1 to 3, H = 3, P, k = 8\); got \(1, 4, 3",
         ),
         (prefix(1, 3, 2, 5, 8), r"key of its prefix at site cross"),
-        (prefix(1, 3, 3, 5, 8, key_gate=torch.zeros(1, 3, 2, 5)), r"key_gate .* \(any, 3, 1 or 3, 5\); got \(1, 3, 2"),
-        (prefix(1, 3, 3, 5, 8, output_gate=torch.zeros(2)), r"output_gate .* \(3\); got \(2,\)"),
+        (prefix(1, 3, 3, 5, 8, key_gate=torch.zeros(1, 3, 2, 5)), r"key_gate .* \(B, L = 3, h = 1 or 3, P = 5\); got"),
+        (prefix(1, 3, 3, 5, 8, output_gate=torch.zeros(2)), r"output_gate .* \(L = 3\); got \(2,\)"),
         (Contribution({"self": prefix(1, 3, 3, 5, 8).prefixes["cross"]}), "t5 models have no site 'self'; .* encoder"),
         (torch.zeros(1), "forward must return a Contribution; got Tensor"),
     ],
@@ -69,11 +72,11 @@ def test_a_value_must_have_the_shape_of_its_key_and_groups_must_divide_the_batch
     good = prefix(2, 3, 3, 5, 8)
     method = Given(lambda _: good)
     assert method(torch.zeros(4, 24)) is good
-    with pytest.raises(ModelError, match="is for 2 examples, but the batch has 3; give 1 or 3"):
+    with pytest.raises(ModelError, match=r"\(B = 1 or 3, L = .*got \(2, 3, 3, 5, 8\)"):
         method(torch.zeros(3, 24))
     key = good.prefixes["cross"]
     wrong = Contribution({"cross": replace(key, value=torch.zeros(2, 3, 3, 4, 8))})
-    with pytest.raises(ModelError, match="value of its prefix at site cross, as its key"):
+    with pytest.raises(ModelError, match=r"value of its prefix at site cross .*P = 5, k = 8\); got"):
         Given(lambda _: wrong)(None)
 
 

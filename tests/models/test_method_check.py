@@ -65,7 +65,7 @@ BROKEN = {  # what is replaced, by what, and what is said
     "a wrong shape": (
         P,
         f"({P})[..., :-1]",
-        "its prompt (B or 1, P, d) must have the shape (any, any, 16); got (1, 2, 15)",
+        "must have the shape (B = 1, P, d = 16); got (1, 2, 15)",
     ),
     "a coupled batch": ("gate *", "gate.mean(dim=0, keepdim=True) *", "depends on the other examples of its batch"),
     "noise in evaluation": ("gate *", "torch.rand(()) * gate *", "two passes over the same batch differ in evaluation"),

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.reference.replay import main, read, replay
+from tests.reference.replay import build_model, main, read, replay
 
 HERE = Path(__file__).parent
 CASES = sorted(HERE.glob("*.safetensors"))
@@ -39,6 +39,17 @@ def test_equals_the_published_code(path: Path) -> None:
         scale = golden.abs().max().clamp(min=1e-12) if name.startswith("grad.") else 1.0
         assert value.shape == golden.shape
         assert ((value - golden).abs().max() / scale).item() < 1e-5, name
+
+
+@pytest.mark.parametrize("path", FAITHFUL, ids=lambda path: path.stem)
+def test_an_adapted_model_gives_the_published_logits_by_itself(path: Path) -> None:
+    meta, tensors = read(str(path))
+    engine, _ = build_model(meta, tensors)
+    given = {name: tensors[f"in.{name}"] for name in ("input_ids", "attention_mask", "labels")}
+    with torch.no_grad():
+        out = engine.backbone(**given)
+    assert (out.logits - tensors["out.logits"]).abs().max() < 1e-5
+    assert (out.loss - tensors["out.loss"]).abs() < 1e-5
 
 
 @pytest.mark.parametrize("path", COUPLED, ids=lambda path: path.stem)

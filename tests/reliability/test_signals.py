@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a checkpoint, status ``interrupted``, the usual exit code; then the same command goes on."""
+"""SIGTERM and SIGINT: a checkpoint, status ``interrupted``, the usual exit code; then the same command resumes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_two_ranks_stop_together(tmp_path: Path, kind: str, number: int, rank: i
     codes = command(tmp_path, words(tmp_path, "hit"), Bomb(kind, number, signal.SIGTERM, rank), ranks=2)
     assert codes == [143, 143], said(tmp_path)
     assert status(tmp_path / "hit") == "interrupted"
-    assert f"from step {step}; run directory: {tmp_path / 'hit'}" in said(tmp_path)
+    assert f"Stopped at step {step}. Run the same command again to resume." in said(tmp_path)
     assert command(tmp_path, words(tmp_path, "hit"), ranks=2) == [0, 0]
     assert figures(tmp_path / "hit") == alone
 
@@ -104,7 +104,7 @@ def test_a_sweep_stops_and_goes_on(tmp_path: Path) -> None:
 
     assert sweep("whole") == [0], said(tmp_path)
     assert sweep("hit", Bomb("step", 8, signal.SIGTERM)) == [143]
-    assert "the same command goes on" in said(tmp_path)
+    assert "run the same command again to resume" in said(tmp_path)
     begun = list((tmp_path / "hit").glob("rte-*"))
     assert {status(path) for path in begun} == {"interrupted"}
     assert len(begun) == 1  # no further trial has begun

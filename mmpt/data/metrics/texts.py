@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 from collections import Counter
 from functools import cache
 from typing import Any
+from unicodedata import normalize as unicode_form
 
 import numpy as np
 
 from mmpt.data.metrics.answers import Answers, Floats
+from mmpt.data.metrics.forms import nfc
 from mmpt.data.metrics.metric import Metric, of_sums
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -27,23 +30,25 @@ def token_f1(prediction: str, target: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    return _ARTICLES.sub(" ", unicode_form("NFKC", text).lower().translate(_PUNCTUATION)).split()
 
 
 def rouge(kind: str) -> Metric:
     """The mean F-measure of one kind of ROUGE, as the package rouge-score computes it (without stemming)."""
 
     def score(prediction: str, target: str) -> float:
-        return float(_scorer(kind).score(target, prediction)[kind].fmeasure)
+        return float(_scorer(kind).score(nfc(target), nfc(prediction))[kind].fmeasure)
 
     return Metric.mean(kind, score)
 
 
 @cache
 def _scorer(kind: str) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score import rouge_scorer
 
-    return RougeScorer([kind])
+    # absl's handler would close a redirected sys.stderr of this moment when logging is configured again
+    rouge_scorer.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+    return rouge_scorer.RougeScorer([kind])
 
 
 def _bleu_counts(answers: Answers) -> Floats:
@@ -51,9 +56,8 @@ def _bleu_counts(answers: Answers) -> Floats:
     from sacrebleu.metrics import BLEU
 
     bleu = BLEU(effective_order=True)  # only spares a warning: the counts do not depend on it
-    scores = (
-        bleu.sentence_score(text, [target]) for target, text in zip(answers.targets, answers.predictions, strict=True)
-    )
+    pairs = zip(answers.targets, answers.predictions, strict=True)
+    scores = (bleu.sentence_score(nfc(text), [nfc(target)]) for target, text in pairs)
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in scores], dtype=np.float64)
 
 

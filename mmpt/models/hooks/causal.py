@@ -52,11 +52,12 @@ class DecoderHooks(Hooks):
 
     def _prefill(self, named: dict[str, Any]) -> dict[str, Any]:
         embeddings, mask = self._embeddings(named)
-        contribution = self.contribute(embeddings, self._prompt(embeddings, mask), self._options.get("adapter_names"))
+        prompt = self._prompt(embeddings, mask)
+        contribution = self.contribute(embeddings, prompt, self._options.get("adapter_names"))
         begin: int | Tensor = 0
         if mask is not None and mask.dim() == 2:  # after the padding that stands before a row's text
             begin = (mask.cumsum(dim=1) == 0).sum(dim=1) % mask.shape[1]
-        rows, insertion = insert(contribution, embeddings, begin, first=begin, padding_first=True)
+        rows, insertion = insert(contribution, embeddings, begin, first=begin, text=prompt, padding_first=True)
         refuse_positions(self.model, rows.shape[1] + shift_of(contribution.prefixes))
         self.source, self._inserted = Source(contribution, insertion), insertion
         if rows is embeddings:
@@ -71,7 +72,12 @@ class DecoderHooks(Hooks):
             return named
         if (mask := named.get("attention_mask")) is not None:
             named["attention_mask"] = insertion.mask(_two(mask))
-        if (positions := named.get("position_ids")) is not None:
+        positions = named.get("position_ids")
+        if positions is None and insertion.lengths is not None:
+            seen = named[CACHE].get_seq_length() - insertion.prompt
+            tokens = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
+            positions = seen + torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+        if positions is not None:
             named["position_ids"] = positions + _column(insertion, len(positions))
         return named
 
@@ -82,7 +88,11 @@ class DecoderHooks(Hooks):
             rows, width = named["inputs_embeds"].shape[:2]
             size = (rows, width - insertion.prompt)
             named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(size, dtype=torch.long))
-        if (positions := named.get("position_ids")) is not None:
+        positions = named.get("position_ids")
+        if positions is None and insertion.lengths is not None:  # padding before a shorter prompt takes none
+            tokens = named["inputs_embeds"].shape[1] - insertion.prompt
+            positions = torch.arange(tokens, device=insertion.lengths.device).unsqueeze(0)
+        if positions is not None:
             named["position_ids"] = insertion.positions(positions)
         return named
 

@@ -47,6 +47,13 @@ class DecoderOnly(TextModel):
         rows, insertion = insert(contribution, embeddings)
         return Encoded(rows, attention_mask if insertion is None else insertion.mask(attention_mask), contribution)
 
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See the base class."""
+        with self.hooks.using(self.method):
+            output = self.backbone.get_decoder()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        states: Tensor = output.last_hidden_state
+        return states
+
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class: states of each source, and behind them of its continuations (B, C, V)."""
         examples, count, _ = batch["continuations"].shape

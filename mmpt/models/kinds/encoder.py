@@ -60,6 +60,13 @@ class EncoderClassifier(AdaptedModel):
             scores, source = self.backbone(**inputs).logits.float(), self.hooks.source
         return Encoded(scores, attention_mask, source.contribution)
 
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See the base class."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "output_hidden_states": True}
+        with self.hooks.using(self.method):
+            states, insertion = self.backbone(**inputs).hidden_states[-1], self.hooks.source.insertion
+        return states if insertion is None else insertion.without(states)
+
     def _types(self, types: Tensor | None) -> dict[str, Tensor]:
         """Which text of a pair each token is of (N, T), for networks that read it."""
         if types is None or getattr(self.backbone.config, "type_vocab_size", 0) < 2:

@@ -1,0 +1,86 @@
+"""What a loaded run offers: predictions, scores, texts and embeddings, for rows or plain texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mmpt
+from mmpt.errors import AdapterError, ConfigError, DataError
+from tests.adapters import save
+from tests.library.plain import model
+
+TASK: dict[str, Any] = {"name": "tone", "template": "tone: {text}", "labels": {"good": ["good"], "bad": ["bad"]}}
+TEXTS = ["a cat sat on the mat", "a dog", "the cat ran"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("run"), "task=rte", "method=smop")
+
+
+def test_texts_are_rows_of_a_task_with_one_field(directory: Path) -> None:
+    predictor = mmpt.load(directory, task=TASK)
+    rows = predictor.predict(TEXTS)
+    assert [row["source"] for row in rows] == [f"tone: {text}" for text in TEXTS]
+    assert rows == predictor.predict([{"text": text} for text in TEXTS])
+    scores = predictor.scores(TEXTS)
+    assert [row["probabilities"] for row in rows] == scores and all(set(each) == {"good", "bad"} for each in scores)
+    answers = predictor(TEXTS)
+    assert [each["label"] for each in answers] == [row["prediction"] for row in rows]
+    assert predictor(TEXTS[0]) == answers[0] and answers[0]["score"] == max(scores[0].values())
+    assert predictor.predict([]) == [] and predictor.embed([]).shape[0] == 0
+
+
+def test_it_generates_and_embeds(directory: Path, tmp_path: Path) -> None:
+    predictor = mmpt.load(directory, task=TASK)
+    texts = predictor.generate(TEXTS)
+    assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
+    assert predictor.generate(TEXTS, max_new_tokens=10, do_sample=False) == texts
+    together = predictor.embed(TEXTS)
+    assert together.shape == (3, predictor.model.width) and together.dtype == torch.float32
+    alone = torch.cat([predictor.embed([text]) for text in TEXTS])
+    assert torch.allclose(together, alone, atol=1e-5)
+    writes = save(tmp_path, "task=rte", "method=smop", "evaluation.decoding=[generation]")
+    free = mmpt.load(writes, task={**TASK, "labels": {}})
+    assert free(TEXTS[0]) == {"generated_text": texts[0]}
+    with pytest.raises(DataError, match="has free text, so no label words"):
+        free.scores(TEXTS)
+
+
+def test_a_wrong_type_gets_one_line(directory: Path) -> None:
+    single, pair = mmpt.load(directory, task=TASK), mmpt.load(directory)
+    for call, words in (
+        (lambda: single.predict("a text"), "a str is not a list of rows; give a list of mappings with text"),
+        (lambda: single.predict([1]), "row 1 is a int; give a mapping with text or a text"),  # type: ignore[list-item]
+        (lambda: single.embed(7), "a int is not a list of rows"),  # type: ignore[arg-type]
+        (lambda: pair.predict(["a text"]), "row 1 is a str; give a mapping with premise, hypothesis"),
+        (lambda: pair.scores([{"premise": "a"}]), "hypothesis"),
+    ):
+        with pytest.raises(DataError, match=words):
+            call()  # type: ignore[no-untyped-call]
+
+
+def test_the_task_and_the_backbone_of_a_librarys_adapter_are_asked_for(tmp_path: Path) -> None:
+    mmpt.save_adapter(mmpt.adapt(model(), mmpt.Prefix()), tmp_path)
+    with pytest.raises(AdapterError, match="names no task; give task="):
+        mmpt.load(tmp_path)
+    with pytest.raises(AdapterError, match="does not say where the backbone is; give model=DIR"):
+        mmpt.load(tmp_path, task="rte")
+    with pytest.raises(AdapterError, match=r'task=rt: there is no file .*did you mean "rte"'):
+        mmpt.load(tmp_path, task="rt")
+
+
+def test_a_classifier_writes_no_text(tmp_path: Path) -> None:
+    from tests.tiny_encoders import checkpoint
+
+    backbone = checkpoint(tmp_path / "bert", ["a", "cat", "sat"])
+    run = save(tmp_path / "run", "task=rte", "method=prompt", "model=local", f"model.path='{backbone}'")
+    predictor = mmpt.load(run)
+    rows = [{"premise": "a cat", "hypothesis": "sat"}]
+    assert predictor.embed(rows).shape == (1, 24) and set(predictor.scores(rows)[0]) == {"entailment", "not_entailment"}
+    with pytest.raises(ConfigError, match="write no text"):
+        predictor.generate(rows)
