@@ -73,7 +73,7 @@ def test_counting_draws_no_random_number() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask_granularity": "mayer"}, 'method.mask_granularity="mayer" isn\'t allowed'),
+        ({"mask_granularity": "mayer"}, 'method.mask_granularity="mayer" is not allowed'),
         ({"num_virtual_tokens": "10"}, "method.num_virtual_tokens must be an integer"),
         ({"num_virtual_tokens": True}, "method.num_virtual_tokens must be an integer"),
         ({"layers": 3}, "method.layers must be text"),
