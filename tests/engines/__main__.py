@@ -52,7 +52,8 @@ def main(words: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", *files, *options]
     namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"]
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "bash", "-c", INSIDE, "bash", *pytest]
-    environment = {**os.environ, "TMPDIR": "/run/tmp", "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    own = {"TMPDIR": "/run/tmp", "HOME": "/run/tmp", "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment = {**os.environ, **own, "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(command, cwd=HERE.parents[1], env=environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest has it from the terminal too, and ends in good order
     return process.wait()

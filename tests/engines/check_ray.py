@@ -39,6 +39,7 @@ def head(machines: list[Machine]) -> Iterator[None]:
     ]
     process = subprocess.Popen(ray_start(*words), stdout=subprocess.DEVNULL)
     try:
+        wait_for("Ray's head", lambda: alive() == {HEAD}, 120)
         yield
     finally:
         process.terminate()
@@ -51,7 +52,7 @@ def second(head: None, machines: list[Machine]) -> Iterator[Machine]:
     machine = machines[0]
     words = [f"--address={HEAD}:{PORT}", f"--node-ip-address={machine.address}"]
     machine.start(*ray_start(*words), stdout=subprocess.DEVNULL)
-    wait_for("two machines in Ray", lambda: alive() == {HEAD, machine.address}, 60)
+    wait_for("two machines in Ray", lambda: alive() == {HEAD, machine.address}, 120)
     yield machine
     machine.power_off()
     wait_for("Ray's note that one is gone", lambda: alive() == {HEAD}, 60)
