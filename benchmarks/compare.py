@@ -223,7 +223,7 @@ def content(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read runs and write both files; exit code 1 where a run doesn't count."""
+    """Read runs and write both files; exit code 1 if a run does not count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
     parser.add_argument("--name", required=True, help="of the files in benchmarks/results/compare")

@@ -66,8 +66,8 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     place = arguments.model
     tokenizer = AutoTokenizer.from_pretrained(place)
     model: Any = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2)
-    kept = ["classifier", "pooler"]
-    peft = PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=PREFIX, modules_to_save=kept)
+    trained = ["classifier", "pooler"]
+    peft = PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=PREFIX, modules_to_save=trained)
     model = get_peft_model(model, peft)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=arguments.rate, weight_decay=0.0)

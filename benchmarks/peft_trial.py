@@ -63,7 +63,7 @@ def evaluate(model: Any, examples: Examples, batch_size: int = 64) -> float:
         logits = model(
             input_ids=batch["input_ids"].repeat_interleave(
                 len(padded), dim=0
-            ),  # peft counts them; T5 doesn't read them
+            ),  # peft counts them; T5 does not read them
             encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(len(padded), dim=0)),
             attention_mask=batch["attention_mask"].repeat_interleave(len(padded), dim=0),
             labels=labels,

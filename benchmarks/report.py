@@ -131,10 +131,10 @@ def measure(root: Path, arguments: list[str]) -> dict[str, float]:
     Raises:
         RuntimeError: The report failed.
     """
-    with tempfile.NamedTemporaryFile("r") as told:
+    with tempfile.NamedTemporaryFile("r") as report:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, told.name, str(root), *arguments],
+            [sys.executable, "-c", _CHILD, report.name, str(root), *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=CONF.parent,
@@ -144,7 +144,7 @@ def measure(root: Path, arguments: list[str]) -> dict[str, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (0, 1):  # 1: some of the runs failed, as they are made to
             raise RuntimeError(f"python -m mmpt.report ended with {process.returncode}")
-        peak = int(told.read())
+        peak = int(report.read())
     cpu = usage.ru_utime + usage.ru_stime
     return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mb": round(peak / 1e6, 1)}
 

@@ -1,6 +1,6 @@
 """What the benchmarks have in common: shapes, batches of RTE's lengths, one training step of each way, and timing.
 
-All ways of a comparison train on the same random tokens and the same random weights (speed doesn't depend on their
+All ways of a comparison train on the same random tokens and the same random weights (speed does not depend on their
 values), in float32 with AdamW, in one process, interleaved. Figures are medians; the spread is the quartiles.
 """
 

@@ -45,9 +45,9 @@ def slope(readings: list[int], unit: int) -> dict[str, Any]:
         readings: Bytes, at equal distances.
         unit: Steps or trials between two of them.
     """
-    kept = np.array(readings[len(readings) // 4 :], dtype=float)
-    line = scipy.stats.linregress(unit * np.arange(len(kept)), kept)
-    half = scipy.stats.t.ppf(0.975, len(kept) - 2) * line.stderr
+    later = np.array(readings[len(readings) // 4 :], dtype=float)
+    line = scipy.stats.linregress(unit * np.arange(len(later)), later)
+    half = scipy.stats.t.ppf(0.975, len(later) - 2) * line.stderr
     return {
         "bytes_each": round(line.slope, 1),
         "interval": [round(line.slope - half, 1), round(line.slope + half, 1)],

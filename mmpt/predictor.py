@@ -175,9 +175,9 @@ def load(
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
-        AdapterError: The adapter is missing or damaged, the hub doesn't give it, or the backbone's weights aren't those
-            it was trained on.
-        ModelError: The backbone can't be loaded.
+        AdapterError: The adapter is missing or damaged, the hub does not give it, or it belongs to other weights than
+            those of its backbone.
+        ModelError: The backbone cannot be loaded.
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
@@ -202,7 +202,7 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
 
     Raises:
         AdapterError: As of :func:`load`.
-        ModelError: The backbone can't be loaded.
+        ModelError: The backbone cannot be loaded.
     """
     backbone = _backbone(adapter, path, model, classes)
     with _loading:

@@ -15,7 +15,7 @@ from mmpt.models.adapter_files import (
     PEFT_WEIGHTS,
     WEIGHTS,
     Adapter,
-    adapter_place,
+    adapter_directory,
     read_adapter,
     read_state,
 )
@@ -79,7 +79,7 @@ def contents(
     """The files of the repository, by name; arguments and errors as of :func:`push`."""
     if (link := link_outside(directory)) is not None:
         raise HubError(f"{link} is a symbolic link out of {directory}, whose files alone are pushed; make it a copy")
-    adapter, place = read_adapter(directory), adapter_place(directory)
+    adapter, place = read_adapter(directory), adapter_directory(directory)
     description = _public(adapter, backbone)
     run, row = _results(place, runs)
     files = {

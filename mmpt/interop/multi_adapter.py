@@ -38,7 +38,7 @@ class MultiAdapterPredictor:
 
     Attributes:
         predictors: By name; each can also be used by itself.
-        passes: Names of the adapters that share a pass through the network. Apart go adapters whose prefixes can't be
+        passes: Names of the adapters that share a pass through the network. Apart go adapters whose prefixes cannot be
             stacked (a gate of the output, other layers, layout ``paper``), or that decode in another way.
     """
 
@@ -59,7 +59,7 @@ class MultiAdapterPredictor:
         """Predict rows, each with an adapter of its own.
 
         Args:
-            rows: Mappings with the fields that the template of the row's own adapter names; a label isn't needed.
+            rows: Mappings with the fields that the template of the row's own adapter names; a label is not needed.
             adapters: A name for each row.
 
         Returns:
@@ -162,7 +162,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
         method = read_adapter(place).method
         if method_class(method).changes_backbone():
             raise AdapterError(
-                f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows can't "
+                f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows cannot "
                 "share a batch with those of others; load it by itself with mmpt.load"
             )
     predictors = {name: load(place, model=model) for name, place in places.items()}
@@ -170,12 +170,12 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
     if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(
             f"adapters {', '.join(map(repr, predictors))} have classification heads of their own, which lie in the "
-            "model, so their rows can't share a batch; load each by itself with mmpt.load"
+            "model, so their rows cannot share a batch; load each by itself with mmpt.load"
         )
     for name, predictor in predictors.items():
         if predictor.backbone is not predictors[first].backbone:
             raise AdapterError(
-                f"adapters {first!r} and {name!r} don't share a backbone ({predictors[first].backbone.origin}, "
+                f"adapters {first!r} and {name!r} do not share a backbone ({predictors[first].backbone.origin}, "
                 f"{predictor.backbone.origin}, or another dtype or attention); load each by itself with mmpt.load"
             )
     return MultiAdapterPredictor(predictors)

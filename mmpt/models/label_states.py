@@ -1,6 +1,6 @@
 """Cached states of a decoder-only model: of a source, and of all that may follow it.
 
-What a layer below the first trained one makes of a source doesn't depend on what follows, and what it makes of a label
+What a layer below the first trained one makes of a source does not depend on what follows, and what it makes of a label
 depends on the two texts alone. So a row of states has the source's tokens, then those of each continuation, without a
 gap; a pass picks the source and one continuation.
 
@@ -39,11 +39,11 @@ class LabelStates:
             (B', 1).
 
         Raises:
-            ValueError: One isn't there. On a GPU nothing looks, since it would have to be waited for.
+            ValueError: One is not there. On a GPU nothing looks, since it would have to be waited for.
         """
         ids = self.ids.repeat_interleave(len(read) // len(self.ids), dim=0)  # (B', C, V)
         same = (ids == F.pad(read, (0, ids.shape[2] - read.shape[1]), value=IGNORED).unsqueeze(1)).all(dim=2)  # (B', C)
         if not same.is_cuda and not same.any(dim=1).all():
-            raise ValueError("a label has no cached states: it isn't among the continuations of its source")
+            raise ValueError("a label has no cached states: it is not among the continuations of its source")
         tokens = (ids != IGNORED).sum(dim=2)
         return (tokens.cumsum(dim=1) - tokens).gather(1, same.long().argmax(dim=1, keepdim=True))

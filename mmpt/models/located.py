@@ -22,7 +22,7 @@ def located(place: str | Path, revision: str | None = None) -> Path:
         revision: A commit, branch or tag of the hub's repository.
 
     Raises:
-        AdapterError: The name or revision can't be, or the hub doesn't have it.
+        AdapterError: The name or revision is invalid, or the hub does not have it.
     """
     if isinstance(place, Path) or not (place.startswith(MARK) or _absent(place)):
         if revision is not None:

@@ -130,7 +130,7 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
 
 
 class _Handed(nn.Module):
-    """A layer that doesn't run: it hands on states that are there already."""
+    """A layer that does not run: it hands on states that are there already."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
 
 
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
-    """Refuse a network that memory can't hold.
+    """Refuse a network that memory cannot hold.
 
     Args:
         config: Its shape.
@@ -51,7 +51,7 @@ def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, wher
     try:
         with torch.device("meta"), no_init_weights():
             network = kind.from_config(shape, attn_implementation="eager", trust_remote_code=False)
-    except Exception as error:  # of transformers and torch, for a shape that can't be
+    except Exception as error:  # of transformers and torch, for a shape that cannot be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
     size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
     if size > memory_bytes():

@@ -18,8 +18,8 @@ HEAD = "| rank | task | setting | validation, mean ± sd | test, mean ± sd | se
 def ranked(outcomes: Sequence[Outcome]) -> str:
     """Rank settings by their mean validation score, within each task.
 
-    Settings are told apart by their resolved values; the words of the command line only name them. A run that several
-    trials share counts once.
+    Settings are distinguished by their resolved values; the words of the command line only name them. A run that
+    several trials share counts once.
 
     Args:
         outcomes: How the trials ended.

@@ -73,7 +73,7 @@ def test_counting_draws_no_random_number() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask_granularity": "mayer"}, 'method.mask_granularity="mayer" isn\'t allowed'),
+        ({"mask_granularity": "mayer"}, 'method.mask_granularity="mayer" is not allowed'),
         ({"num_virtual_tokens": "10"}, "method.num_virtual_tokens must be an integer"),
         ({"num_virtual_tokens": True}, "method.num_virtual_tokens must be an integer"),
         ({"layers": 3}, "method.layers must be text"),
@@ -129,7 +129,7 @@ def test_a_network_that_memory_cannot_hold(name: str, value: Any, message: str, 
         load_backbone(ModelConfig("r", "random", architecture="t5", config={"d_model": 16, "d_kv": 8, name: value}))
     shutil.copytree(MODEL_DIR, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=f"{message}|can't be read"):
+    with pytest.raises(ModelError, match=f"{message}|cannot be read"):
         load_backbone(ModelConfig("p", "path", path=str(tmp_path / "model")))
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_mixed_is_named(places: dict[str, Path], tmp_path: Path) 
     with pytest.raises(AdapterError, match=r"adapter 'l' .*method=lora changes the backbone's own layers.*mmpt.load"):
         mmpt.load_all({"a": places["routed"], "l": inside})
     other = save(tmp_path / "o", "task=rte", "method=prefix", "model.attention=eager")
-    with pytest.raises(AdapterError, match="'a' and 'o' don't share a backbone"):
+    with pytest.raises(AdapterError, match="'a' and 'o' do not share a backbone"):
         mmpt.load_all({"a": places["routed"], "o": other})
     with pytest.raises(AdapterError, match="no adapter to load"):
         mmpt.load_all({})

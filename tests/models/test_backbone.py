@@ -65,14 +65,14 @@ def test_what_cannot_be_injected_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no safetensors at all", b"\x80\x04."])
 def test_damaged_weights_are_told(copied: Path, content: bytes) -> None:
     (copied / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelError, match="can't be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load_backbone(config(path=str(copied)))
 
 
 def test_pickled_weights_are_never_read(copied: Path) -> None:
     torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="can't be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load_backbone(config(path=str(copied)))
 
 
@@ -85,7 +85,7 @@ def test_missing_weights_are_named(copied: Path) -> None:
 
 
 def test_no_hub_is_told_with_what_works_without() -> None:
-    with pytest.raises(ModelError, match=r"can't be had from the hub.*model=bundled"):
+    with pytest.raises(ModelError, match=r"cannot be fetched from the hub.*model=bundled"):
         load_backbone(config(source="hub", path="google-t5/t5-base"))
 
 

@@ -98,7 +98,7 @@ def test_a_target_that_is_no_label_has_states_of_its_own() -> None:
     with torch.no_grad():
         plain, cached = model(**batch), model(**batch, **states)
         assert torch.allclose(plain.losses, cached.losses, atol=1e-5)
-        with pytest.raises(ValueError, match="isn't among the continuations of its source"):
+        with pytest.raises(ValueError, match="is not among the continuations of its source"):
             model.rank(model.start({**batch, **states}), LABELS)
 
 

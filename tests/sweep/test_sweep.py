@@ -96,12 +96,12 @@ def test_kills_at_many_moments_change_nothing(whole: tuple[Path, str], tmp_path:
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
-    def heed() -> None:  # a test run in the background inherits that it ignores Ctrl-C
+    def accept_ctrl_c() -> None:  # a test run in the background inherits that it ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     root = tmp_path / "r"
     line = [*command(root, "seed=1,2"), "trainer.max_steps=3000"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=accept_ctrl_c)
     while not list(root.glob("rte-*/metrics.jsonl")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -167,12 +167,12 @@ def test_any_error_of_a_trial_leaves_the_others_alone(
     words = [*FEW, f"run.root={tmp_path / 'r'}", "method=prefix", "trainer.max_steps=1"]
     assert main(["-m", *words, "seed=1,2,3,4"]) == 1
     said = capsys.readouterr()
-    told = said.err.splitlines()
+    errors_shown = said.err.splitlines()
     for line, part in zip(
-        told, ("out of memory (CUDA out of memory)", "lower trainer.per", "ZeroDivisionError:"), strict=False
+        errors_shown, ("out of memory (CUDA out of memory)", "lower trainer.per", "ZeroDivisionError:"), strict=False
     ):
         assert part in line
-    assert len(told) == 4 and len(lines(said.out)) == 1
+    assert len(errors_shown) == 4 and len(lines(said.out)) == 1
     (failed,) = (tmp_path / "r").glob("*-s3-*/status.json")
     assert json.loads(failed.read_text())["error"]["type"] == "ZeroDivisionError"
 

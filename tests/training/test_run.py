@@ -227,7 +227,7 @@ def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
     [
         (["data=local", "data.dir=/no/such/folder"], "/no/such/folder"),
         (["model.path=/no/such/model"], "/no/such/model"),
-        (["model=t5_base"], "can't be had from the hub"),
+        (["model=t5_base"], "cannot be fetched from the hub"),
         (["data=hub"], "data=local data.dir=DIR work offline"),
         (["trainer.num_train_epochs=0"], "num_train_epochs"),
     ],
