@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
-from mmpt.models.backbone import embed, word_embeddings
 from mmpt.models.hooks import Hooks
+from mmpt.models.parts import embed, word_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

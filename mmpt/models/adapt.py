@@ -19,7 +19,7 @@ from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.backbone import ADAPTERS
+from mmpt.models.parts import ADAPTERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,9 +20,11 @@ from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
-from mmpt.models.backbone import ADAPTERS, has_weights, refuse_class, weights_fingerprint, word_embeddings
+from mmpt.models.backbone import refuse_class
+from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks import HOOKS
+from mmpt.models.parts import ADAPTERS, word_embeddings
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 

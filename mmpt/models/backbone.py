@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,6 +28,8 @@ from transformers.utils import logging as transformers_logging
 from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
+from mmpt.models.fingerprint import has_weights, weights_fingerprint
+from mmpt.models.parts import head_parameters, word_embeddings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.untrusted import one_line
 
@@ -47,8 +47,6 @@ _CLASS_NAMES: dict[Kind, Mapping[str, str]] = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "encoder": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 }
-ADAPTERS = "mmpt_adapters"  # the submodule of a model that holds its adapters
-_FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into layers
 SMALL = 5_000_000  # parameters; t5-small has 60 million
 _THREADS = torch.get_num_threads()  # what torch chose for this machine
 
@@ -254,86 +252,6 @@ def use_threads(model: nn.Module) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
         torch.set_num_threads(1 if small else _THREADS)
-
-
-def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
-    """The table of word embeddings (V, d) that the first stack reads."""
-    table = model.get_input_embeddings()
-    assert isinstance(table, nn.Embedding)
-    return table
-
-
-def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Word embeddings (…, d) of ids (…), as the first stack takes them in place of ids: with the model's scale."""
-    embeddings: Tensor = word_embeddings(model)(ids)
-    if architecture_of(model.config.model_type).scales_ids:
-        stack: Any = model.get_encoder()
-        embeddings = embeddings * stack.embed_scale
-    return embeddings
-
-
-def head_parameters(model: PreTrainedModel) -> list[str]:
-    """Names of a classification head's parameters: all behind the last layer, the pooler included. Or none."""
-    if not architecture_of(model.config.model_type).has_head:
-        return []
-    base = f"{model.base_model_prefix}."
-    names = [name for name, _ in model.named_parameters()]
-    outside = [name for name in names if not name.startswith((base, f"{ADAPTERS}."))]
-    return [*outside, *(name for name in names if name.startswith(f"{base}pooler."))]
-
-
-def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse sequences that are longer than the model's table of positions.
-
-    Raises:
-        ConfigError: With what can be made shorter.
-    """
-    if not architecture_of(model.config.model_type).limited:
-        return
-    limit = getattr(model.config, "max_position_embeddings", tokens)
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    if table is not None and table.padding_idx is not None:  # RoBERTa counts on from the padding's
-        limit -= table.padding_idx + 1
-    if tokens > limit:
-        raise ConfigError(
-            f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
-            f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
-        )
-
-
-def weights_fingerprint(
-    model: nn.Module, without: Collection[str] = (), values: Mapping[str, Tensor] | None = None
-) -> str:
-    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters aside.
-
-    Args:
-        model: The model; layers that peft has wrapped count under their own names.
-        without: Parameters to leave out.
-        values: Values to take in place of the model's, by name.
-    """
-    digest = hashlib.sha256()
-    given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
-    for name, parameter in sorted({**given, **(values or {})}.items()):
-        if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
-            continue
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
-    """Whether a fingerprint is that of a model's weights.
-
-    Of a head, it may have been taken with all parameters, with those that a checkpoint can have (its pooler), or none.
-
-    Args:
-        model: The model.
-        fingerprint: As an adapter states it.
-        head: Values of the model's head in place of those that it has now.
-    """
-    names = set(head_parameters(model))
-    leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}
-    return any(weights_fingerprint(model, names, head) == fingerprint for names in leave_out)
 
 
 def refuse_class(model: PreTrainedModel) -> None:

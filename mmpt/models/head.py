@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmpt.models.backbone import head_parameters
+from mmpt.models.parts import head_parameters
 
 
 class Head:

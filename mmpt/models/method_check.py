@@ -23,8 +23,9 @@ from mmpt.methods.base import mean_embedding
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
-from mmpt.models.backbone import CLASSES, Backbone, embed
+from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
+from mmpt.models.parts import embed
 from mmpt.utils.untrusted import one_line
 
 _COMMON = {"vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

@@ -15,8 +15,9 @@ from mmpt.models import adapter_files
 from mmpt.models.adapt import attach
 from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.backbone import ADAPTERS, has_weights
+from mmpt.models.fingerprint import has_weights
 from mmpt.models.located import located
+from mmpt.models.parts import ADAPTERS
 from mmpt.utils.untrusted import one_line
 
 Model = TypeVar("Model", bound=PreTrainedModel)

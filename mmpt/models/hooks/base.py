@@ -27,9 +27,9 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.methods.base import Contribution, Method, mean_embedding
-from mmpt.models.backbone import embed
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion
+from mmpt.models.parts import embed
 from mmpt.models.stacking import stack
 
 NOTHING = Contribution()

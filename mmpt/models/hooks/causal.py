@@ -17,9 +17,9 @@ from mmpt.attention.inject import CACHE
 from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
-from mmpt.models.backbone import refuse_positions
 from mmpt.models.hooks.base import Hooks, Source
 from mmpt.models.insertion import Insertion, insert
+from mmpt.models.parts import refuse_positions
 
 
 class DecoderHooks(Hooks):

@@ -27,11 +27,11 @@ from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.backbone import embed, refuse_positions, word_embeddings
 from mmpt.models.insertion import insert
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.label_states import LabelStates
 from mmpt.models.partial_forward import below, handed
+from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
 class DecoderOnly(TextModel):

@@ -21,8 +21,8 @@ from mmpt.data.collate import SOURCES
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import embed, refuse_positions, word_embeddings
 from mmpt.models.partial_forward import below, only
+from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
 class EncoderClassifier(AdaptedModel):
