@@ -124,7 +124,7 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
     if prefix is not None:
         context = context + (prefix.apart(query, 1.0) if apart else prefix.read(weights))
         if prefix.attend is not None:
-            take_hidden(module)  # kept for attention that is not absorbed
+            take_hidden(module)  # recorded for attention that is not absorbed
     output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
     return output
 

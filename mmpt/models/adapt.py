@@ -161,10 +161,7 @@ def merge_adapter(model: Model, name: str | None = None) -> Model:
         ConfigError: The method adds what no weight can hold.
     """
     adapters = adapters_of(model)
-    chosen = name or adapters.active
-    if chosen is None:
-        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
-    adapters.get(chosen)
+    chosen, _ = adapters.chosen(name)
     if others := [other for other in adapters.methods if other != chosen]:
         raise AdapterError(
             f"merging {chosen!r} would change the weights under the other adapters ({', '.join(others)}); remove them "

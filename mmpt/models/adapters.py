@@ -126,6 +126,17 @@ class Adapters(nn.Module):
             raise AdapterError(f"no adapter {name!r}{nearest(name, self.methods)}; this model has {known}")
         return self.methods[name]
 
+    def chosen(self, name: str | None) -> tuple[str, Method]:
+        """A named adapter, or the active one: its name and its method.
+
+        Raises:
+            AdapterError: No such adapter, or none is active.
+        """
+        name = name or self.active
+        if name is None:
+            raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, self.methods))}")
+        return name, self.get(name)
+
     def activate(self, name: str | None) -> None:
         """Let one adapter be active and trainable, or none."""
         if name == self.active:
@@ -164,7 +175,7 @@ class Adapters(nn.Module):
 
         Raises:
             AdapterError: No such adapter.
-            ConfigError: The method cannot be taken out, or not be merged.
+            ConfigError: The method cannot be removed or merged.
         """
         method = self.get(name)
         if merge:
@@ -230,7 +241,7 @@ def adapters_of(model: nn.Module) -> Adapters:
     Raises:
         AdapterError: It has none.
     """
-    found = getattr(model, ADAPTERS, None)
-    if not isinstance(found, Adapters):
+    adapters = getattr(model, ADAPTERS, None)
+    if not isinstance(adapters, Adapters):
         raise AdapterError(f"this {type(model).__name__} has no adapter; give it one with mmpt.adapt(model, options)")
-    return found
+    return adapters

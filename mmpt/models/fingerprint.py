@@ -23,7 +23,7 @@ def weights_fingerprint(
     Args:
         model: The model; layers that peft has wrapped count under their own names.
         without: Parameters to leave out.
-        values: Values to take in place of the model's, by name.
+        values: Values to use instead of the model's, by name.
     """
     digest = hashlib.sha256()
     given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
@@ -38,12 +38,12 @@ def weights_fingerprint(
 def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
     """Whether a fingerprint is that of a model's weights.
 
-    Of a head, it may have been taken with all parameters, with those that a checkpoint can have (its pooler), or none.
+    Of a head, it may cover all parameters, those that a checkpoint can have (its pooler), or none.
 
     Args:
         model: The model.
         fingerprint: As an adapter states it.
-        head: Values of the model's head in place of those that it has now.
+        head: Values of the model's head, instead of those that it has now.
     """
     names = set(head_parameters(model))
     leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}

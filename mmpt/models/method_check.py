@@ -85,8 +85,8 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
         options = parse(name, values or {})
     except ConfigError as error:
         return [Problem("options", text) for text in error.problems]
-    places = list(_places(options))
-    for architecture, sites in places:
+    cases = list(_cases(options))
+    for architecture, sites in cases:
         where = f"{architecture}, site {sites['sites'][0]}" if sites else architecture
         try:
             problems += [Problem(where, text) for text in _problems(replace(options, **sites), architecture)]
@@ -96,7 +96,7 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
             problems.append(Problem(where, one_line(error).removeprefix(f"method={name}: ")))
         except Exception as error:  # whatever the method's own code raises
             problems.append(Problem(where, f"raises {type(error).__name__}: {one_line(error)}{_line(error)}"))
-    return problems if problems or len(refusals) < len(places) else refusals
+    return problems if problems or len(refusals) < len(cases) else refusals
 
 
 def _line(error: BaseException) -> str:
@@ -107,7 +107,7 @@ def _line(error: BaseException) -> str:
     return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
-def _places(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cases(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every network, with every site by itself where the method has the option ``sites``."""
     for name in NETWORKS:
         if hasattr(options, "sites"):

@@ -24,7 +24,7 @@ def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
 
 
 def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Word embeddings (…, d) of ids (…), as the first stack takes them in place of ids: with the model's scale."""
+    """Word embeddings (…, d) of ids (…), as the first stack reads them instead of ids: with the model's scale."""
     embeddings: Tensor = word_embeddings(model)(ids)
     if architecture_of(model.config.model_type).scales_ids:
         stack: Any = model.get_encoder()

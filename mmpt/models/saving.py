@@ -39,10 +39,7 @@ def save_adapter(model: nn.Module, directory: str | Path, name: str | None = Non
         RunError: The files cannot be written.
     """
     adapters, path = adapters_of(model), Path(directory).expanduser()
-    chosen = name or adapters.active
-    if chosen is None:
-        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
-    method = adapters.get(chosen)
+    _, method = adapters.chosen(name)
     adapter_files.save_adapter(path, method.options.name, method, {"backbone": _backbone(adapters)})
     return path
 

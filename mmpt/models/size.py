@@ -1,4 +1,4 @@
-"""How much of something described there may be, told before any of it is allocated: docs/security.md."""
+"""Limits on the size of a described network, checked before any of it is allocated: docs/security.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
             refuse_counts(value, where)
         for word, most in MOST.items():
             if word in str(name) and isinstance(value, int | float) and value > most:
-                raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; at most {most} can be")
+                raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; the limit is {most}")
 
 
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:

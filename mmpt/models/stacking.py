@@ -47,7 +47,7 @@ def stack(
     names = [name for name in names for _ in range(rows // len(names))]
     own = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
     for name in own:
-        if (reason := goes_apart(methods[name])) is not None:
+        if (reason := runs_alone_because(methods[name])) is not None:
             raise AdapterError(
                 f"adapter {name!r} cannot share a batch with others: {reason}; run its rows by themselves"
             )
@@ -64,7 +64,7 @@ def stack(
     return _ordered(joined, order)
 
 
-def goes_apart(method: Method) -> str | None:
+def runs_alone_because(method: Method) -> str | None:
     """Why a method cannot share a pass with any other; None where it may be able to."""
     if method.changes_backbone():
         return f"method={method.options.name} changes the backbone's own layers"
@@ -82,19 +82,19 @@ def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> li
         methods: By name.
         shapes: The backbone's attention by site.
     """
-    found: list[list[str]] = []
+    shared: list[list[str]] = []
     for name, method in methods.items():
-        for members in found:
+        for members in shared:
             if _shareable([*(methods[other] for other in members), method], shapes):
                 members.append(name)
                 break
         else:
-            found.append([name])
-    return found
+            shared.append([name])
+    return shared
 
 
 def _shareable(methods: Sequence[Method], shapes: Mapping[str, SiteShape]) -> bool:
-    if any(goes_apart(method) is not None for method in methods):
+    if any(runs_alone_because(method) is not None for method in methods):
         return False
     parts = [method.probe() for method in methods]
     like = next((value for method in methods for value in method.parameters()), torch.empty(0))

@@ -88,12 +88,12 @@ class EncoderClassifier(AdaptedModel):
             return (states, *args[1:])
 
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with self.hooks.given(contribution), only(self.backbone, "self", slice(self.first_trained, None)) as layers:
-            hook = layers[0].register_forward_pre_hook(give)
-            try:
-                scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
-            finally:
-                hook.remove()
+        with (
+            self.hooks.given(contribution),
+            only(self.backbone, "self", slice(self.first_trained, None)) as layers,
+            layers[0].register_forward_pre_hook(give),
+        ):
+            scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
         return Encoded(scores, mask, contribution)
 
     def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
