@@ -36,6 +36,7 @@ Row = str | Mapping[str, Any]
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
 _numbers = itertools.count()
+_TYPES: dict[str, type] = {"task": TaskConfig, "evaluation": EvaluationConfig, "max_length": int, "seed": int}
 _PARTS: dict[str, Any] = {"evaluation": {}, "max_length": 256, "seed": 0}  # of adapters that state no task
 
 
@@ -197,7 +198,7 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
 
     Args:
         adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        path: How to call it in an error.
+        path: Its name in error messages.
         model: The directory of the backbone, where it has moved.
         classes: Outputs of the backbone's head, where it has one.
 
@@ -263,14 +264,12 @@ def _parts(
                 f"{path}: adapter.json names no task; give task=, a name of conf/task, a file or a mapping"
             )
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it is not one that mmpt wrote") from error
+        raise AdapterError(
+            f"{path}: adapter.json is incomplete or damaged ({error}); use an adapter that mmpt wrote"
+        ) from error
     stated = content["task"] if task is None else _task(task)
-    parts = {
-        "task": _build(TaskConfig, stated, "task", path),
-        "evaluation": _build(EvaluationConfig, content.get("evaluation", _PARTS["evaluation"]), "evaluation", path),
-        "max_length": _build(int, content.get("max_length", _PARTS["max_length"]), "max_length", path),
-        "seed": _build(int, content.get("seed", _PARTS["seed"]), "seed", path),
-    }
+    values = {**_PARTS, **content, "task": stated}
+    parts = {name: _build(type_, values[name], name, path) for name, type_ in _TYPES.items()}
     problems = Problems()
     apply_rules(RULES + REGISTERED, parts, problems)  # such as no decoding at all
     if problems.found:

@@ -38,8 +38,8 @@ class MultiAdapterPredictor:
 
     Attributes:
         predictors: By name; each can also be used by itself.
-        passes: Names of the adapters that share a pass through the network. Apart go adapters whose prefixes cannot be
-            stacked (a gate of the output, other layers, layout ``paper``), or that decode in another way.
+        passes: Names of the adapters that share a pass through the network. Adapters run separately if their prefixes
+            cannot be stacked (a gate of the output, other layers, layout ``paper``), or if they decode in another way.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor]) -> None:
@@ -64,7 +64,7 @@ class MultiAdapterPredictor:
 
         Returns:
             What :meth:`mmpt.predictor.Predictor.predict` gives for each row, and ``adapter``, in the order of the rows.
-            It equals running the adapters apart, up to rounding.
+            It equals running the adapters separately, up to rounding.
 
         Raises:
             AdapterError: A name is that of no adapter, or there are more or fewer names than rows.
@@ -153,7 +153,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
 
     Raises:
         AdapterError: As of :func:`mmpt.load`; or an adapter's method changes the backbone itself (lora, ia3, full), or
-            its backbone is another one. Both are to be used by themselves, with :func:`mmpt.load`.
+            its backbone is another one. Load both kinds separately, with :func:`mmpt.load`.
     """
     if not directories:
         raise AdapterError("no adapter to load; give names and run directories")

@@ -76,7 +76,7 @@ def attach(
     most: int | None = None,
     fresh: Sequence[str] = (),
 ) -> Adapters:
-    """What :func:`adapt` does, for a model that is known better.
+    """As :func:`adapt`, for callers that know more about the model.
 
     Args:
         model: As of :func:`adapt`, like ``options``, ``name``, ``tokenizer``, ``seed`` and the errors.
@@ -127,7 +127,7 @@ def _initialise(
 
 
 def remove_adapter(model: Model, name: str | None = None) -> Model:
-    """Take adapters away. With the last one, the model is as it was: the same logits to the bit, nothing left behind.
+    """Remove adapters. With the last one, the model is as it was: the same logits to the bit, nothing left behind.
 
     Args:
         model: An adapted model.
@@ -147,7 +147,7 @@ def remove_adapter(model: Model, name: str | None = None) -> Model:
 
 
 def merge_adapter(model: Model, name: str | None = None) -> Model:
-    """Let the model's own weights do what an adapter does, and take the adapter away: ``lora``, ``ia3`` and ``full``.
+    """Let the model's own weights do what an adapter does, and remove the adapter: ``lora``, ``ia3`` and ``full``.
 
     Args:
         model: An adapted model.

@@ -70,7 +70,7 @@ def load_adapter(model: Model, directory: str | Path, name: str = "default", *, 
         model: The model that it was trained on, adapted already or not.
         directory: What :func:`mmpt.save_adapter` wrote, a run directory, or an adapter on the hub
             (``hub:owner/name``, ``hub:owner/name@REVISION``).
-        name: How to call it; a model can have several.
+        name: The name of the adapter on this model; a model can have several.
         revision: Commit, branch or tag of an adapter on the hub.
 
     Returns:
@@ -91,7 +91,7 @@ def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **kn
     Args:
         model: The model.
         adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        where: How to call it in an error.
+        where: Its name in error messages.
         name: The adapter's name.
         known: As of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
 

@@ -22,7 +22,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
 
     Args:
         settings: Of a network, as its config.json or ``model.config`` has them.
-        where: How to call them in an error.
+        where: Their name in error messages.
 
     Raises:
         ModelError: One is too many.
@@ -42,7 +42,7 @@ def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, wher
         config: Its shape.
         kind: transformers' Auto class.
         dtype: Of its weights.
-        where: How to call it in an error.
+        where: Its name in error messages.
 
     Raises:
         ModelError: It is too large, or no network can be made of it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -204,19 +205,10 @@ def _join_gates(
 def _ordered(joined: Contribution, order: Tensor) -> Contribution:
     """A contribution with its rows in another order."""
 
-    def moved(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part[order]
+    def moved(parts: Any, *names: str) -> Any:
+        return replace(parts, **{name: part[order] for name in names if (part := getattr(parts, name)) is not None})
 
-    prefixes = {
-        site: replace(
-            prefix,
-            key=prefix.key[order],
-            value=prefix.value[order],
-            key_gate=moved(prefix.key_gate),
-            value_gate=moved(prefix.value_gate),
-            real=moved(prefix.real),
-        )
-        for site, prefix in joined.prefixes.items()
-    }
-    lengths = moved(joined.prompt_lengths)
-    return Contribution(prefixes, moved(joined.prompt), lengths, moved(joined.embedding_update))
+    tensors = ("key", "value", "key_gate", "value_gate", "real")
+    prefixes = {site: moved(prefix, *tensors) for site, prefix in joined.prefixes.items()}
+    ordered: Contribution = moved(joined, "prompt", "prompt_lengths", "embedding_update")
+    return replace(ordered, prefixes=prefixes)

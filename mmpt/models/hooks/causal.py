@@ -162,7 +162,7 @@ class DecoderHooks(Hooks):
             return super()._generate(*([] if ids is None else [ids]), **kwargs)
 
     def _continued(self, *args: Any, **kwargs: Any) -> Any:
-        """Go on with what was contributed to a filled cache."""
+        """Continue a filled cache with what was contributed to it."""
         if self.source.insertion is not None:
             raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
         with self.given(self.source.contribution):

@@ -6,8 +6,8 @@ generated). So positions and sliding windows are those of the example alone, wha
 Candidates are ranked in one pass over B·C rows, the source anew for each: to keep its keys and values for all of them
 would leave padding between source and target, which a sliding window counts.
 
-Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass goes on from
-them. Generated tokens have no such states, so generation runs all layers.
+Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass resumes
+from them. Generated tokens have no such states, so generation runs all layers.
 
 Letters: B batch, S prompt and source tokens, U target tokens, C candidate labels, V vocabulary, d model width.
 """
