@@ -25,6 +25,7 @@ from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import engine_of
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
 from mmpt.training.evaluate import Evaluator
@@ -208,7 +209,7 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
     with _loading:
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
-        built = AdaptedModel.of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
+        built = engine_of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
     if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
         weakref.finalize(built, _forget, backbone, name)
     return backbone, built
