@@ -27,6 +27,7 @@ from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
+from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text
@@ -157,6 +158,7 @@ def load(
     model: str | Path | None = None,
     revision: str | None = None,
     task: str | Path | Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> Predictor:
     """Load a backbone plus adapter.
 
@@ -170,20 +172,22 @@ def load(
         model: Another place of the same backbone (a directory), where it has moved.
         revision: Commit, branch or tag of an adapter on the hub.
         task: What :func:`mmpt.save_adapter` does not know: a name of ``conf/task``, a YAML file, or a mapping.
+        force: Accept another tokenizer than the adapter was trained with.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
         AdapterError: The adapter is missing or damaged, the hub does not give it, or it belongs to other weights than
-            those of its backbone.
+            those of its backbone, or to another tokenizer.
         ModelError: The backbone cannot be loaded.
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
     built_task = Task(stated_task)
-    backbone, built = join(adapter, path, model=None if model is None else str(model), classes=built_task.outputs)
+    place = None if model is None else str(model)
+    backbone, built = join(adapter, path, model=place, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
@@ -191,7 +195,9 @@ def load(
     return Predictor(backbone, built, evaluator)
 
 
-def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2) -> tuple[Backbone, AdaptedModel]:
+def join(
+    adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2, force: bool = False
+) -> tuple[Backbone, AdaptedModel]:
     """An adapter on its backbone.
 
     Args:
@@ -199,12 +205,15 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
         path: How to call it in an error.
         model: Another place of the backbone.
         classes: Outputs of the backbone's head, where it has one.
+        force: Accept another tokenizer.
 
     Raises:
         AdapterError: As of :func:`load`.
         ModelError: The backbone cannot be loaded.
     """
     backbone = _backbone(adapter, path, model, classes)
+    if not force:
+        _refuse_other_tokenizer(adapter, path, backbone)
     with _loading:
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
@@ -246,6 +255,18 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
         if not alone and not backbone.architecture.has_head:  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
+
+
+def _refuse_other_tokenizer(adapter: Adapter, path: Path, backbone: Backbone) -> None:
+    """Older adapters, and those of the library, state no tokenizer: nothing is compared then."""
+    stated = adapter.description.get("tokenizer")
+    if stated is None or stated == tokenizer_fingerprint(backbone.tokenizer):
+        return
+    raise AdapterError(
+        f"{path} was trained with another tokenizer ({str(stated)[:12]}) than that of {backbone.origin} "
+        f"({tokenizer_fingerprint(backbone.tokenizer)[:12]}), so its texts would be other ids; give the original with "
+        "--model DIR, or accept it with --force (force=True)"
+    )
 
 
 def _parts(
