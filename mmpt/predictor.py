@@ -25,9 +25,10 @@ from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import engine_of
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
-from mmpt.models.tokenizer import tokenizer_fingerprint
+from mmpt.models.tokenizer import refuse_other_tokenizer
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text
@@ -213,11 +214,11 @@ def join(
     """
     backbone = _backbone(adapter, path, model, classes)
     if not force:
-        _refuse_other_tokenizer(adapter, path, backbone)
+        refuse_other_tokenizer(adapter.description, backbone.tokenizer, path, backbone.origin)
     with _loading:
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
-        built = AdaptedModel.of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
+        built = engine_of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
     if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
         weakref.finalize(built, _forget, backbone, name)
     return backbone, built
@@ -255,18 +256,6 @@ def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> 
         if not alone and not backbone.architecture.has_head:  # an adapter's classification head lies in the model
             _backbones[key] = backbone
     return backbone
-
-
-def _refuse_other_tokenizer(adapter: Adapter, path: Path, backbone: Backbone) -> None:
-    """Older adapters, and those of the library, state no tokenizer: nothing is compared then."""
-    stated = adapter.description.get("tokenizer")
-    if stated is None or stated == tokenizer_fingerprint(backbone.tokenizer):
-        return
-    raise AdapterError(
-        f"{path} was trained with another tokenizer ({str(stated)[:12]}) than that of {backbone.origin} "
-        f"({tokenizer_fingerprint(backbone.tokenizer)[:12]}), so its texts would be other ids; give the original with "
-        "--model DIR, or accept it with --force (force=True)"
-    )
 
 
 def _parts(

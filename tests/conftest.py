@@ -30,6 +30,8 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
+
 ROOT = Path(__file__).resolve().parents[1]
 LONG = ("run", "caching", "readme", "sweep", "disk", "resume", "signals")  # files of tests that take long
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt.errors import AdapterError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,3 +32,26 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         "probes": [tokenizer(text)["input_ids"] for text in _PROBES],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_other_tokenizer(
+    description: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: Path, origin: str
+) -> None:
+    """Compare a tokenizer with the one that an adapter was trained with.
+
+    Args:
+        description: The content of ``adapter.json``; older ones, and the library's, state no tokenizer.
+        tokenizer: The backbone's.
+        where: How to call the adapter in an error.
+        origin: How to call the backbone.
+
+    Raises:
+        AdapterError: It is another one.
+    """
+    stated = description.get("tokenizer")
+    if stated is None or stated == (ours := tokenizer_fingerprint(tokenizer)):
+        return
+    raise AdapterError(
+        f"{where} was trained with another tokenizer ({str(stated)[:12]}) than that of {origin} ({ours[:12]}), so its "
+        "texts would be other ids; give the original with --model DIR, or accept it with --force (force=True)"
+    )

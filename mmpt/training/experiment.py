@@ -16,6 +16,7 @@ from mmpt.data.collate import CachingCollator
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
+from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.runs.console import Console
@@ -82,7 +83,7 @@ class Experiment:
         self._warn_of_data(splits)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
         checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
