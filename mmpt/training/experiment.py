@@ -18,6 +18,7 @@ from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -202,6 +203,7 @@ class Experiment:
         revision = backbone.revision or config.model.revision
         return {
             "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+            "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
             "task": asdict(config.task),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
