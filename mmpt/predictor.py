@@ -188,8 +188,8 @@ def load(
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
     built_task = Task(stated_task)
-    place = None if model is None else str(model)
-    backbone, built = join(adapter, path, model=place, classes=built_task.outputs, force=force)
+    folder = None if model is None else str(model)
+    backbone, built = join(adapter, path, model=folder, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
