@@ -133,7 +133,7 @@ class LayerPrefix:
             weights = weights * _to_heads(for_batch(self.value_gate, weights.shape[0]), weights)
         return times(weights, self.value)
 
-    def apart(self, query: Tensor, scaling: float | None) -> Tensor:
+    def separate(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of queries (B, H, Q, k) to the prefix alone, times ``output_gate``: (B, H, Q, k)."""
         assert self.output_gate is not None
         key, value = self.expanded(query.shape[0], query.dtype)
