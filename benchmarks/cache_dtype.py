@@ -29,6 +29,7 @@ from mmpt.data.tasks import Task
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import build_engine
 from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.settings import check
 
@@ -42,7 +43,7 @@ FRONTIERS = {
 def trained(config: Config, backbone: Backbone, options: dict[str, Any], evaluator: Evaluator) -> AdaptedModel:
     """A prefix after two epochs."""
     torch.manual_seed(1)
-    model = AdaptedModel.build(backbone, parse("prefix", options))
+    model = build_engine(backbone, parse("prefix", options))
     split = evaluator.prepare(load_splits(evaluator.task, config.data, 1).train)
     states = compute(model, split.lengths, evaluator.batches(split, torch.device("cpu")))
     split = replace(split, activations=states)

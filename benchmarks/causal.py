@@ -17,8 +17,8 @@ from benchmarks.setting import BATCH, Step, Words, command_line, draw, interleav
 from mmpt.cache.activations import compute
 from mmpt.data.collate import IGNORED
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
+from mmpt.models.engine import build_engine
 
 LABELS = torch.tensor([[5, 1, IGNORED, IGNORED], [6, 7, 8, 1]])
 
@@ -57,7 +57,7 @@ def _step(last: int, examples: int, cached: bool) -> Step:
     network: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2"), attn_implementation="mmpt_sdpa")
     backbone = Backbone(network.requires_grad_(False).eval(), Words(), "", "random")  # type: ignore[arg-type]
     options = {"layers": f"last_{last}", "num_virtual_tokens": 10}
-    model = AdaptedModel.build(backbone, parse("multimask", options)).train()
+    model = build_engine(backbone, parse("multimask", options)).train()
     batch = {**draw("rte", rows=examples), "labels": LABELS[torch.arange(examples) % 2]}
     if not cached:
         return stepper(model, lambda: model(**batch).loss)

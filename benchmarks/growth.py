@@ -28,8 +28,8 @@ from benchmarks.setting import (
 )
 from mmpt.cache.activations import compute
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
+from mmpt.models.engine import build_engine
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def of_examples(shape: str, number: int) -> dict[str, Any]:
     """Seconds and bytes to cache N examples of RTE's lengths, in batches of 64 of similar length."""
     batch = draw("rte", rows=number)
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", "auto")  # type: ignore[arg-type]
-    model = AdaptedModel.build(backbone, parse("multimask", {"num_virtual_tokens": PREFIX})).eval()
+    model = build_engine(backbone, parse("multimask", {"num_virtual_tokens": PREFIX})).eval()
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     parts = []
     for first in range(0, number, 64):

@@ -24,8 +24,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from mmpt.cache.activations import compute
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
+from mmpt.models.engine import build_engine
 
 SHAPES: dict[str, dict[str, int]] = {
     "t5_small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
@@ -118,7 +118,7 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
     sites = ["encoder", "decoder", "cross"] if way == "ours, encoder sites" else ["decoder", "cross"]
     cross = "projected" if way in ("ours, plain", "ours, cached") else "auto"
     backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", cross)  # type: ignore[arg-type]
-    model = AdaptedModel.build(backbone, parse("multimask", {"sites": sites, "num_virtual_tokens": prefix})).train()
+    model = build_engine(backbone, parse("multimask", {"sites": sites, "num_virtual_tokens": prefix})).train()
     if "cached" not in way:
         return stepper(model, lambda: model(**batch).loss)
     rows = len(batch["input_ids"])

@@ -25,8 +25,10 @@ from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import engine_of
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
+from mmpt.models.tokenizer import refuse_other_tokenizer
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text
@@ -157,6 +159,7 @@ def load(
     model: str | Path | None = None,
     revision: str | None = None,
     task: str | Path | Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> Predictor:
     """Load a backbone plus adapter.
 
@@ -170,20 +173,22 @@ def load(
         model: Another place of the same backbone (a directory), where it has moved.
         revision: Commit, branch or tag of an adapter on the hub.
         task: What :func:`mmpt.save_adapter` does not know: a name of ``conf/task``, a YAML file, or a mapping.
+        force: Accept another tokenizer than the adapter was trained with.
 
     Returns:
         A predictor that gives what the run's own evaluation gave.
 
     Raises:
         AdapterError: The adapter is missing or damaged, the hub does not give it, or it belongs to other weights than
-            those of its backbone.
+            those of its backbone, or to another tokenizer.
         ModelError: The backbone cannot be loaded.
     """
     path = located(directory, revision)
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
     built_task = Task(stated_task)
-    backbone, built = join(adapter, path, model=None if model is None else str(model), classes=built_task.outputs)
+    place = None if model is None else str(model)
+    backbone, built = join(adapter, path, model=place, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
@@ -191,7 +196,9 @@ def load(
     return Predictor(backbone, built, evaluator)
 
 
-def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2) -> tuple[Backbone, AdaptedModel]:
+def join(
+    adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2, force: bool = False
+) -> tuple[Backbone, AdaptedModel]:
     """An adapter on its backbone.
 
     Args:
@@ -199,16 +206,19 @@ def join(adapter: Adapter, path: Path, *, model: str | None = None, classes: int
         path: How to call it in an error.
         model: Another place of the backbone.
         classes: Outputs of the backbone's head, where it has one.
+        force: Accept another tokenizer.
 
     Raises:
         AdapterError: As of :func:`load`.
         ModelError: The backbone cannot be loaded.
     """
     backbone = _backbone(adapter, path, model, classes)
+    if not force:
+        refuse_other_tokenizer(adapter.description, backbone.tokenizer, path, backbone.origin)
     with _loading:
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
-        built = AdaptedModel.of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
+        built = engine_of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
     if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
         weakref.finalize(built, _forget, backbone, name)
     return backbone, built

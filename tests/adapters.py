@@ -11,9 +11,10 @@ from mmpt.cli import CONF
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import ModelConfig
 from mmpt.methods import method_class
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import build_engine
+from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.training.settings import check
 
 _BACKBONES: dict[str, Backbone] = {}
@@ -35,12 +36,13 @@ def save(directory: Path, *overrides: str, seed: int = 0) -> Path:
         load_backbone(config.model) if method_class(config.method.name).changes_backbone() else _shared(config.model)
     )
     torch.manual_seed(seed)
-    model = AdaptedModel.build(backbone, config.method.options)
+    model = build_engine(backbone, config.method.options)
     with torch.no_grad():
         for parameter in model.method.parameters():
             parameter.add_(0.3 * parameter.std(correction=0).clamp(min=0.05) * torch.randn_like(parameter))
     description = {
         "backbone": {**asdict(config.model), "fingerprint": backbone.fingerprint},
+        "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
         "task": asdict(config.task),
         "evaluation": asdict(config.evaluation),
         "max_length": config.data.max_length,

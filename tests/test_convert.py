@@ -19,6 +19,7 @@ from mmpt.interop.convert import prefix_tensor, read_prefix, write_prefix
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
+from mmpt.models.engine import build_engine
 from tests.tiny import adapted, backbone, batch
 
 ROTARY = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
@@ -35,7 +36,7 @@ def tiny(family: str) -> Backbone:
 def prefixed(family: str, **options: Any) -> tuple[Backbone, AdaptedModel]:
     one = tiny(family)
     torch.manual_seed(3)
-    return one, AdaptedModel.build(one, parse("prefix", {"num_virtual_tokens": 4, **options})).eval()
+    return one, build_engine(one, parse("prefix", {"num_virtual_tokens": 4, **options})).eval()
 
 
 def plain(one: Backbone) -> PreTrainedModel:
@@ -104,14 +105,14 @@ def test_imported_gives_pefts_logits(family: str, tmp_path: Path) -> None:
     theirs = get_peft_model(plain(one), config).eval()
     theirs.save_pretrained(str(tmp_path))
     tensor = read_prefix(tmp_path)
-    model = AdaptedModel.build(one, parse("prefix", {"num_virtual_tokens": len(tensor), "layout": "peft"})).eval()
+    model = build_engine(one, parse("prefix", {"num_virtual_tokens": len(tensor), "layout": "peft"})).eval()
     model.method.prefix["self"].data.copy_(tensor)
     ids, mask = text()
     with torch.no_grad():
         wanted = theirs(input_ids=ids, attention_mask=mask).logits
     assert alike(ours(model, ids, mask), wanted, mask)
     assert model.injection.positions is not None
-    shifted = ours(AdaptedModel.build(one, parse("prefix", {"num_virtual_tokens": 5, "init": "zero"})), ids, mask)
+    shifted = ours(build_engine(one, parse("prefix", {"num_virtual_tokens": 5, "init": "zero"})), ids, mask)
     assert not alike(shifted, wanted, mask)  # the shift goes with its prefix
 
 
@@ -138,7 +139,7 @@ def test_what_peft_cannot_express_is_refused(tmp_path: Path) -> None:
     for family, method in (("gpt2", "multimask"), ("gpt2", "prompt"), ("t5", "prefix")):
         one = backbone(family)
         with pytest.raises(AdapterError, match=r"no plain prefix|has no prefix"):
-            prefix_tensor(one, AdaptedModel.build(one, parse(method, {})), "here")
+            prefix_tensor(one, build_engine(one, parse(method, {})), "here")
     with pytest.raises(ConfigError, match=r"layout=peft is peft's prefix tuning of decoder-only models"):
         adapted("prefix", {"layout": "peft"})
 
@@ -173,7 +174,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     one = backbone("gpt2", vocab_size=len(tokenizer), n_positions=256)
     one.model.save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
-    model = AdaptedModel.build(one, parse("prefix", {"num_virtual_tokens": 3, "layout": "peft"})).eval()
+    model = build_engine(one, parse("prefix", {"num_virtual_tokens": 3, "layout": "peft"})).eval()
     export(one, model, tmp_path / "peft")
     words = ["task=rte", "model=local", f"model.path={tmp_path / 'gpt2'}"]
     assert main(["from-peft", str(tmp_path / "peft"), str(tmp_path / "run"), *words]) == 0, capsys.readouterr().err

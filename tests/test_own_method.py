@@ -15,7 +15,7 @@ import torch
 from mmpt.cli import main
 from mmpt.cli.predict import main as predict_main
 from mmpt.methods import options_class, parse
-from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from mmpt.models.method_check import report
 from mmpt.training.settings import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
@@ -71,7 +71,7 @@ def test_its_own_attention_is_exact_everywhere(folder: Path, monkeypatch: pytest
     found = {}
     for way in ("absorbed", "projected"):
         built = replace(backbone(), cross_attention=way)
-        model = AdaptedModel.build(built, parse("temperature", {})).eval()
+        model = build_engine(built, parse("temperature", {})).eval()
         with torch.no_grad():
             assert torch.allclose(model.logits(*batch()), adapted("full").eval().logits(*batch()), atol=1e-5)
             for parameter in model.method.parameters():

@@ -12,6 +12,7 @@ from mmpt.attention.architectures import architecture_of
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
+from mmpt.models.engine import build_engine
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 96,
@@ -127,7 +128,7 @@ def adapted(method: str, options: dict[str, Any] | None = None, **where: Any) ->
     """A method on a fresh tiny backbone."""
     built = backbone(**where)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, parse(method, options or {}))
+    return build_engine(built, parse(method, options or {}))
 
 
 def batch(examples: int = 5, longest: int = 9, target: int = 4) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, head_parameters
+from mmpt.models.engine import build_engine
 from tests.tiny import Vocabulary
 
 ENCODERS: dict[str, dict[str, Any]] = {  # what differs from the common shape
@@ -60,7 +61,7 @@ def adapted(method: str, options: dict[str, Any] | None = None, model_type: str 
     """A method on a fresh tiny encoder."""
     built = backbone(model_type, **more)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, parse(method, options or {}))
+    return build_engine(built, parse(method, options or {}))
 
 
 def batch(examples: int = 5, longest: int = 9) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from mmpt.attention.inject import running_attention
 from mmpt.cache.entry import Draft, Mapped, Tensors
 from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
@@ -206,7 +207,7 @@ def key_of(
         "format": FORMAT,
         "weights": fingerprint,
         "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "name_or_path")},
-        "attention": model.backbone.config._attn_implementation,
+        "attention": running_attention(model.backbone),
         "dtype": str(weight.dtype),
         "stored": str(stored or weight.dtype),
         "layers": model.cacheable_layers.count,

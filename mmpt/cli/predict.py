@@ -31,6 +31,7 @@ def predict(
         str, typer.Option(metavar="FIELD", help="The field in which a row names its adapter, where there are several.")
     ] = "adapter",
     model: Annotated[str | None, typer.Option(metavar="DIR", help="Where the run's backbone is now.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Accept another tokenizer than the run's.")] = False,
 ) -> None:
     """Predict rows with trained runs.
 
@@ -44,7 +45,7 @@ def predict(
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read
 
     transformers_logging.set_verbosity_error()
-    predictions = _predictions(runs, rows, adapter_field, model)
+    predictions = _predictions(runs, rows, adapter_field, model, force)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
     if output == "-":
         sys.stdout.write(text)
@@ -57,12 +58,12 @@ def predict(
         print(share, file=sys.stderr)
 
 
-def _predictions(runs: list[str], rows: Rows, field: str, model: str | None) -> list[dict[str, Any]]:
+def _predictions(runs: list[str], rows: Rows, field: str, model: str | None, force: bool) -> list[dict[str, Any]]:
     """Predictions by the one run, or by the run that each row names."""
     if len(runs) == 1:
         from mmpt.predictor import load
 
-        return load(runs[0], model=model).predict_located(rows)
+        return load(runs[0], model=model, force=force).predict_located(rows)
     from mmpt.interop.multi_adapter import load_all
 
     named = dict(_named(run) for run in runs)
@@ -70,7 +71,7 @@ def _predictions(runs: list[str], rows: Rows, field: str, model: str | None) -> 
         raise AdapterError("two adapters have the same name; give each NAME=RUN_DIR a name of its own")
     if missing := next((where for where, row in rows if field not in row), None):
         raise DataError(f"{missing}: no field {field!r} that names the row's adapter; choose it with --adapter-field")
-    return load_all(named, model=model).predict_located(rows, [str(row[field]) for _, row in rows])
+    return load_all(named, model=model, force=force).predict_located(rows, [str(row[field]) for _, row in rows])
 
 
 def _named(run: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from mmpt.models.adapter_files import (
     serialised,
 )
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import build_engine
 from mmpt.utils.files import read_json, write_bytes, write_json
 
 TENSOR = "prompt_embeddings"
@@ -151,7 +152,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     line = read_command_line([*method, *words], CONF)
     config = check(compose(line.overrides, CONF))
     backbone = load_backbone(config.model, sites=["self"])
-    model = AdaptedModel.build(backbone, config.method.options, initialise=False)
+    model = build_engine(backbone, config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
     description = {
         "backbone": {

@@ -144,12 +144,15 @@ class MultiAdapterPredictor:
             results[name].texts[row] = self.predictors[name].evaluator.task.words[int(kept.argmax())]
 
 
-def load_all(directories: Mapping[str, str | Path], *, model: str | None = None) -> MultiAdapterPredictor:
+def load_all(
+    directories: Mapping[str, str | Path], *, model: str | None = None, force: bool = False
+) -> MultiAdapterPredictor:
     """Load several adapters of one backbone, which is loaded once.
 
     Args:
         directories: Names, and what :func:`mmpt.load` takes.
         model: Another place of the backbone (a directory), where it has moved.
+        force: Accept another tokenizer than an adapter was trained with.
 
     Raises:
         AdapterError: As of :func:`mmpt.load`; or an adapter's method changes the backbone itself (lora, ia3, full), or
@@ -165,7 +168,7 @@ def load_all(directories: Mapping[str, str | Path], *, model: str | None = None)
                 f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows cannot "
                 "share a batch with those of others; load it by itself with mmpt.load"
             )
-    predictors = {name: load(place, model=model) for name, place in places.items()}
+    predictors = {name: load(place, model=model, force=force) for name, place in places.items()}
     first = next(iter(predictors))
     if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(

@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmpt.attention.architectures import architecture_of
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
 from mmpt.methods.base import CacheableLayers, Contribution, Method
-from mmpt.methods.options import MethodOptions
-from mmpt.models.adapt import attach
 from mmpt.models.adapters import adapters_of
-from mmpt.models.backbone import ADAPTERS, Backbone
 from mmpt.models.label_states import LabelStates
 
 
@@ -77,7 +73,7 @@ class AdaptedModel(nn.Module, ABC):
     def __init__(
         self, model: PreTrainedModel, name: str, *, dropout: bool = False, cross_attention: str = "auto"
     ) -> None:
-        """Take one adapter of a model; :meth:`of` is the usual way.
+        """Take one adapter of a model; :func:`mmpt.models.engine.engine_of` chooses the class.
 
         Args:
             model: An adapted model.
@@ -94,36 +90,6 @@ class AdaptedModel(nn.Module, ABC):
         self.hooks, self.injection = adapters.hooks, adapters.hooks.injection
         self.prepare(cross_attention)
         self.backbone.eval()
-
-    @staticmethod
-    def of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:
-        """The engine of an adapted model, of the class for its kind; arguments as of :meth:`__init__`."""
-        from mmpt.models.kinds import class_of  # the kinds are subclasses
-
-        return class_of(architecture_of(model.config.model_type).kind)(model, name, **more)
-
-    @classmethod
-    def build(
-        cls, backbone: Backbone, options: MethodOptions, *, name: str | None = None, dropout: bool = False, **more: Any
-    ) -> AdaptedModel:
-        """Adapt a backbone and take its engine.
-
-        Args:
-            backbone: A loaded backbone.
-            options: The method's.
-            name: The adapter's; by default, one that is free.
-            dropout: See :meth:`__init__`.
-            more: As of :func:`mmpt.models.adapt.attach`.
-
-        Raises:
-            ConfigError: The options do not suit the backbone.
-            AdapterError: The adapter to start from cannot be used.
-        """
-        taken = getattr(backbone.model, ADAPTERS, None)
-        name = name or ("default" if taken is None else f"adapter{len(taken.methods)}")
-        given = {"tokenizer": backbone.tokenizer, "fingerprint": backbone.fingerprint, "fresh": backbone.fresh}
-        attach(backbone.model, options, name, **{**given, **more})
-        return cls.of(backbone.model, name, dropout=dropout, cross_attention=backbone.cross_attention)
 
     def prepare(self, cross_attention: str) -> None:
         """Make the kind's shortcuts ready. By default there are none."""

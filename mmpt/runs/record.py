@@ -113,8 +113,8 @@ class RunRecord:
         theirs = status.get("config_fingerprint")
         if theirs != self.fingerprint:
             raise RunError(
-                f"run directory {self.directory} belongs to another configuration (fingerprint {str(theirs)[:12]}, "
-                f"this one has {self.fingerprint[:12]}; compare its config.yaml); name another run.dir, or "
+                f"run directory {self.directory} belongs to another configuration, or to other files of a "
+                f"local model (fingerprint {str(theirs)[:12]}, this one has {self.fingerprint[:12]}; compare its config.yaml); name another run.dir, or "
                 "run.overwrite=true to delete the old run"
             )
         if status.get("status") != "done":

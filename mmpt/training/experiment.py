@@ -16,7 +16,9 @@ from mmpt.data.collate import CachingCollator
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
+from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -81,7 +83,7 @@ class Experiment:
         self._warn_of_data(splits)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = AdaptedModel.build(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
         checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
@@ -201,6 +203,7 @@ class Experiment:
         revision = backbone.revision or config.model.revision
         return {
             "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+            "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
             "task": asdict(config.task),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,

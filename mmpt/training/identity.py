@@ -13,6 +13,7 @@ from mmpt.data.sources import Splits, load_splits
 from mmpt.data.tasks import Task
 from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
+from mmpt.models.model_files import files_fingerprint, local_folder
 from mmpt.training import distributed
 from mmpt.training.settings import run_fingerprint
 from mmpt.utils import extensions
@@ -32,13 +33,15 @@ def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
     Raises:
-        MmptError: The data, or the adapter to start from, cannot be read.
+        MmptError: The data, the files of a local model, or the adapter to start from, cannot be read.
     """
     task = Task(config.task)
     splits = load_splits(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
     if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
+    if (folder := local_folder(config.model)) is not None:  # a changed model is another run
+        parts.append(files_fingerprint(folder))
     # a changed method, metric or loss is another run
     own = (
         method_file(config.method.name),

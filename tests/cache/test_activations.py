@@ -18,6 +18,7 @@ from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from tests.methods.test_all import CASES, case
 from tests.tiny import SHAPES, adapted, backbone, batch
 
@@ -30,7 +31,7 @@ def build(name: str, cross_attention: str) -> AdaptedModel:
     method, options = CASES[name]
     built = replace(backbone(), cross_attention=cross_attention)
     torch.manual_seed(1)
-    return AdaptedModel.build(built, parse(method, options))
+    return build_engine(built, parse(method, options))
 
 
 def cached(model: AdaptedModel, directory: Path | None, stored: torch.dtype | None = None) -> Activations:
@@ -128,7 +129,7 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 
 def test_cacheable_layers_follow_from_what_a_method_contributes() -> None:
-    assert AdaptedModel.build(backbone(), parse("prefix", {}), dropout=True).prevents_cache == "model.dropout=backbone"
+    assert build_engine(backbone(), parse("prefix", {}), dropout=True).prevents_cache == "model.dropout=backbone"
     assert (
         adapted("prefix", {"sites": ["encoder"]}).prevents_cache
         == "method=prefix has a prefix in every layer of site encoder"

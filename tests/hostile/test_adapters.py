@@ -16,9 +16,9 @@ from safetensors.torch import save
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.errors import AdapterError, MmptError
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, load_state, read_adapter, save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.engine import build_engine
 from mmpt.predictor import load
 from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
 from tests.tiny import adapted
@@ -34,7 +34,7 @@ def toy() -> Backbone:
 @pytest.fixture(scope="module")
 def whole(toy: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working adapter of the bundled backbone."""
-    model = AdaptedModel.build(toy, parse("multimask", {"num_virtual_tokens": 2, "num_routes": 2}))
+    model = build_engine(toy, parse("multimask", {"num_virtual_tokens": 2, "num_routes": 2}))
     folder = tmp_path_factory.mktemp("adapter")
     description = {
         "backbone": {**vars(ModelConfig("bundled")), "fingerprint": toy.fingerprint},

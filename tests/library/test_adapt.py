@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 import mmpt
 from mmpt.errors import AdapterError, ConfigError, DataError, ModelError
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapters import adapters_of
+from mmpt.models.engine import engine_of
 from tests.library.plain import DEEP, FAMILIES, PROMPTS, batch, model, prompts
 
 METHODS = [*DEEP, *PROMPTS, "lora", "ia3"]
@@ -79,7 +79,7 @@ def test_it_trains_and_leaves_nothing_behind(family: str, method: str, attention
 @pytest.mark.parametrize("method", [*METHODS, "ptuning", "residual", "apt"])
 def test_it_gives_what_the_engine_gives(family: str, method: str) -> None:
     found, given = adapted(family, method), batch(family)
-    engine = AdaptedModel.of(found)
+    engine = engine_of(found)
     output = found(**given)
     if family == "bert":
         labels = given.pop("labels").unsqueeze(1)
@@ -95,7 +95,7 @@ def test_it_gives_what_the_engine_gives(family: str, method: str) -> None:
 def test_decoder_only_models_train_as_the_engine_ranks(family: str, method: str) -> None:
     """The answer's likelihood is the same: the router reads the prompt, wherever the answer begins."""
     found, given = adapted(family, method), batch(family)
-    engine = AdaptedModel.of(found)
+    engine = engine_of(found)
     ids, mask, labels = given["input_ids"], given["attention_mask"], given["labels"]
     for row in range(len(ids)):
         source, answer = ids[row][(labels[row] == -100) & mask[row].bool()], labels[row][labels[row] >= 0]
@@ -117,7 +117,7 @@ def test_generation_is_the_engines(family: str, method: str, options: dict[str, 
     found, given = adapted(family, method), prompts(family)
     options = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, **options}
     right = prompts("t5")
-    engine = AdaptedModel.of(found)
+    engine = engine_of(found)
     torch.manual_seed(3)
     wanted = engine.generate(engine.encode(**right), **options)
     torch.manual_seed(3)

@@ -9,7 +9,7 @@ import torch
 
 from mmpt.errors import ModelError
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from tests.methods.test_all import opened
 from tests.tiny import adapted, backbone, batch
 
@@ -34,7 +34,7 @@ def test_each_query_has_gates_from_its_own_state() -> None:
     """The first layer's attention to the prefix, worked out by hand, with one head."""
     built = backbone(num_heads=1, d_kv=24, num_decoder_layers=1)
     torch.manual_seed(1)
-    model = opened(AdaptedModel.build(built, parse("apt", {"sites": ["decoder"], "num_virtual_tokens": 2}))).eval()
+    model = opened(build_engine(built, parse("apt", {"sites": ["decoder"], "num_virtual_tokens": 2}))).eval()
     module, method = model.injection.modules["decoder"][0], model.method
     seen: dict[str, torch.Tensor] = {}
     module.register_forward_pre_hook(lambda _, args, kwargs: seen.update(hidden=args[0]), with_kwargs=True)

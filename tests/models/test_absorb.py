@@ -12,6 +12,7 @@ from mmpt.attention.absorb import pays
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
 
@@ -23,7 +24,7 @@ def both(name: str, attention: str = "sdpa", **shape: Any) -> tuple[AdaptedModel
     for way in ("absorbed", "projected"):
         built = replace(backbone(attention=attention, **shape), cross_attention=way)
         torch.manual_seed(1)
-        models.append(opened(AdaptedModel.build(built, parse(*CASES[name]))))
+        models.append(opened(build_engine(built, parse(*CASES[name]))))
     return models[0], models[1]
 
 
@@ -101,7 +102,7 @@ def test_generation_and_ranking_agree() -> None:
 def test_other_architectures_are_left_alone_or_refused_by_name() -> None:
     built = backbone("umt5")
     with pytest.raises(ModelError, match=r"UMT5Attention is not known to absorb.*cross_attention=auto"):
-        AdaptedModel.build(replace(built, cross_attention="absorbed"), parse("prefix", {}))
+        build_engine(replace(built, cross_attention="absorbed"), parse("prefix", {}))
 
 
 def test_shapes_decide() -> None:

@@ -12,8 +12,8 @@ import torch
 
 from mmpt.errors import AdapterError, RunError
 from mmpt.methods import parse
-from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, read_state, save_adapter, save_state
+from mmpt.models.engine import build_engine
 from tests.methods.test_all import CASES, case
 from tests.tiny import backbone, batch
 
@@ -28,7 +28,7 @@ def test_saved_and_loaded_gives_the_same_bits(name: str, tmp_path: Path) -> None
     size = save_adapter(tmp_path / "adäpter", CASES[name][0], model.method, {})
     assert size == (tmp_path / "adäpter" / "adapter.safetensors").stat().st_size
     adapter = read_adapter(tmp_path / "adäpter")
-    again = AdaptedModel.build(backbone(), parse(adapter.method, adapter.options), initialise=False).eval()
+    again = build_engine(backbone(), parse(adapter.method, adapter.options), initialise=False).eval()
     load_state(again.method, adapter.state, "here")
     with torch.no_grad():
         assert torch.equal(again.logits(*batch()), before)

@@ -13,6 +13,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import parse
 from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.methods.test_all import opened
 from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
@@ -195,7 +196,7 @@ def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
 def test_half_precision_runs(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
-    model: Any = AdaptedModel.build(built, parse("multimask", {})).train()
+    model: Any = build_engine(built, parse("multimask", {})).train()
     output = model(*batch())
     output.loss.backward()
     assert model.logits(*batch()).dtype == torch.bfloat16

@@ -17,6 +17,7 @@ from mmpt.methods import names, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import head_parameters, load_backbone
+from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.tiny_encoders import ENCODERS, adapted, backbone, batch, checkpoint, choices, network
 
@@ -184,7 +185,7 @@ def test_each_choice_is_scored_by_itself(method: str, model_type: str) -> None:
 def test_bfloat16_backbones_have_a_head_in_float32(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
-    model = AdaptedModel.build(built, parse("multimask", {})).train()
+    model = build_engine(built, parse("multimask", {})).train()
     output = model(**batch())
     output.loss.backward()
     assert {parameter.dtype for parameter in model.method.parameters()} == {torch.float32}
@@ -241,7 +242,7 @@ def test_what_the_head_lacks_is_drawn_by_the_runs_seed_and_nothing_else_is() -> 
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = AdaptedModel.build(built, parse("prefix", {}))
+        model = build_engine(built, parse("prefix", {}))
         drawn.append(model.method.head["classifier/weight"].detach().clone())  # type: ignore[index,union-attr]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert all(torch.equal(value, built.model.get_parameter(name)) for name, value in kept.items())

@@ -153,9 +153,9 @@ def test_every_implementation_has_one_that_carries_prefixes(implementation: str,
 def test_half_precision_runs() -> None:
     built = backbone()
     built.model.to(torch.bfloat16)
-    from mmpt.models.adapted import AdaptedModel
+    from mmpt.models.engine import build_engine
 
-    model = AdaptedModel.build(built, parse("multimask", {"sites": ALL})).train()
+    model = build_engine(built, parse("multimask", {"sites": ALL})).train()
     output = model(*batch())
     output.loss.backward()
     assert model.logits(*batch()).dtype == torch.bfloat16
@@ -164,9 +164,9 @@ def test_half_precision_runs() -> None:
 
 @pytest.mark.parametrize("dropout", [False, True])
 def test_the_frozen_network_drops_out_only_where_asked(dropout: bool) -> None:
-    from mmpt.models.adapted import AdaptedModel
+    from mmpt.models.engine import build_engine
 
-    model = AdaptedModel.build(backbone(dropout_rate=0.5), parse("prefix", {}), dropout=dropout).train()
+    model = build_engine(backbone(dropout_rate=0.5), parse("prefix", {}), dropout=dropout).train()
     with torch.no_grad():
         first, second = (model.logits(*batch()) for _ in range(2))
         assert torch.equal(first, second) is not dropout

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmpt.errors import AdapterError
 from mmpt.methods import method_class, parse
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import build_engine
 from mmpt.models.stacking import passes
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
@@ -24,7 +25,7 @@ def models(cases: Cases, **where: Any) -> dict[str, AdaptedModel]:
     shared, found = backbone(**where), {}
     for number, (key, (method, options)) in enumerate(cases.items()):
         torch.manual_seed(number)
-        model = opened(AdaptedModel.build(shared, parse(method, options), name=f"a{number}")).eval()
+        model = opened(build_engine(shared, parse(method, options), name=f"a{number}")).eval()
         with torch.no_grad():
             for parameter in model.method.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))

@@ -15,6 +15,7 @@ from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
+from mmpt.models.engine import build_engine
 from tests import tiny_encoders as encoders
 from tests.tiny import backbone, batch
 
@@ -40,7 +41,7 @@ def logits(model: Any, family: str) -> torch.Tensor:
 
 def trained(one: Backbone, method: str) -> AdaptedModel:
     torch.manual_seed(2)
-    model = AdaptedModel.build(one, parse(method, METHODS[method])).eval()
+    model = build_engine(one, parse(method, METHODS[method])).eval()
     with torch.no_grad():
         for parameter in model.method.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -91,5 +92,5 @@ def sources(given: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str,
 
 
 def test_other_methods_write_no_files_of_pefts(tmp_path: Path) -> None:
-    save_adapter(tmp_path, "prefix", AdaptedModel.build(backbone(), parse("prefix", {})).method, {})
+    save_adapter(tmp_path, "prefix", build_engine(backbone(), parse("prefix", {})).method, {})
     assert {path.name for path in tmp_path.iterdir()} == {"adapter.json", "adapter.safetensors"}

@@ -21,6 +21,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 import mmpt
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.engine import engine_of
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -78,7 +79,7 @@ def build_model(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Adapt
     if weights:
         raise SystemExit(f"backbone weights without a place: {sorted(weights)}")
     name, values = options(meta, tensors)
-    model = AdaptedModel.of(mmpt.adapt(backbone, parse(name, values))).eval()
+    model = engine_of(mmpt.adapt(backbone, parse(name, values))).eval()
     published = {key[7:]: value for key, value in tensors.items() if key.startswith("method.")}
     table = names(name, published)
     parameters = dict(model.method.named_parameters())

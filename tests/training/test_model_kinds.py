@@ -38,7 +38,7 @@ def directory_of(model_type: str, root: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     shape = POSITIONS.get(model_type, {"max_position_embeddings": 320})
     model = backbone(model_type, vocab_size=len(tokenizer), **shape).model
-    model.config._attn_implementation = "sdpa"
+    model.set_attn_implementation("sdpa")
     place = root / f"tiny-{model_type}"
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)

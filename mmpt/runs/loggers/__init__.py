@@ -6,7 +6,6 @@ One file a logger. The trainer knows only :class:`Loggers`; docs/logging.md says
 from __future__ import annotations
 
 import functools
-import os
 import sys
 
 from mmpt.config.schema import LoggerConfig
@@ -23,18 +22,14 @@ def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:
     """Make the loggers of a configuration; nothing is imported or contacted before they start.
 
     Args:
-        config: The logger group. ``WANDB_MODE=disabled`` in the environment switches W&B off.
+        config: The logger group.
         say: Shows one line to the user; standard error where None.
 
     Returns:
         Loggers that have not started, behind one interface.
     """
     say = say or functools.partial(print, file=sys.stderr)
-    loggers: list[Logger] = []
-    if config.wandb and os.environ.get("WANDB_MODE") == "disabled":
-        say("W&B: switched off by WANDB_MODE=disabled")
-    elif config.wandb:
-        loggers.append(WandbLogger(config, say))
+    loggers: list[Logger] = [WandbLogger(config, say)] if config.wandb else []
     loggers += [TensorboardLogger()] if config.tensorboard else []
     loggers += [TrackioLogger(config)] if config.trackio else []
     loggers += [CsvLogger()] if config.csv else []

@@ -54,6 +54,10 @@ class RunInfo:
         return identity
 
 
+class SwitchedOff(Exception):
+    """Settings of a backend's own disable it: its message names them."""
+
+
 class Logger:
     """One backend for metrics, called in this order: start, then any of the middle ones, then finish.
 
@@ -68,6 +72,7 @@ class Logger:
 
         Raises:
             ConfigError: The run must not begin, because the settings ask for what is impossible.
+            SwitchedOff: The logger is to be left out.
         """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -140,6 +145,9 @@ class Loggers:
             operation(logger)
         except ConfigError:
             raise
+        except SwitchedOff as reason:
+            self._say(f"{logger.label}: {reason}")
+            return False
         except Exception as error:  # each backend has errors of its own, and none may stop a run
             if (logger.label, what) not in self._reported:
                 self._reported.add((logger.label, what))

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say, SwitchedOff
 from mmpt.runs.loggers.draw import draw_masks
 from mmpt.utils.untrusted import one_line
 
-Mode = Literal["online", "offline"]
+Mode = Literal["online", "offline", "shared", "disabled"]
+
+SPELLINGS: dict[str, Mode] = {"dryrun": "offline", "run": "online"}  # older names that W&B still accepts
 
 PROBE_SECONDS = 3.0  # until an unreachable server counts as such
 INIT_SECONDS = 15  # until a server that answers too slowly is given up
@@ -38,11 +40,14 @@ class WandbLogger(Logger):
 
         Raises:
             ConfigError: ``logger.mode=online`` without an API key.
+            SwitchedOff: W&B's own settings disable it.
         """
         mode, reason = choose_mode(self._config.mode)
+        if mode == "disabled":
+            raise SwitchedOff(f"switched off by {reason}")
         hint = f"logging offline, upload later with: wandb sync '{run.directory / 'wandb'}'/offline-run-*"
         if reason:
-            self._say(f"W&B: {reason}; {hint}")
+            self._say(f"W&B: {reason}" + (f"; {hint}" if mode == "offline" else ""))
         arguments: dict[str, Any] = {
             "project": self._config.project,
             "entity": self._config.entity,
@@ -54,9 +59,9 @@ class WandbLogger(Logger):
             "id": os.environ.get("WANDB_RUN_ID") or run.stored_id("wandb"),  # an agent of a sweep sets the variable
         }
         self._run: Any = None
-        if mode == "online":
+        if mode != "offline":
             try:
-                self._run = _begin("online", arguments)
+                self._run = _begin(mode, arguments)
             except Exception as error:
                 line = one_line(error)[:200]
                 rejected = re.search(r"\b401\b|API key", line)
@@ -103,29 +108,47 @@ class WandbLogger(Logger):
 
 
 def choose_mode(asked: str) -> tuple[Mode, str | None]:
-    """Decide between online and offline.
+    """Decide how W&B logs: an explicit ``logger.mode`` decides, else W&B's own settings, without a key offline.
 
     Args:
         asked: ``auto``, ``online`` or ``offline``.
 
     Returns:
-        The mode, and the reason where it is offline without being asked for.
+        The mode, and the reason to show where it is not simply the one that was asked for.
 
     Raises:
         ConfigError: ``online`` without an API key.
     """
-    wanted = os.environ.get("WANDB_MODE", "auto") if asked == "auto" else asked
-    if wanted == "offline":
-        return "offline", None
+    own, source = own_mode()
+    overruled = f"logger.mode={asked} overrules {source}" if source and asked not in ("auto", own) else None
+    if asked == "auto" and own in ("offline", "disabled"):
+        return own, source if own == "disabled" else None
+    if asked == "offline":
+        return "offline", overruled
     server = server_url()
     if not has_key() and asked == "online":
         raise ConfigError(
             f"logger.mode=online needs an API key for {server}: set WANDB_API_KEY or run `wandb login`, "
-            "or use logger.mode=auto (offline without a key) or logger=none"
+            "or use logger.mode=auto (offline without a key) or logger.mode=offline"
         )
     if not has_key():
         return "offline", "no API key"
-    return ("online", None) if reachable(server) else ("offline", f"{server} cannot be reached")
+    if not reachable(server):
+        return "offline", "; ".join(filter(None, [overruled, f"{server} cannot be reached"]))
+    return own if asked == "auto" else "online", overruled
+
+
+def own_mode() -> tuple[Mode, str | None]:
+    """W&B's own mode and the setting it comes from, None where nothing is set: environment first, then W&B's files."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):  # W&B ignores it, others obey it
+        return "disabled", f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}"
+    variable = os.environ.get("WANDB_MODE")
+    if variable == "disabled":  # without importing W&B
+        return "disabled", "WANDB_MODE=disabled"
+    mode = _settings().mode
+    if variable is not None:
+        return SPELLINGS.get(mode, mode), f"WANDB_MODE={variable}"
+    return SPELLINGS.get(mode, mode), None if mode == "online" else f"W&B's settings file (mode={mode})"
 
 
 def _begin(mode: Mode, arguments: dict[str, Any]) -> Any:

@@ -73,8 +73,8 @@ def test_making_loggers_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "WANDB_MODE": "offline"})
 
 
-def test_make_logger_says_on_standard_error_where_it_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
-    make_logger(LoggerConfig(wandb=True))  # conftest.py switches W&B off
+def test_make_logger_says_on_standard_error_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_logger(LoggerConfig(wandb=True)).start(RunInfo("x", None, {}, tmp_path))  # conftest.py switches W&B off
     assert "switched off" in capsys.readouterr().err
 
 

@@ -202,20 +202,75 @@ def test_key_in_netrc_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "cannot be reached" in said[0]  # so the key was found
 
 
-def test_environment_can_switch_wandb_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    said: list[str] = []
-    run_all(tmp_path, LoggerConfig(wandb=True), said)
-    assert len(said) == 1 and "WANDB_MODE=disabled" in said[0]
-    assert not (tmp_path / "wandb").exists()
+OWN_SETTINGS = {  # of W&B, and what they mean to logger.mode=auto
+    "WANDB_MODE=offline": "offline",
+    "WANDB_MODE=dryrun": "offline",
+    "settings file: offline": "offline",
+    "WANDB_MODE=disabled": "disabled",
+    "WANDB_DISABLED=true": "disabled",
+    "settings file: disabled": "disabled",
+    "WANDB_MODE=online": "online",
+    "WANDB_MODE=run": "online",
+    "WANDB_DISABLED=false": "online",
+    "WANDB_MODE=shared": "shared",
+}
 
 
-def test_environment_can_ask_for_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def own_setting(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> None:
+    """Make one of :data:`OWN_SETTINGS`, beside a key; nothing that a test contacts exists."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.chdir(directory)
+    name, _, value = text.replace("settings file: ", "file=").partition("=")
+    if name == "file":
+        (directory / "wandb").mkdir()
+        (directory / "wandb" / "settings").write_text(f"[default]\nmode = {value}\n", encoding="utf-8")
+    else:
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("text", "mode"), OWN_SETTINGS.items())
+def test_settings_of_wandb_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, mode: str) -> None:
+    own_setting(monkeypatch, tmp_path, text)
+    probed: list[str] = []
+    monkeypatch.setattr(wandb_logger, "reachable", lambda server: probed.append(server) or True)
+    assert wandb_logger.choose_mode("auto")[0] == mode
+    assert len(probed) == (mode in ("online", "shared"))
+
+
+@pytest.mark.parametrize("asked", ["online", "offline"])
+@pytest.mark.parametrize(("text", "own"), OWN_SETTINGS.items())
+def test_an_explicit_mode_overrules_settings_of_wandb_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, own: str, asked: str
+) -> None:
+    own_setting(monkeypatch, tmp_path, text)
+    monkeypatch.setattr(wandb_logger, "reachable", lambda server: True)
+    mode, said = wandb_logger.choose_mode(asked)
+    named = text.replace("settings file: ", "W&B's settings file (mode=")
+    expected = f"logger.mode={asked} overrules {named}"
+    is_silent = own == asked or text == "WANDB_DISABLED=false"
+    assert mode == asked and (said is None if is_silent else (said or "").startswith(expected))
+
+
+@pytest.mark.parametrize("text", [text for text, mode in OWN_SETTINGS.items() if mode == "offline"])
+def test_own_settings_can_ask_for_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    own_setting(monkeypatch, tmp_path, text)
     said: list[str] = []
-    run_all(tmp_path, LoggerConfig(wandb=True), said)
-    assert said == [] and len(history(tmp_path)) == 7
+    run_all(tmp_path / "run", LoggerConfig(wandb=True), said)
+    assert said == [] and len(history(tmp_path / "run")) == 7
+
+
+@pytest.mark.parametrize("text", [text for text, mode in OWN_SETTINGS.items() if mode == "disabled"])
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+def test_own_settings_can_switch_wandb_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, mode: Any
+) -> None:
+    own_setting(monkeypatch, tmp_path, text)
+    said: list[str] = []
+    run_all(tmp_path / "run", LoggerConfig(wandb=True, mode=mode), said)
+    source = text.replace("settings file: ", "W&B's settings file (mode=")
+    assert len(said) == 1 and source in said[0]
+    assert (tmp_path / "run" / "wandb").exists() == (mode == "offline")
 
 
 def test_errors_of_wandb_are_told_once_and_the_run_goes_on(tmp_path: Path) -> None:

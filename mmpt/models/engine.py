@@ -1,0 +1,42 @@
+"""The engine of an adapted model, of the class for its kind (``mmpt.models.kinds``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from mmpt.attention.architectures import architecture_of
+from mmpt.methods.options import MethodOptions
+from mmpt.models.adapt import attach
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import ADAPTERS, Backbone
+from mmpt.models.kinds import class_of
+
+
+def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:
+    """The engine of one adapter of a model; ``more`` as of :class:`mmpt.models.adapted.AdaptedModel`."""
+    return class_of(architecture_of(model.config.model_type).kind)(model, name, **more)
+
+
+def build_engine(
+    backbone: Backbone, options: MethodOptions, *, name: str | None = None, dropout: bool = False, **more: Any
+) -> AdaptedModel:
+    """Adapt a backbone and create its engine.
+
+    Args:
+        backbone: A loaded backbone.
+        options: The method's.
+        name: The adapter's; by default, one that is free.
+        dropout: Whether the frozen network drops out while training.
+        more: As of :func:`mmpt.models.adapt.attach`.
+
+    Raises:
+        ConfigError: The options do not suit the backbone.
+        AdapterError: The adapter to start from cannot be used.
+    """
+    adapters = getattr(backbone.model, ADAPTERS, None)
+    name = name or ("default" if adapters is None else f"adapter{len(adapters.methods)}")
+    known = {"tokenizer": backbone.tokenizer, "fingerprint": backbone.fingerprint, "fresh": backbone.fresh}
+    attach(backbone.model, options, name, **{**known, **more})
+    return engine_of(backbone.model, name, dropout=dropout, cross_attention=backbone.cross_attention)
