@@ -12,8 +12,6 @@ OWNERS = ("self", "cls")  # our own objects
 REVIEWED = {  # path: attributes that have no public name; each should go as soon as there is one
     # transformers sets the attention publicly, but says only here which one a model runs
     "mmpt/attention/inject.py": {"_attn_implementation"},
-    "mmpt/runs/dashboard.py": {"_to_model"},
-    "mmpt/sweep/search.py": {"_trial_id"},
 }
 
 

@@ -5,6 +5,7 @@ docs/logging.md describes its panels; ``python -m mmpt.dashboard`` is the comman
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from importlib.util import find_spec
@@ -46,8 +47,7 @@ def build(project: str, entity: str | None, task: str | None, dry_run: bool) -> 
     if task is not None and not re.fullmatch(r"[\w .-]+", task):
         raise DashboardError(f"--task {task!r} cannot be used in a filter of W&B; use letters and digits")
     if dry_run:
-        model = workspace(project, entity or "", task)._to_model()
-        return json.dumps(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)), indent=2)
+        return json.dumps(workspace(project, entity or "", task), default=_public_fields, indent=2)
     server = server_url()
     if not has_key():
         raise DashboardError(
@@ -65,6 +65,13 @@ def build(project: str, entity: str | None, task: str | None, dry_run: bool) -> 
             f"{server} rejected the dashboard ({type(error).__name__}: {line}); check the network, the key, "
             f"and that --project {project} and --entity exist there"
         ) from error
+
+
+def _public_fields(value: Any) -> dict[str, Any]:
+    """An object of wandb-workspaces as plain values: the name of its class, and its public fields that are set."""
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    shown = {name: one for name, one in fields.items() if one is not None and not name.startswith("_")}
+    return {"type": type(value).__name__, **shown}
 
 
 def workspace(project: str, entity: str, task: str | None = None) -> Any:

@@ -160,11 +160,12 @@ def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=sweeper.startup_trials, n_min_trials=4)
-    study = optuna.load_study(study_name=sweeper.study_name, storage=_storage(sweeper.storage), pruner=pruner)
-    frozen = study.trials[sweeper.trial]
-    if frozen.state.is_finished():
+    storage = _storage(sweeper.storage)
+    study = optuna.load_study(study_name=sweeper.study_name, storage=storage, pruner=pruner)
+    if study.trials[sweeper.trial].state.is_finished():
         return None
-    trial = optuna.Trial(study, frozen._trial_id)
+    study_id = storage.get_study_id_from_name(sweeper.study_name)
+    trial = optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, sweeper.trial))
 
     def report(step: int, score: float) -> None:
         trial.report(score, step)

@@ -37,13 +37,15 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     wandb.teardown()
 
 
-def view(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["--project", "mine", "--dry-run", *arguments]) == 0
-    return json.loads(capsys.readouterr().out)
+def save(*arguments: str) -> dict[str, Any]:
+    """What the stand-in for W&B gets; :func:`server` must be running."""
+    assert main(["--project", "mine", *arguments]) == 0
+    saved = Server.saved[-1]
+    return {**saved, "spec": json.loads(saved["spec"])}
 
 
-def panels(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [panel for part in found["spec"]["section"]["panelBankConfig"]["sections"] for panel in part["panels"]]
+def panels(view: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel for part in view["spec"]["section"]["panelBankConfig"]["sections"] for panel in part["panels"]]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> set[str]:
@@ -51,73 +53,6 @@ def flat(values: dict[str, Any], prefix: str = "") -> set[str]:
     for key, value in values.items():
         keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
     return keys
-
-
-@needs_workspaces
-def test_every_panel_shows_what_a_run_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*SHORT, "trainer.max_steps=2", "trainer.logging_steps=1", "trainer.eval_strategy=steps"]
-    words += ["trainer.eval_steps=2", "method.sites=[encoder,decoder,cross]", "logger.mode=offline"]
-    assert train([f"run.dir='{tmp_path / 'run'}'", *words]) == 0
-    logged = {key.removesuffix("._type") for row in wandb_offline.history(tmp_path / "run") for key in row}
-    summary = set(wandb_offline.summary(tmp_path / "run"))
-    settings = flat(wandb_offline.config(tmp_path / "run"))
-    capsys.readouterr()
-    for panel in panels(view(capsys)):
-        shown, title = panel["config"], panel["config"]["chartTitle"]
-        if "metricRegex" in shown:
-            assert any(re.fullmatch(shown["metricRegex"], key) for key in logged), title
-        if panel["viewType"] == "Run History Line Plot":
-            assert {shown["xAxis"], *shown["metrics"]} <= logged, title
-        elif panel["viewType"] == "Media Browser":
-            assert set(shown["mediaKeys"]) <= logged, title
-        elif panel["viewType"] == "Bar Chart":
-            assert set(shown["metrics"]) <= summary, title
-        elif panel["viewType"] == "Scatter Plot":
-            assert {shown["xAxis"], shown["yAxis"]} <= {f"summary:{key}" for key in summary}, title
-        elif title == "hyperparameters: multimask":  # the method of this run
-            columns = {column["accessor"].replace(".value.", ".") for column in shown["columns"]}
-            assert columns <= {f"summary:{key}" for key in summary} | {f"config:{key}" for key in settings}
-    every = logged | summary
-    for name in (*names.METRICS, *names.SUMMARY, names.MASKS, names.PREDICTIONS):
-        assert any(re.fullmatch(names.pattern(name), key) for key in every), name
-
-
-@needs_workspaces
-def test_view_has_every_kind_of_panel(capsys: pytest.CaptureFixture[str]) -> None:
-    found = view(capsys, "--entity", "team")
-    assert (found["entity"], found["project"]) == ("team", "mine")
-    titles = {panel["config"]["chartTitle"]: panel for panel in panels(found)}
-    assert {f"hyperparameters: {method}" for method in method_names()} <= set(titles)
-    band = titles["validation score"]["config"]
-    assert (band["groupBy"], band["groupAgg"], band["groupArea"]) == ("group", "mean", "stddev")
-    assert {"test score", "training loss", "step time, ms", "masks: cross"} <= set(titles)
-    assert any("route load" in title for title in titles)
-
-
-@needs_workspaces
-def test_one_task_is_compared_by_method(capsys: pytest.CaptureFixture[str]) -> None:
-    found = view(capsys, "--task", "rte")
-    (runs,) = found["spec"]["section"]["runSets"]
-    (only,) = runs["filters"]["filters"]
-    assert (only["key"]["name"], only["value"]) == ("tags", ["rte"])
-    assert {p["config"]["groupBy"] for p in panels(found) if "groupBy" in p["config"]} == {"method.value.name"}
-    assert main(["--project", "mine", "--dry-run", "--task", "it's"]) == 2
-    assert "--task" in capsys.readouterr().err
-
-
-@needs_workspaces
-def test_without_a_key_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--project", "mine"]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "no API key for https://" in said.err
-
-
-def test_without_the_package_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
-    assert main(["--project", "mine", "--dry-run"]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    assert re.search(r"needs the package wandb-workspaces.*pip install .*'\.\[dashboard\]'", said.err)
 
 
 class Server(BaseHTTPRequestHandler):
@@ -157,13 +92,84 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
 
 
 @needs_workspaces
+def test_every_panel_shows_what_a_run_logs(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    words = [*SHORT, "trainer.max_steps=2", "trainer.logging_steps=1", "trainer.eval_strategy=steps"]
+    words += ["trainer.eval_steps=2", "method.sites=[encoder,decoder,cross]", "logger.mode=offline"]
+    assert train([f"run.dir='{tmp_path / 'run'}'", *words]) == 0
+    logged = {key.removesuffix("._type") for row in wandb_offline.history(tmp_path / "run") for key in row}
+    summary = set(wandb_offline.summary(tmp_path / "run"))
+    settings = flat(wandb_offline.config(tmp_path / "run"))
+    for panel in panels(save()):
+        shown, title = panel["config"], panel["config"]["chartTitle"]
+        if "metricRegex" in shown:
+            assert any(re.fullmatch(shown["metricRegex"], key) for key in logged), title
+        if panel["viewType"] == "Run History Line Plot":
+            assert {shown["xAxis"], *shown["metrics"]} <= logged, title
+        elif panel["viewType"] == "Media Browser":
+            assert set(shown["mediaKeys"]) <= logged, title
+        elif panel["viewType"] == "Bar Chart":
+            assert set(shown["metrics"]) <= summary, title
+        elif panel["viewType"] == "Scatter Plot":
+            assert {shown["xAxis"], shown["yAxis"]} <= {f"summary:{key}" for key in summary}, title
+        elif title == "hyperparameters: multimask":  # the method of this run
+            columns = {column["accessor"].replace(".value.", ".") for column in shown["columns"]}
+            assert columns <= {f"summary:{key}" for key in summary} | {f"config:{key}" for key in settings}
+    every = logged | summary
+    for name in (*names.METRICS, *names.SUMMARY, names.MASKS, names.PREDICTIONS):
+        assert any(re.fullmatch(names.pattern(name), key) for key in every), name
+
+
+@needs_workspaces
+def test_view_has_every_kind_of_panel(server: ThreadingHTTPServer) -> None:
+    view = save("--entity", "team")
+    assert (view["entityName"], view["projectName"]) == ("team", "mine")
+    titles = {panel["config"]["chartTitle"]: panel for panel in panels(view)}
+    assert {f"hyperparameters: {method}" for method in method_names()} <= set(titles)
+    band = titles["validation score"]["config"]
+    assert (band["groupBy"], band["groupAgg"], band["groupArea"]) == ("group", "mean", "stddev")
+    assert {"test score", "training loss", "step time, ms", "masks: cross"} <= set(titles)
+    assert any("route load" in title for title in titles)
+
+
+@needs_workspaces
+def test_one_task_is_compared_by_method(server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
+    view = save("--task", "rte")
+    (runs,) = view["spec"]["section"]["runSets"]
+    (only,) = runs["filters"]["filters"]
+    assert (only["key"]["name"], only["value"]) == ("tags", ["rte"])
+    assert {p["config"]["groupBy"] for p in panels(view) if "groupBy" in p["config"]} == {"method.value.name"}
+    assert main(["--project", "mine", "--dry-run", "--task", "it's"]) == 2
+    assert "--task" in capsys.readouterr().err
+
+
+@needs_workspaces
+def test_without_a_key_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--project", "mine"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "no API key for https://" in said.err
+
+
+def test_without_the_package_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    assert main(["--project", "mine", "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert re.search(r"needs the package wandb-workspaces.*pip install .*'\.\[dashboard\]'", said.err)
+
+
+@needs_workspaces
 def test_saved_view_is_the_one_shown(server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--project", "mine"]) == 0
+    saved = save()
     assert capsys.readouterr().out == f"http://127.0.0.1:{server.server_port}/me/mine?nw=abc\n"
-    (saved,) = Server.saved
     assert (saved["entityName"], saved["projectName"], saved["displayName"]) == ("me", "mine", "mmpt")
-    titles = [panel["config"]["chartTitle"] for panel in panels({"spec": json.loads(saved["spec"])})]
-    assert titles == [panel["config"]["chartTitle"] for panel in panels(view(capsys))]
+    assert main(["--project", "mine", "--dry-run", "--entity", "me"]) == 0
+    assert len(Server.saved) == 1  # a dry run sends nothing
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["entity"], shown["project"], shown["name"]) == ("me", "mine", "mmpt")
+    titles = [panel["title"] for section in shown["sections"] for panel in section["panels"]]
+    assert titles == [panel["config"]["chartTitle"] for panel in panels(saved)]
+    (curve,) = [p for p in shown["sections"][0]["panels"] if p["type"] == "LinePlot"]
+    assert (curve["x"], curve["y"], curve["groupby"]) == ("step", [names.VALIDATION_SCORE], {"type": "Metric", "name": "Group"})
 
 
 @needs_workspaces
