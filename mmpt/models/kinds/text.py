@@ -17,9 +17,7 @@ from mmpt.models.backbone import word_embeddings
 from mmpt.models.loss import only_labelled, row_losses
 
 FLOAT_BYTES = 4  # losses are computed in float32
-PASS_BYTES = 512 * 2**20  # logits and source states of a pass that ranks candidates; at its peak it holds a few times that
-    512 * 2**20
-)  # of logits and source states in a pass that ranks candidates; other tensors are a few times that
+PASS_BYTES = 512 * 2**20  # logits and source states of a pass that ranks candidates; its peak is a few times that
 
 
 class TextModel(AdaptedModel):
