@@ -13,7 +13,11 @@ from torch import Tensor
 
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.models.backbone import word_embeddings
 from mmpt.models.loss import only_labelled, row_losses
+
+FLOAT_BYTES = 4  # losses are computed in float32
+PASS_BYTES = 512 * 2**20  # logits and source states of a pass that ranks candidates; its peak is a few times that
 
 
 class TextModel(AdaptedModel):
@@ -53,5 +57,14 @@ class TextModel(AdaptedModel):
         most, longest = max(map(len, candidates)), max(len(ids) for row in candidates for ids in row)
         filled = [[*row, *[[]] * (most - len(row))] for row in candidates]
         padded = [[*ids, *[IGNORED] * (longest - len(ids))] for row in filled for ids in row]
-        labels = torch.tensor(padded, device=encoded.states.device)  # (B·C, U)
-        return -self.losses(encoded, labels).view(len(candidates), most)
+        labels = torch.tensor(padded, device=encoded.states.device).view(len(candidates), most, longest)
+        parts = labels.split(self._candidates_at_once(encoded, longest), dim=1)
+        losses = [self.losses(encoded, part.flatten(0, 1)).view(len(candidates), -1) for part in parts]
+        return -torch.cat(losses, dim=1)
+
+    def _candidates_at_once(self, encoded: Encoded, longest: int) -> int:
+        """How many candidates of every source one pass may have, so that memory does not grow with their number."""
+        sources, tokens, width = encoded.states.shape
+        vocabulary = word_embeddings(self.backbone).num_embeddings
+        each = FLOAT_BYTES * sources * (longest * vocabulary + tokens * width)  # logits, and the source's states
+        return max(1, PASS_BYTES // each)
