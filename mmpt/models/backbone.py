@@ -100,19 +100,7 @@ def load_backbone(
     """
     path, origin = _source(config)
     transformers_logging.disable_progress_bar()
-    try:
-        settings, _ = PreTrainedConfig.get_config_dict(path, revision=config.revision)
-        refuse_counts(settings, f"model={config.name}: config.json of {path}")
-        stated = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)
-    except ModelError:
-        raise
-    except Exception as error:  # of transformers, for a shape that cannot be
-        raise _unreadable(config, path, error) from error
-    if config.architecture not in ("auto", stated.model_type) and config.source != "random":
-        raise ModelError(
-            f"model={config.name}: {path} holds a {stated.model_type!r} model, but model.architecture="
-            f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture=auto"
-        )
+    stated = _stated(config, path)
     model_type = config.architecture if config.source == "random" else stated.model_type
     architecture = architecture_of(model_type)
     refuse_sites(model_type, sites)
@@ -135,6 +123,24 @@ def load_backbone(
     commit = _commit(config) if config.source == "hub" else None
     fingerprint = weights_fingerprint(model, without=fresh)
     return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
+
+
+def _stated(config: ModelConfig, path: str) -> PreTrainedConfig:
+    """The configuration of a directory or a repository of the hub; its architecture is the one asked for."""
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(path, revision=config.revision)
+        refuse_counts(settings, f"model={config.name}: config.json of {path}")
+        stated = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)
+    except ModelError:
+        raise
+    except Exception as error:  # of transformers, for a shape that cannot be
+        raise _unreadable(config, path, error) from error
+    if config.architecture not in ("auto", stated.model_type) and config.source != "random":
+        raise ModelError(
+            f"model={config.name}: {path} holds a {stated.model_type!r} model, but model.architecture="
+            f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture=auto"
+        )
+    return stated
 
 
 def _commit(config: ModelConfig) -> str | None:

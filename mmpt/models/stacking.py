@@ -39,19 +39,7 @@ def stack(
         AdapterError: A name is that of no adapter, there are more or fewer than rows, or the adapters cannot share a
             pass.
     """
-    rows = len(embeddings)
-    if not names or rows % len(names):
-        raise AdapterError(f"adapter_names has {len(names)} names for {rows} rows; give one for each row")
-    for name in names:
-        if name not in methods:
-            raise AdapterError(f"no adapter {name!r}{nearest(name, methods)}; this model has {', '.join(methods)}")
-    names = [name for name in names for _ in range(rows // len(names))]
-    own = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
-    for name in own:
-        if (reason := runs_alone_because(methods[name])) is not None:
-            raise AdapterError(
-                f"adapter {name!r} cannot share a batch with others: {reason}; run its rows by themselves"
-            )
+    own = _rows_by_name(methods, names, len(embeddings))
     mask = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
     parts = [
         methods[name](mean_embedding(embeddings[rows], mask[rows]) if methods[name].reads_input else None)
@@ -63,6 +51,21 @@ def stack(
         raise AdapterError(f"adapters {', '.join(own)} cannot share a batch: {error}; run them one by one") from error
     order = torch.tensor([row for rows in own.values() for row in rows], device=embeddings.device).argsort()
     return _ordered(joined, order)
+
+
+def _rows_by_name(methods: Mapping[str, Method], names: Sequence[str], rows: int) -> dict[str, list[int]]:
+    """The rows of each adapter; raises where the adapters cannot share a pass."""
+    if not names or rows % len(names):
+        raise AdapterError(f"adapter_names has {len(names)} names for {rows} rows; give one for each row")
+    for name in names:
+        if name not in methods:
+            raise AdapterError(f"no adapter {name!r}{nearest(name, methods)}; this model has {', '.join(methods)}")
+    names = [name for name in names for _ in range(rows // len(names))]
+    own = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
+    for name in own:
+        if (reason := runs_alone_because(methods[name])) is not None:
+            raise AdapterError(f"adapter {name!r} cannot share a batch with others: {reason}; run its rows separately")
+    return own
 
 
 def runs_alone_because(method: Method) -> str | None:
