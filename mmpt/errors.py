@@ -69,7 +69,7 @@ def nearest(word: object, choices: Iterable[str]) -> str:
         choices: The valid spellings.
 
     Returns:
-        ``', did you mean "x"?'`` or the empty string where nothing is near.
+        ``'; did you mean "x"?'`` or the empty string where nothing is near.
     """
     found = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
-    return f', did you mean "{found[0]}"?' if found else ""
+    return f'; did you mean "{found[0]}"?' if found else ""

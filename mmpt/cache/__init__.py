@@ -1,1 +1,1 @@
-"""Activations that don't change while a method trains: computed once, kept in memory or in a store on disk."""
+"""Activations that do not change while a method trains: computed once, stored in memory or on disk."""

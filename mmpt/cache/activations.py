@@ -3,7 +3,7 @@
 With nothing trained below some layer of the first stack (:class:`mmpt.methods.contribution.CacheableLayers`), and no
 dropout in the frozen network, the hidden states entering that layer and the mean word embedding that routers read are
 constants of backbone, tokenizer, text and length. They are computed once and serve every epoch and evaluation, from
-memory or through a map of a file (:mod:`mmpt.cache.store`). No padding is kept.
+memory or through a map of a file (:mod:`mmpt.cache.store`). Padding is not stored.
 
 Letters: B batch, N examples, T tokens, d model width, n layers below the first trained layer.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,11 +31,12 @@ from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import embed, word_embeddings
+from mmpt.models.parts import embed, word_embeddings
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
-KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}  # safetensors' names
+TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # by safetensors' name
+KINDS = {dtype: kind for kind, dtype in TYPES.items()}
 Batch = tuple[Sequence[int], Mapping[str, Tensor]]  # rows, and their input_ids and attention_mask (B, T)
 
 
@@ -83,7 +85,11 @@ def first_rows(lengths: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def fill(
-    model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], put: Callable[[str, int, Tensor], None]
+    model: AdaptedModel,
+    lengths: Sequence[int],
+    batches: Iterable[Batch],
+    stored: torch.dtype | None,
+    put: Callable[[str, int, Tensor], None],
 ) -> None:
     """Run the network up to the first trained layer over a split, batch by batch.
 
@@ -91,44 +97,38 @@ def fill(
         model: A model with cacheable layers; nothing it computes here depends on its method.
         lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
         batches: Every row once, on the model's device.
-        put: Takes ``states`` or ``means``, a first row, and rows of it.
+        stored: Type that states are stored in; None: as the backbone computes them.
+        put: Called with ``states`` or ``means``, a first row, and rows of it.
+
+    Raises:
+        ConfigError: A value does not fit ``stored``.
     """
     if model.cacheable_layers.count is None:
         raise ValueError(f"nothing is constant: {model.cacheable_layers.reason}")
-    starts = first_rows(lengths)
+    starts, dtype = first_rows(lengths), stored or word_embeddings(model.backbone).weight.dtype
     with model.injection.active({}):
         for rows, batch in batches:
             states = model.constants(batch)
             means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
             for index, row in enumerate(rows):
                 put("means", row, means[index : index + 1])
-                put("states", starts[row], states[index, : lengths[row]])
+                put("states", starts[row], _cast(states[index, : lengths[row]], dtype))
 
 
 def compute(
     model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], stored: torch.dtype | None = None
 ) -> Activations:
-    """Compute a split's activations in memory, on the model's device.
-
-    Args:
-        model: See :func:`fill`.
-        lengths: See :func:`fill`.
-        batches: See :func:`fill`.
-        stored: How states are kept; None: as the backbone computes them.
-
-    Raises:
-        ConfigError: A value does not fit ``stored``.
-    """
+    """Compute a split's activations in memory, on the model's device; :func:`fill` documents arguments and errors."""
     weight = word_embeddings(model.backbone).weight
     tensors = {
-        "states": torch.empty(sum(lengths), model.width, dtype=stored or weight.dtype, device=weight.device),
-        "means": torch.empty(len(lengths), weight.shape[1], device=weight.device),
+        name: torch.empty(shape, dtype=TYPES[kind], device=weight.device)
+        for name, (kind, shape) in tensors_of(model, lengths, stored).items()
     }
 
     def put(name: str, row: int, block: Tensor) -> None:
-        tensors[name][row : row + len(block)] = _cast(block, tensors[name].dtype)
+        tensors[name][row : row + len(block)] = block
 
-    fill(model, lengths, batches, put)
+    fill(model, lengths, batches, stored, put)
     return Activations(tensors["states"], first_rows(lengths), tensors["means"], weight.dtype)
 
 
@@ -150,25 +150,22 @@ def fetch(
         model: See :func:`fill`.
         lengths: See :func:`fill`.
         batches: See :func:`fill`; not touched if the entry exists.
-        stored: See :func:`compute`.
+        stored: See :func:`fill`.
         description: What the entry is of, for people.
-        note: Takes lines about damage and waiting.
+        note: Shows lines about damage and waiting.
 
     Raises:
-        CacheError: The directory cannot be written, or lacks the room.
+        CacheError: The directory cannot be written, or has too little room.
         ConfigError: A value does not fit ``stored``.
     """
-    tensors = tensors_of(model, lengths, stored)
-    dtype = stored or word_embeddings(model.backbone).weight.dtype
 
     def write(draft: Draft) -> None:
         def put(name: str, row: int, block: Tensor) -> None:
-            values = _cast(block, dtype if name == "states" else block.dtype).cpu().contiguous()
-            draft.put(name, row, values.view(torch.uint8).numpy().data)
+            draft.put(name, row, block.cpu().contiguous().view(torch.uint8).numpy().data)
 
-        fill(model, lengths, batches, put)
+        fill(model, lengths, batches, stored, put)
 
-    mapped = store.fetch(key, tensors, write, description or {}, note)
+    mapped = store.fetch(key, tensors_of(model, lengths, stored), write, description or {}, note)
     return _activations(mapped, first_rows(lengths), word_embeddings(model.backbone).weight.dtype)
 
 
@@ -196,7 +193,7 @@ def key_of(
         inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
             in them.
         batches: Rows that are computed together: the last bits depend on them.
-        stored: See :func:`compute`.
+        stored: See :func:`fill`.
 
     Returns:
         SHA-256 in hexadecimal.
@@ -244,17 +241,16 @@ def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activations:
-    kinds = {kind: stored for stored, kind in KINDS.items()}
     tensors = {}
     with warnings.catch_warnings():  # the map cannot be written to, and nothing tries
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         for name, span in mapped.spans.items():
-            count = span.size // torch.empty(0, dtype=kinds[span.kind]).element_size()
-            flat = torch.frombuffer(mapped.buffer, dtype=kinds[span.kind], count=count, offset=span.first)
+            count, stored = math.prod(span.shape), TYPES[span.kind]
+            flat = torch.frombuffer(mapped.buffer, dtype=stored, count=count, offset=span.first)
             tensors[name] = flat.view(span.shape)
     return Activations(tensors["states"], starts, tensors["means"], dtype, mapped)
 
 
 def _reopen(path: Path, starts: list[int], dtype: torch.dtype) -> Activations:
     """Map an entry in another process; its content was verified by the one that sent it here."""
-    return _activations(Mapped.again(path), starts, dtype)
+    return _activations(Mapped.reopen(path), starts, dtype)

@@ -1,11 +1,11 @@
-"""The directory that entries lie in: what is there, how large it is, and what may be deleted.
+"""The directory that entries lie in: what it holds, how large it is, and what may be deleted.
 
-    KEY.safetensors   the tensors; its lock is shared by those who read, and taken alone by who would delete it
+    KEY.safetensors   the tensors; its lock is shared by readers, and exclusive for who deletes it
     KEY.json          checksum, size, what it is of; its time of change is when the entry was last used
     KEY.tmp           being written; KEY.lock is held by the writer alone
     .lock             held for moments, while room is made
 
-An entry is there when both of its files are: the JSON is written first, then the tensors take their name. What a
+An entry exists when both of its files do: the JSON is written first, then the tensors get their name. What a
 killed process left is deleted by the next one that makes room. Files with other names are never touched. Imports
 nothing heavy.
 """
@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock
 
@@ -75,14 +75,14 @@ class CacheDirectory:
         Raises:
             CacheError: The directory cannot be read.
         """
-        found = []
+        entries = []
         for key, suffix, path in self._files():
             if suffix == "safetensors":
                 described = self.path(key, "json")
                 with contextlib.suppress(FileNotFoundError):  # deleted in between
                     used = (described if described.exists() else path).stat().st_mtime
-                    found.append(Entry(key, path.stat().st_size, used, self.description(key)))
-        return sorted(found, key=lambda entry: entry.used)
+                    entries.append(Entry(key, path.stat().st_size, used, self.description(key)))
+        return sorted(entries, key=lambda entry: entry.used)
 
     def size(self) -> int:
         """Bytes of all tensors, those being written included.
@@ -113,13 +113,13 @@ class CacheDirectory:
         """
         try:
             with self.errors("read"), self.path(key, "safetensors").open("rb", buffering=0) as file:
-                self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
+                self.compare(key, file)
         except Damaged as problem:
             return str(problem)
         return None
 
-    def compare(self, key: str, digest: str, size: int) -> None:
-        """Hold an entry's file against its description.
+    def compare(self, key: str, file: BinaryIO) -> None:
+        """Compare an entry's file with its description.
 
         Raises:
             Damaged: They differ.
@@ -127,9 +127,9 @@ class CacheDirectory:
         stated = self.description(key)
         if "sha256" not in stated:
             raise Damaged("has no description, or a damaged one")
-        if size != stated.get("bytes"):
+        if (size := os.fstat(file.fileno()).st_size) != stated.get("bytes"):
             raise Damaged(f"is damaged ({size} bytes of {stated.get('bytes')})")
-        if digest != stated["sha256"]:
+        if checksum(file) != stated["sha256"]:
             raise Damaged("is damaged (its checksum is another)")
 
     def prune(self, bound: int) -> list[Entry]:
@@ -150,8 +150,8 @@ class CacheDirectory:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from making room, or taking it, within the block."""
-        with self.errors("write"), FileLock(self.directory / ".lock", fallback_to_soft=False):
+        """Keep other processes from making or using room within the block."""
+        with self.errors("written"), FileLock(self.directory / ".lock", fallback_to_soft=False):
             yield
 
     def shrink(self, bound: int) -> list[Entry]:
@@ -204,8 +204,8 @@ class CacheDirectory:
                 yield match[1], match[2], path
 
     @contextlib.contextmanager
-    def errors(self, what: str) -> Iterator[None]:
-        """Turn a system error while one tries to ``read`` or ``write`` into one line.
+    def errors(self, what: Literal["read", "written"]) -> Iterator[None]:
+        """Turn a system error into one line that says what the directory cannot be.
 
         Raises:
             CacheError: In place of an OSError.
@@ -215,5 +215,4 @@ class CacheDirectory:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
-            participle = {"read": "read", "write": "written"}[what]
-            raise CacheError(f"{self.directory} cannot be {participle} ({reason})") from error
+            raise CacheError(f"{self.directory} cannot be {what} ({reason})") from error

@@ -116,7 +116,7 @@ class Draft:
             left, at = left[count:], at + count
 
     def finish(self) -> str:
-        """Bring all to the disk, take the lock of readers, and return the checksum."""
+        """Flush all to the disk, acquire the shared lock of readers, and return the checksum."""
         os.fsync(self.file.fileno())
         fcntl.flock(self.file.fileno(), fcntl.LOCK_SH)
         return checksum(self.file)
@@ -135,12 +135,12 @@ class Mapped:
     """
 
     def __init__(self, path: Path, file: BinaryIO, read: bool) -> None:
-        """Map a file on which the caller has taken a shared lock.
+        """Map a file on which the caller holds a shared lock.
 
         Args:
             path: The file.
             file: The same, open.
-            read: Whether it was there before; false if this process has just computed it.
+            read: Whether it existed before; false if this process has just computed it.
 
         Raises:
             OSError: It cannot be mapped.
@@ -155,11 +155,11 @@ class Mapped:
             raise ValueError(f"its header is invalid ({type(error).__name__}: {error})") from error
 
     @classmethod
-    def again(cls, path: Path) -> Mapped:
-        """Map an entry that another process has verified and keeps.
+    def reopen(cls, path: Path) -> Mapped:
+        """Map an entry that another process has verified and holds open.
 
         Raises:
-            OSError: It does not exist any more.
+            OSError: It no longer exists.
         """
         file = path.open("rb", buffering=0)
         fcntl.flock(file, fcntl.LOCK_SH)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.cache.directory import CacheDirectory, Damaged
-from mmpt.cache.entry import Draft, Mapped, Tensors, checksum, lay_out
+from mmpt.cache.entry import Draft, Mapped, Tensors, lay_out
 from mmpt.errors import CacheError
 from mmpt.utils import locks
 from mmpt.utils.text import size_text
@@ -40,7 +40,7 @@ class Store(CacheDirectory):
         self.max_bytes = round(max_gb * GB)
 
     def has(self, key: str) -> bool:
-        """Whether an entry is there; it may yet be damaged."""
+        """Whether an entry exists; it may be damaged."""
         try:
             return self.path(key, "safetensors").exists() and self.path(key, "json").exists()
         except OSError:
@@ -66,7 +66,7 @@ class Store(CacheDirectory):
             fcntl.flock(file, fcntl.LOCK_SH)
             if not os.fstat(file.fileno()).st_nlink:  # deleted in between
                 return None
-            self.compare(key, checksum(file), os.fstat(file.fileno()).st_size)
+            self.compare(key, file)
             try:
                 mapped = Mapped(path, file, read=True)
             except ValueError as error:
@@ -92,24 +92,24 @@ class Store(CacheDirectory):
             tensors: Type and shape of each tensor.
             fill: Writes them.
             description: What the entry is of, for people.
-            note: Takes lines about damage and waiting.
+            note: Shows lines about damage and waiting.
 
         Raises:
             CacheError: The directory cannot be written, or lacks the room.
         """
         with contextlib.suppress(Damaged):  # reported below, if it still is once the lock is held
-            if (found := self.open(key, tensors)) is not None:
-                return found
+            if (mapped := self.open(key, tensors)) is not None:
+                return mapped
 
         def waiting() -> None:
             note(f"cache: another process computes entry {key[:12]}; waiting for it")
 
-        with self.errors("write"):
+        with self.errors("written"):
             self.directory.mkdir(parents=True, exist_ok=True)
             with locks.holding(self.path(key, "lock"), waiting):
                 try:
-                    if (found := self.open(key, tensors)) is not None:
-                        return found
+                    if (mapped := self.open(key, tensors)) is not None:
+                        return mapped
                 except Damaged as problem:
                     note(f"cache: entry {key[:12]} in {self.directory} {problem}; it is deleted and computed again")
                     self.delete(key)
@@ -118,7 +118,7 @@ class Store(CacheDirectory):
     def _compute(
         self, key: str, tensors: Tensors, fill: Callable[[Draft], None], description: Mapping[str, Any]
     ) -> Mapped:
-        """Write an entry; the caller holds its lock. It is there wholly or not at all."""
+        """Write an entry; the caller holds its lock. It exists wholly or not at all."""
         with self.alone():
             self._make_room(lay_out(tensors)[2])
             draft = Draft(self.path(key, "tmp"), tensors)

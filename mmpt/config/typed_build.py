@@ -118,7 +118,9 @@ def _build_dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any
         else:
             built = INVALID
             if required:
-                problems.add(full, f"{full} is missing; add {full}=...")
+                problems.add(
+                    full, f"{full} is missing; set it in the file of this {key.partition('.')[0]}, or by {full}=..."
+                )
         if built is not INVALID:
             kept[item.name] = built
         elif required or (item.name in value and not _is_number(hints[item.name])):

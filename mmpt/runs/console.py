@@ -52,7 +52,8 @@ class Progress:
         if score is not None or ended or now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             left = (now - self._began) / max(step - self._first, 1) * (self._total - step)
-            parts = [f"step {step}/{self._total}", self._loss, self._score, f"{duration(left)} left"]
+            shown = self._score if score is not None else ""  # an older score is not this step's
+            parts = [f"step {step}/{self._total}", self._loss, shown, f"{duration(left)} left"]
             self._console.note("  ".join(filter(None, parts)))
 
 
@@ -97,7 +98,7 @@ class Console:
             yield Progress(self, total, done, bar)
 
     def final_table(self, result: Result) -> None:
-        """Print the figures of a finished run, three commands that follow from it, and the run directory."""
+        """Print the figures of a finished run, commands that follow from it, and the run directory."""
         self.note("")
         self.note(f"{result.task} with {result.method} on {result.model}, seed {result.seed}")
         for name, value in final_rows(result):
@@ -105,10 +106,13 @@ class Console:
         for warning in result.warnings or ():
             self.warn(warning)
         self.note("next:")
-        other = "prefix" if result.method != "prefix" else "multimask"
         self.note(f"  python -m mmpt.predict {shlex.quote(str(self._directory))} --input FILE.jsonl")
-        self.note(f"  python train.py task={result.task} method={other}")
-        self.note(f"  python train.py task={result.task} method={result.method} data=local data.dir=DIR")
+        if result.data.bundled:
+            other = "prefix" if result.method != "prefix" else "multimask"
+            self.note(f"  python train.py task={result.task} method={other}")
+            self.note(f"  python train.py task={result.task} method={result.method} data=local data.dir=DIR")
+        else:
+            self.note(f"  mmpt report {shlex.quote(str(self._directory.parent))}")
         self.note(f"run directory: {self._directory}")
 
 

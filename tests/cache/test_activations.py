@@ -59,23 +59,23 @@ def test_the_encoders_output_is_a_constant_of_other_architectures_too(model_type
     model = adapted("multimask", {}, model_type=model_type).eval()
     ids, mask, labels = batch()
     given = cached(model, None).batch(list(range(5)))
-    plain, found = model(ids, mask, labels), model(ids, mask, labels, **given)
-    assert torch.allclose(plain.losses, found.losses, atol=1e-5)
-    assert torch.equal(plain.route_probs, found.route_probs)
+    plain, resumed = model(ids, mask, labels), model(ids, mask, labels, **given)
+    assert torch.allclose(plain.losses, resumed.losses, atol=1e-5)
+    assert torch.equal(plain.route_probs, resumed.route_probs)
 
 
 def losses_over_steps(model: AdaptedModel, given: dict[str, Any]) -> list[float]:
     ids, mask, labels = batch()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     torch.manual_seed(4)
-    found = []
+    losses = []
     for _ in range(20):
         optimizer.zero_grad()
         loss = model(ids, mask, labels, **given).loss
         loss.backward()
         optimizer.step()
-        found.append(loss.item())
-    return found
+        losses.append(loss.item())
+    return losses
 
 
 @pytest.mark.parametrize("name", CONSTANT)
@@ -85,7 +85,7 @@ def test_cached_absorbed_and_plain_losses_agree_over_steps(name: str, tmp_path: 
     assert plain[-1] != plain[0]
     model = build(name, "absorbed").train()
     ram, disk = cached(model, None), cached(model, tmp_path)
-    assert ram.states.shape[0] == int(mask.sum()), "padding is kept"
+    assert ram.states.shape[0] == int(mask.sum()), "padding is stored"
     assert torch.equal(ram.states, disk.states) and torch.equal(ram.means, disk.means)
     given = disk.batch(list(range(5)))
     assert losses_over_steps(model, given) == pytest.approx(plain, abs=1e-4)
@@ -141,9 +141,7 @@ def test_cacheable_layers_follow_from_what_a_method_contributes() -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
-def test_half_precision_takes_half_the_room_and_comes_back_in_the_models_type(
-    stored: torch.dtype, tmp_path: Path
-) -> None:
+def test_half_precision_needs_half_the_room_and_is_read_in_the_models_type(stored: torch.dtype, tmp_path: Path) -> None:
     model = case("multimask-cross")
     exact, half = cached(model, None), cached(model, tmp_path, stored)
     assert half.states.dtype == stored and half.source is not None

@@ -27,9 +27,9 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and text.splitlines()[-1] == f"2 entries, 32.3 kB, in {tmp_path}"
     assert text.startswith(KEYS[0][:12]) and "task t" in text
     _, text = run(capsys, "list", "--dir", str(tmp_path), "--json")
-    found = json.loads(text)
-    assert [row["key"] for row in found["entries"]] == KEYS[:2]
-    assert {"bytes", "used", "created", "sha256", "task"} <= set(found["entries"][0])
+    listed = json.loads(text)
+    assert [row["key"] for row in listed["entries"]] == KEYS[:2]
+    assert {"bytes", "used", "created", "sha256", "task"} <= set(listed["entries"][0])
 
 
 def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +53,7 @@ def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["key"] for row in json.loads(text)["entries"]} == set(KEYS[1:3])
 
 
-def test_a_cache_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--dir", str(tmp_path / "nowhere")]) == 2
     assert f"--dir {tmp_path / 'nowhere'}: no such directory" in capsys.readouterr().err
 

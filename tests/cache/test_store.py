@@ -40,8 +40,8 @@ def fetch(store: Store, key: str = KEYS[0], notes: list[str] | None = None) -> M
 
 
 def content(mapped: Mapped) -> bytes:
-    place = mapped.spans["states"]
-    return mapped.buffer[place.first : place.first + place.size]
+    span = mapped.spans["states"]
+    return mapped.buffer[span.first : span.first + span.size]
 
 
 def files(directory: Path) -> set[str]:
@@ -67,7 +67,7 @@ def test_an_entry_is_a_safetensors_file_with_a_description(tmp_path: Path) -> No
     assert again.read and content(again) == CONTENT
 
 
-def test_the_place_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMPT_CACHE", "/a")
     assert default_directory() == Path("/a")
     monkeypatch.delenv("MMPT_CACHE")
@@ -98,7 +98,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_found_told_once_and_computed_again(name: str, tmp_path: Path) -> None:
+def test_damage_is_reported_once_and_computed_again(name: str, tmp_path: Path) -> None:
     suffix, damage, word = DAMAGE[name]
     store, notes = Store(tmp_path, 1), []
     fetch(store)
@@ -136,7 +136,7 @@ time.sleep(float(sys.argv[3]))
 
 
 def start(directory: Path, seconds: float, stay: float = 0.0) -> subprocess.Popen[str]:
-    """A process that wants the first entry, and takes its time to compute it and to use it."""
+    """A process that wants the first entry, and needs time to compute and to use it."""
     directory.mkdir(exist_ok=True)
     command = [sys.executable, "-c", PROGRAM, str(directory), str(seconds), str(stay)]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
@@ -153,18 +153,18 @@ def test_of_two_processes_one_computes_and_the_other_waits_and_reads(tmp_path: P
     assert line(first) == "writing"
     second = start(tmp_path, 0)
     assert line(second).endswith("waiting for it")
-    told = [process.communicate()[0].strip() for process in (first, second)]
-    assert [text.split()[0] for text in told] == ["computed", "read"]
-    assert told[0].split()[1] == told[1].split()[1]
+    printed = [process.communicate()[0].strip() for process in (first, second)]
+    assert [text.split()[0] for text in printed] == ["computed", "read"]
+    assert printed[0].split()[1] == printed[1].split()[1]
     assert (tmp_path / "computed").read_text() == "x"
     assert files(tmp_path) == {"computed", *entry_files(KEYS[0])}
 
 
 def test_processes_that_start_at_once_compute_once(tmp_path: Path) -> None:
     running = [start(tmp_path, 0.3) for _ in range(3)]
-    told = [process.communicate()[0].strip().splitlines()[-1].split() for process in running]
-    assert sorted(words[0] for words in told) == ["computed", "read", "read"]
-    assert len({words[1] for words in told}) == 1
+    printed = [process.communicate()[0].strip().splitlines()[-1].split() for process in running]
+    assert sorted(words[0] for words in printed) == ["computed", "read", "read"]
+    assert len({words[1] for words in printed}) == 1
     assert (tmp_path / "computed").read_text() == "x"
 
 

@@ -68,6 +68,8 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["task.pair=[a]"], ["task.pair=['a'] names no field"]),
     (["method.lr.maks=1"], ["unknown key method.lr.maks", 'did you mean "masks"?']),
     (["~method.lr.masks"], ["method.lr.masks is missing"]),
+    (["~task.template"], ["task.template is missing; set it in the file of this task, or by task.template=..."]),
+    (["trainer.eval_strategy=epochs"], ['steps, epoch; did you mean "epoch"?']),
     (["method.lr.masks=0"], ["method.lr.masks=0 must be a positive number"]),
     (["method.name=foo"], ['method.name="foo" is unknown; allowed: apt, dept']),
     (["~method"], ["method is missing"]),

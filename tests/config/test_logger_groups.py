@@ -31,7 +31,7 @@ def test_several_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["logger=[csv,wandb]", "logger.project=mine", "--cfg", "job"]) == 0
     assert main(["logger=[csv,wandbb]", "--cfg", "job"]) == 2
     assert (
-        'logger=wandbb does not exist; choose from: csv, none, tensorboard, trackio, wandb, did you mean "wandb"?'
+        'logger=wandbb does not exist; choose from: csv, none, tensorboard, trackio, wandb; did you mean "wandb"?'
         in (capsys.readouterr().err)
     )
 

@@ -59,6 +59,10 @@ def test_a_score_near_the_majority_is_called_that(tmp_path: Path) -> None:
 
 def test_real_data_bring_no_disclaimer_and_no_steps_no_step_time(tmp_path: Path) -> None:
     data = {"bundled": False, "origin": "local data"}
+    out = io.StringIO()
+    Console(tmp_path / "runs" / "one", out).final_table(Result.from_dict({**CONTENT, "data": data}))
+    assert "python train.py" not in out.getvalue()  # the task may need settings that only the user knows
+    assert f"  mmpt report {tmp_path / 'runs'}" in out.getvalue().splitlines()
     timing = {**CONTENT["timing"], "step_ms_median": None}
     rows = dict(final_rows(Result.from_dict({**CONTENT, "data": data, "timing": timing})))
     assert "data" not in rows
@@ -76,7 +80,7 @@ def test_progress_without_a_terminal_is_lines(tmp_path: Path) -> None:
     assert lines[0] == "data: bundled miniature [synthetic]"
     assert len(lines) == 3  # the data, the score, the end: not one a step
     assert lines[1].startswith("step 50/100  loss 0.0200  validation 0.625  ") and lines[1].endswith(" left")
-    assert lines[2].startswith("step 100/100  loss 0.0100  validation 0.625")
+    assert lines[2].startswith("step 100/100  loss 0.0100  0.0 s left")  # not the score of step 50
     assert "\x1b" not in out.getvalue()
 
 
