@@ -37,6 +37,7 @@ Row = str | Mapping[str, Any]
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
 _numbers = itertools.count()
+_TYPES: dict[str, type] = {"task": TaskConfig, "evaluation": EvaluationConfig, "max_length": int, "seed": int}
 _PARTS: dict[str, Any] = {"evaluation": {}, "max_length": 256, "seed": 0}  # of adapters that state no task
 
 
@@ -86,8 +87,8 @@ class Predictor:
             return self([rows])[0]  # type: ignore[index]
         if self.evaluator.task.free_text:
             return [{"generated_text": text} for text in self.generate(rows)]
-        found = self._predict(self._located(rows), "ranking")
-        return [{"label": row["prediction"], "score": row["probabilities"][row["prediction"]]} for row in found]
+        predicted = self._predict(self._located(rows), "ranking")
+        return [{"label": row["prediction"], "score": row["probabilities"][row["prediction"]]} for row in predicted]
 
     def scores(self, rows: Iterable[Row]) -> list[dict[str, float]]:
         """Probabilities by label word, for each row; arguments and errors are those of :meth:`predict`.
@@ -115,8 +116,8 @@ class Predictor:
         with self.backbone.lock, torch.no_grad():
             for indices, batch in self._batches(rows):
                 ids = self.model.generate(self.model.start(batch), **options)
-                found = self.evaluator.tokenizer.batch_decode(ids, skip_special_tokens=True)
-                texts |= dict(zip(indices, map(str.strip, found), strict=True))
+                decoded = self.evaluator.tokenizer.batch_decode(ids, skip_special_tokens=True)
+                texts |= dict(zip(indices, map(str.strip, decoded), strict=True))
         return [texts[index] for index in range(len(texts))]
 
     def embed(self, rows: Iterable[Row]) -> Tensor:
@@ -124,14 +125,14 @@ class Predictor:
 
         The states are those of the encoder, or of the only stack; arguments and errors are those of :meth:`predict`.
         """
-        found: dict[int, Tensor] = {}
+        means_of: dict[int, Tensor] = {}
         with self.backbone.lock, torch.no_grad():
             for indices, batch in self._batches(rows):
                 states = self.model.states(batch["input_ids"], batch["attention_mask"])
                 means = mean_embedding(states, batch["attention_mask"]).cpu()
-                found |= dict(zip(indices, means, strict=True))
+                means_of |= dict(zip(indices, means, strict=True))
         empty = torch.empty(0, self.model.width)
-        return torch.stack([found[index] for index in range(len(found))]) if found else empty
+        return torch.stack([means_of[index] for index in range(len(means_of))]) if means_of else empty
 
     def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         split = self.evaluator.prepare(list(self.evaluator.task.examples(self._located(rows), require_label=False)))
@@ -170,7 +171,7 @@ def load(
     Args:
         directory: A finished run directory, or its ``adapter`` folder; or an adapter on the hub, as ``hub:owner/name``
             (``hub:owner/name@REVISION``), or ``owner/name`` where no such directory exists.
-        model: Another place of the same backbone (a directory), where it has moved.
+        model: The directory of the same backbone, where it has moved.
         revision: Commit, branch or tag of an adapter on the hub.
         task: What :func:`mmpt.save_adapter` does not know: a name of ``conf/task``, a YAML file, or a mapping.
         force: Accept another tokenizer than the adapter was trained with.
@@ -187,8 +188,8 @@ def load(
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
     built_task = Task(stated_task)
-    place = None if model is None else str(model)
-    backbone, built = join(adapter, path, model=place, classes=built_task.outputs, force=force)
+    folder = None if model is None else str(model)
+    backbone, built = join(adapter, path, model=folder, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
@@ -203,8 +204,8 @@ def join(
 
     Args:
         adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        path: How to call it in an error.
-        model: Another place of the backbone.
+        path: Its name in error messages.
+        model: The directory of the backbone, where it has moved.
         classes: Outputs of the backbone's head, where it has one.
         force: Accept another tokenizer.
 
@@ -272,14 +273,12 @@ def _parts(
                 f"{path}: adapter.json names no task; give task=, a name of conf/task, a file or a mapping"
             )
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{path}: adapter.json lacks or spoils {error}; it is not one that mmpt wrote") from error
+        raise AdapterError(
+            f"{path}: adapter.json is incomplete or damaged ({error}); use an adapter that mmpt wrote"
+        ) from error
     stated = content["task"] if task is None else _task(task)
-    parts = {
-        "task": _build(TaskConfig, stated, "task", path),
-        "evaluation": _build(EvaluationConfig, content.get("evaluation", _PARTS["evaluation"]), "evaluation", path),
-        "max_length": _build(int, content.get("max_length", _PARTS["max_length"]), "max_length", path),
-        "seed": _build(int, content.get("seed", _PARTS["seed"]), "seed", path),
-    }
+    values = {**_PARTS, **content, "task": stated}
+    parts = {name: _build(type_, values[name], name, path) for name, type_ in _TYPES.items()}
     problems = Problems()
     apply_rules(RULES + REGISTERED, parts, problems)  # such as no decoding at all
     if problems.found:
@@ -293,7 +292,7 @@ def _task(task: str | Path | Mapping[str, Any]) -> Any:
         return dict(task)
     file = CONF / "task" / f"{task}.yaml" if Path(task).suffix == "" else Path(task).expanduser()
     if not file.is_file():
-        names = sorted(found.stem for found in (CONF / "task").glob("*.yaml"))
+        names = sorted(file.stem for file in (CONF / "task").glob("*.yaml"))
         raise AdapterError(f"task={task}: there is no file {file}{nearest(str(task), names)}")
     return yaml.safe_load(read_text(file))
 

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import Backbone, head_parameters
+from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
+from mmpt.models.parts import head_parameters
 from tests.tiny import Vocabulary
 
 ENCODERS: dict[str, dict[str, Any]] = {  # what differs from the common shape

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.attention.architectures import Architecture
-from mmpt.attention.inject import CACHE, carried, take_hidden
+from mmpt.attention.inject import CACHE, carried, pop_hidden
 from mmpt.attention.prefix import LayerPrefix, times
 from mmpt.errors import ModelError
 
 ROWS = 8  # of a slice of the batch with a length of its own
-WORTH = 0.1  # share of the tokens that cutting the batch must spare
+MIN_SAVED = 0.1  # share of the tokens that cutting the batch must save
 
 
 def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bool:
@@ -116,20 +116,20 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
     query = query if scaling == 1.0 else query * scaling
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module)
-    apart = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
-    seen, shares, weights = _look(module, names, hidden, query, None if apart else prefix, states, mask)
+    separate = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
+    seen, shares, weights = _attend_source(module, names, hidden, query, None if separate else prefix, states, mask)
     context = _per_head(seen, value.weight.unflatten(0, (heads, -1)).transpose(1, 2))  # (B, H, U, k)
     if value.bias is not None:
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
-        context = context + (prefix.apart(query, 1.0) if apart else prefix.read(weights))
+        context = context + (prefix.separate(query, 1.0) if separate else prefix.read(weights))
         if prefix.attend is not None:
-            take_hidden(module)  # kept for attention that is not absorbed
+            pop_hidden(module)  # recorded for attention that is not absorbed
     output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
     return output
 
 
-def _look(
+def _attend_source(
     module: Any,
     names: Names,
     hidden: Tensor,
@@ -185,8 +185,8 @@ def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, 
     lengths = longest - allowed.flip(-1).int().argmax(dim=-1)  # rows without any token count as whole
     firsts = range(0, batch, ROWS)
     cut = [(slice(at, min(at + ROWS, batch)), int(lengths[at : at + ROWS].max())) for at in firsts]
-    spared = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
-    return cut if spared > WORTH else whole
+    saved = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
+    return cut if saved > MIN_SAVED else whole
 
 
 def _per_head(rows: Tensor, weights: Tensor) -> Tensor:

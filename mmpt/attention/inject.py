@@ -68,7 +68,7 @@ def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) 
             handle.remove()
 
 
-def take_hidden(module: nn.Module) -> Tensor:
+def pop_hidden(module: nn.Module) -> Tensor:
     """The hidden states (B, Q, d) that a module was called with, once; its prefix has ``attend``."""
     hidden: Tensor = module.__dict__.pop(_HIDDEN)
     return hidden
@@ -112,7 +112,7 @@ def _attend(
         elif part is not None:
             scores = scores + part
     scores = torch.cat([prefix.scores(query), scores], dim=-1)
-    weights = prefix.weights(scores, take_hidden(module), slice(None), len(query))
+    weights = prefix.weights(scores, pop_hidden(module), slice(None), len(query))
     weights = F.dropout(weights, dropout, module.training)
     before, after = weights.split([prefix.tokens, key.shape[2]], dim=-1)
     return (prefix.read(before) + after @ value).transpose(1, 2).contiguous(), None
@@ -176,7 +176,7 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         output = original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
         if prefix is None or prefix.output_gate is None:
             return output
-        return output[0] + prefix.apart(query, kwargs.get("scaling")).transpose(1, 2), output[1]
+        return output[0] + prefix.separate(query, kwargs.get("scaling")).transpose(1, 2), output[1]
 
     return attend
 

@@ -32,7 +32,7 @@ class SiteShape:
 
 
 class Attend(Protocol):
-    """A method's own way from attention scores to attention weights, in place of the softmax."""
+    """A method's own way from attention scores to attention weights, instead of the softmax."""
 
     def __call__(self, scores: Tensor, tokens: int, hidden: Tensor, state: Tensor | None) -> Tensor:
         """Weights (B, H, Q, P+N), which need not sum to one.
@@ -61,7 +61,7 @@ class KeyValue:
         output_gate: (L,): queries attend to the prefix alone, and that times the gate is added to their attention
             without it. At zero, nothing changes.
         shift: Is added to the positions of a decoder-only model's text (layout ``peft``).
-        attend: Makes weights of the scores, in place of the softmax.
+        attend: Makes weights of the scores, instead of the softmax.
         attend_state: (G', L, …), what ``attend`` is given besides the scores: parameters, or values of each example.
     """
 
@@ -133,7 +133,7 @@ class LayerPrefix:
             weights = weights * _to_heads(for_batch(self.value_gate, weights.shape[0]), weights)
         return times(weights, self.value)
 
-    def apart(self, query: Tensor, scaling: float | None) -> Tensor:
+    def separate(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of queries (B, H, Q, k) to the prefix alone, times ``output_gate``: (B, H, Q, k)."""
         assert self.output_gate is not None
         key, value = self.expanded(query.shape[0], query.dtype)

@@ -31,7 +31,7 @@ from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import embed, word_embeddings
+from mmpt.models.parts import embed, word_embeddings
 
 FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free

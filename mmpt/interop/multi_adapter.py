@@ -26,7 +26,7 @@ Row = tuple[str, int]  # an adapter's name, and the number of one of its example
 
 @dataclass(frozen=True)
 class _Results:
-    """What is found of one adapter's examples; ``probabilities`` (N, C) for ranking."""
+    """Predictions for one adapter's examples; ``probabilities`` (N, C) for ranking."""
 
     split: Prepared
     texts: list[str]
@@ -38,8 +38,8 @@ class MultiAdapterPredictor:
 
     Attributes:
         predictors: By name; each can also be used by itself.
-        passes: Names of the adapters that share a pass through the network. Apart go adapters whose prefixes cannot be
-            stacked (a gate of the output, other layers, layout ``paper``), or that decode in another way.
+        passes: Names of the adapters that share a pass through the network. Adapters run separately if their prefixes
+            cannot be stacked (a gate of the output, other layers, layout ``paper``), or if they decode in another way.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor]) -> None:
@@ -64,7 +64,7 @@ class MultiAdapterPredictor:
 
         Returns:
             What :meth:`mmpt.predictor.Predictor.predict` gives for each row, and ``adapter``, in the order of the rows.
-            It equals running the adapters apart, up to rounding.
+            It equals running the adapters separately, up to rounding.
 
         Raises:
             AdapterError: A name is that of no adapter, or there are more or fewer names than rows.
@@ -109,8 +109,8 @@ class MultiAdapterPredictor:
     def _alone(self, name: str, result: _Results) -> _Results:
         predictor = self.predictors[name]
         decoding = predictor.evaluator.config.decoding[0]
-        found = predictor.evaluator.predict(predictor.model, result.split, decoding)
-        return _Results(result.split, found.texts, found.probabilities)
+        predicted = predictor.evaluator.predict(predictor.model, result.split, decoding)
+        return _Results(result.split, predicted.texts, predicted.probabilities)
 
     @torch.no_grad()
     def _run(self, names: Sequence[str], results: Mapping[str, _Results]) -> None:
@@ -127,7 +127,7 @@ class MultiAdapterPredictor:
             self._read(rows, encoded, results)
 
     def _read(self, rows: Sequence[Row], encoded: Encoded, results: Mapping[str, _Results]) -> None:
-        """Rank or generate a batch, and keep what comes out."""
+        """Rank or generate a batch, and store the predictions."""
         first = self.predictors[rows[0][0]]
         if results[rows[0][0]].probabilities is None:
             texts = first.evaluator.generate(first.model, encoded)
@@ -138,10 +138,10 @@ class MultiAdapterPredictor:
         model: Any = first.model  # writes text: a classification head shares no pass
         likelihoods = model.likelihoods_of_rows(encoded, candidates).cpu()
         for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
-            kept, probabilities = values[: len(own)], results[name].probabilities
+            scores, probabilities = values[: len(own)], results[name].probabilities
             assert probabilities is not None
-            probabilities[row] = torch.softmax(kept, dim=-1)
-            results[name].texts[row] = self.predictors[name].evaluator.task.words[int(kept.argmax())]
+            probabilities[row] = torch.softmax(scores, dim=-1)
+            results[name].texts[row] = self.predictors[name].evaluator.task.words[int(scores.argmax())]
 
 
 def load_all(
@@ -151,24 +151,24 @@ def load_all(
 
     Args:
         directories: Names, and what :func:`mmpt.load` takes.
-        model: Another place of the backbone (a directory), where it has moved.
+        model: The directory of the backbone, where it has moved.
         force: Accept another tokenizer than an adapter was trained with.
 
     Raises:
         AdapterError: As of :func:`mmpt.load`; or an adapter's method changes the backbone itself (lora, ia3, full), or
-            its backbone is another one. Both are to be used by themselves, with :func:`mmpt.load`.
+            its backbone is another one. Load both kinds separately, with :func:`mmpt.load`.
     """
     if not directories:
         raise AdapterError("no adapter to load; give names and run directories")
-    places = {name: located(directory) for name, directory in directories.items()}
-    for name, place in places.items():
-        method = read_adapter(place).method
+    paths = {name: located(directory) for name, directory in directories.items()}
+    for name, path in paths.items():
+        method = read_adapter(path).method
         if method_class(method).changes_backbone():
             raise AdapterError(
-                f"adapter {name!r} ({place}): method={method} changes the backbone's own layers, so its rows cannot "
+                f"adapter {name!r} ({path}): method={method} changes the backbone's own layers, so its rows cannot "
                 "share a batch with those of others; load it by itself with mmpt.load"
             )
-    predictors = {name: load(place, model=model, force=force) for name, place in places.items()}
+    predictors = {name: load(path, model=model, force=force) for name, path in paths.items()}
     first = next(iter(predictors))
     if predictors[first].backbone.architecture.has_head and len(predictors) > 1:
         raise AdapterError(
@@ -194,7 +194,7 @@ def _decoding(evaluator: Evaluator) -> tuple[Any, ...]:
 
 def _batches(lengths: Mapping[str, Sequence[int]], size: int) -> Iterator[list[Row]]:
     """Rows of each batch, of similar length."""
-    rows = [(length, name, row) for name, found in lengths.items() for row, length in enumerate(found)]
+    rows = [(length, name, row) for name, own in lengths.items() for row, length in enumerate(own)]
     rows.sort(key=lambda item: item[0])
     for start in range(0, len(rows), size):
         yield [(name, row) for _, name, row in rows[start : start + size]]
@@ -203,8 +203,8 @@ def _batches(lengths: Mapping[str, Sequence[int]], size: int) -> Iterator[list[R
 def _rows(
     evaluators: Mapping[str, Evaluator], results: Mapping[str, _Results], order: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    found = {
+    predicted = {
         name: evaluators[name].rows(result.split, Predictions(result.texts, result.probabilities, None, None))
         for name, result in results.items()
     }
-    return [{**found[name][row], "adapter": name} for name, row in order]
+    return [{**predicted[name][row], "adapter": name} for name, row in order]

@@ -5,14 +5,15 @@ Letters: P prefix or prompt tokens, L layers, H heads, k head width, d model wid
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
-from mmpt.models.backbone import embed, word_embeddings
 from mmpt.models.hooks import Hooks
+from mmpt.models.parts import embed, word_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,19 +67,16 @@ class ActivationProbe:
         sites, architecture = self.hooks.injection.modules, self.hooks.injection.architecture
         read: dict[nn.Module, Tensor] = {}
 
-        def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        def record(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
             source = next((kwargs[name] for name in _SOURCES if kwargs.get(name) is not None), None)
             states = args[0] if args else kwargs["hidden_states"]
             read[module] = (states if source is None else source)[0]  # (P, d)
 
-        hooks = [m.register_forward_pre_hook(keep, with_kwargs=True) for modules in sites.values() for m in modules]
         ids = ids.to(word_embeddings(self.model).weight.device).unsqueeze(0)
-        try:
-            with self.hooks.using(None):
-                self._run(ids)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as hooks, self.hooks.using(None):
+            for module in (module for modules in sites.values() for module in modules):
+                hooks.enter_context(module.register_forward_pre_hook(record, with_kwargs=True))
+            self._run(ids)
         result = {}
         for site, modules in sites.items():
             pairs = [architecture.keys_values(module, read[module]) for module in modules]

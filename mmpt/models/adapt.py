@@ -19,7 +19,7 @@ from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.backbone import ADAPTERS
+from mmpt.models.parts import ADAPTERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ def attach(
     most: int | None = None,
     fresh: Sequence[str] = (),
 ) -> Adapters:
-    """What :func:`adapt` does, for a model that is known better.
+    """As :func:`adapt`, for callers that know more about the model.
 
     Args:
         model: As of :func:`adapt`, like ``options``, ``name``, ``tokenizer``, ``seed`` and the errors.
@@ -127,7 +127,7 @@ def _initialise(
 
 
 def remove_adapter(model: Model, name: str | None = None) -> Model:
-    """Take adapters away. With the last one, the model is as it was: the same logits to the bit, nothing left behind.
+    """Remove adapters. With the last one, the model is as it was: the same logits to the bit, nothing left behind.
 
     Args:
         model: An adapted model.
@@ -147,7 +147,7 @@ def remove_adapter(model: Model, name: str | None = None) -> Model:
 
 
 def merge_adapter(model: Model, name: str | None = None) -> Model:
-    """Let the model's own weights do what an adapter does, and take the adapter away: ``lora``, ``ia3`` and ``full``.
+    """Let the model's own weights do what an adapter does, and remove the adapter: ``lora``, ``ia3`` and ``full``.
 
     Args:
         model: An adapted model.
@@ -161,10 +161,7 @@ def merge_adapter(model: Model, name: str | None = None) -> Model:
         ConfigError: The method adds what no weight can hold.
     """
     adapters = adapters_of(model)
-    chosen = name or adapters.active
-    if chosen is None:
-        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
-    adapters.get(chosen)
+    chosen, _ = adapters.chosen(name)
     if others := [other for other in adapters.methods if other != chosen]:
         raise AdapterError(
             f"merging {chosen!r} would change the weights under the other adapters ({', '.join(others)}); remove them "

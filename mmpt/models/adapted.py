@@ -26,7 +26,7 @@ class Encoded:
     """A batch up to where its targets come in, which all of its candidates share.
 
     Attributes:
-        states: (B, P+T, d), what the kind of model goes on from; of a classification head, its scores (B, C).
+        states: (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C).
         mask: (B, P+T), 1 where a token is.
         contribution: What the method adds.
         label_states: Cached states of source and labels, from which a decoder-only model resumes.
@@ -156,7 +156,7 @@ class AdaptedModel(nn.Module, ABC):
 
     @abstractmethod
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
-        """Go on from a batch's cached activations (:mod:`mmpt.cache`), ``states`` (B, N, d) and ``means`` (B, d)."""
+        """Resume from a batch's cached activations (:mod:`mmpt.cache`), ``states`` (B, N, d) and ``means`` (B, d)."""
 
     @abstractmethod
     def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -114,7 +114,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     Args:
         module: The method.
         state: Tensors by parameter name.
-        where: How to call the source in an error.
+        where: The name of the source in error messages.
 
     Raises:
         AdapterError: Names or shapes differ, or a value is not finite.

@@ -20,9 +20,11 @@ from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
-from mmpt.models.backbone import ADAPTERS, has_weights, refuse_class, weights_fingerprint, word_embeddings
+from mmpt.models.backbone import refuse_class
+from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks import HOOKS
+from mmpt.models.parts import ADAPTERS, word_embeddings
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -46,7 +48,7 @@ class Adapters(nn.Module):
         self.backbone_dropout = True
         model.requires_grad_(False)
         self.hooks = HOOKS[architecture.kind](model, Injection(model), self.methods)
-        self.head = Head(model) if architecture.has_head else None
+        self.head = Head(model)
         self._fingerprints: list[str] = []
         model.add_module(ADAPTERS, self)
 
@@ -77,18 +79,16 @@ class Adapters(nn.Module):
         """
         self._refuse(name, options)
         method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
-        if self.head is not None:
-            method.attach_head(self.head.new(name, fresh))
+        if head := self.head.new(name, fresh):
+            method.attach_head(head)
         if method.trains_all:
             self.fingerprint()  # while the weights are what they were
         self.activate(None)
         try:
-            if self.head is not None:
-                self.head.put(name)  # a method that changes layers leaves what is trained already alone
+            self.head.use(name)  # a method that changes layers leaves what is trained already alone
             method.attach(self.model, name)
         except BaseException:
-            if self.head is not None:
-                self.head.put(None)
+            self.head.use(None)
             raise
         self.methods[name] = method
         self.add_module(name, method)
@@ -124,6 +124,17 @@ class Adapters(nn.Module):
             raise AdapterError(f"no adapter {name!r}{nearest(name, self.methods)}; this model has {known}")
         return self.methods[name]
 
+    def chosen(self, name: str | None) -> tuple[str, Method]:
+        """A named adapter, or the active one: its name and its method.
+
+        Raises:
+            AdapterError: No such adapter, or none is active.
+        """
+        name = name or self.active
+        if name is None:
+            raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, self.methods))}")
+        return name, self.get(name)
+
     def activate(self, name: str | None) -> None:
         """Let one adapter be active and trainable, or none."""
         if name == self.active:
@@ -133,8 +144,7 @@ class Adapters(nn.Module):
             before = self.methods[self.active]
             before.activate(False)
             before.requires_grad_(False)
-        if self.head is not None:
-            self.head.put(name)
+        self.head.use(name)
         if chosen is not None:
             chosen.activate(True)
             chosen.requires_grad_(True)
@@ -154,7 +164,7 @@ class Adapters(nn.Module):
                 value.requires_grad_(flag)
 
     def remove(self, name: str, *, merge: bool = False) -> None:
-        """Take an adapter away; with the last one, the model is as it was before the first.
+        """Remove an adapter; with the last one, the model is as it was before the first.
 
         Args:
             name: The adapter.
@@ -162,32 +172,29 @@ class Adapters(nn.Module):
 
         Raises:
             AdapterError: No such adapter.
-            ConfigError: The method cannot be taken out, or not be merged.
+            ConfigError: The method cannot be removed or merged.
         """
         method = self.get(name)
         if merge:
             self.activate(name)
             method.merge(self.model)
-            if self.head is not None:
-                self.head.keep(name)
+            self.head.merge(name)
         else:
             method.detach(self.model)
         if self.active == name:
             self.active, self.hooks.method = None, None
-            if self.head is not None:
-                self.head.put(None)
+            self.head.use(None)
         del self.methods[name]
         delattr(self, name)
         self.leave_if_empty()
 
     def leave_if_empty(self) -> None:
-        """Without any adapter, take the hooks away, and put back what was changed."""
+        """Without any adapter, remove the hooks, and restore what was changed."""
         if self.methods:
             return
         model = self.model
         self.hooks.remove()
-        if self.head is not None:
-            self.head.remove()
+        self.head.remove()
         if self.attention is not None:
             model.set_attn_implementation(self.attention)
         delattr(model, ADAPTERS)
@@ -208,16 +215,14 @@ class Adapters(nn.Module):
     def fingerprint(self) -> str:
         """Of the backbone's weights, its head aside."""
         if not self._fingerprints:
-            names = [] if self.head is None else list(self.head.original)
-            self._fingerprints.append(weights_fingerprint(self.model, without=names))
+            self._fingerprints.append(weights_fingerprint(self.model, without=self.head.original))
         return self._fingerprints[0]
 
     def holds(self, fingerprint: object) -> bool:
         """Whether a fingerprint is that of the backbone's weights, as they were before the first adapter."""
-        head = None if self.head is None else self.head.original
         if self.fingerprint() == fingerprint or fingerprint in self._fingerprints:
             return True
-        if has_weights(self.model, fingerprint, head):
+        if has_weights(self.model, fingerprint, self.head.original):
             self._fingerprints.append(str(fingerprint))
         return fingerprint in self._fingerprints
 
@@ -228,7 +233,7 @@ def adapters_of(model: nn.Module) -> Adapters:
     Raises:
         AdapterError: It has none.
     """
-    found = getattr(model, ADAPTERS, None)
-    if not isinstance(found, Adapters):
+    adapters = getattr(model, ADAPTERS, None)
+    if not isinstance(adapters, Adapters):
         raise AdapterError(f"this {type(model).__name__} has no adapter; give it one with mmpt.adapt(model, options)")
-    return found
+    return adapters

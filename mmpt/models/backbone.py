@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,7 +27,9 @@ from transformers.utils import logging as transformers_logging
 from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
+from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
+from mmpt.models.parts import head_parameters, word_embeddings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.untrusted import one_line
 
@@ -47,8 +47,6 @@ _CLASS_NAMES: dict[Kind, Mapping[str, str]] = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "encoder": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 }
-ADAPTERS = "mmpt_adapters"  # the submodule of a model that holds its adapters
-_FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into layers
 SMALL = 5_000_000  # parameters; t5-small has 60 million
 _THREADS = torch.get_num_threads()  # what torch chose for this machine
 
@@ -100,19 +98,19 @@ def load_backbone(
         ModelError: Nothing there, other architecture than stated, no safetensors, cannot be injected, or no hub.
         ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
-    place, origin = _place(config)
+    path, origin = _source(config)
     transformers_logging.disable_progress_bar()
     try:
-        settings, _ = PreTrainedConfig.get_config_dict(place, revision=config.revision)
-        refuse_counts(settings, f"model={config.name}: config.json of {place}")
-        stated = AutoConfig.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+        settings, _ = PreTrainedConfig.get_config_dict(path, revision=config.revision)
+        refuse_counts(settings, f"model={config.name}: config.json of {path}")
+        stated = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except ModelError:
         raise
     except Exception as error:  # of transformers, for a shape that cannot be
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
     if config.architecture not in ("auto", stated.model_type) and config.source != "random":
         raise ModelError(
-            f"model={config.name}: {place} holds a {stated.model_type!r} model, but model.architecture="
+            f"model={config.name}: {path} holds a {stated.model_type!r} model, but model.architecture="
             f"{config.architecture}; choose the model YAML of that architecture, or set model.architecture=auto"
         )
     model_type = config.architecture if config.source == "random" else stated.model_type
@@ -125,11 +123,9 @@ def load_backbone(
         model = _random(config, architecture.kind, seed, more)
         fresh = head_parameters(model)
     else:
-        refuse_network(
-            stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {place}"
-        )
-        model, fresh = _pretrained(config, architecture.kind, place, more)
-    tokenizer = _tokenizer(config, place)
+        refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
+        model, fresh = _pretrained(config, architecture.kind, path, more)
+    tokenizer = _tokenizer(config, path)
     rows = word_embeddings(model).num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(f"model={config.name}: the tokenizer has {len(tokenizer)} pieces, the embeddings {rows} rows")
@@ -143,12 +139,12 @@ def load_backbone(
 
 def _commit(config: ModelConfig) -> str | None:
     """The commit of a hub's backbone, by the folder that its files were stored in."""
-    found = try_to_load_from_cache(str(config.path), "config.json", revision=config.revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    file = try_to_load_from_cache(str(config.path), "config.json", revision=config.revision)
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
-def _place(config: ModelConfig) -> tuple[str, str]:
-    """The directory or hub id to read from, and how to call it."""
+def _source(config: ModelConfig) -> tuple[str, str]:
+    """The directory or hub id to read from, and its description."""
     from mmpt.bundled import MODEL_DIR
 
     if config.source in ("bundled", "random"):
@@ -161,26 +157,26 @@ def _place(config: ModelConfig) -> tuple[str, str]:
     return str(local_folder(config)), f"{'package' if config.source == 'package' else 'directory'} {config.path}"
 
 
-def _unreadable(config: ModelConfig, place: str, error: Exception) -> ModelError:
+def _unreadable(config: ModelConfig, path: str, error: Exception) -> ModelError:
     if config.source == "hub":
         return ModelError(
-            f"model={config.name}: {place} cannot be fetched from the hub ({type(error).__name__}); without a hub, "
+            f"model={config.name}: {path} cannot be fetched from the hub ({type(error).__name__}); without a hub, "
             "model=bundled, model=t5_small_random and model.path=DIR work"
         )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"model={config.name}: {place} cannot be read: {first}")
+    return ModelError(f"model={config.name}: {path} cannot be read: {first}")
 
 
-def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
+def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
     options["ignore_mismatched_sizes"] = "num_labels" in more
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # what is missing is told below
+    transformers_logging.set_verbosity_error()  # missing weights are reported below
     try:
         model, report = CLASSES[kind].from_pretrained(
-            place,
+            path,
             revision=config.revision,
             use_safetensors=True,
             trust_remote_code=False,
@@ -188,13 +184,13 @@ def _pretrained(config: ModelConfig, kind: Kind, place: str, more: dict[str, int
             **options,
         )
     except Exception as error:  # safetensors and torch raise types of their own for damaged files
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     head = head_parameters(model)
     if missing := [name for name in absent if name not in head]:
-        raise ModelError(f"model={config.name}: {place} lacks {len(missing)} weights, the first is {missing[0]}")
+        raise ModelError(f"model={config.name}: {path} lacks {len(missing)} weights, the first is {missing[0]}")
     return model, absent
 
 
@@ -217,11 +213,11 @@ def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) ->
     return model.to(getattr(torch, config.dtype))
 
 
-def _tokenizer(config: ModelConfig, place: str) -> PreTrainedTokenizerBase:
+def _tokenizer(config: ModelConfig, path: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        raise _unreadable(config, place, error) from error
+        raise _unreadable(config, path, error) from error
 
 
 def use_threads(model: nn.Module) -> None:
@@ -232,86 +228,6 @@ def use_threads(model: nn.Module) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
         torch.set_num_threads(1 if small else _THREADS)
-
-
-def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
-    """The table of word embeddings (V, d) that the first stack reads."""
-    table = model.get_input_embeddings()
-    assert isinstance(table, nn.Embedding)
-    return table
-
-
-def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Word embeddings (…, d) of ids (…), as the first stack takes them in place of ids: with the model's scale."""
-    embeddings: Tensor = word_embeddings(model)(ids)
-    if architecture_of(model.config.model_type).scales_ids:
-        stack: Any = model.get_encoder()
-        embeddings = embeddings * stack.embed_scale
-    return embeddings
-
-
-def head_parameters(model: PreTrainedModel) -> list[str]:
-    """Names of a classification head's parameters: all behind the last layer, the pooler included. Or none."""
-    if not architecture_of(model.config.model_type).has_head:
-        return []
-    base = f"{model.base_model_prefix}."
-    names = [name for name, _ in model.named_parameters()]
-    outside = [name for name in names if not name.startswith((base, f"{ADAPTERS}."))]
-    return [*outside, *(name for name in names if name.startswith(f"{base}pooler."))]
-
-
-def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse sequences that are longer than the model's table of positions.
-
-    Raises:
-        ConfigError: With what can be made shorter.
-    """
-    if not architecture_of(model.config.model_type).limited:
-        return
-    limit = getattr(model.config, "max_position_embeddings", tokens)
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    if table is not None and table.padding_idx is not None:  # RoBERTa counts on from the padding's
-        limit -= table.padding_idx + 1
-    if tokens > limit:
-        raise ConfigError(
-            f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
-            f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
-        )
-
-
-def weights_fingerprint(
-    model: nn.Module, without: Collection[str] = (), values: Mapping[str, Tensor] | None = None
-) -> str:
-    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters aside.
-
-    Args:
-        model: The model; layers that peft has wrapped count under their own names.
-        without: Parameters to leave out.
-        values: Values to take in place of the model's, by name.
-    """
-    digest = hashlib.sha256()
-    given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
-    for name, parameter in sorted({**given, **(values or {})}.items()):
-        if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
-            continue
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
-    """Whether a fingerprint is that of a model's weights.
-
-    Of a head, it may have been taken with all parameters, with those that a checkpoint can have (its pooler), or none.
-
-    Args:
-        model: The model.
-        fingerprint: As an adapter states it.
-        head: Values of the model's head in place of those that it has now.
-    """
-    names = set(head_parameters(model))
-    leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}
-    return any(weights_fingerprint(model, names, head) == fingerprint for names in leave_out)
 
 
 def refuse_class(model: PreTrainedModel) -> None:

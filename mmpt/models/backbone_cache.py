@@ -12,7 +12,8 @@ from pathlib import Path
 from mmpt.attention.architectures import refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.models.adapt import remove_adapter
-from mmpt.models.backbone import ADAPTERS, Backbone, load_backbone, use_threads
+from mmpt.models.backbone import Backbone, load_backbone, use_threads
+from mmpt.models.parts import ADAPTERS
 
 Key = tuple[str, tuple[tuple[str, int, int], ...]]  # the settings, and name, size and time of the files
 _cached: dict[Key, Backbone] = {}

@@ -10,8 +10,9 @@ from mmpt.attention.architectures import architecture_of
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapt import attach
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import ADAPTERS, Backbone
+from mmpt.models.backbone import Backbone
 from mmpt.models.kinds import class_of
+from mmpt.models.parts import ADAPTERS
 
 
 def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:

@@ -20,12 +20,12 @@ from mmpt.attention.inject import Injection, carried, carry
 _FLAG = "gradient_checkpointing"  # by which transformers' layers know that they are to be checkpointed
 
 
-def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
-    """Keep only what enters each layer, of all stacks of a backbone with injected attention.
+def checkpoint_layers(injection: Injection, enabled: bool = True) -> None:
+    """Store only what enters each layer, of all stacks of a backbone with injected attention.
 
     Args:
         injection: The backbone's.
-        wish: False: keep everything again.
+        enabled: False: store everything again.
     """
     held: dict[nn.Module, list[nn.Module]] = {}  # the attention modules of each layer
     for site, modules in injection.modules.items():
@@ -33,7 +33,7 @@ def checkpoint_layers(injection: Injection, wish: bool = True) -> None:
             held.setdefault(layer, []).append(module)
     for layer, modules in held.items():
         layer.__dict__.pop("forward", None)  # what an earlier call put there
-        if wish:
+        if enabled:
             # on the instance: the class, and every other model of it, stays as it is
             object.__setattr__(layer, "forward", partial(_forward, layer, layer.forward, modules))
 

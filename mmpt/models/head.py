@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmpt.models.backbone import head_parameters
+from mmpt.models.parts import head_parameters
 
 
 class Head:
@@ -28,7 +28,7 @@ class Head:
         self._hooks = [model.get_submodule(name).register_forward_pre_hook(_cast) for name in sorted(modules)]
 
     def new(self, adapter: str, fresh: Sequence[str] = ()) -> dict[str, nn.Parameter]:
-        """Create an adapter's head from the model's own, with ``fresh`` parameters drawn anew."""
+        """Create an adapter's head from the model's own, with ``fresh`` parameters drawn anew; empty without a head."""
         drawn = _drawn(self.model, fresh)
         self.own[adapter] = {
             name: nn.Parameter(drawn.get(name, value).detach().to(value.device, torch.float32, copy=True))
@@ -36,21 +36,21 @@ class Head:
         }
         return self.own[adapter]
 
-    def put(self, adapter: str | None) -> None:
+    def use(self, adapter: str | None) -> None:
         """Let the model use an adapter's head, or its own."""
         for name, value in (self.original if adapter is None else self.own[adapter]).items():
             module, _, last = name.rpartition(".")
             setattr(self.model.get_submodule(module), last, value)
 
-    def keep(self, adapter: str) -> None:
-        """Let the values of an adapter's head be those of the model's own."""
+    def merge(self, adapter: str) -> None:
+        """Copy an adapter's head into the model's own."""
         with torch.no_grad():
             for name, value in self.own[adapter].items():
                 self.original[name].copy_(value)
 
     def remove(self) -> None:
         """Give the model its own head again."""
-        self.put(None)
+        self.use(None)
         for hook in self._hooks:
             hook.remove()
 

@@ -1,4 +1,4 @@
-"""Where a prompt stands in rows of tokens: put it in, and take its places out again.
+"""Put a prompt into rows of tokens, and remove it from their states again.
 
 Letters: B rows, T tokens of a row, P prompt tokens, d model width.
 """
@@ -29,15 +29,15 @@ class Insertion:
         """
         self.prompt, self.at, self.padding_first = prompt, at, padding_first
         self.lengths = lengths
-        self.order: Tensor | None = None  # (B, T+P), from tokens followed by prompt; None: one place for all
+        self.order: Tensor | None = None  # (B, T+P), from tokens followed by prompt; None: the same in all rows
         if isinstance(at, Tensor) or lengths is not None:
             self.order = self._order(tokens)
 
     def _order(self, tokens: int) -> Tensor:
         known: Tensor = self.at if isinstance(self.at, Tensor) else self.lengths  # type: ignore[assignment]
         at = torch.as_tensor(self.at, device=known.device).expand(len(known)).unsqueeze(1)  # (B, 1)
-        place = torch.arange(tokens, device=known.device)
-        own = torch.where(place < at, place, place + self.prompt)  # (B, T)
+        index = torch.arange(tokens, device=known.device)
+        own = torch.where(index < at, index, index + self.prompt)  # (B, T)
         new = at + torch.arange(self.prompt, device=known.device)  # (B, P)
         if self.lengths is not None:
             absent = torch.arange(self.prompt, device=known.device) >= self.lengths.unsqueeze(1)
@@ -69,9 +69,9 @@ class Insertion:
     def positions(self, positions: Tensor) -> Tensor:
         """Positions (B or 1, T) of the tokens as those of the new rows (B or 1, P+T): the prompt's come between."""
         at = torch.as_tensor(self.at, device=positions.device).reshape(-1, 1)
-        place = torch.arange(positions.shape[1], device=positions.device)
+        index = torch.arange(positions.shape[1], device=positions.device)
         length = self.prompt if self.lengths is None else self.lengths.unsqueeze(1)
-        moved = positions + length * (place >= at)
+        moved = positions + length * (index >= at)
         first = positions.expand(max(len(positions), len(at)), -1).gather(1, at.expand(max(len(positions), len(at)), 1))
         return self.rows(moved.expand(len(first), -1), first + torch.arange(self.prompt, device=positions.device))
 

@@ -13,32 +13,36 @@ from mmpt.utils.untrusted import LARGEST
 MARK = "hub:"
 
 
-def located(place: str | Path, revision: str | None = None) -> Path:
+def located(source: str | Path, revision: str | None = None) -> Path:
     """The directory of an adapter: on disk, or fetched from the hub.
 
     Args:
-        place: A directory; ``hub:owner/name`` (``hub:owner/name@REVISION``); or ``owner/name``, where no such
+        source: A directory; ``hub:owner/name`` (``hub:owner/name@REVISION``); or ``owner/name``, where no such
             directory exists. A Path is always a directory.
         revision: A commit, branch or tag of the hub's repository.
 
     Raises:
         AdapterError: The name or revision is invalid, or the hub does not have it.
     """
-    if isinstance(place, Path) or not (place.startswith(MARK) or _absent(place)):
+    if isinstance(source, Path) or not (source.startswith(MARK) or _absent(source)):
         if revision is not None:
-            raise AdapterError(f"{place} is a directory, which has no revision; leave revision out, or write {MARK}...")
-        return Path(place).expanduser()
-    repo, _, stated = place.removeprefix(MARK).partition("@")
+            raise AdapterError(
+                f"{source} is a directory, which has no revision; leave revision out, or write {MARK}..."
+            )
+        return Path(source).expanduser()
+    repo, _, stated = source.removeprefix(MARK).partition("@")
     if REPOSITORY.fullmatch(repo) is None:
-        raise AdapterError(f"{place} names no repository of the hub; write {MARK}owner/name")
+        raise AdapterError(f"{source} names no repository of the hub; write {MARK}owner/name")
     if stated and revision is not None and stated != revision:
-        raise AdapterError(f"{place}: revision={revision} says otherwise; give one of them")
-    return _fetched(repo, stated or revision or "main", "" if place.startswith(MARK) else f"no directory {place}, and ")
+        raise AdapterError(f"{source}: revision={revision} says otherwise; give one of them")
+    return _fetched(
+        repo, stated or revision or "main", "" if source.startswith(MARK) else f"no directory {source}, and "
+    )
 
 
-def _absent(place: str) -> bool:
+def _absent(source: str) -> bool:
     """Whether a name could be a repository's, and is no path on this disk."""
-    return REPOSITORY.fullmatch(place.partition("@")[0]) is not None and not Path(place).exists()
+    return REPOSITORY.fullmatch(source.partition("@")[0]) is not None and not Path(source).exists()
 
 
 def _fetched(repo: str, revision: str, before: str) -> Path:

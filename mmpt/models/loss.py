@@ -1,4 +1,4 @@
-"""Cross-entropy where labels are: logits of padding are never computed, and one table of logits is kept, not four.
+"""Cross-entropy where labels are: logits of padding are never computed, and one table of logits is stored, not four.
 
 Letters: B batch, U target tokens, n target tokens with a label, V vocabulary, d model width.
 """
@@ -31,35 +31,32 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | N
     """
     head = model.get_output_embeddings()
     assert head is not None
-    places = None if labels.is_cuda else (labels.flatten() != IGNORED).nonzero().squeeze(1)
-    if places is not None and len(places) == labels.numel():
-        places = None
+    rows = None if labels.is_cuda else (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    if rows is not None and len(rows) == labels.numel():
+        rows = None
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0].flatten(0, 1)  # (B·U, d)
-        return (hidden if places is None else hidden[places], *args[1:])
+        return (hidden if rows is None else hidden[rows], *args[1:])
 
-    hook = head.register_forward_pre_hook(select)
-    try:
-        yield places
-    finally:
-        hook.remove()
+    with head.register_forward_pre_hook(select):
+        yield rows
 
 
-def row_losses(logits: Tensor, labels: Tensor, places: Tensor | None, smoothing: float = 0.0) -> Tensor:
+def row_losses(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each row's label tokens, summed, in nats: (B,), float32.
 
     Args:
         logits: (n, V) of the positions that :func:`only_labelled` named.
         labels: (B, U), -100 for padding.
-        places: What :func:`only_labelled` gave.
+        rows: What :func:`only_labelled` gave.
         smoothing: Share of a label's probability that is spread over the vocabulary.
     """
     flat = labels.flatten()
-    if places is None:
+    if rows is None:
         return token_losses(logits, flat, smoothing).view(labels.shape).sum(dim=1)
-    losses = token_losses(logits, flat[places], smoothing)
-    return losses.new_zeros(labels.shape[0]).index_add(0, places // labels.shape[1], losses)
+    losses = token_losses(logits, flat[rows], smoothing)
+    return losses.new_zeros(labels.shape[0]).index_add(0, rows // labels.shape[1], losses)
 
 
 def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -78,7 +75,7 @@ def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tens
 
 
 class _TokenLosses(torch.autograd.Function):
-    """Keeps the probabilities, and turns them into the gradient in place."""
+    """Keeps the probabilities, and turns them into the gradient, in the same memory."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -100,7 +97,7 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         probs, chosen, labels = ctx.saved_tensors
         scale = gradient.masked_fill(labels == IGNORED, 0.0).unsqueeze(1)  # (n, 1)
-        # in place: a second pass over the same graph would find the gradient here, and autograd then refuses it
+        # in the same memory: a second pass over this graph would read the gradient here, and autograd then raises
         probs.mul_(scale)
         probs.scatter_add_(1, chosen, (ctx.smoothing - 1) * scale)
         if ctx.smoothing:

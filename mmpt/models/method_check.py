@@ -23,8 +23,9 @@ from mmpt.methods.base import mean_embedding
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
-from mmpt.models.backbone import CLASSES, Backbone, embed
+from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
+from mmpt.models.parts import embed
 from mmpt.utils.untrusted import one_line
 
 _COMMON = {"vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -84,8 +85,8 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
         options = parse(name, values or {})
     except ConfigError as error:
         return [Problem("options", text) for text in error.problems]
-    places = list(_places(options))
-    for architecture, sites in places:
+    cases = list(_cases(options))
+    for architecture, sites in cases:
         where = f"{architecture}, site {sites['sites'][0]}" if sites else architecture
         try:
             problems += [Problem(where, text) for text in _problems(replace(options, **sites), architecture)]
@@ -95,7 +96,7 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
             problems.append(Problem(where, one_line(error).removeprefix(f"method={name}: ")))
         except Exception as error:  # whatever the method's own code raises
             problems.append(Problem(where, f"raises {type(error).__name__}: {one_line(error)}{_line(error)}"))
-    return problems if problems or len(refusals) < len(places) else refusals
+    return problems if problems or len(refusals) < len(cases) else refusals
 
 
 def _line(error: BaseException) -> str:
@@ -106,7 +107,7 @@ def _line(error: BaseException) -> str:
     return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
-def _places(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cases(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every network, with every site by itself where the method has the option ``sites``."""
     for name in NETWORKS:
         if hasattr(options, "sites"):

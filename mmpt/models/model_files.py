@@ -36,21 +36,21 @@ def local_folder(config: ModelConfig) -> Path | None:
         raise ModelError(f"model={config.name} needs model.path=DIR")
     path = _in_package(config) if config.source == "package" else Path(config.path).expanduser()
     if not (path / "config.json").is_file():
-        found = "is no directory" if not path.is_dir() else "has no config.json"
-        raise ModelError(f"model.path={config.path} {found}; give a directory written by save_pretrained")
+        problem = "is no directory" if not path.is_dir() else "has no config.json"
+        raise ModelError(f"model.path={config.path} {problem}; give a directory written by save_pretrained")
     return path
 
 
 def _in_package(config: ModelConfig) -> Path:
     """The folder of an installed package that ``model.path`` names; the package is not imported."""
     package, _, folder = str(config.path).partition("/")
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         raise ModelError(
             f"model={config.name} needs a package that is not installed: python -m pip install -c constraints.txt "
             f"{package.replace('_', '-')}"
         )
-    return Path(found.origin).parent / folder
+    return Path(spec.origin).parent / folder
 
 
 def files_fingerprint(folder: Path) -> str:

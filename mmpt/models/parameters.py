@@ -44,7 +44,7 @@ def trainable_parameters(model: nn.Module) -> TrainableParameters:
     """
     named = dict(model.named_parameters())
     names = tuple(name for name, value in named.items() if value.requires_grad)
-    groups = {name: sum(value.numel() for value in found) for name, found in _groups(model).items()}
+    groups = {name: sum(value.numel() for value in group) for name, group in _groups(model).items()}
     total = sum(value.numel() for value in named.values())
     return TrainableParameters(names, groups, sum(named[name].numel() for name in names), total)
 
@@ -76,7 +76,7 @@ def parameter_groups(model: nn.Module, lr: float | Mapping[str, float]) -> list[
             problems.append(f"lr of {name!r} is {rate!r}; give a positive number")
     if problems:
         raise ConfigError(problems)
-    return [{"params": found, "lr": float(rates[name]), "name": name} for name, found in groups.items()]
+    return [{"params": group, "lr": float(rates[name]), "name": name} for name, group in groups.items()]
 
 
 def _groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -84,4 +84,4 @@ def _groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     if adapters.active is None:
         return {}
     groups = adapters.get(adapters.active).parameter_groups()
-    return {name: found for name, found in groups.items() if found}
+    return {name: group for name, group in groups.items() if group}

@@ -8,7 +8,7 @@ Letters: B batch, T source tokens, d model width, n layers of the lower part.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -49,18 +49,14 @@ def below(model: PreTrainedModel, site: str, layers: int, inputs: Mapping[str, A
         inputs: What the encoder takes, or the base model.
     """
     stack: Any = model.get_encoder() if site == "encoder" else model.base_model
-    found: list[Tensor] = []
+    states: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
 
-    with only(model, site, slice(0, layers)) as part:
-        hook = part[-1].register_forward_hook(keep)
-        try:
-            stack(**inputs)
-        finally:
-            hook.remove()
-    return found[0]
+    with only(model, site, slice(0, layers)) as part, part[-1].register_forward_hook(record):
+        stack(**inputs)
+    return states[0]
 
 
 def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> Tensor:
@@ -76,12 +72,8 @@ def upper(model: PreTrainedModel, states: Tensor, mask: Tensor, layers: int) -> 
         # whatever the stack does to embeddings before its first layer is done already
         return (states, *args[1:]) if bias is None else (states, args[1], bias, *args[3:])
 
-    hook = blocks[layers].register_forward_pre_hook(enter)
-    try:
-        with only(model, "encoder", slice(layers, None)):
-            output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
-    finally:
-        hook.remove()
+    with blocks[layers].register_forward_pre_hook(enter), only(model, "encoder", slice(layers, None)):
+        output: Tensor = encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     return output
 
 
@@ -103,7 +95,7 @@ def _blocks(model: PreTrainedModel) -> Any:
 
 @contextmanager
 def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Iterator[None]:
-    """Let every layer of the encoder have its own prompt in place of the first P states.
+    """Let every layer of the encoder have its own prompt instead of the first P states.
 
     Args:
         model: An encoder-decoder.
@@ -119,18 +111,14 @@ def prompted(model: PreTrainedModel, prompts: LayerPrompts, mask: Tensor) -> Ite
 
         return give
 
-    hooks = [
-        block.register_forward_pre_hook(swap(layer), with_kwargs=True) for layer, block in enumerate(_blocks(model))
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer, block in enumerate(_blocks(model)):
+            hooks.enter_context(block.register_forward_pre_hook(swap(layer), with_kwargs=True))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-class _Handed(nn.Module):
-    """A layer that does not run: it hands on states that are there already."""
+class _Constant(nn.Module):
+    """A layer that does not run: it returns given states."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -141,14 +129,14 @@ class _Handed(nn.Module):
 
 
 @contextmanager
-def handed(model: PreTrainedModel, site: str, states: Tensor, layers: int) -> Iterator[None]:
+def resumed(model: PreTrainedModel, site: str, states: Tensor, layers: int) -> Iterator[None]:
     """Let a pass of a site's stack begin with the states (B, N, d) that enter layer ``layers``, within the block.
 
-    The layers below keep their places: some stacks choose each layer's mask by its number.
+    The layers below keep their indices: some stacks choose each layer's mask by its number.
     """
     with only(model, site, slice(layers, None)) as upper:
         stack, name = _stack(model, site)
-        setattr(stack, name, nn.ModuleList([*[_Handed(states)] * layers, *upper]))
+        setattr(stack, name, nn.ModuleList([*[_Constant(states)] * layers, *upper]))
         yield
 
 

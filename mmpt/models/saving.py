@@ -15,8 +15,9 @@ from mmpt.models import adapter_files
 from mmpt.models.adapt import attach
 from mmpt.models.adapter_files import Adapter, load_state, read_adapter
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.backbone import ADAPTERS, has_weights
+from mmpt.models.fingerprint import has_weights
 from mmpt.models.located import located
+from mmpt.models.parts import ADAPTERS
 from mmpt.utils.untrusted import one_line
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -38,10 +39,7 @@ def save_adapter(model: nn.Module, directory: str | Path, name: str | None = Non
         RunError: The files cannot be written.
     """
     adapters, path = adapters_of(model), Path(directory).expanduser()
-    chosen = name or adapters.active
-    if chosen is None:
-        raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, adapters.methods))}")
-    method = adapters.get(chosen)
+    _, method = adapters.chosen(name)
     adapter_files.save_adapter(path, method.options.name, method, {"backbone": _backbone(adapters)})
     return path
 
@@ -72,7 +70,7 @@ def load_adapter(model: Model, directory: str | Path, name: str = "default", *, 
         model: The model that it was trained on, adapted already or not.
         directory: What :func:`mmpt.save_adapter` wrote, a run directory, or an adapter on the hub
             (``hub:owner/name``, ``hub:owner/name@REVISION``).
-        name: How to call it; a model can have several.
+        name: The name of the adapter on this model; a model can have several.
         revision: Commit, branch or tag of an adapter on the hub.
 
     Returns:
@@ -93,7 +91,7 @@ def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **kn
     Args:
         model: The model.
         adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        where: How to call it in an error.
+        where: Its name in error messages.
         name: The adapter's name.
         known: As of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
 

@@ -1,4 +1,4 @@
-"""How much of something described there may be, told before any of it is allocated: docs/security.md."""
+"""Limits on the size of a described network, checked before any of it is allocated: docs/security.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
 
     Args:
         settings: Of a network, as its config.json or ``model.config`` has them.
-        where: How to call them in an error.
+        where: Their name in error messages.
 
     Raises:
         ModelError: One is too many.
@@ -32,7 +32,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
             refuse_counts(value, where)
         for word, most in MOST.items():
             if word in str(name) and isinstance(value, int | float) and value > most:
-                raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; at most {most} can be")
+                raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; the limit is {most}")
 
 
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
@@ -42,7 +42,7 @@ def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, wher
         config: Its shape.
         kind: transformers' Auto class.
         dtype: Of its weights.
-        where: How to call it in an error.
+        where: Its name in error messages.
 
     Raises:
         ModelError: It is too large, or no network can be made of it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def stack(
     names = [name for name in names for _ in range(rows // len(names))]
     own = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
     for name in own:
-        if (reason := goes_apart(methods[name])) is not None:
+        if (reason := runs_alone_because(methods[name])) is not None:
             raise AdapterError(
                 f"adapter {name!r} cannot share a batch with others: {reason}; run its rows by themselves"
             )
@@ -64,7 +65,7 @@ def stack(
     return _ordered(joined, order)
 
 
-def goes_apart(method: Method) -> str | None:
+def runs_alone_because(method: Method) -> str | None:
     """Why a method cannot share a pass with any other; None where it may be able to."""
     if method.changes_backbone():
         return f"method={method.options.name} changes the backbone's own layers"
@@ -82,19 +83,19 @@ def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> li
         methods: By name.
         shapes: The backbone's attention by site.
     """
-    found: list[list[str]] = []
+    shared: list[list[str]] = []
     for name, method in methods.items():
-        for members in found:
+        for members in shared:
             if _shareable([*(methods[other] for other in members), method], shapes):
                 members.append(name)
                 break
         else:
-            found.append([name])
-    return found
+            shared.append([name])
+    return shared
 
 
 def _shareable(methods: Sequence[Method], shapes: Mapping[str, SiteShape]) -> bool:
-    if any(goes_apart(method) is not None for method in methods):
+    if any(runs_alone_because(method) is not None for method in methods):
         return False
     parts = [method.probe() for method in methods]
     like = next((value for method in methods for value in method.parameters()), torch.empty(0))
@@ -204,19 +205,10 @@ def _join_gates(
 def _ordered(joined: Contribution, order: Tensor) -> Contribution:
     """A contribution with its rows in another order."""
 
-    def moved(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part[order]
+    def moved(parts: Any, *names: str) -> Any:
+        return replace(parts, **{name: part[order] for name in names if (part := getattr(parts, name)) is not None})
 
-    prefixes = {
-        site: replace(
-            prefix,
-            key=prefix.key[order],
-            value=prefix.value[order],
-            key_gate=moved(prefix.key_gate),
-            value_gate=moved(prefix.value_gate),
-            real=moved(prefix.real),
-        )
-        for site, prefix in joined.prefixes.items()
-    }
-    lengths = moved(joined.prompt_lengths)
-    return Contribution(prefixes, moved(joined.prompt), lengths, moved(joined.embedding_update))
+    tensors = ("key", "value", "key_gate", "value_gate", "real")
+    prefixes = {site: moved(prefix, *tensors) for site, prefix in joined.prefixes.items()}
+    ordered: Contribution = moved(joined, "prompt", "prompt_lengths", "embedding_update")
+    return replace(ordered, prefixes=prefixes)

@@ -42,8 +42,8 @@ def refuse_other_tokenizer(
     Args:
         description: The content of ``adapter.json``; older ones, and the library's, state no tokenizer.
         tokenizer: The backbone's.
-        where: How to call the adapter in an error.
-        origin: How to call the backbone.
+        where: The adapter's name in error messages.
+        origin: The backbone's name in error messages.
 
     Raises:
         AdapterError: It is another one.

@@ -17,7 +17,7 @@ from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, SOURCES, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.parts import word_embeddings
 from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.utils.text import size_text
 

@@ -14,7 +14,7 @@ from mmpt.methods import method_class, names, options_class
 from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.parts import word_embeddings
 from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import adapted, batch
 

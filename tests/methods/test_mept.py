@@ -11,7 +11,7 @@ import mmpt
 from mmpt.errors import ConfigError
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import balance_loss, route_gates
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.parts import word_embeddings
 from tests.methods.test_start import TEXT
 from tests.tiny import adapted, batch
 

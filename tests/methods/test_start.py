@@ -15,7 +15,7 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import read_adapter, save_adapter, start_from
-from mmpt.models.backbone import word_embeddings
+from mmpt.models.parts import word_embeddings
 from mmpt.training.identity import identify
 from mmpt.training.settings import check
 from tests.tiny import adapted, batch

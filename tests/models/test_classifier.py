@@ -16,9 +16,10 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods import names, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
-from mmpt.models.backbone import head_parameters, load_backbone
+from mmpt.models.backbone import load_backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.parts import head_parameters
 from tests.tiny_encoders import ENCODERS, adapted, backbone, batch, checkpoint, choices, network
 
 SMALL: dict[str, dict[str, Any]] = {  # what a method needs here

@@ -27,9 +27,9 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.methods.base import Contribution, Method, mean_embedding
-from mmpt.models.backbone import embed
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion
+from mmpt.models.parts import embed
 from mmpt.models.stacking import stack
 
 NOTHING = Contribution()
@@ -162,12 +162,12 @@ class Hooks(ABC):
 
         Args:
             args: As of transformers.
-            adapter_names: The name of an adapter for each row, in place of the active one.
+            adapter_names: The name of an adapter for each row, instead of the active one.
             kwargs: As of transformers; ``prompt_length`` too on decoder-only models.
         """
-        if (wish := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
-            raise ValueError(f"cache_implementation={wish} is not supported with adapters; choose dynamic or static")
-        if wish == "dynamic":
+        if (cache := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation={cache} is not supported with adapters; choose dynamic or static")
+        if cache == "dynamic":
             del kwargs["cache_implementation"]
         options = {"adapter_names": adapter_names, "prompt_length": kwargs.pop("prompt_length", None)}
         self._options = {name: value for name, value in options.items() if value is not None}
@@ -185,9 +185,10 @@ class Hooks(ABC):
 
 def contribution_of(method: Method, embeddings: Tensor, mask: Tensor | None) -> Contribution:
     """What a method adds to a source of embeddings (B, T, d), of which it reads what the mask (B, T) has."""
-    reads = method.reads_input and not method.reads_encoder
-    found: Contribution = method(mean_of(embeddings, mask) if reads else None) if not method.reads_encoder else NOTHING
-    return found
+    if method.reads_encoder:  # which has not run yet
+        return NOTHING
+    contribution: Contribution = method(mean_of(embeddings, mask) if method.reads_input else None)
+    return contribution
 
 
 def mean_of(states: Tensor, mask: Tensor | None) -> Tensor:

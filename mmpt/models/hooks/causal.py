@@ -17,9 +17,9 @@ from mmpt.attention.inject import CACHE
 from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
-from mmpt.models.backbone import refuse_positions
 from mmpt.models.hooks.base import Hooks, Source
 from mmpt.models.insertion import Insertion, insert
+from mmpt.models.parts import refuse_positions
 
 
 class DecoderHooks(Hooks):
@@ -28,7 +28,7 @@ class DecoderHooks(Hooks):
     def _install(self) -> None:
         base = self.model.get_decoder()  # which some models call past their base model
         self._answer: Tensor | None = None  # (B, T), True from the first labelled token on
-        self._inserted: Insertion | None = None  # what this pass inserted, to be taken out of its states
+        self._inserted: Insertion | None = None  # what this pass inserted, to be removed from its states
         self._handles += [
             base.register_forward_pre_hook(self._before_base, with_kwargs=True),
             base.register_forward_hook(self._after_base, always_call=True),
@@ -101,10 +101,10 @@ class DecoderHooks(Hooks):
         length, answer = self._options.get("prompt_length"), self._answer
         mask = mask if mask is None or mask.dim() == 2 else None
         if length is not None:
-            place = torch.arange(embeddings.shape[1], device=embeddings.device).expand(embeddings.shape[:2])
+            index = torch.arange(embeddings.shape[1], device=embeddings.device).expand(embeddings.shape[:2])
             count = torch.as_tensor(length, device=embeddings.device).reshape(-1, 1)
             count = count.repeat_interleave(len(embeddings) // len(count), dim=0)
-            order = place if mask is None else mask.cumsum(dim=1) - 1  # counts from the first real token
+            order = index if mask is None else mask.cumsum(dim=1) - 1  # counts from the first real token
             answer = order >= count
         if answer is None:
             self._refuse_unknown()
@@ -162,7 +162,7 @@ class DecoderHooks(Hooks):
             return super()._generate(*([] if ids is None else [ids]), **kwargs)
 
     def _continued(self, *args: Any, **kwargs: Any) -> Any:
-        """Go on with what was contributed to a filled cache."""
+        """Continue a filled cache with what was contributed to it."""
         if self.source.insertion is not None:
             raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
         with self.given(self.source.contribution):

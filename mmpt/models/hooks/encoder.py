@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from mmpt.models.backbone import refuse_positions
 from mmpt.models.hooks.base import Hooks, Source
 from mmpt.models.insertion import insert
+from mmpt.models.parts import refuse_positions
 
 FIRST = 1  # tokens before the prompt
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 from mmpt.attention.inject import CACHE
-from mmpt.models.backbone import refuse_positions
 from mmpt.models.hooks.base import Hooks, Source, mean_of
 from mmpt.models.insertion import Insertion, insert
 from mmpt.models.partial_forward import prompted
+from mmpt.models.parts import refuse_positions
 
 
 class EncoderDecoderHooks(Hooks):

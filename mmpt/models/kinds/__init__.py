@@ -17,5 +17,5 @@ CLASSES: dict[str, str] = {  # the module of a kind has the kind's name
 
 def class_of(kind: str) -> type[AdaptedModel]:
     """The class that runs backbones of a kind, a key of ``CLASSES``."""
-    found: type[AdaptedModel] = getattr(import_module(f"mmpt.models.kinds.{kind}"), CLASSES[kind])
-    return found
+    engine: type[AdaptedModel] = getattr(import_module(f"mmpt.models.kinds.{kind}"), CLASSES[kind])
+    return engine

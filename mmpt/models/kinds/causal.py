@@ -6,8 +6,8 @@ generated). So positions and sliding windows are those of the example alone, wha
 Candidates are ranked in one pass over B·C rows, the source anew for each: to keep its keys and values for all of them
 would leave padding between source and target, which a sliding window counts.
 
-Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass goes on from
-them. Generated tokens have no such states, so generation runs all layers.
+Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass resumes
+from them. Generated tokens have no such states, so generation runs all layers.
 
 Letters: B batch, S prompt and source tokens, U target tokens, C candidate labels, V vocabulary, d model width.
 """
@@ -27,11 +27,11 @@ from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.backbone import embed, refuse_positions, word_embeddings
 from mmpt.models.insertion import insert
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.label_states import LabelStates
-from mmpt.models.partial_forward import below, handed
+from mmpt.models.partial_forward import below, resumed
+from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
 class DecoderOnly(TextModel):
@@ -84,22 +84,19 @@ class DecoderOnly(TextModel):
         rows, mask = self._rows(encoded, read)
         refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
         ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(labels))
-        places = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
+        positions = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
         model: Any = self.backbone
         begin: AbstractContextManager[None] = nullcontext()
         if encoded.label_states is not None:
-            begin = handed(model, "self", rows, self.first_trained)
+            begin = resumed(model, "self", rows, self.first_trained)
             rows = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # which no layer reads
 
         def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (_taken(args[0], places.clamp(max=rows.shape[1] - 1)), *args[1:])
+            return (_gathered(args[0], positions.clamp(max=rows.shape[1] - 1)), *args[1:])
 
         hook = model.get_output_embeddings().register_forward_pre_hook(select, prepend=True)  # before only_labelled's
-        try:
-            with begin, self.hooks.given(encoded.contribution):
-                logits: Tensor = model(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
-        finally:
-            hook.remove()
+        with hook, begin, self.hooks.given(encoded.contribution):
+            logits: Tensor = model(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
         return logits
 
     def _rows(self, encoded: Encoded, read: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +127,7 @@ class DecoderOnly(TextModel):
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front
         order = torch.arange(longest, device=shift.device) - shift
-        rows, mask = _taken(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
+        rows, mask = _gathered(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
         first = shift_of(encoded.contribution.prefixes)
         refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
@@ -154,9 +151,9 @@ def _packed(states: Tensor, ends: Tensor, first: Tensor, more: Tensor, width: in
     Returns:
         (B, S+U, d), and its mask (B, S+U).
     """
-    place = torch.arange(width, device=states.device)  # (S+U,)
-    order = torch.where(place < ends, place, place - ends + first).clamp(max=states.shape[1] - 1)
-    return _taken(states, order), (place < ends + more).long()
+    index = torch.arange(width, device=states.device)  # (S+U,)
+    order = torch.where(index < ends, index, index - ends + first).clamp(max=states.shape[1] - 1)
+    return _gathered(states, order), (index < ends + more).long()
 
 
 def _repeated(part: Tensor, rows: int) -> Tensor:
@@ -164,6 +161,6 @@ def _repeated(part: Tensor, rows: int) -> Tensor:
     return part.repeat_interleave(rows // len(part), dim=0)
 
 
-def _taken(states: Tensor, order: Tensor) -> Tensor:
+def _gathered(states: Tensor, order: Tensor) -> Tensor:
     """Tokens (B, N, d) of states (B, T, d), in the order (B, N)."""
     return states.gather(1, order.unsqueeze(-1).expand(-1, -1, states.shape[-1]))

@@ -21,8 +21,8 @@ from mmpt.data.collate import SOURCES
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import embed, refuse_positions, word_embeddings
 from mmpt.models.partial_forward import below, only
+from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
 class EncoderClassifier(AdaptedModel):
@@ -88,12 +88,12 @@ class EncoderClassifier(AdaptedModel):
             return (states, *args[1:])
 
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with self.hooks.given(contribution), only(self.backbone, "self", slice(self.first_trained, None)) as layers:
-            hook = layers[0].register_forward_pre_hook(give)
-            try:
-                scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
-            finally:
-                hook.remove()
+        with (
+            self.hooks.given(contribution),
+            only(self.backbone, "self", slice(self.first_trained, None)) as layers,
+            layers[0].register_forward_pre_hook(give),
+        ):
+            scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
         return Encoded(scores, mask, contribution)
 
     def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:

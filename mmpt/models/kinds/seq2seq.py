@@ -16,9 +16,9 @@ from mmpt.attention import absorb
 from mmpt.data.encode import TextToText
 from mmpt.methods.base import Contribution, mean_embedding
 from mmpt.models.adapted import Encoded
-from mmpt.models.backbone import embed
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.partial_forward import lower, upper
+from mmpt.models.parts import embed
 
 
 class EncoderDecoder(TextModel):

@@ -37,8 +37,8 @@ class TextModel(AdaptedModel):
 
     def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """See the base class."""
-        with only_labelled(self.backbone, labels) as places:
-            return row_losses(self.decode(encoded, labels), labels, places, smoothing)
+        with only_labelled(self.backbone, labels) as rows:
+            return row_losses(self.decode(encoded, labels), labels, rows, smoothing)
 
     def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See the base class; candidates have their end of sequence."""
