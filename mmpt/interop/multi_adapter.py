@@ -85,7 +85,7 @@ class MultiAdapterPredictor:
         for (where, row), name in zip(given, names, strict=True):
             if name not in self.predictors:
                 known = ", ".join(self.predictors)
-                raise AdapterError(f"{where}: no adapter {name!r}{nearest(name, self.predictors)}; loaded are {known}")
+                raise AdapterError(f"{where}: no adapter {name!r}; loaded are {known}{nearest(name, self.predictors)}")
             for example in self.predictors[name].evaluator.task.examples([(where, row)], require_label=False):
                 order.append((name, len(examples[name])))
                 examples[name].append(example)

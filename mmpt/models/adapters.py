@@ -121,7 +121,7 @@ class Adapters(nn.Module):
         """
         if name not in self.methods:
             known = ", ".join(map(repr, self.methods))
-            raise AdapterError(f"no adapter {name!r}{nearest(name, self.methods)}; this model has {known}")
+            raise AdapterError(f"no adapter {name!r}; this model has {known}{nearest(name, self.methods)}")
         return self.methods[name]
 
     def chosen(self, name: str | None) -> tuple[str, Method]:

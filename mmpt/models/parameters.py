@@ -66,7 +66,7 @@ def parameter_groups(model: nn.Module, lr: float | Mapping[str, float]) -> list[
     groups = _groups(model)
     rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(groups, lr)
     problems = [
-        f"lr has no group {name!r}{nearest(str(name), groups)}; the groups are {', '.join(groups)}"
+        f"lr has no group {name!r}; the groups are {', '.join(groups)}{nearest(name, groups)}"
         for name in rates
         if name not in groups
     ]

@@ -59,7 +59,7 @@ def _rows_by_name(methods: Mapping[str, Method], names: Sequence[str], rows: int
         raise AdapterError(f"adapter_names has {len(names)} names for {rows} rows; give one for each row")
     for name in names:
         if name not in methods:
-            raise AdapterError(f"no adapter {name!r}{nearest(name, methods)}; this model has {', '.join(methods)}")
+            raise AdapterError(f"no adapter {name!r}; this model has {', '.join(methods)}{nearest(name, methods)}")
     names = [name for name in names for _ in range(rows // len(names))]
     own = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
     for name in own:

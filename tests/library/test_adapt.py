@@ -310,7 +310,7 @@ def test_parameters_are_counted_and_grouped() -> None:
     assert [(group["name"], group["lr"]) for group in groups] == [("prefix", 0.5), ("masks", 0.1), ("router", 0.01)]
     assert sum(value.numel() for group in groups for value in group["params"]) == counted.trainable
     for lr, words in (
-        ({"prefix": 0.1, "mask": 0.1, "router": 1}, 'lr has no group .mask.; did you mean "masks"'),
+        ({"prefix": 0.1, "mask": 0.1, "router": 1}, 'lr has no group .mask.; the groups are .*; did you mean "masks"'),
         ({"prefix": 0.1}, "lr gives no rate for group 'masks'"),
         (0, "lr of 'prefix' is 0; give a positive number"),
         ("fast", "lr of 'prefix' is 'fast'"),
