@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmpt.models.adapted import AdaptedModel
 from tests.tiny import batch
+from tests.tolerance import assert_close, terms_of
 
 
 def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -20,15 +21,15 @@ def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Te
 def assert_rows_are_independent(model: AdaptedModel) -> None:
     """Alone, in another order, and with more padding, an example has the logits that it has in its batch."""
     ids, mask, labels = batch()
-    together = logits(model, ids, mask, labels)
+    together, terms = logits(model, ids, mask, labels), terms_of(model)
     for row in range(len(ids)):
         length, target = int(mask[row].sum()), int((labels[row] != -100).sum())
         alone = logits(model, ids[row : row + 1, :length], mask[row : row + 1, :length], labels[row : row + 1, :target])
-        assert torch.allclose(alone[0], together[row, :target], atol=1e-5)
+        assert_close(alone[0], together[row, :target], terms)
     order = torch.tensor([3, 0, 4, 2, 1])
-    assert torch.allclose(logits(model, ids[order], mask[order], labels[order]), together[order], atol=1e-5)
+    assert_close(logits(model, ids[order], mask[order], labels[order]), together[order], terms)
     wide_ids, wide_mask = (torch.nn.functional.pad(tensor, (0, 6)) for tensor in (ids, mask))
-    assert torch.allclose(logits(model, wide_ids, wide_mask, labels), together, atol=1e-5)
+    assert_close(logits(model, wide_ids, wide_mask, labels), together, terms)
 
 
 def assert_generation_agrees(model: AdaptedModel, static: bool = False) -> None:

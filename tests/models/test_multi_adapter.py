@@ -15,6 +15,7 @@ from mmpt.models.engine import build_engine
 from mmpt.models.stacking import passes
 from tests.methods.test_all import CASES, opened
 from tests.tiny import backbone, batch
+from tests.tolerance import assert_close, terms_of
 
 SHARING = {name: case for name, case in CASES.items() if not method_class(case[0]).changes_backbone()}
 Cases = dict[str, tuple[str, dict[str, Any]]]
@@ -48,7 +49,7 @@ def assert_same_losses(chosen: list[AdaptedModel], owners: list[int], examples: 
             chosen[owner].losses(chosen[owner].encode(ids[row : row + 1], mask[row : row + 1]), labels[row : row + 1])
             for row, owner in enumerate(owners)
         ]
-    assert torch.allclose(found, torch.cat(wanted), atol=2e-5), [model.method.options for model in chosen]
+    assert_close(found, torch.cat(wanted), terms_of(chosen[0].backbone), [model.method.options for model in chosen])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -140,6 +141,7 @@ def test_gradients_are_those_of_each_by_itself() -> None:
         model.method.requires_grad_(True)
     ids, mask, labels = batch(6)
     owners = [0, 1, 2, 2, 1, 0]
+    terms = terms_of(chosen[0].backbone, tokens=ids.numel() + labels.numel())
     chosen[0].losses(chosen[0].encode(ids, mask, [chosen[owner].name for owner in owners]), labels).sum().backward()
     found = [{name: p.grad.clone() for name, p in model.method.named_parameters()} for model in chosen]
     for index, model in enumerate(chosen):
@@ -147,7 +149,8 @@ def test_gradients_are_those_of_each_by_itself() -> None:
         rows = [row for row, owner in enumerate(owners) if owner == index]
         model.losses(model.encode(ids[rows], mask[rows]), labels[rows]).sum().backward()
         for name, parameter in model.method.named_parameters():
-            assert torch.allclose(parameter.grad, found[index][name], atol=1e-4), name
+            assert parameter.grad is not None
+            assert_close(parameter.grad, found[index][name], terms, name)
 
 
 def test_candidates_are_a_rows_own() -> None:
@@ -160,8 +163,8 @@ def test_candidates_are_a_rows_own() -> None:
     assert likelihoods.shape == (4, 3) and likelihoods[0, 2] == 0
     first = one.rank(one.encode(ids[:1], mask[:1]), candidates[0])
     others = two.rank(two.encode(ids[1:], mask[1:]), candidates[1])
-    assert torch.allclose(likelihoods[:1, :2], first, atol=1e-5)
-    assert torch.allclose(likelihoods[1:], others, atol=1e-5)
+    assert_close(likelihoods[:1, :2], first, terms_of(one.backbone))
+    assert_close(likelihoods[1:], others, terms_of(one.backbone))
 
 
 def test_beams_stay_with_their_rows() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 def records(directory: Path) -> list[Any]:
     """Read a finished offline run back; W&B's own process closes the file a moment after the run has finished."""
     while True:
-        found = list(parse_records(directory))
-        if any(record.HasField("exit") for record in found):
-            return found
+        read = list(parse_records(directory))
+        if any(record.HasField("exit") for record in read):
+            return read
         time.sleep(0.05)
 
 
@@ -24,19 +24,19 @@ def parse_records(directory: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
     (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-    content, place, parts = path.read_bytes(), 7, []
-    while place < len(content):
-        left = 32768 - place % 32768
+    content, position, parts = path.read_bytes(), 7, []
+    while position < len(content):
+        left = 32768 - position % 32768
         if left < 7:
-            place += left
+            position += left
             continue
-        if place + 7 > len(content):
+        if position + 7 > len(content):
             return
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        if place + 7 + length > len(content):
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        if position + 7 + length > len(content):
             return
-        parts.append(content[place + 7 : place + 7 + length])
-        place += 7 + length
+        parts.append(content[position + 7 : position + 7 + length])
+        position += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(b"".join(parts))
             parts = []
@@ -52,13 +52,13 @@ def history(directory: Path) -> list[dict[str, Any]]:
 
 def summary(directory: Path) -> dict[str, Any]:
     """The last value of each number that a run put into its row in the table of runs."""
-    found: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     for record in records(directory):
         if record.WhichOneof("record_type") == "summary":
-            found |= {
+            read |= {
                 item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
             }
-    return found
+    return read
 
 
 def config(directory: Path) -> dict[str, Any]:

@@ -88,15 +88,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[dict[str, Any]]:
-    """The named arguments of each call of a function, which goes on working."""
-    real, calls = getattr(place, name), []
+def seen(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[dict[str, Any]]:
+    """The named arguments of each call of a function, which still runs."""
+    real, calls = getattr(owner, name), []
 
     def call(*args: Any, **named: Any) -> Any:
         calls.append(named)
         return real(*args, **named)
 
-    monkeypatch.setattr(place, name, call)
+    monkeypatch.setattr(owner, name, call)
     return calls
 
 
@@ -116,7 +116,7 @@ def test_unreachable_server_costs_one_probe_not_the_run(
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """W&B's answer to a key that it doesn't know."""
+    """W&B's answer to a key that it does not know."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -132,7 +132,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The address of a server that takes no key."""
+    """The address of a server that rejects every key."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -140,7 +140,7 @@ def refusing() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("key", [KEY, "short"])
-def test_wrong_key_is_told_in_one_line_and_the_run_is_offline(
+def test_wrong_key_is_one_line_and_the_run_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str, key: str, capfd: Any
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
@@ -199,7 +199,7 @@ def test_key_in_netrc_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     logger = make_logger(LoggerConfig(wandb=True), said.append)
     logger.start(RunInfo("x", None, {}, tmp_path))
     logger.finish("done")
-    assert "cannot be reached" in said[0]  # so the key was found
+    assert "cannot be reached" in said[0]  # so there was a key
 
 
 OWN_SETTINGS = {  # of W&B, and what they mean to logger.mode=auto
@@ -273,7 +273,7 @@ def test_own_settings_can_switch_wandb_off(
     assert (tmp_path / "run" / "wandb").exists() == (mode == "offline")
 
 
-def test_errors_of_wandb_are_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_errors_of_wandb_are_reported_once_and_the_run_continues(tmp_path: Path) -> None:
     said: list[str] = []
     logger = make_logger(LoggerConfig(wandb=True, mode="offline"), said.append)
     logger.start(RunInfo("x", None, {}, tmp_path))
