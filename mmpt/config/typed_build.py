@@ -118,9 +118,8 @@ def _build_dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any
         else:
             built = INVALID
             if required:
-                problems.add(
-                    full, f"{full} is missing; set it in the file of this {key.partition('.')[0]}, or by {full}=..."
-                )
+                group = key.partition(".")[0]
+                problems.add(full, f"{full} is missing; set it in the file of this {group}, or by {full}=...")
         if built is not INVALID:
             kept[item.name] = built
         elif required or (item.name in value and not _is_number(hints[item.name])):
