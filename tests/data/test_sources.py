@@ -177,7 +177,7 @@ def test_bad_places(configs: dict[str, TaskConfig], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for directory, message in (
         (None, "data=local needs data.dir"),
-        (str(tmp_path / "superglu"), 'no such directory, did you mean "superglue"'),
+        (str(tmp_path / "superglu"), 'no such directory; did you mean "superglue"'),
         (str(tmp_path / "file"), "is a file"),
         (str(tmp_path / "superglue"), r"it has: \(nothing\)"),
     ):

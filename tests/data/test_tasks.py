@@ -106,7 +106,7 @@ def test_missing_field_names_the_fields_there_are(configs: dict[str, TaskConfig]
     with pytest.raises(DataError) as caught:
         Task(configs["rte"]).example(row, "rte.csv:3")
     assert str(caught.value) == (
-        'rte.csv:3: no field "premise"; the fields here: premis, hypothesis, more.x, label, did you mean "premis"?'
+        'rte.csv:3: no field "premise"; the fields here: premis, hypothesis, more.x, label; did you mean "premis"?'
     )
 
 
