@@ -188,8 +188,7 @@ def load(
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
     built_task = Task(stated_task)
-    folder = None if model is None else str(model)
-    backbone, built = join(adapter, path, model=folder, classes=built_task.outputs, force=force)
+    backbone, built = join(adapter, path, model=model, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
@@ -198,7 +197,7 @@ def load(
 
 
 def join(
-    adapter: Adapter, path: Path, *, model: str | None = None, classes: int = 2, force: bool = False
+    adapter: Adapter, path: Path, *, model: str | Path | None = None, classes: int = 2, force: bool = False
 ) -> tuple[Backbone, AdaptedModel]:
     """An adapter on its backbone.
 
@@ -231,12 +230,12 @@ def _forget(backbone: Backbone, name: str) -> None:
         remove_adapter(backbone.model, name)
 
 
-def _backbone(adapter: Adapter, path: Path, model: str | None, classes: int) -> Backbone:
+def _backbone(adapter: Adapter, path: Path, model: str | Path | None, classes: int) -> Backbone:
     """The adapter's backbone: one that is in use already, where that can be shared, else loaded."""
     stated = dict(adapter.description["backbone"])
     fingerprint = stated.pop("fingerprint", None)
     if model is not None:
-        stated |= {"source": "path", "path": model}
+        stated |= {"source": "path", "path": str(model)}
     elif stated.get("source") in ("path", "hub") and not stated.get("path"):
         raise AdapterError(f"{path}: adapter.json does not say where the backbone is; give model=DIR")
     config = _build(ModelConfig, stated, "backbone", path)
@@ -269,13 +268,9 @@ def _parts(
         if "task" in content:  # of a run, which states everything
             content = {name: content[name] for name in ("task", *_PARTS)}
         elif task is None:
-            raise AdapterError(
-                f"{path}: adapter.json names no task; give task=, a name of conf/task, a file or a mapping"
-            )
+            raise AdapterError(f"{path}: adapter.json names no task; give task=, a task's name, file or mapping")
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(
-            f"{path}: adapter.json is incomplete or damaged ({error}); use an adapter that mmpt wrote"
-        ) from error
+        raise AdapterError(f"{path}: adapter.json is damaged ({error}); use an adapter that mmpt wrote") from error
     stated = content["task"] if task is None else _task(task)
     values = {**_PARTS, **content, "task": stated}
     parts = {name: _build(type_, values[name], name, path) for name, type_ in _TYPES.items()}
