@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from mmpt.bundled import tasks as bundled
 from mmpt.errors import DataError
 from tools.toy import tasks
 
@@ -103,10 +104,10 @@ def test_drawn_without_torch() -> None:
 
 
 def test_rows_are_the_callers_own() -> None:
-    tasks.records("rte")["train"][0]["premise"] = "changed"
-    assert tasks.records("rte")["train"][0]["premise"] != "changed"
+    bundled.records("rte")["train"][0]["premise"] = "changed"
+    assert bundled.records("rte")["train"][0]["premise"] != "changed"
 
 
 def test_an_unknown_task_is_named_with_what_there_is() -> None:
     with pytest.raises(DataError, match=r'no bundled miniature of task "rtee".*boolq.*did you mean "rte"'):
-        tasks.records("rtee")
+        bundled.records("rtee")

@@ -1,4 +1,4 @@
-"""Miniature tasks in the official SuperGLUE fields, drawn from the synthetic world: ``records("rte")["train"]``.
+"""Miniature tasks in the official SuperGLUE fields, drawn from the synthetic world; the command writes their files.
 
 They show a method at work offline; scores on them say nothing about real language. Each is drawn once per process from
 a fixed seed; no input occurs in two splits. Every row also names its sub-population (``part``). Imports no torch.
@@ -6,12 +6,14 @@ a fixed seed; no input occurs in two splits. Every row also names its sub-popula
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from functools import cache
 from random import Random
 from typing import Any
 
-from mmpt.errors import DataError, nearest
+from mmpt.bundled.tasks import TASKS_DIR
 from tools.toy import lexicon, skills, world
 
 Row = dict[str, Any]
@@ -113,24 +115,15 @@ NAMES: tuple[str, ...] = (*SINGLE, "multirc")
 
 
 def records(task: str) -> dict[str, list[Row]]:
-    """Return the rows of a miniature task.
-
-    Args:
-        task: One of :data:`NAMES`.
-
-    Returns:
-        ``train``, ``validation`` and ``test``; rows in the official fields (MultiRC: one row an answer, with
-        ``idx.question`` and ``question_id``). The rows are the caller's to change.
-
-    Raises:
-        DataError: There is no miniature of that task.
-    """
-    if task not in NAMES:
-        raise DataError(
-            f'no bundled miniature of task "{task}"; there are: {", ".join(sorted(NAMES))}{nearest(task, NAMES)}; '
-            "for your own or the official data use data=local data.dir=DIR"
-        )
+    """Draw the rows of one of :data:`NAMES`; :func:`mmpt.bundled.tasks.records` reads them from its file."""
     return {split: [dict(row) for row in rows] for split, rows in _drawn(task).items()}
+
+
+def main() -> None:
+    """Write the files that the package ships."""
+    for name in NAMES:
+        text = json.dumps(records(name), separators=(",", ":"))
+        (TASKS_DIR / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 @cache
@@ -182,3 +175,7 @@ def _multirc(rng: Random) -> dict[str, tuple[Row, ...]]:
             paragraph += 1
         splits[split] = tuple(rows)
     return splits
+
+
+if __name__ == "__main__":
+    main()
