@@ -25,6 +25,7 @@ __all__ = [
     "Method",
     "StartingValues",
     "mean_embedding",
+    "start_prompt",
     "starting_ids",
 ]
 
@@ -240,6 +241,12 @@ def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor
     if options.init == "text":
         return backbone.text(options.init_text or "", count)
     return backbone.sample(count) if options.init == "vocab" else None
+
+
+def start_prompt(table: nn.Parameter, options: Start, backbone: StartingValues) -> None:
+    """Let a table of prompts (P, d) start from word embeddings, where the options ask for it."""
+    if (ids := starting_ids(options, backbone, table.shape[0])) is not None:
+        table.data.copy_(backbone.embeddings(ids))
 
 
 def mean_embedding(embeddings: Tensor, attention_mask: Tensor) -> Tensor:

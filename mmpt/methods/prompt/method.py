@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, start_prompt
 from mmpt.methods.prompt.options import Prompt
 
 
@@ -22,9 +22,7 @@ class PromptTuning(Method):
 
     def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
-        table = self.prompts["input"]
-        if (ids := starting_ids(self.options, backbone, table.shape[0])) is not None:
-            table.data.copy_(backbone.embeddings(ids))
+        start_prompt(self.prompts["input"], self.options, backbone)
 
     def prompt(self) -> Tensor:
         """The prompt (S, d)."""

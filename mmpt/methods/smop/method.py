@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, start_prompt
 from mmpt.methods.router import Router, route_gates
 from mmpt.methods.smop.options import SMoP
 
@@ -35,9 +35,7 @@ class SparseMixtureOfPrompts(Method):
 
     def initialise(self, backbone: StartingValues) -> None:
         """See the base class."""
-        table = self.prompts["input"]
-        if (ids := starting_ids(self.options, backbone, table.shape[0])) is not None:
-            table.data.copy_(backbone.embeddings(ids))
+        start_prompt(self.prompts["input"], self.options, backbone)
 
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
