@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Literal
 
 _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # CUDA, CUDA below Windows, ROCm
 _FAST = ("amx_bf16", "avx512_bf16")  # processors with instructions for products of bfloat16
 
 
-def fast_dtype() -> tuple[str, str]:
+def fast_dtype() -> tuple[Literal["bfloat16", "float32"], str]:
     """What ``model.dtype=auto`` means for a frozen network here, ``bfloat16`` or ``float32``, and why."""
     if sys.platform == "win32" or any(Path(path).exists() for path in _GPUS):
         import torch
