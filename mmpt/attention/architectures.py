@@ -54,6 +54,7 @@ class Architecture:
         positions: The module that takes the positions of tokens, from the model's base model; None: not known.
         soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
         limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
+        overflows: Whether hidden states of its checkpoints exceed 65504, where float16 ends.
         peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they lack them.
         targets: The same where they lack them: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
     """
@@ -72,6 +73,7 @@ class Architecture:
     positions: str | None = None
     soft_capped: bool = False
     limited: bool = False
+    overflows: bool = False
     peft: str | None = None
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -154,6 +156,7 @@ _T5 = Architecture(
     output="o",
     head_dim="key_value_proj_dim",
     relative_bias=True,
+    overflows=True,
     peft="t5",  # mt5 too: what the papers name
 )
 _BART_SITES = {
@@ -231,6 +234,19 @@ def architecture_of(model_type: str) -> Architecture:
             f"{', '.join(ARCHITECTURES)}"
         )
     return architecture
+
+
+def refuse_dtype(model_type: str, dtype: str) -> None:
+    """Reject a type of numbers, ``model.dtype``, that an architecture's hidden states do not fit into.
+
+    Raises:
+        ConfigError: With the ones that work.
+    """
+    if dtype == "float16" and ARCHITECTURES[model_type].overflows:
+        raise ConfigError(
+            f"model.dtype=float16: hidden states of {model_type} models exceed float16's largest number, 65504; set "
+            "model.dtype=bfloat16 or float32"
+        )
 
 
 def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:

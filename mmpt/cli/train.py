@@ -102,7 +102,7 @@ def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> 
     try:
         config = check(composed)
         if os.environ.get("RANK", "0") == "0":
-            print(printable(first_line(config) + _own_files(line)), flush=True)
+            print(printable(first_line(config, composed) + _own_files(line)), flush=True)
         from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
 
         run_experiment(config, plain(config))

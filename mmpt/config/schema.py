@@ -59,7 +59,7 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)  # shape of a random backbone
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device multiplies fast
     # auto: cross attention without keys and values of the source where that costs less (mmpt.attention.absorb)
     cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
 

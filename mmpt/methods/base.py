@@ -72,7 +72,7 @@ class Method(nn.Module):
     @property
     def trains_all(self) -> bool:
         """Whether every weight of the backbone is trained."""
-        return False
+        return bool(self.options.trains_all)
 
     @classmethod
     def changes_backbone(cls) -> bool:

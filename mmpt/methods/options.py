@@ -26,6 +26,7 @@ class MethodOptions:
 
     name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
+    trains_all: ClassVar[bool] = False  # whether every weight of the backbone is trained, which is then float32
 
     def __post_init__(self) -> None:
         """Check types, then values and combinations.

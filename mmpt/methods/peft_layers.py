@@ -105,7 +105,9 @@ class PeftLayers(Method):
         config.modules_to_save = self._head_modules(str(backbone.base_model_prefix)) or None
         self._config, self._name = config, name
         self._layers = [layer for _, layer in _wrapped(backbone) if name in _adapters(layer)]
-        found = ((_saved_name(path, part, name), value) for path, value in backbone.named_parameters())
+        found = [(_saved_name(path, part, name), value) for path, value in backbone.named_parameters()]
+        for value in (value for saved, value in found if saved is not None):
+            value.data = value.data.float()  # peft creates it in the layer's own type
         self.borrow({f"{self.options.name}.{saved}": value for saved, value in found if saved is not None})
 
     def detach(self, backbone: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
-from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_sites
+from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_dtype, refuse_sites
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
 from mmpt.models.parts import head_parameters, word_embeddings
 from mmpt.models.size import refuse_counts, refuse_network
+from mmpt.utils.processor import fast_dtype
 from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -98,12 +99,14 @@ def load_backbone(
         ModelError: Nothing there, other architecture than stated, no safetensors, cannot be injected, or no hub.
         ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
+    config = replace(config, dtype=fast_dtype()[0]) if config.dtype == "auto" else config
     path, origin = _source(config)
     transformers_logging.disable_progress_bar()
     stated = _stated(config, path)
     model_type = config.architecture if config.source == "random" else stated.model_type
     architecture = architecture_of(model_type)
     refuse_sites(model_type, sites)
+    refuse_dtype(model_type, config.dtype)
     if architecture.soft_capped and config.attention != "eager":
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
     more = {"num_labels": classes} if architecture.has_head else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mmpt.attention.architectures import ARCHITECTURES, architecture_of
+from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
 from mmpt.config import fingerprint
 from mmpt.config.check import examine, plain
 from mmpt.config.parsers import local_model, trainer
@@ -23,6 +23,7 @@ from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
 from mmpt.methods.options import HEAD, HEAD_RATE
+from mmpt.utils.processor import fast_dtype
 
 __all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
 
@@ -75,11 +76,19 @@ def has_head(architecture: object) -> bool:
     return known is None or known.has_head
 
 
-def first_line(config: Config) -> str:
-    """What is going to run, and where; the directory's name ends in a hash that is known once the data are."""
+def first_line(config: Config, composed: Mapping[str, Any] | DictConfig) -> str:
+    """What is going to run, in which type of numbers, and where.
+
+    Args:
+        config: Checked.
+        composed: What it was made of; ``model.dtype=auto`` in it is explained.
+    """
     name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
     where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
     what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"
+    if composed["model"]["dtype"] == "auto":
+        why = "its weights are trained" if config.method.options.trains_all else fast_dtype()[1]
+        what += f", {config.model.dtype} ({why})"
     return f"mmpt: {what}; directory: {where}"
 
 
@@ -140,6 +149,9 @@ def _join(parts: dict[str, Any], problems: Problems) -> None:
         except ConfigError as error:
             problems.extend("method", error)
     parts["method"] = method
+    if parts["model"].dtype == "auto":  # of a run, the record holds the type itself
+        dtype = "float32" if method.options.trains_all else fast_dtype()[0]
+        parts["model"] = dataclasses.replace(parts["model"], dtype=dtype)
 
 
 _PARSERS: dict[str, Callable[[Any, Problems], Any]] = {
@@ -167,6 +179,10 @@ def _architecture(model: ModelConfig, problems: Problems) -> None:
     if architecture.soft_capped and model.attention != "eager":
         text = f"model.architecture={model.architecture} caps its attention scores, which sdpa cannot"
         problems.add("model.attention", f"{text}; set model.attention=eager")
+    try:
+        refuse_dtype(model.architecture, model.dtype)
+    except ConfigError as error:
+        problems.extend("model.dtype", error)
 
 
 def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, problems: Problems) -> None:
@@ -190,6 +206,9 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
 
 
 def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if method.options.trains_all and model.dtype != "float32":
+        text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
+        problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")
     if model.dropout != "none" and method.options.reads_encoder:
         problems.add(
             "method.router_input",

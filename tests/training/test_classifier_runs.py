@@ -66,6 +66,7 @@ def test_a_run_trains_its_head_and_is_loaded_to_the_bit(
 def test_losses_of_a_head(place: Path, tmp_path: Path) -> None:
     """Over classes, label ranking is cross-entropy; smoothing counts for both."""
     shared = ["model=local", f"model.path='{place}'", "trainer.logging_steps=1", "trainer.eval_strategy=no"]
+    shared += ["model.dtype=float32"]  # two ways of rounding are compared
     words = {
         "entropy": [],
         "ranking": ["trainer.loss=label_ranking"],
@@ -78,7 +79,7 @@ def test_losses_of_a_head(place: Path, tmp_path: Path) -> None:
         found[name] = [line["train/loss"] for line in metrics(tmp_path / name) if "train/loss" in line]
     assert found["ranking"] == pytest.approx(found["entropy"], abs=1e-5)
     assert found["both"] == pytest.approx(found["smooth"], abs=1e-5)
-    assert found["smooth"] != pytest.approx(found["entropy"], abs=1e-3)
+    assert found["smooth"] != pytest.approx(found["entropy"], abs=1e-4)
 
 
 def test_the_head_follows_the_seed_and_two_adapters_keep_their_own(place: Path, tmp_path: Path) -> None:

@@ -13,13 +13,9 @@ class FullFineTuning(Method):
 
     NEEDS_EVERY_GRADIENT = False  # some networks have weights that a task does not use
 
-    @property
-    def trains_all(self) -> bool:
-        """See the base class."""
-        return True
-
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
-        """Take the backbone's parameters over."""
+        """Take the backbone's parameters over, in float32, which small updates need."""
+        backbone.float()
         self.borrow({f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()})
 
     def detach(self, backbone: nn.Module) -> None:

@@ -14,6 +14,7 @@ class Full(MethodOptions):
 
     name: ClassVar[str] = "full"
     GROUPS: ClassVar[tuple[str, ...]] = ("backbone",)
+    trains_all: ClassVar[bool] = True
 
 
 OPTIONS = Full
