@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mmpt.cli import CONF, main
 from mmpt.config.schema import Config
 from mmpt.errors import DataError
+from mmpt.runs import environment
 from mmpt.runs.result import Result
 from mmpt.utils.files import write_json
 
@@ -77,6 +78,17 @@ def test_all_kinds_of_problems_are_told_at_once(runs: list[Config], capsys: pyte
     for part in ("multimask", "did you mean task=cb?", "max_steps", "seed must be an integer"):
         assert any(part in line for line in lines)
     assert runs == []
+
+
+def test_a_release_newer_than_those_tested_is_one_warning(
+    runs: list[Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = re.findall(r"^(torch|transformers)==(\d+)\.(\d+)", (TRAIN.parent / "constraints.txt").read_text(), re.M)
+    assert {name: (int(major), int(minor)) for name, major, minor in pinned} == environment.TESTED
+    monkeypatch.setattr(environment, "TESTED", {"torch": (1, 99), "transformers": (99, 0), "absent-package": (0, 0)})
+    assert main(["-m", "seed=1,2"]) == 0 and len(runs) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"warning: torch \S+ is newer than 1\.99, the last release that mmpt was tested with\n", said)
 
 
 def test_an_error_of_the_run_is_one_line(runs: list[Config], capsys: pytest.CaptureFixture[str]) -> None:

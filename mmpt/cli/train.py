@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with, read_command_line, shadowed
 from mmpt.errors import ConfigError, MmptError
+from mmpt.runs.environment import untested
 from mmpt.sweep.definitions import register_sweeps, sweep_options
 from mmpt.sweep.run import run_sweep
 from mmpt.training.settings import check, find_problems, first_line, plain
@@ -61,6 +62,9 @@ def _dispatch(argv: list[str]) -> int:
     if line.problems:
         raise ConfigError([*line.problems, *_other_problems(line)])
     try:
+        if not line.shows_only and _leads():
+            for text in untested():
+                print(f"warning: {text}", file=sys.stderr)
         if line.multirun and not line.shows_only:
             return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
         failures: list[MmptError] = []
@@ -101,13 +105,18 @@ def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> 
     """One run; Hydra would print lines of its own about an error."""
     try:
         config = check(composed)
-        if os.environ.get("RANK", "0") == "0":
+        if _leads():
             print(printable(first_line(config, composed) + _own_files(line)), flush=True)
         from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
 
         run_experiment(config, plain(config))
     except MmptError as error:
         failures.append(error)
+
+
+def _leads() -> bool:
+    """Whether this is the process that prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _own_files(line: CommandLine) -> str:
@@ -150,7 +159,7 @@ def _arguments(argv: list[str]) -> Iterator[None]:
 
 
 def _report(error: MmptError) -> None:
-    if os.environ.get("RANK", "0") != "0":
+    if not _leads():
         time.sleep(RANK_SECONDS)  # rank 0 tells it; torchrun ends all processes with the first that ends
         return
     if os.environ.get("MMPT_TRACEBACK") == "1":

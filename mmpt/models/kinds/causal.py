@@ -128,8 +128,6 @@ class DecoderOnly(TextModel):
         first = shift_of(encoded.contribution.prefixes)
         refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
-        pad = model.config.pad_token_id
-        options.setdefault("pad_token_id", model.config.eos_token_id if pad is None else pad)
         with self.hooks.given(encoded.contribution):
             ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
         return ids
