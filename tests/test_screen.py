@@ -46,21 +46,12 @@ def test_lines_are_broken_at_spaces_on_a_terminal_alone() -> None:
 
 
 def test_a_broken_command_is_the_same_command() -> None:
-    words = [
-        "python",
-        "train.py",
-        "run.root=a b",
-        "task.template='{x}'",
-        *(f"some.key{n}=value" for n in range(9)),
-        "x\\y",
-    ]
+    words = ["train.py", "run.root=a b", "task.template='{x}'", *(f"some.key{n}=value" for n in range(9)), "x\\y"]
     console = terminal(40)
     show_command(console, words)
     assert len(printed(console).splitlines()) > 3
-    code = "import sys; print('\\n'.join(sys.argv[1:]))"
-    done = subprocess.run(
-        ["sh", "-c", f"{shlex.join([sys.executable, '-c', code])} {printed(console)}"], capture_output=True, text=True
-    )
+    echo = shlex.join([sys.executable, "-c", "import sys; print('\\n'.join(sys.argv[1:]))"])
+    done = subprocess.run(["sh", "-c", f"{echo} {printed(console)}"], capture_output=True, text=True)
     assert done.stdout.splitlines() == words
 
 
@@ -95,29 +86,29 @@ def on_a_terminal(folder: Path, *words: str) -> tuple[int, str]:
 
 
 def lines_of(written: str) -> list[str]:
-    """Every line that was ever on the screen."""
+    """Every line that was ever on the screen; none is too wide, unless it is one word."""
     pieces = re.split(r"\r|\n|\x1b\[2K|\x1b\[\dA", written)
-    return [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", piece) for piece in pieces]
+    lines = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", piece) for piece in pieces]
+    assert all(len(line) <= 80 or " " not in line.strip(" \\") for line in lines), lines
+    return lines
 
 
 @pytest.mark.slow
 def test_a_run_and_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     code, written = on_a_terminal(tmp_path, *SMOKE, "task=cb", "trainer.eval_strategy=steps", "trainer.eval_steps=2")
     seen = lines_of(written)
-    assert code == 0 and max(map(len, seen)) <= 80
+    assert code == 0
     assert any(re.match(r"training ━+ +\d/6 loss \d\.\d+ +validation \d\.\d+ ", line) for line in seen), seen
     after = [line for line in seen[seen.index("cb with multimask on bundled, seed 1") :] if line]
     assert not any("training ━" in line for line in after)  # the bar is gone
-    command = " ".join(after[after.index("next:") + 1 :]).split(" python ")[0].replace("\\", "")
-    own = [word for word in shlex.split(command)[2:] if word != "python"]
+    command = written.split("next:\r\n")[1].replace("\\\r\n", "").splitlines()[0]
+    own = shlex.split(command)[2:]
     assert own == [*SMOKE, "task=cb", "trainer.eval_strategy=steps", "trainer.eval_steps=2", "seed=2"]
 
     code, written = on_a_terminal(tmp_path, *SMOKE, "-m", "task=cb", "method=prefix,multimask")
     seen = lines_of(written)
-    assert code == 0 and max(map(len, seen)) <= 80
-    assert seen[0].startswith("mmpt: 2 trials, each with task=cb ") or seen[0].startswith(
-        "mmpt: 2 trials, each with exp"
-    )
+    assert code == 0
+    assert seen[0].startswith("mmpt: 2 trials, each with ")
     assert any(re.match(r"[012] of 2 trials ━+ \d left", line) for line in seen)
     assert any(line.startswith("  trial 2/2  method=multimask") for line in seen)  # while it runs
     assert any(re.match(r"trial 2/2  method=multimask  validation 0\.\d+  test 0\.\d+  \d", line) for line in seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -98,10 +99,10 @@ def _folded() -> Iterator[None]:
     """Break what is printed within the block into lines that fit; Hydra's list of a group is one."""
     with redirect_stdout(io.StringIO()) as printed:
         yield
-    console = new_console()
+    width = new_console().width
     for text in printed.getvalue().splitlines():
         if not text.startswith("setting/"):  # of definitions in sweeps/, which choose among them
-            show(console, text)
+            print(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> None:
