@@ -102,7 +102,7 @@ class Experiment:
     def _warn_of_data(self, splits: Splits) -> None:
         for text in self.identity.splits.notes:
             self._warn(text)
-        for text in self.evaluator.reading.length_notes(list(splits.values()), self.config.evaluation):
+        for text in self.evaluator.reading.notes(list(splits.values()), self.config.evaluation):
             self._warn(text)
         if self.config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
