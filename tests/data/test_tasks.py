@@ -4,6 +4,7 @@ import json
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,5 +213,5 @@ def test_missing_values_are_an_error_left_out_or_empty(value: Any, field: str) -
         if field == "x":
             assert [example.source for example in read("empty", **labels)] == ["a", "", "a"]
         else:
-            with pytest.raises(DataError, match="^f:2: "):
+            with pytest.raises(DataError, match=r"^f:2: "):
                 read("empty", **labels)
