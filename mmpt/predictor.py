@@ -17,6 +17,7 @@ from mmpt.config.compose import CONF
 from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
+from mmpt.data.special_tokens import answers
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError, DataError, MmptError, nearest
 from mmpt.methods import method_class
@@ -116,8 +117,7 @@ class Predictor:
         with self.backbone.lock, torch.no_grad():
             for indices, batch in self._batches(rows):
                 ids = self.model.generate(self.model.start(batch), **options)
-                decoded = self.evaluator.tokenizer.batch_decode(ids, skip_special_tokens=True)
-                texts |= dict(zip(indices, map(str.strip, decoded), strict=True))
+                texts |= dict(zip(indices, answers(self.evaluator.tokenizer, self.model.backbone, ids), strict=True))
         return [texts[index] for index in range(len(texts))]
 
     def embed(self, rows: Iterable[Row]) -> Tensor:

@@ -117,12 +117,12 @@ def insert(
     """
     if contribution.embedding_update is not None:
         embeddings = _updated(embeddings, contribution.embedding_update, first, text)
-    if contribution.prompt is None:
+    prompt, tokens = contribution.prompt, embeddings.shape[1]
+    if contribution.layer_prompts is not None:  # each layer puts its own one there
+        prompt = embeddings.new_zeros(1, contribution.layer_prompts.tokens, embeddings.shape[2])
+    if prompt is None:
         return embeddings, None
-    prompt = contribution.prompt
-    where = Insertion(
-        prompt.shape[1], embeddings.shape[1], at, contribution.prompt_lengths, padding_first=padding_first
-    )
+    where = Insertion(prompt.shape[1], tokens, at, contribution.prompt_lengths, padding_first=padding_first)
     return where.rows(embeddings, prompt), where
 
 

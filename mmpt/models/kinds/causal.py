@@ -27,7 +27,6 @@ from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
-from mmpt.models.insertion import insert
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.label_states import LabelStates
 from mmpt.models.partial_forward import below, resumed
@@ -41,11 +40,9 @@ class DecoderOnly(TextModel):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, adapter_names: Sequence[str] | None = None) -> Encoded:
         """See the base class; no layer has run."""
-        embeddings = embed(self.backbone, input_ids)
-        with self.hooks.using(self.method):
-            contribution = self.hooks.contribute(embeddings, attention_mask, adapter_names)
-        rows, insertion = insert(contribution, embeddings)
-        return Encoded(rows, attention_mask if insertion is None else insertion.mask(attention_mask), contribution)
+        with self.hooks.using(self.method, adapter_names):
+            rows, source = self.hooks.read(embed(self.backbone, input_ids), attention_mask), self.hooks.source
+        return Encoded(rows, source.widened(attention_mask, rows.shape[1]), source.contribution)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See the base class."""
@@ -131,8 +128,6 @@ class DecoderOnly(TextModel):
         first = shift_of(encoded.contribution.prefixes)
         refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
-        pad = model.config.pad_token_id
-        options.setdefault("pad_token_id", model.config.eos_token_id if pad is None else pad)
         with self.hooks.given(encoded.contribution):
             ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
         return ids
