@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mmpt.errors import ModelError
 from mmpt.utils.files import cache_directory
@@ -46,7 +47,7 @@ def _write(file: Path, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # of transformers and gguf, for a damaged file or an unknown architecture
         raise ModelError(f"model.path={file} is no GGUF file that transformers can read ({one_line(error)})") from error
