@@ -14,6 +14,7 @@ from mmpt.config.schema import (
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
+    MixConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -199,13 +200,20 @@ def _folder(problems: Problems, key: str, path: str | None, or_null: bool = Fals
         problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
 
+def _mix(mix: MixConfig, task: TaskConfig, problems: Problems) -> None:
+    if not 0 < mix.temperature < math.inf:
+        problems.add("mix.temperature", f"mix.temperature={mix.temperature:g} must be a positive number")
+    if mix.tasks and not task.parts:
+        problems.add("mix.tasks", f"mix.tasks has no effect with task={task.name}; set task=mix")
+
+
 def _seed(seed: int, problems: Problems) -> None:
     if not 0 <= seed < 2**32:
         problems.add("seed", f"seed={seed} must lie between 0 and {2**32 - 1}")
 
 
 def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, problems: Problems) -> None:
-    if not task.labels and "ranking" in evaluation.decoding:
+    if not (task.labels or task.parts) and "ranking" in evaluation.decoding:
         problems.add(
             "evaluation.decoding",
             f"task={task.name} has free text, so there are no labels to rank; set evaluation.decoding=[generation]",
@@ -213,6 +221,10 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
 
 
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
+    if task.parts:
+        for part in task.parts.values():
+            _task_with_data(part, data, problems)
+        return
     if data.name == "bundled" and task.name not in NAMES:
         text = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
         problems.add("data.name", f"{text}; for the official or your own data use data=local data.dir=DIR")
@@ -230,7 +242,7 @@ def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfi
 
 
 def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
-    if trainer.loss == "label_ranking" and not task.labels:
+    if trainer.loss == "label_ranking" and not (task.labels or task.parts):
         text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
         problems.add("trainer.loss", f"{text}; set trainer.loss=cross_entropy")
 
@@ -247,6 +259,7 @@ RULES: tuple[Rule, ...] = (
     (("logger",), _logger),
     (("run",), _run),
     (("seed",), _seed),
+    (("mix", "task"), _mix),
     (("task", "evaluation"), _task_with_evaluation),
     (("task", "data"), _task_with_data),
     (("evaluation", "trainer"), _evaluation_with_trainer),

@@ -19,6 +19,7 @@ VALIDATION_SCORE = "validation/score"
 VALIDATION_METRIC = "validation/{metric}"
 ROUTE_LOAD = "routes/load_{route}"
 ROUTE_MEAN = "routes/mean_{route}"
+ROUTE_OF_TASK = "routes/mean_{route}/{task}"  # of a mixture
 ROUTE_ENTROPY = "routes/entropy"
 METRICS = (  # by step
     LOSS,
@@ -31,6 +32,7 @@ METRICS = (  # by step
     VALIDATION_METRIC,
     ROUTE_LOAD,
     ROUTE_MEAN,
+    ROUTE_OF_TASK,
     ROUTE_ENTROPY,
 )
 

@@ -137,6 +137,8 @@ class Experiment:
             config.seed,
             accelerator.process_index,
             accelerator.num_processes,
+            config.mix,
+            [example.task for example in train.examples if example.task is not None],
         )
         targets = [feature["labels"] for feature in train.features]
         settings = config.trainer
