@@ -220,7 +220,7 @@ SHORT = view(
     n={"heading": "seeds"},
     train_s={"digits": 0},
 )
-FULL = view(f"label n mean by_task median best low validation_mean {COSTS} {COMPARED} notes")
+FULL = view(f"label n mean median best low validation_mean {COSTS} {COMPARED} notes")
 PAGE = view(f"mean by_task low median best n {COSTS} {COMPARED} notes")
 PAPER = view(f"task label n mean median best low step_ms_median train_s peak_bytes {COMPARED}")
 OPTIONAL = ("settings", "notes", "by_task", *COMPARED.split())  # left out where no row has them
