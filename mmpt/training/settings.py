@@ -144,7 +144,10 @@ def _rates(
 def _join(parts: dict[str, Any], problems: Problems) -> None:
     """Fill in the tasks of a mixture, and what the method leaves to the architecture where that is known already."""
     if "task" in parts and "mix" in parts and not parts["task"].template:
+        before = len(problems.found)
         parts["task"] = dataclasses.replace(parts["task"], parts=_mixed(parts["task"], parts["mix"], problems))
+        if len(problems.found) > before:
+            del parts["task"]  # further findings about it would mean nothing
     if "method" not in parts or "model" not in parts:
         return
     method, architecture = parts["method"], parts["model"].architecture
