@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["train"]:  # Hydra's words and flags, unchanged
         return train.main(words[1:])
-    return run(app, words or ["--help"], "mmpt")
+    return run(app, "mmpt", words or ["--help"])
 
 
 @app.command("train", context_settings=FORWARD, add_help_option=False)

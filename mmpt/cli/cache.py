@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -42,9 +43,7 @@ command = new_command(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 1 where ``verify`` found damage, 2 after an error of one line."""
-    return run(command, argv, "mmpt cache")
+main = partial(run, command, "mmpt cache")
 
 
 @command.command("list")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 after an error of one line."""
-    return run(single(predict), argv, "mmpt predict")
 
 
 def predict(
@@ -129,3 +125,6 @@ def _named(run: str) -> tuple[str, str]:
     if not name or not directory:
         raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
     return name, directory
+
+
+main = partial(run, single(predict), "mmpt predict")
