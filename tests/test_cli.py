@@ -203,7 +203,7 @@ def test_next_commands_are_the_own_words_with_one_change(
         assert shlex.split(command) == ["python", "train.py", *words]
         assert main(words) == 0
         capsys.readouterr()
-    assert commands[2:] == ["python -m mmpt.report .", "python -m mmpt.predict 'a b' --input FILE.jsonl"]
+    assert commands[2:] == ["python -m mmpt report .", "python -m mmpt predict 'a b' --input FILE.jsonl"]
     assert len(following("method.num_routes=3")) == 3
     assert "python train.py method=multimask" in following("method=prefix")
 

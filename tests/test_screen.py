@@ -113,4 +113,4 @@ def test_a_run_and_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     assert any(line.startswith("  trial 2/2  method=multimask") for line in seen)  # while it runs
     assert any(re.match(r"trial 2/2  method=multimask  validation 0\.\d+  test 0\.\d+  \d", line) for line in seen)
     assert not any(line.startswith("|") for line in seen)
-    assert "  python -m mmpt.report runs" in seen
+    assert "  python -m mmpt report runs" in seen

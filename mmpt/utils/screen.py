@@ -42,14 +42,12 @@ def show_markdown(console: Console, text: str) -> None:
 
 def program(name: str) -> list[str]:
     """The words with which the user calls one of our programs, such as ``train`` or ``report``."""
-    called = Path(sys.argv[0])
-    if called.name == "mmpt":
+    called = Path(sys.argv[0]).name
+    if called == "mmpt":
         return ["mmpt", name]
-    return (
-        ["python", sys.argv[0] if called.name == "train.py" else "train.py"]
-        if name == "train"
-        else ["python", "-m", f"mmpt.{name}"]
-    )
+    if name == "train" and called != "__main__.py":
+        return ["python", sys.argv[0] if called == "train.py" else "train.py"]
+    return ["python", "-m", "mmpt", name]
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:
