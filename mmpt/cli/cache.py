@@ -76,11 +76,7 @@ def verify(dir: Dir = None, as_json: Json = False) -> int:
 
 
 @command.command()
-def prune(
-    dir: Dir = None,
-    max_gb: Annotated[float, MAX_GB] = CacheConfig.max_gb,
-    as_json: Json = False,
-) -> None:
+def prune(dir: Dir = None, max_gb: Annotated[float, MAX_GB] = CacheConfig.max_gb, as_json: Json = False) -> None:
     """Delete the entries used longest ago until the rest fits, and what killed processes left."""
     store = _store(dir, max_gb)
     deleted = store.prune(store.max_bytes)

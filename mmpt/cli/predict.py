@@ -23,8 +23,7 @@ Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
 
 def predict(
     runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR."),
+        list[str], typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR.")
     ],
     input: Annotated[str, typer.Option(metavar="FILE", help="jsonl, csv, tsv or parquet; - reads jsonl from stdin.")],
     output: Annotated[str, typer.Option(metavar="FILE", help="A jsonl file; - writes to stdout.")] = "-",
