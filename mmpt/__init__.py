@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmpt.methods.mept.options import MEPT as MEPT
     from mmpt.methods.multimask.options import MultiMask as MultiMask
     from mmpt.methods.prefix.options import Prefix as Prefix
+    from mmpt.methods.prefix_plus.options import PrefixPlus as PrefixPlus
     from mmpt.methods.prompt.options import Prompt as Prompt
     from mmpt.methods.ptuning.options import PTuning as PTuning
     from mmpt.methods.residual.options import Residual as Residual
@@ -51,6 +52,7 @@ _LAZY = {  # where each name comes from: imported on first use, because most nee
     "MultiMask": "mmpt.methods.multimask.options",
     "PTuning": "mmpt.methods.ptuning.options",
     "Prefix": "mmpt.methods.prefix.options",
+    "PrefixPlus": "mmpt.methods.prefix_plus.options",
     "Prompt": "mmpt.methods.prompt.options",
     "Residual": "mmpt.methods.residual.options",
     "SMoP": "mmpt.methods.smop.options",
