@@ -10,7 +10,7 @@ from mmpt.methods.options import DeepPrefix
 
 
 @dataclass(frozen=True)
-class AdaptivePrefix(DeepPrefix):
+class APT(DeepPrefix):
     """Options of ``method=apt``."""
 
     name: ClassVar[str] = "apt"
@@ -18,4 +18,4 @@ class AdaptivePrefix(DeepPrefix):
     SAME: ClassVar[Mapping[str, str]] = {"prefix": "prefix of layout per_layer"}
 
 
-OPTIONS = AdaptivePrefix
+OPTIONS = APT
