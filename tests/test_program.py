@@ -63,7 +63,6 @@ def test_mmpt_alone_prints_every_command(capsys: pytest.CaptureFixture[str]) -> 
     ("words", "part"),
     [
         (["trian"], "No such command 'trian'"),
-        (["cache"], "(see mmpt cache --help)"),
         (["predict"], "Missing argument 'RUN_DIR' (see mmpt predict --help)"),
         (["cache", "list", "--dri", "x"], "--dri"),
         (["methods", "check", "prefixx"], "prefix"),
@@ -74,6 +73,13 @@ def test_a_wrong_call_is_one_line(words: list[str], part: str, capsys: pytest.Ca
     assert app_main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and part in said
+
+
+@pytest.mark.parametrize("group", ["cache", "hub", "convert"])
+def test_a_group_without_a_command_explains_itself(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app_main([group]) == 2
+    said = capsys.readouterr()
+    assert said.err == "" and f"Usage: mmpt {group}" in said.out and "Commands:" in said.out
 
 
 def test_train_gets_its_words_unchanged(capsys: pytest.CaptureFixture[str]) -> None:

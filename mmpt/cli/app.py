@@ -68,7 +68,7 @@ def dashboard(context: typer.Context) -> int:
     return dashboard_main(context.args)
 
 
-@methods.callback(invoke_without_command=True)
+@methods.callback(invoke_without_command=True, no_args_is_help=False)
 def list_methods(context: typer.Context) -> None:
     """List the methods; `mmpt methods check NAME` tests one."""
     if context.invoked_subcommand is not None:

@@ -21,6 +21,7 @@ from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text
 from mmpt.report.run import Run
 from mmpt.report.tables import full, markdown, paper, published, short
 from mmpt.utils.files import write_bytes
+from mmpt.utils.screen import new_console, show_markdown
 
 DEFAULT = "md,tex,csv,parquet,json,html"
 SHOWN = 20  # problems on the console; the files have all of them
@@ -58,11 +59,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     formats = _formats(arguments)
-    report = _report(arguments)
+    report, console = _report(arguments), new_console()
     if report.rows:
-        sys.stdout.write(short(report.rows))
+        show_markdown(console, short(report.rows))
     if report.figures and arguments.out is None:
-        sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
+        show_markdown(console, f"\nPublished figures, not run here:\n\n{published(report.figures)}")
     if arguments.out is not None and report.rows:
         _write(report, arguments.out, formats)
     if arguments.figures is not None:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.rules import Rule, apply_rules
 from mmpt.config.schema import Config
+from mmpt.config.trainer_hints import INSTEAD
 from mmpt.config.typed_build import INVALID, Problems, build, fields_of, unknown
 from mmpt.utils.secrets import holding_secrets
 
@@ -75,7 +76,10 @@ def _parts(values: Mapping[str, Any], parsers: Mapping[str, Parser], problems: P
     parts: dict[str, Any] = {}
     for name in values:
         if name not in hints:
-            problems.add(str(name), unknown(str(name), str(name), hints))
+            group = next((group for group, kind in hints.items() if name in getattr(kind, "__annotations__", ())), None)
+            near = f"; did you mean {group}.{name}?" if group else ""
+            instead = f"{name} cannot be set: {INSTEAD[name]}" if name in INSTEAD else None
+            problems.add(str(name), instead or unknown(str(name), str(name), hints) + near)
     for item in dataclasses.fields(Config):
         if item.name not in values:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:

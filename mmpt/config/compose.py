@@ -35,12 +35,14 @@ class CommandLine:
     """The arguments, in the form that Hydra gets.
 
     Attributes:
+        words: All of them, as they were typed.
         flags: Everything that begins with a dash, with its value.
         overrides: ``key=value`` words; what Hydra would reject as unknown is forced in, for our own check to name.
         problems: What is wrong with the words themselves.
         bad_groups: Groups whose choice is wrong, so that further findings about them mean nothing.
     """
 
+    words: list[str]
     flags: list[str]
     overrides: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -135,6 +137,7 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
     if parsed.config_path is not None:
         raise ConfigError(f"--config-path {parsed.config_path} would replace conf/; add a folder with --config-dir DIR")
     line = CommandLine(
+        words=list(argv),
         flags=[word for word in argv if word not in parsed.overrides],
         multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
         shows_only=parsed.cfg is not None or parsed.help or parsed.hydra_help or parsed.info is not None,
@@ -212,7 +215,8 @@ def _read_override(word: str, options: Mapping[str, list[str]], line: CommandLin
         line.overrides.append(word)
     else:
         # Forced in, so that an unknown key reaches our check, which names the valid ones.
-        line.overrides.append(f"++{word.lstrip('+')}")
+        name = "method.lr" if key in ("lr", "learning_rate") else key  # the check names the groups that have a rate
+        line.overrides.append(f"++{name}={word.partition('=')[2]}")
 
 
 def _wrong_key(word: str, override: Override, options: Mapping[str, list[str]], multirun: bool) -> str | None:

@@ -165,7 +165,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
         "max_length": config.data.max_length,
         "seed": config.seed,
     }
-    save_adapter(target / "adapter", "prefix", model.method, description)
+    save_adapter(target / "adapter", model.method, description)
 
 
 def read_prefix(source: Path) -> Tensor:

@@ -40,12 +40,11 @@ class Adapter:
     description: dict[str, Any]  # all of adapter.json
 
 
-def save_adapter(directory: Path, name: str, method: Method, description: Mapping[str, Any]) -> int:
+def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]) -> int:
     """Write an adapter; the JSON comes last, so that a directory with it is complete.
 
     Args:
         directory: Created where missing.
-        name: The method's name.
         method: The trained method.
         description: What else a user of the adapter must know: backbone, task, evaluation.
 
@@ -61,7 +60,7 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
     if (foreign := method.in_peft()) is not None:
         write_bytes(directory / PEFT_WEIGHTS, serialised(foreign[1]))
         write_json(directory / PEFT_CONFIG, {**foreign[0], **peft_base(description.get("backbone"))})
-    content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
+    content = {"format": FORMAT, "method": {"name": options.name, "options": asdict(options)}, **description}
     write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
     return len(blob)
 
@@ -176,22 +175,13 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     return common
 
 
-def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> None:
-    """Write a method's parameters as they are trained (checkpoints: nothing is folded away).
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    write_bytes(directory / filename, serialised(dict(module.named_parameters())))
-
-
 def serialised(state: Mapping[str, Tensor]) -> bytes:
     """Tensors as the bytes of a safetensors file."""
     return save_bytes({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read what :func:`save_state` wrote.
+    """Read a safetensors file.
 
     Raises:
         AdapterError: The file is missing or damaged.

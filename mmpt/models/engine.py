@@ -11,13 +11,13 @@ from mmpt.methods.options import MethodOptions
 from mmpt.models.adapt import attach
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.kinds import class_of
+from mmpt.models.kinds import ENGINES
 from mmpt.models.parts import ADAPTERS
 
 
 def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:
     """The engine of one adapter of a model; ``more`` as of :class:`mmpt.models.adapted.AdaptedModel`."""
-    return class_of(architecture_of(model.config.model_type).kind)(model, name, **more)
+    return ENGINES[architecture_of(model.config.model_type).kind](model, name, **more)
 
 
 def build_engine(

@@ -176,7 +176,7 @@ def _saved_and_loaded(
     model: AdaptedModel, options: MethodOptions, architecture: str, batch: dict[str, Tensor]
 ) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
-        save_adapter(Path(folder), options.name, model.method, {})
+        save_adapter(Path(folder), model.method, {})
         adapter = read_adapter(Path(folder))
     again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
     load_state(again.method, adapter.state, options.name)

@@ -40,7 +40,7 @@ def save_adapter(model: nn.Module, directory: str | Path, name: str | None = Non
     """
     adapters, path = adapters_of(model), Path(directory).expanduser()
     _, method = adapters.chosen(name)
-    adapter_files.save_adapter(path, method.options.name, method, {"backbone": _backbone(adapters)})
+    adapter_files.save_adapter(path, method, {"backbone": _backbone(adapters)})
     return path
 
 

@@ -40,7 +40,7 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
     """
     plan = plan_sweep(line, conf)
     outcomes = Outcomes.create(plan.root)
-    progress = Progress(outcomes, plan.total)
+    progress = Progress(outcomes, plan)
     trial = Trial(outcomes.folder, os.getpid(), plan.at_once)
     try:
         with progress.shown(), isolated():

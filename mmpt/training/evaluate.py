@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
 from mmpt.data.collate import CachingCollator, Collator
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
@@ -20,7 +21,7 @@ from mmpt.data.tasks import Example, Task
 from mmpt.data.tokenized import TokenizedSplit as Prepared
 from mmpt.errors import DataError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.kinds import class_of
+from mmpt.models.kinds import ENGINES
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Evaluator:
         config: EvaluationConfig,
         max_length: int,
         seed: int,
-        kind: str = "seq2seq",
+        kind: Kind = "seq2seq",
     ) -> None:
         """Prepare the labels.
 
@@ -71,7 +72,7 @@ class Evaluator:
         """
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.seed = seed
-        self.reading = class_of(kind).READING(task, tokenizer, max_length)
+        self.reading = ENGINES[kind].READING(task, tokenizer, max_length)
         self.reading.check_generation(config)
         self.candidates = self.reading.candidates
         self.candidate_indices = {tuple(ids): index for index, ids in enumerate(self.candidates)}

@@ -92,7 +92,7 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
         scores |= self.evaluator.baselines(splits["train"], splits["test"])
-        size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
+        size = save_adapter(self.record.adapter_dir, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}

@@ -43,7 +43,7 @@ def whole(toy: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "max_length": 32,
         "seed": 1,
     }
-    save_adapter(folder, "multimask", model.method, description)
+    save_adapter(folder, model.method, description)
     load(folder).predict([{"text": "the red lion"}])
     return folder
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
+import weakref
 from typing import Any
 
 import pytest
@@ -259,6 +261,20 @@ def test_a_deep_copy_is_a_model_of_its_own() -> None:
     mmpt.remove_adapter(found)
     assert torch.equal(logits(twin, given), wanted)
     assert twin.generate(**prompts("t5"), max_new_tokens=3, min_new_tokens=3).shape == (4, 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_is_freed_with_its_last_user(family: str) -> None:
+    found, given = adapted(family), batch(family)
+    found(**given).loss.backward()
+    engine_of(found)
+    parts = {name: weakref.ref(module) for name, module in found.named_modules() if "mmpt_adapters" not in name}
+    gc.disable()
+    try:
+        del found
+        assert [name for name, part in parts.items() if part() is not None] == []
+    finally:
+        gc.enable()
 
 
 def test_load_balance_is_part_of_the_loss() -> None:

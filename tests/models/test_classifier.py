@@ -201,7 +201,7 @@ def test_bfloat16_backbones_have_a_head_in_float32(model_type: str) -> None:
 def test_an_adapter_with_its_head_comes_back_bit_by_bit(method: str, model_type: str, tmp_path: Path) -> None:
     first = adapted(method, SMALL.get(method), model_type).eval()
     torch.nn.init.normal_(next(iter(first.method.head.values())))  # type: ignore[union-attr]
-    save_adapter(tmp_path, method, first.method, {})
+    save_adapter(tmp_path, first.method, {})
     for_peft = {"adapter_config.json", "adapter_model.safetensors"} if method == "lora" else set()
     assert {path.name for path in tmp_path.iterdir()} == {"adapter.json", "adapter.safetensors"} | for_peft
     torch.manual_seed(5)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.apt.options import AdaptivePrefix
+from mmpt.methods.apt.options import APT
 from mmpt.methods.base import BackboneShape, Contribution
 from mmpt.methods.deep_prefix import DeepPrefixMethod
 
@@ -36,9 +36,9 @@ def gated_attention(scores: Tensor, tokens: int, hidden: Tensor, state: Tensor |
 class AdaptivePrefixTuning(DeepPrefixMethod):
     """One deep prefix, seen by each query through gates of its own."""
 
-    options: AdaptivePrefix
+    options: APT
 
-    def __init__(self, options: AdaptivePrefix, shape: BackboneShape) -> None:
+    def __init__(self, options: APT, shape: BackboneShape) -> None:
         """Create prefix, W and λ for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens

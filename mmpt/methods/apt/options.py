@@ -9,7 +9,7 @@ from mmpt.methods.options import DeepPrefix
 
 
 @dataclass(frozen=True)
-class AdaptivePrefix(DeepPrefix):
+class APT(DeepPrefix):
     """Options of ``method=apt``."""
 
     name: ClassVar[str] = "apt"
@@ -20,4 +20,4 @@ class AdaptivePrefix(DeepPrefix):
         return {**super().transferable_groups(), "prefix": "prefix of layout per_layer"}
 
 
-OPTIONS = AdaptivePrefix
+OPTIONS = APT

@@ -15,7 +15,6 @@ Letters: B batch, T source tokens, P prompt tokens, d model width.
 from __future__ import annotations
 
 import inspect
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion, insert
 from mmpt.models.parts import embed, refuse_positions
 from mmpt.models.stacking import stack
+from mmpt.utils.weak import Weak
 
 NOTHING = Contribution()
 
@@ -68,7 +68,7 @@ class Hooks(ABC):
     def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
         """Install the hooks on a model whose attention can carry prefixes."""
         self.injection, self.methods = injection, methods
-        self._model = weakref.ref(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
+        self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
         self.method: Method | None = None
         self.source = Source()
         self._given = False  # whether passes carry ``source`` and read nothing
@@ -85,9 +85,7 @@ class Hooks(ABC):
     @property
     def model(self) -> PreTrainedModel:
         """The model that has the hooks."""
-        model = self._model()
-        assert model is not None
-        return model
+        return self._model()
 
     @abstractmethod
     def _install(self) -> None:
