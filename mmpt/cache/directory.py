@@ -27,6 +27,7 @@ from filelock import FileLock
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
 from mmpt.utils import locks
+from mmpt.utils.files import cache_directory
 from mmpt.utils.untrusted import parse_json, read_text
 
 _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
@@ -46,14 +47,6 @@ class Entry:
     description: Mapping[str, Any]
 
 
-def default_directory() -> Path:
-    """``$MMPT_CACHE``, else ``$XDG_CACHE_HOME/mmpt``, else ``~/.cache/mmpt``."""
-    if chosen := os.environ.get("MMPT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache")).expanduser() / "mmpt"
-
-
 class CacheDirectory:
     """The files of a cache."""
 
@@ -61,9 +54,9 @@ class CacheDirectory:
         """Name it; nothing is made yet.
 
         Args:
-            directory: Where it lies; :func:`default_directory` where None.
+            directory: Where it lies; :func:`mmpt.utils.files.cache_directory` where None.
         """
-        self.directory = default_directory() if directory is None else Path(directory).expanduser()
+        self.directory = cache_directory() if directory is None else Path(directory).expanduser()
 
     def path(self, key: str, suffix: str) -> Path:
         """A file of an entry."""

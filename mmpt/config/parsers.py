@@ -32,6 +32,12 @@ def local_model(value: Any, problems: Problems) -> Any:
         revision = None if model.source == "hub" else model.revision
         architecture = _stated(folder) if model.architecture == "auto" else model.architecture
         return replace(model, source="path", path=str(folder), revision=revision, architecture=architecture)
+    if model.path.endswith(".gguf") and is_folder(model.path, Path.is_file):
+        if find_spec("gguf") is None:
+            problems.add(
+                "model.path", f"{model.path} needs a package that is not installed: python -m pip install gguf"
+            )
+        return replace(model, source="path", path=str(Path(model.path).expanduser().absolute()), revision=None)
     if model.source == "package":
         package = model.path.split("/")[0]
         if find_spec(package) is None:
@@ -41,7 +47,10 @@ def local_model(value: Any, problems: Problems) -> Any:
     if model.source == "path" and HUB_ID.fullmatch(model.path):
         return replace(model, source="hub")
     if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
-        problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
+        problems.add(
+            "model.path",
+            f"model.path={model.path} is no directory; give the folder that holds config.json, or a GGUF file",
+        )
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -77,10 +77,10 @@ def fields_of(kind: type) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
 
 
-def is_folder(path: str | Path) -> bool:
+def is_folder(path: str | Path, check: Callable[[Path], bool] = Path.is_dir) -> bool:
     """Whether there is a directory, whatever the text says: too long a name and the home of no user are none."""
     try:
-        return Path(path).expanduser().is_dir()
+        return check(Path(path).expanduser())
     except (OSError, RuntimeError, ValueError):
         return False
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
-from mmpt.methods.base import CacheableLayers, Contribution, Method
+from mmpt.methods.base import CacheableLayers, Contribution, Method, mean_embedding
 from mmpt.models.adapters import adapters_of
 
 
@@ -157,8 +157,11 @@ class AdaptedModel(nn.Module, ABC):
         """The setting because of which no hidden state is a constant; None where some are."""
         return self.cacheable_layers.reason
 
-    def contribute(self, means: Tensor | None) -> Contribution:
-        """The method's contribution for mean word embeddings (B, d)."""
+    def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
+        """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
+        means, mask = batch["means"], batch["attention_mask"]
+        if self.method.reads_encoder or self.method.reads_layer_below:  # which the states are of
+            means = mean_embedding(batch["states"][:, : mask.shape[1]], mask)
         contribution: Contribution = self.method(means if self.method.reads_input else None)
         return contribution
 

@@ -14,6 +14,14 @@ from mmpt.errors import RunError
 from mmpt.utils.untrusted import parse_json, read_lines, read_text
 
 
+def cache_directory() -> Path:
+    """``$MMPT_CACHE``, else ``$XDG_CACHE_HOME/mmpt``, else ``~/.cache/mmpt``."""
+    if chosen := os.environ.get("MMPT_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache")).expanduser() / "mmpt"
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a system error into one line that names the path.

@@ -71,7 +71,7 @@ class DecoderOnly(TextModel):
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; with embeddings too, from which text is generated."""
-        embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch["means"])
+        embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch)
         label_states = LabelStates(batch["states"], batch["continuations"])
         return Encoded(embeddings, batch["attention_mask"], contribution, label_states)
 
