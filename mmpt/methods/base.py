@@ -70,6 +70,11 @@ class Method(nn.Module):
         return bool(self.options.reads_encoder)
 
     @property
+    def reads_layer_below(self) -> bool:
+        """Whether that is the mean of the states that enter the first layer that the method changes."""
+        return bool(self.options.reads_layer_below)
+
+    @property
     def trains_all(self) -> bool:
         """Whether every weight of the backbone is trained."""
         return bool(self.options.trains_all)
@@ -91,7 +96,7 @@ class Method(nn.Module):
     def probe(self) -> Contribution:
         """What the method contributes to some input, in evaluation mode; torch's generator is left as it is."""
         device = next((parameter.device for parameter in self.parameters()), None)
-        width = self.shape.state_width if self.reads_encoder else self.shape.width
+        width = self.shape.state_width if self.reads_encoder or self.reads_layer_below else self.shape.width
         mean = torch.zeros(1, width, device=device) if self.reads_input else None
         modes = {module: module.training for module in self.modules()}
         with torch.random.fork_rng(devices=[]):
@@ -189,8 +194,8 @@ class Method(nn.Module):
         """Build what this batch gets.
 
         Args:
-            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`), or that of the encoder's
-                output where ``reads_encoder``; None where ``reads_input`` is false.
+            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`), or that of hidden states
+                where ``reads_encoder`` or ``reads_layer_below``; None where ``reads_input`` is false.
 
         Returns:
             The contribution; an example's part depends on that example alone.

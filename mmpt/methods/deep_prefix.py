@@ -12,18 +12,18 @@ from mmpt.attention.prefix import KeyValue
 from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Method, StartingValues, starting_ids
 from mmpt.methods.layout import Layout
-from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
+from mmpt.methods.options import Attention, MaskOptions, PrefixShape
 
 
 class DeepPrefixMethod(Method):
     """A method whose tables (P, 2L·H·k), by site, become keys and values through a :class:`Layout`."""
 
-    TABLES: tuple[str, ...] = ("prefix",)  # groups of tables, which ``method.init`` fills
+    TABLES: tuple[str, ...] = ("prefix", "prompts")  # groups of tables, which ``method.init`` fills
     options: Any
     masks: nn.ParameterDict  # (R, P, L, …) or (P, L, …)
     gates: nn.ParameterDict  # (L,): attention is A(q, text) + g_l·A(q, prefix), with g zero at the start
 
-    def __init__(self, options: DeepPrefix, shape: BackboneShape) -> None:
+    def __init__(self, options: Attention, shape: BackboneShape) -> None:
         """Work out the layouts; subclasses create tables."""
         super().__init__(options, shape)
         self.layouts = {site: _layout(options, shape, site) for site in options.sites}
@@ -70,7 +70,7 @@ class DeepPrefixMethod(Method):
         return {name: value for masks in shown for name, value in masks.items()}
 
 
-def _layout(options: DeepPrefix, shape: BackboneShape, site: str) -> Layout:
+def _layout(options: Attention, shape: BackboneShape, site: str) -> Layout:
     """A site's layout, with the layers that ``options.layers`` chooses.
 
     Raises:

@@ -53,12 +53,17 @@ class SplitCache:
         """
         mode = self.config.mode
         reason = "cache=off" if mode == "off" else self.model.prevents_cache
-        if reason is None and mode == "auto" and self.short and not all(map(self._stored, splits)):
-            reason = "trainer.max_steps ends before every example is seen"
         if reason is not None:
             if mode in ("ram", "disk"):
                 raise ConfigError(f"cache={mode} is impossible: {reason}; set cache=auto or change that setting")
             return self._without(splits, reason)
+        if mode == "auto" and self.short and not self._stored(splits[0]):
+            training = self._without(splits[:1], "trainer.max_steps ends before every example is seen", " of training")
+            return training + self._cached(splits[1:])  # evaluations read every example, and other trials do so again
+        return self._cached(splits)
+
+    def _cached(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
+        mode = self.config.mode
         self.model.backbone.eval()
         if mode == "ram":
             return self._in_memory(splits)
@@ -71,8 +76,8 @@ class SplitCache:
                 ) from error
             return self._instead(splits, str(error))
 
-    def _without(self, splits: tuple[Prepared, ...], reason: str) -> list[Prepared]:
-        self.note(f"{self._stack}: runs in every step ({reason})")
+    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
+        self.note(f"{self._stack}: runs in every step{part} ({reason})")
         return list(splits)
 
     def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:

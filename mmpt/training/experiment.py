@@ -36,6 +36,7 @@ from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
 from mmpt.training.monitor import Monitor
 
 Splits = Mapping[str, Prepared]
+_tokenised: dict[tuple[object, ...], Splits] = {}  # of the last run in this process
 
 
 @dataclass
@@ -77,9 +78,7 @@ class Experiment:
         Returns:
             The result without what the record fills in.
         """
-        config, given = self.config, self.identity.splits
-        parts = {"train": given.train, "validation": given.validation, "test": given.test}
-        splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+        config, splits = self.config, self._tokenised()
         self._warn_of_data(splits)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
@@ -98,6 +97,16 @@ class Experiment:
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
         return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
+
+    def _tokenised(self) -> Splits:
+        """The three splits as token ids; the next trial of a sweep that reads the same gets the same object."""
+        given, backbone, config = self.identity.splits, self.backbone, self.config
+        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, config.data.max_length, repr(config.task))
+        if (key := (given.origin, given.fingerprint, *read_by)) not in _tokenised:
+            parts = {"train": given.train, "validation": given.validation, "test": given.test}
+            _tokenised.clear()
+            _tokenised[key] = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+        return _tokenised[key]
 
     def _warn_of_data(self, splits: Splits) -> None:
         for text in self.identity.splits.notes:
