@@ -70,8 +70,8 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
     lost = progress.lost()
     progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
     if not again and not plan.repeats:
-        progress.fail(progress.busy())
-    if not again and progress.busy():
+        progress.fail(progress.in_state("busy"))
+    if not again and progress.in_state("busy"):
         progress.wait_for_busy()
         return True
     return again
