@@ -52,11 +52,7 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
 
 def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, plan: Plan, last: bool) -> bool:
-    """Launch all trials that have not ended.
-
-    Returns:
-        Whether to launch again: for trials whose processes died, or whose runs other processes worked on.
-    """
+    """Launch what has not ended; whether to launch again, for trials that died or whose runs others worked on."""
     reason = None
     try:
         launch(trial)
