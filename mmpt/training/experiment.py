@@ -53,7 +53,7 @@ class Experiment:
     warnings: list[str] = field(default_factory=list)
     checkpoint: Path | None = None  # where the run resumes
 
-    def start_logger(self, resolved: dict[str, Any]) -> None:
+    def _start_logger(self, resolved: dict[str, Any]) -> None:
         """Begin, or continue, the run at the loggers."""
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
@@ -66,11 +66,16 @@ class Experiment:
         self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
 
     def carry_out(
-        self, accelerator: Accelerator, began: float, on_score: Callable[[int, float], None] | None = None
+        self,
+        resolved: dict[str, Any],
+        accelerator: Accelerator,
+        began: float,
+        on_score: Callable[[int, float], None] | None = None,
     ) -> Result:
         """Train and evaluate.
 
         Args:
+            resolved: The configuration as plain values, for the loggers.
             accelerator: Of :func:`mmpt.training.device.prepare_device`.
             began: When the run began, by ``time.perf_counter``.
             on_score: Called with step and validation score at each evaluation.
@@ -78,6 +83,7 @@ class Experiment:
         Returns:
             The result without what the record fills in.
         """
+        self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
         self._warn_of_data(splits)
         set_seed(config.seed)
