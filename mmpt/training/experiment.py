@@ -36,7 +36,7 @@ from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
 from mmpt.training.monitor import Monitor
 
 Splits = Mapping[str, Prepared]
-_tokenised: dict[tuple[object, ...], Splits] = {}  # of the last run in this process
+_tokenised: dict[tuple[object, ...], tuple[Splits, list[str]]] = {}  # of the last run in this process
 
 
 @dataclass
@@ -85,7 +85,6 @@ class Experiment:
         """
         self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
-        self._warn_of_data(splits)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
@@ -105,22 +104,22 @@ class Experiment:
         return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
 
     def _tokenised(self) -> Splits:
-        """The three splits as token ids; the next trial of a sweep that reads the same gets the same object."""
+        """The three splits as token ids, with warnings; the next trial of a sweep that reads the same gets the same."""
         given, backbone, config = self.identity.splits, self.backbone, self.config
-        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, config.data.max_length, repr(config.task))
+        settings = (repr(config.task), repr(config.evaluation), config.data.max_length)
+        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, *settings)
         if (key := (given.origin, given.fingerprint, *read_by)) not in _tokenised:
             parts = {"train": given.train, "validation": given.validation, "test": given.test}
+            splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+            notes = self.evaluator.reading.notes(list(splits.values()), config.evaluation)
             _tokenised.clear()
-            _tokenised[key] = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
-        return _tokenised[key]
-
-    def _warn_of_data(self, splits: Splits) -> None:
-        for text in self.identity.splits.notes:
+            _tokenised[key] = splits, notes
+        splits, notes = _tokenised[key]
+        for text in (*given.notes, *notes):
             self._warn(text)
-        for text in self.evaluator.reading.notes(list(splits.values()), self.config.evaluation):
-            self._warn(text)
-        if self.config.model.source == "random":
+        if config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
+        return splits
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
