@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
-from mmpt.attention.inject import Injection, switch_attention
+from mmpt.attention.inject import Injection, set_attention, switch_attention
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
@@ -184,7 +184,7 @@ class Adapters(nn.Module):
         self.hooks.remove()
         self.head.remove()
         if self.attention is not None:
-            model.set_attn_implementation(self.attention)
+            set_attention(model, self.attention)
         delattr(model, ADAPTERS)
         for name, value in model.named_parameters():
             value.requires_grad_(self.required.get(name, False))
