@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmpt.methods.mept.options import MEPT as MEPT
     from mmpt.methods.multimask.options import MultiMask as MultiMask
     from mmpt.methods.prefix.options import Prefix as Prefix
+    from mmpt.methods.prefix_plus.options import PrefixPlus as PrefixPlus
     from mmpt.methods.prompt.options import Prompt as Prompt
     from mmpt.methods.ptuning.options import PTuning as PTuning
     from mmpt.methods.residual.options import Residual as Residual
@@ -46,6 +47,7 @@ _METHODS = "APT DePT Full IA3 LoRA MEPT MultiMask PTuning Prefix Prompt Residual
 _LIBRARY = {
     "mmpt.interop.hub": "push",
     "mmpt.interop.multi_adapter": "load_all",
+    "mmpt.methods.prefix_plus.options": "PrefixPlus",
     "mmpt.models.adapt": "adapt disable_adapter merge_adapter remove_adapter set_adapter",
     "mmpt.models.parameters": "parameter_groups trainable_parameters",
     "mmpt.models.saving": "load_adapter save_adapter",

@@ -114,10 +114,7 @@ def test_a_sweep_goes_on_after_a_failed_trial(runs: list[Config], capsys: pytest
     assert [config.seed for config in runs] == [1, 2]
     said = capsys.readouterr()
     done = [line for line in said.out.splitlines() if line.startswith("trial")]
-    assert [line.split("  validation")[0] for line in done] == [
-        "trial 1/3  seed=1",
-        "trial 3/3  seed=2",
-    ]
+    assert [line.split("  validation")[0] for line in done] == ["trial 1/3  seed=1", "trial 3/3  seed=2"]
     assert said.err.startswith("error: trial 2/3  seed=13: train.jsonl:4 is broken; see ")
     assert "1 trial(s)" in said.err
 
@@ -203,7 +200,7 @@ def test_next_commands_are_the_own_words_with_one_change(
         assert shlex.split(command) == ["python", "train.py", *words]
         assert main(words) == 0
         capsys.readouterr()
-    assert commands[2:] == ["python -m mmpt.report .", "python -m mmpt.predict 'a b' --input FILE.jsonl"]
+    assert commands[2:] == ["python -m mmpt report .", "python -m mmpt predict 'a b' --input FILE.jsonl"]
     assert len(following("method.num_routes=3")) == 3
     assert "python train.py method=multimask" in following("method=prefix")
 

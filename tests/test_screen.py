@@ -55,11 +55,18 @@ def test_a_broken_command_is_the_same_command() -> None:
     assert done.stdout.splitlines() == words
 
 
-def test_tables_are_drawn_on_a_terminal_alone() -> None:
-    table = "| a | b |\n|---|---|\n| 1 | " + "word " * 30 + "|\n"
-    console, out = terminal(60), io.StringIO()
+@pytest.mark.parametrize("width", [40, 24])  # at the second, a table has no room
+def test_tables_are_drawn_on_a_terminal_alone(width: int) -> None:
+    setting = "method=multimask lr.prefix=0.1 a\\|b [x] " + "w" * 18
+    table = f"Scores:\n\n| setting | mean, ± sd |\n|---|---|\n| {setting} | **0.500** ± 0.10 |\n"
+    console, out = terminal(width), io.StringIO()
     show_markdown(console, table)
-    assert "|" not in printed(console) and max(map(len, printed(console).splitlines())) <= 60
+    lines = printed(console).splitlines()
+    assert max(map(cell_len, lines)) <= width and "**" not in printed(console)
+    assert width == 24 or any("0.500 ± 0.10" in line for line in lines)  # in one piece
+    shown = "".join(printed(console).replace("0.500 ± 0.10", "").split())
+    assert "0.500" in shown or width == 40
+    assert setting.replace("\\", "").replace(" ", "") in shown
     show_markdown(new_console(out), table)
     assert out.getvalue() == table
 
@@ -113,4 +120,4 @@ def test_a_run_and_a_sweep_on_a_terminal(tmp_path: Path) -> None:
     assert any(line.startswith("  trial 2/2  method=multimask") for line in seen)  # while it runs
     assert any(re.match(r"trial 2/2  method=multimask  validation 0\.\d+  test 0\.\d+  \d", line) for line in seen)
     assert not any(line.startswith("|") for line in seen)
-    assert "  python -m mmpt.report runs" in seen
+    assert "  python -m mmpt report runs" in seen

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmpt.cli import cache, convert, hub, predict, tasks, train
+from mmpt.cli import cache, convert, dashboard, hub, predict, tasks, train
 from mmpt.cli.program import new_command, run
 
 OVERVIEW = """Train and compare prefix-style adapters of a frozen language model.
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["train"]:  # Hydra's words and flags, unchanged
         return train.main(words[1:])
-    return run(app, words or ["--help"], "mmpt")
+    return run(app, "mmpt", words or ["--help"])
 
 
 @app.command("train", context_settings=FORWARD, add_help_option=False)
@@ -54,18 +54,11 @@ def report(context: typer.Context) -> int:
 
 
 app.command()(tasks.tasks)
+app.command()(dashboard.dashboard)
 app.add_typer(methods, name="methods")
 app.add_typer(cache.command, name="cache")
 app.add_typer(hub.command, name="hub")
 app.add_typer(convert.command, name="convert")
-
-
-@app.command(context_settings=FORWARD, add_help_option=False)
-def dashboard(context: typer.Context) -> int:
-    """Build the W&B dashboard of a project."""
-    from mmpt.cli.dashboard import main as dashboard_main
-
-    return dashboard_main(context.args)
 
 
 @methods.callback(invoke_without_command=True, no_args_is_help=False)

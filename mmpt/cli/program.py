@@ -31,13 +31,13 @@ def single(function: Callable[..., Any]) -> typer.Typer:
     return program
 
 
-def run(command: typer.Typer, argv: list[str] | None, name: str) -> int:
+def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
         command: It, or a group of commands.
-        argv: The arguments after its name; those of this process where None.
         name: How the help calls it.
+        argv: The arguments after its name; those of this process where None.
 
     Returns:
         The exit code: what the command returned, 2 after an error of one line.

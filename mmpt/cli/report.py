@@ -21,7 +21,7 @@ from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text
 from mmpt.report.run import Run
 from mmpt.report.tables import full, markdown, paper, published, short
 from mmpt.utils.files import write_bytes
-from mmpt.utils.screen import new_console, show_markdown
+from mmpt.utils.screen import new_console, show, show_markdown
 
 DEFAULT = "md,tex,csv,parquet,json,html"
 SHOWN = 20  # problems on the console; the files have all of them
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     formats = _formats(arguments)
-    report, console = _report(arguments), new_console()
+    report, console, errors = _report(arguments), new_console(), new_console(sys.stderr)
     if report.rows:
         show_markdown(console, short(report.rows))
     if report.figures and arguments.out is None:
@@ -69,9 +69,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.figures is not None:
         _save_figures(report, arguments.figures)
     for line in report.problems[:SHOWN]:
-        print(f"not done: {line}", file=sys.stderr)
+        show(errors, f"not done: {line}")
     if len(report.problems) > SHOWN:
-        print(f"not done: and {len(report.problems) - SHOWN} more", file=sys.stderr)
+        show(errors, f"not done: and {len(report.problems) - SHOWN} more")
     if not any(row.summary for row in report.rows):
         print("error: no finished run to report", file=sys.stderr)
         return 2

@@ -67,11 +67,7 @@ class UserFolder(SearchPathPlugin):
 
 @contextmanager
 def hydra_with(config_dir: Path | None) -> Iterator[None]:
-    """Hydra as if nobody had initialised it, which a notebook may have; its state comes back at the end.
-
-    Args:
-        config_dir: A user's own configuration folder, searched first.
-    """
+    """Hydra as if nobody had initialised it, which a notebook may have; the user's folder is searched first."""
     Plugins.instance().register(UserFolder)
     before, folder = GlobalHydra.instance().hydra, UserFolder.folder
     GlobalHydra.instance().clear()
@@ -85,27 +81,13 @@ def hydra_with(config_dir: Path | None) -> Iterator[None]:
 def compose(
     overrides: list[str], conf: Path, config_dir: Path | None = None, return_hydra_config: bool = False
 ) -> DictConfig:
-    """Compose a configuration without running anything.
-
-    Args:
-        overrides: As in ``CommandLine.overrides``.
-        conf: The configuration folder.
-        config_dir: A user's own configuration folder, searched first.
-        return_hydra_config: Whether Hydra's own settings are part of it.
-    """
+    """Compose a configuration from ``CommandLine.overrides`` without running anything."""
     with hydra_with(config_dir), initialize_config_dir(str(conf), version_base="1.3"):
         return hydra_compose("config", overrides=overrides, return_hydra_config=return_hydra_config)
 
 
 def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """List the groups and their options as they lie on disk.
-
-    Args:
-        folders: Configuration folders, ours and the user's.
-
-    Returns:
-        Group name -> option names; options in subfolders as 'paper/rte', names with a leading _ left out.
-    """
+    """List the options of each group on disk; those in subfolders as 'paper/rte', without names that begin with _."""
     options: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.glob("*/**/*.yaml"):
@@ -156,13 +138,7 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
 
 
 def shadowed(config_dir: Path, conf: Path, choices: Mapping[str, Any]) -> list[str]:
-    """The user's files that a configuration reads in place of ours of the same name.
-
-    Args:
-        config_dir: The user's folder.
-        conf: Our folder.
-        choices: Group -> chosen option.
-    """
+    """The user's files that a configuration reads in place of ours of the same name, by the option of each group."""
     names = (f"{group}/{option}.yaml" for group, option in sorted(choices.items()))
     return [name for name in names if (config_dir / name).is_file() and (conf / name).is_file()]
 

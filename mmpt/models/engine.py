@@ -23,18 +23,9 @@ def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> Ada
 def build_engine(
     backbone: Backbone, options: MethodOptions, *, name: str | None = None, dropout: bool = False, **more: Any
 ) -> AdaptedModel:
-    """Adapt a backbone and create its engine.
+    """Adapt a backbone, by default under a name that is free, and create its engine.
 
-    Args:
-        backbone: A loaded backbone.
-        options: The method's.
-        name: The adapter's; by default, one that is free.
-        dropout: Whether the frozen network drops out while training.
-        more: As of :func:`mmpt.models.adapt.attach`.
-
-    Raises:
-        ConfigError: The options do not suit the backbone.
-        AdapterError: The adapter to start from cannot be used.
+    Arguments and errors are those of :func:`mmpt.models.adapt.attach` and :class:`mmpt.models.adapted.AdaptedModel`.
     """
     adapters = getattr(backbone.model, ADAPTERS, None)
     name = name or ("default" if adapters is None else f"adapter{len(adapters.methods)}")

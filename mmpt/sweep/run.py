@@ -34,9 +34,6 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
     Returns:
         The exit code: 0 all done, 1 at least one failed or was not run.
-
-    Raises:
-        MmptError: The sweep cannot start.
     """
     plan = plan_sweep(line, conf)
     outcomes = Outcomes.create(plan.root)
@@ -55,13 +52,10 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
 
 def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, plan: Plan, last: bool) -> bool:
-    """Launch all trials; those that have ended are passed over.
+    """Launch all trials that have not ended.
 
     Returns:
         Whether to launch again: for trials whose processes died, or whose runs other processes worked on.
-
-    Raises:
-        RunError: The engine stopped before any trial began.
     """
     reason = None
     try:

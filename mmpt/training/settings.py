@@ -214,11 +214,11 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
     if method.options.trains_all and model.dtype != "float32":
         text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
         problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")
-    if model.dropout != "none" and method.options.reads_encoder:
+    if model.dropout != "none" and method.options.reads != "embedding":
         problems.add(
             "method.router_input",
-            "method.router_input=encoder needs the encoder's output to be a constant, but "
-            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
+            "method.router_input=encoder and layer_below read hidden states that must be constants, but "
+            f"model.dropout={model.dropout} drops out in them; set model.dropout=none or method.router_input=embedding",
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,8 @@ def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | No
 
     wanted: dict[str, Any] = {"repo_id": repo, "filename": file, "repo_type": repo_type, "revision": revision}
     if COMMIT.fullmatch(revision):  # a commit never changes, a branch may
-        try:
+        with suppress(errors.LocalEntryNotFoundError):
             return Path(hf_hub_download(**wanted, local_files_only=True))
-        except errors.LocalEntryNotFoundError:
-            pass
     commit_of(repo, file, repo_type=repo_type, revision=revision, most=most)
     return Path(hf_hub_download(**wanted))
 
@@ -100,7 +98,6 @@ def one_line_errors(
 
 
 def _refusal(error: Any, check: str) -> str:
-    """What the hub's answer means."""
     from huggingface_hub import errors
 
     status, name = _status(error), type(error).__name__

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from mmpt.utils.untrusted import printable
+
+SHORT = 20  # columns of a table that are not broken
 
 
 def new_console(file: TextIO | None = None) -> Console:
@@ -33,23 +41,45 @@ def show_command(console: Console, words: Sequence[str]) -> None:
 
 
 def show_markdown(console: Console, text: str) -> None:
-    """Print Markdown; on a terminal its tables are drawn."""
-    if console.is_terminal:
-        console.print(Markdown(text))
-    else:
+    """Print lines and tables of Markdown; on a terminal the tables are drawn, with all that their cells say."""
+    if not console.is_terminal:
         _print(console, text.rstrip("\n"))
+        return
+    for is_table, lines in itertools.groupby(text.splitlines(), lambda line: line.startswith("|")):
+        if not is_table:
+            for line in lines:
+                show(console, line)
+            continue
+        head, _, *rows = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines)
+        columns = [[*name.split(), "", *cells] for name, *cells in zip(head, *rows, strict=True)]
+        widths = [max(map(cell_len, column)) for column in columns]
+        if sum(min(width, SHORT) + 2 for width in widths) <= console.width:
+            console.print(_table(head, widths, rows))
+            continue
+        for row in rows:  # too many columns
+            cells = zip(head, row, strict=True)
+            text = "  ".join(f"{name} {cell}" for name, cell in cells if cell not in ("", "–"))
+            show(console, text.replace("**", "").replace("\\|", "|"))
+
+
+def _table(head: list[str], widths: list[int], rows: list[list[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in zip(head, widths, strict=True):  # a name is broken at its spaces
+        table.add_column("\n".join(textwrap.wrap(name, width)), overflow="fold", no_wrap=width <= SHORT)
+    for row in rows:
+        cells = [re.sub(r"\*\*(.+?)\*\*", r"[bold]\1[/]", escape(cell.replace("\\|", "|"))) for cell in row]
+        table.add_row(*map(Text.from_markup, cells))
+    return table
 
 
 def program(name: str) -> list[str]:
     """The words with which the user calls one of our programs, such as ``train`` or ``report``."""
-    called = Path(sys.argv[0])
-    if called.name == "mmpt":
+    called = Path(sys.argv[0]).name
+    if called == "mmpt":
         return ["mmpt", name]
-    return (
-        ["python", sys.argv[0] if called.name == "train.py" else "train.py"]
-        if name == "train"
-        else ["python", "-m", f"mmpt.{name}"]
-    )
+    if name == "train" and called != "__main__.py":
+        return ["python", sys.argv[0] if called == "train.py" else "train.py"]
+    return ["python", "-m", "mmpt", name]
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:

@@ -48,7 +48,7 @@ def test_which_methods_can_use_it() -> None:
     assert set(CONSTANT) == {
         name
         for name, (method, options) in CASES.items()
-        if method in ("prefix", "multimask", "apt")
+        if method in ("prefix", "prefix_plus", "multimask", "apt")
         and ("encoder" not in options.get("sites", ["decoder"]) or options.get("layers", "all") != "all")
     }
     assert len(CONSTANT) >= 10

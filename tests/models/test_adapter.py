@@ -104,6 +104,6 @@ def test_no_room_is_told_and_the_old_file_stays(tmp_path: Path) -> None:
     model = case("prefix-cross")
     save_adapter(tmp_path, model.method, {})
     before = (tmp_path / "adapter.safetensors").read_bytes()
-    with pytest.raises(RunError, match="can't write"):
+    with pytest.raises(RunError, match="cannot write"):
         save_adapter(tmp_path / "adapter.safetensors" / "below", model.method, {})
     assert (tmp_path / "adapter.safetensors").read_bytes() == before

@@ -131,14 +131,14 @@ def test_leftovers_of_a_killed_start_are_no_obstacle(tmp_path: Path) -> None:
 
 def test_run_dir_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"can't write .*file: File exists"):
+    with pytest.raises(RunError, match=r"cannot write .*file: File exists"):
         open_record(tmp_path / "file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_no_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(RunError, match=r"can't write .*Permission denied.*run\.root=DIR"):
+    with pytest.raises(RunError, match=r"cannot write .*Permission denied.*run\.root=DIR"):
         open_record(tmp_path / "run")
     tmp_path.chmod(0o700)
 
@@ -295,7 +295,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(RunError, match=r"can't write .*result\.json: No space left on device; free space"):
+    with pytest.raises(RunError, match=r"cannot write .*result\.json: No space left on device; free space"):
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]

@@ -50,7 +50,7 @@ def test_a_line_a_trial_and_a_ranked_table(whole: tuple[Path, str]) -> None:
     assert len(lines(said)) == 4
     assert said.startswith("mmpt: 4 trials, each with experiment=smoke trainer.max_steps=6 ")
     assert lines(said)[0].startswith("trial 1/4  method=multimask seed=1  validation ")
-    assert said.endswith(f"next:\n  python -m mmpt.report {root}\n")
+    assert said.endswith(f"next:\n  python -m mmpt report {root}\n")
     assert "3 left, about" in lines(said)[0] and lines(said)[-1].endswith("  0 left")
     ranks = [row.split("|") for row in table(said)[2:]]
     assert [int(rank[1]) for rank in ranks] == [1, 2]

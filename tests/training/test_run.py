@@ -251,7 +251,7 @@ def test_overwriting_begins_only_once_the_new_run_can(finished: Path, capsys: py
 def test_no_permission_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([f"run.dir='{tmp_path / 'file' / 'r'}'", *SMALL]) == 2
-    assert "can't write" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
