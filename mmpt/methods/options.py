@@ -59,14 +59,12 @@ class MethodOptions:
         return None
 
     @property
-    def reads_encoder(self) -> bool:
-        """Whether the method reads the encoder's output, which nothing trained or random may then change."""
-        return False
+    def reads(self) -> str:
+        """Of what a router reads the mean: ``embedding``, of words, or states that nothing trained or random changes.
 
-    @property
-    def reads_layer_below(self) -> bool:
-        """Whether the method reads the states that enter the first layer it changes, of the source's stack."""
-        return False
+        These are ``encoder``, its output, or ``layer_below``, what enters the first layer that the method changes.
+        """
+        return str(getattr(self, "router_input", "embedding"))
 
     @property
     def has_positions(self) -> bool:

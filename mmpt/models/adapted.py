@@ -160,7 +160,7 @@ class AdaptedModel(nn.Module, ABC):
     def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
         """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
         means, mask = batch["means"], batch["attention_mask"]
-        if self.method.reads_encoder or self.method.reads_layer_below:  # which the states are of
+        if self.method.options.reads != "embedding":  # which the states are of
             means = mean_embedding(batch["states"][:, : mask.shape[1]], mask)
         contribution: Contribution = self.method(means if self.method.reads_input else None)
         return contribution

@@ -74,7 +74,7 @@ def runs_alone_because(method: Method) -> str | None:
         return f"method={method.options.name} changes the backbone's own layers"
     if method.has_head:
         return "it has a classification head of its own, which lies in the model"
-    if method.reads_encoder or method.reads_layer_below:
+    if method.options.reads != "embedding":
         return "its router reads hidden states"
     return None
 

@@ -246,7 +246,7 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
     if method.options.trains_all and model.dtype != "float32":
         text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
         problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")
-    if model.dropout != "none" and (method.options.reads_encoder or method.options.reads_layer_below):
+    if model.dropout != "none" and method.options.reads != "embedding":
         problems.add(
             "method.router_input",
             "method.router_input=encoder and layer_below read hidden states that must be constants, but "

@@ -16,6 +16,3 @@ class APT(DeepPrefix):
     name: ClassVar[str] = "apt"
     GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "token_gates", "layer_gates")
     SAME: ClassVar[Mapping[str, str]] = {"prefix": "prefix of layout per_layer"}
-
-
-OPTIONS = APT

@@ -27,6 +27,3 @@ class DePT(Prompt):
     def text_limit(self) -> int:
         """See the base class."""
         return self.max_length
-
-
-OPTIONS = DePT

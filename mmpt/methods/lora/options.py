@@ -30,6 +30,3 @@ class LoRA(MethodOptions):
         if not self.target_modules:
             lines.append("method.target_modules=[] names no module; set method.target_modules=auto")
         return lines
-
-
-OPTIONS = LoRA

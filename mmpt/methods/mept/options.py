@@ -21,6 +21,3 @@ class MEPT(Start, RouterOptions):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(shared=self.shared_expert, router=self.num_routes > 1)
-
-
-OPTIONS = MEPT

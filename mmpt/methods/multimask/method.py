@@ -39,15 +39,12 @@ class MultiMaskPrefixTuning(DeepPrefixMethod):
     """A shared prefix seen through masks that a router blends per input."""
 
     options: MultiMask
-    prefix: nn.ParameterDict  # shared part E0 by site, (S, 2L·H·k)
     prompts: nn.ParameterDict  # route prompts E by site, (R·v, 2L·H·k)
 
     def __init__(self, options: MultiMask, shape: BackboneShape) -> None:
         """Create prefix, route prompts, masks and router, as far as the options use them."""
         super().__init__(options, shape)
         groups = options.groups()
-        if "prefix" in groups:
-            self.prefix = self.new_tables(options.num_virtual_tokens)
         if "prompts" in groups:
             self.prompts = self.new_tables(options.num_routes * options.num_route_tokens)
         if "masks" in groups:
@@ -55,16 +52,13 @@ class MultiMaskPrefixTuning(DeepPrefixMethod):
             for site in options.sites:
                 self._add_masks(site)
         if "router" in groups:
-            states = options.reads_encoder or options.reads_layer_below
-            self.router = Router(shape.state_width if states else shape.width, options)
+            self.router = Router(shape.width if options.reads == "embedding" else shape.state_width, options)
         site = shape.first_site
-        if options.reads_layer_below and self.layouts[site].shape.layers == shape.sites[site].layers:
+        if options.reads == "layer_below" and self.layouts[site].shape.layers == shape.sites[site].layers:
             raise ConfigError(
                 f"method.router_input=layer_below: no layer lies below method.layers={options.layers} of this "
                 "backbone; give fewer layers, or set method.router_input=embedding"
             )
-        if "gates" in groups:
-            self.gates = self.new_gates()
 
     def _add_masks(self, site: str) -> None:
         options = self.options
@@ -142,6 +136,3 @@ def _close_other_parts(mask: nn.Parameter, mean: float) -> None:
     own = part == torch.arange(routes)[:, None, None]
     with torch.no_grad():
         mask.sub_(2 * mean * (~own).to(mask.dtype).view(*own.shape, *[1] * (mask.dim() - 3)))
-
-
-METHOD = MultiMaskPrefixTuning

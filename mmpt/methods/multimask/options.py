@@ -32,16 +32,6 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
         effect = self.num_routes > 1 and (self.mask == "per_route" or self.share_type != "only")
         return effect or self.layout == "paper"
 
-    @property
-    def reads_encoder(self) -> bool:
-        """See the base class."""
-        return self.router_input == "encoder"
-
-    @property
-    def reads_layer_below(self) -> bool:
-        """See the base class."""
-        return self.router_input == "layer_below"
-
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(
@@ -74,7 +64,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
             lines.append("method.mask_init=apart opens another part for each route; set method.mask=per_route")
         if self.routing == "straight_through" and self.top_k > 1:
             lines.append(f"method.routing=straight_through takes one route; set method.top_k=1, not {self.top_k}")
-        if self.reads_encoder and "encoder" in self.sites:
+        if self.reads == "encoder" and "encoder" in self.sites:
             lines.append(
                 "method.router_input=encoder reads the encoder's output, which needs the router's own prefix where "
                 "method.sites has encoder; set method.router_input=embedding or leave encoder out of method.sites"
@@ -87,12 +77,12 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
     def for_architecture(self, model_type: str) -> Self:
         """See the base class; what lies below a decoder's prefix is the encoder's output."""
         options, has_encoder = super().for_architecture(model_type), ARCHITECTURES[model_type].has_encoder
-        if self.reads_encoder and not has_encoder:
+        if self.reads == "encoder" and not has_encoder:
             raise ConfigError(
                 f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
                 "set method.router_input=embedding or method.router_input=layer_below"
             )
-        if not self.reads_layer_below:
+        if self.reads != "layer_below":
             return options
         if has_encoder and "encoder" not in options.sites:
             return replace(options, router_input="encoder")
@@ -102,6 +92,3 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
                 "everywhere; set method.layers=last_N, or method.router_input=embedding"
             )
         return options
-
-
-OPTIONS = MultiMask

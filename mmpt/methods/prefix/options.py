@@ -35,6 +35,3 @@ class Prefix(PrefixShape, MaskOptions):
                 "method.init=random"
             )
         return lines
-
-
-OPTIONS = Prefix

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.base import BackboneShape
 from mmpt.methods.deep_prefix import DeepPrefixMethod
 from mmpt.methods.prefix_plus.options import PrefixPlus
 
@@ -40,13 +40,8 @@ class PrefixTuningPlus(DeepPrefixMethod):
             at = layout.shape
             self.memory[site] = nn.Parameter(torch.zeros(at.layers, at.heads, at.head_dim, at.head_dim))
 
-    def forward(self, mean: Tensor | None) -> Contribution:
+    def site_prefix(self, site: str) -> KeyValue:
         """See the base class: k tokens, whose keys are unit vectors and whose values are the rows of M."""
-        prefixes = {}
-        for site, memory in self.memory.items():
-            keys = torch.eye(memory.shape[-1], device=memory.device).expand_as(memory)
-            prefixes[site] = KeyValue(keys.unsqueeze(0), memory.unsqueeze(0), attend=outside_softmax)
-        return Contribution(prefixes)
-
-
-METHOD = PrefixTuningPlus
+        memory = self.memory[site].unsqueeze(0)
+        keys = torch.eye(memory.shape[-1], device=memory.device).expand_as(memory)
+        return KeyValue(keys, memory, attend=outside_softmax)

@@ -14,6 +14,3 @@ class PrefixPlus(Attention):
 
     name: ClassVar[str] = "prefix_plus"
     GROUPS: ClassVar[tuple[str, ...]] = ("memory",)
-
-
-OPTIONS = PrefixPlus

@@ -26,6 +26,3 @@ class Prompt(Start):
         if self.init == "adapter" and getattr(self, "reparametrization", "none") != "none":
             lines.append("method.init=adapter sets the prompt itself; set method.reparametrization=none")
         return lines
-
-
-OPTIONS = Prompt

@@ -24,6 +24,3 @@ class Residual(Prompt):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(reparametrization=self.reparametrization != "none")
-
-
-OPTIONS = Residual

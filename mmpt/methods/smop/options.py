@@ -24,6 +24,3 @@ class SMoP(Start, RouterOptions):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(router=self.num_routes > 1)
-
-
-OPTIONS = SMoP

@@ -146,9 +146,9 @@ class Hooks(ABC):
         names = self._options.get("adapter_names")
         if names is not None:
             contribution = stack(self.methods, names, embeddings, mask, self.injection.shapes)
-        elif self.method is None or self.method.reads_encoder:  # which has not run yet
+        elif self.method is None or self.method.options.reads == "encoder":  # which has not run yet
             contribution = NOTHING
-        elif self.method.reads_layer_below:
+        elif self.method.options.reads == "layer_below":
             contribution = self.method(self._mean_below(self.method, embeddings, mask, types))
         else:
             contribution = self.method(mean_of(embeddings, mask) if self.method.reads_input else None)
