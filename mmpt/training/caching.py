@@ -81,7 +81,6 @@ class SplitCache:
         return list(splits)
 
     def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
-        """In memory, if there is enough, because of a problem with the disk."""
         needed = self._needed(splits)
         if needed > SHARE * free_bytes(self._device):
             self.note(f"cache: {problem}")
@@ -90,32 +89,20 @@ class SplitCache:
         return self._in_memory(splits)
 
     def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
-        """From the store, computed into it where missing.
-
-        Raises:
-            CacheError: There is no room, or no permission.
-        """
+        """From the store, computed into it where missing; CacheError where there is no room, or no permission."""
         began = time.perf_counter()
-        self._refuse_too_large(splits)
-        cached = [self._fetch(split) for split in splits]
-        read = all(states.source is not None and states.source.read for states in cached)
-        self._report(splits, f"in {self._store.directory}", began, read=read)
-        if self._device.type != "cpu" and self._needed(splits) <= SHARE * free_bytes(self._device):
-            cached = [states.to(self._device) for states in cached]
-        return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
-
-    def _refuse_too_large(self, splits: tuple[Prepared, ...]) -> None:
-        """Say so before anything is computed, not after two of three splits.
-
-        Raises:
-            CacheError: The splits together are more than the bound.
-        """
         needed = self._needed(splits)
-        if needed > self._store.max_bytes:
+        if needed > self._store.max_bytes:  # said before anything is computed, not after two of three splits
             raise CacheError(
                 f"the states of this run take {size_text(needed)}, more than cache.max_gb="
                 f"{self._store.max_bytes / GB:g} allows in {self._store.directory}"
             )
+        cached = [self._fetch(split) for split in splits]
+        read = all(states.source is not None and states.source.read for states in cached)
+        self._report(splits, f"in {self._store.directory}", began, read=read)
+        if self._device.type != "cpu" and needed <= SHARE * free_bytes(self._device):
+            cached = [states.to(self._device) for states in cached]
+        return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
 
     def _fetch(self, split: Prepared) -> Activations:
         batches = self._batches(split)
@@ -129,10 +116,8 @@ class SplitCache:
 
     def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         began = time.perf_counter()
-        cached = []
-        for split in splits:
-            batches = self._batches(split)
-            cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
+        computed = [compute(self.model, split.lengths, self._batches(split), self._dtype) for split in splits]
+        cached = [replace(split, activations=states) for split, states in zip(splits, computed, strict=True)]
         self._report(splits, "in memory", began)
         return cached
 

@@ -36,7 +36,7 @@ from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
 from mmpt.training.monitor import Monitor
 
 Splits = Mapping[str, Prepared]
-_tokenised: dict[tuple[object, ...], Splits] = {}  # of the last run in this process
+_tokenised: dict[tuple[object, ...], tuple[Splits, list[str]]] = {}  # of the last run in this process
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Experiment:
     warnings: list[str] = field(default_factory=list)
     checkpoint: Path | None = None  # where the run resumes
 
-    def start_logger(self, resolved: dict[str, Any]) -> None:
+    def _start_logger(self, resolved: dict[str, Any]) -> None:
         """Begin, or continue, the run at the loggers."""
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
@@ -66,11 +66,16 @@ class Experiment:
         self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
 
     def carry_out(
-        self, accelerator: Accelerator, began: float, on_score: Callable[[int, float], None] | None = None
+        self,
+        resolved: dict[str, Any],
+        accelerator: Accelerator,
+        began: float,
+        on_score: Callable[[int, float], None] | None = None,
     ) -> Result:
         """Train and evaluate.
 
         Args:
+            resolved: The configuration as plain values, for the loggers.
             accelerator: Of :func:`mmpt.training.device.prepare_device`.
             began: When the run began, by ``time.perf_counter``.
             on_score: Called with step and validation score at each evaluation.
@@ -78,8 +83,8 @@ class Experiment:
         Returns:
             The result without what the record fills in.
         """
+        self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
-        self._warn_of_data(splits)
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
@@ -99,22 +104,22 @@ class Experiment:
         return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
 
     def _tokenised(self) -> Splits:
-        """The three splits as token ids; the next trial of a sweep that reads the same gets the same object."""
+        """The three splits as token ids, with warnings; the next trial of a sweep that reads the same gets the same."""
         given, backbone, config = self.identity.splits, self.backbone, self.config
-        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, config.data.max_length, repr(config.task))
+        settings = (repr(config.task), repr(config.evaluation), config.data.max_length)
+        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, *settings)
         if (key := (given.origin, given.fingerprint, *read_by)) not in _tokenised:
             parts = {"train": given.train, "validation": given.validation, "test": given.test}
+            splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+            notes = self.evaluator.reading.notes(list(splits.values()), config.evaluation)
             _tokenised.clear()
-            _tokenised[key] = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
-        return _tokenised[key]
-
-    def _warn_of_data(self, splits: Splits) -> None:
-        for text in self.identity.splits.notes:
+            _tokenised[key] = splits, notes
+        splits, notes = _tokenised[key]
+        for text in (*given.notes, *notes):
             self._warn(text)
-        for text in self.evaluator.reading.notes(list(splits.values()), self.config.evaluation):
-            self._warn(text)
-        if self.config.model.source == "random":
+        if config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
+        return splits
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

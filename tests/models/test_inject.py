@@ -66,7 +66,7 @@ def test_a_prefix_equals_attention_over_longer_keys(site: str) -> None:
         own = (bias + torch.zeros(mask.shape)).masked_fill(~mask, float("-inf"))
         scores = heads(module.q(hidden)) @ key.transpose(2, 3) + torch.nn.functional.pad(own, (4, 0))
         expected = module.o((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert_close(found, expected, terms_of(module))
 
 
 def test_without_a_prefix_the_backbone_is_untouched() -> None:
@@ -76,7 +76,7 @@ def test_without_a_prefix_the_backbone_is_untouched() -> None:
     plain.load_state_dict(built.model.state_dict())
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels.clamp(min=0)}
     with torch.no_grad():
-        assert torch.allclose(built.model(**given).logits, plain(**given).logits, atol=1e-6)
+        assert_close(built.model(**given).logits, plain(**given).logits, terms_of(plain))
 
 
 def test_a_prefix_does_not_outlive_its_block() -> None:

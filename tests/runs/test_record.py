@@ -257,7 +257,9 @@ def test_not_a_number_is_no_score(tmp_path: Path) -> None:
 
 def test_the_schema_in_the_docs_is_made_from_the_dataclasses(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "docs" / "result.schema.json"
-    assert json.loads(path.read_text(encoding="utf-8")) == schema(), "python -m mmpt.runs.result > docs/result.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == schema(), (
+        "python -m mmpt.runs.result > docs/result.schema.json"
+    )
     written = open_record(tmp_path).finish(make_result()).to_dict()
     assert set(written) == set(schema()["properties"]) and set(schema()["required"]) == set(written) - {"format"}
     assert schema()["properties"]["scores"]["additionalProperties"]["required"] == ["decoding", "interval"]
