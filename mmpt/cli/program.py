@@ -32,12 +32,7 @@ def single(function: Callable[..., Any]) -> typer.Typer:
 
 
 def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        command: It, or a group of commands.
-        name: How the help calls it.
-        argv: The arguments after its name; those of this process where None.
+    """Run a command, or a group of commands, under a name that its help shows.
 
     Returns:
         The exit code: what the command returned, 2 after an error of one line.
@@ -61,12 +56,9 @@ def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
 def exit_code(work: Callable[[], int]) -> int:
     """Do the work of a program.
 
-    Args:
-        work: Returns the exit code where all goes well.
-
     Returns:
-        The exit code. An error of ours becomes one line on standard error and has its own; where nobody reads the
-        output any more, as behind ``| head``, it is 0.
+        What the work returns. An error of ours becomes one line on standard error and has its own exit code; where
+        nobody reads the output any more, as behind ``| head``, it is 0.
     """
     try:
         return work()

@@ -7,7 +7,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from mmpt.utils.secrets import error_line
 
 RANK_SECONDS = 10.0
 SWEEPS = CONF.parent / "sweeps"
+COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # errors of the libraries that compose
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +63,8 @@ def _dispatch(argv: list[str]) -> int:
     if line.config_dir is not None:
         add_folder(line.config_dir)
     if line.problems:
-        raise ConfigError([*line.problems, *_other_problems(line)])
+        more = [] if line.multirun else _problems(line) or []  # all are reported together
+        raise ConfigError([*line.problems, *(text for key, text in more if key.split(".")[0] not in line.bad_groups)])
     try:
         if not line.shows_only and _leads():
             for text in untested():
@@ -74,8 +76,8 @@ def _dispatch(argv: list[str]) -> int:
         if failures:
             raise failures[0]
         if line.shows_config:  # a dry run: what is shown is also checked
-            check(_compose(line))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            check(compose(line.overrides, CONF, line.config_dir))
+    except COMPOSING as error:
         raise ConfigError(describe(error)) from error
     return 0
 
@@ -135,7 +137,7 @@ def _show_next(line: CommandLine, config: Config, directory: Path) -> None:
         show_command(console, command)
 
 
-def _with_word(words: Sequence[str], key: str, value: object) -> list[str]:
+def _with_word(words: list[str], key: str, value: object) -> list[str]:
     """The words of a command line with one setting replaced, or added."""
     keys = [word.lstrip("+").partition("=")[0] for word in words]
     if key not in keys:
@@ -143,12 +145,9 @@ def _with_word(words: Sequence[str], key: str, value: object) -> list[str]:
     return [f"{key}={value}" if name == key else word for name, word in zip(keys, words, strict=True)]
 
 
-def _is_valid(words: Sequence[str]) -> bool:
-    try:
-        line = read_command_line(list(words), CONF, sweep_options(SWEEPS))
-        return not line.problems and not find_problems(_compose(line))
-    except (MmptError, HydraException, OmegaConfBaseException, yaml.YAMLError):
-        return False
+def _is_valid(words: list[str]) -> bool:
+    line = read_command_line(words, CONF, sweep_options(SWEEPS))
+    return not line.problems and _problems(line) == []
 
 
 def _leads() -> bool:
@@ -164,19 +163,12 @@ def _own_files(line: CommandLine) -> str:
     return f"; {line.config_dir} replaces {', '.join(names)}" if names else ""
 
 
-def _other_problems(line: CommandLine) -> list[str]:
-    """What else is wrong besides the command line's own problems, so that all are reported together."""
-    if line.multirun:
-        return []
+def _problems(line: CommandLine) -> list[tuple[str, str]] | None:
+    """What is wrong with the settings, by key; None where they cannot be composed."""
     try:
-        found = find_problems(_compose(line))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError):
-        return []  # the problems already known keep it from composing
-    return [problem for key, problem in found if key.split(".")[0] not in line.bad_groups]
-
-
-def _compose(line: CommandLine) -> DictConfig:
-    return compose(line.overrides, CONF, line.config_dir)
+        return find_problems(compose(line.overrides, CONF, line.config_dir))
+    except COMPOSING:
+        return None
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpt.config.parsers import INSTEAD
 from mmpt.config.rules import Rule, apply_rules
 from mmpt.config.schema import Config
-from mmpt.config.trainer_hints import INSTEAD
 from mmpt.config.typed_build import INVALID, Problems, build, fields_of, unknown
 from mmpt.utils.secrets import holding_secrets
 
@@ -56,14 +56,7 @@ def examine(
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Write a configuration as plain data that can be checked again into the same configuration.
-
-    Args:
-        config: A checked configuration.
-
-    Returns:
-        Data for YAML or JSON, with every default filled in; ``method`` is flat.
-    """
+    """Write a checked configuration as plain data that can be checked again; ``method`` is flat."""
     values = dataclasses.asdict(config)
     method = values["method"]
     values["method"] = {"name": method["name"], **method["options"], "lr": method["lr"]}

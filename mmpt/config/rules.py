@@ -72,13 +72,7 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value mu
 
 
 def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
-    """Apply every rule whose groups are all there.
-
-    Args:
-        rules: Groups, and the function that gets them.
-        parts: Group -> its value, only of groups without a wrong type.
-        problems: Where findings go.
-    """
+    """Apply every rule whose groups are all there; groups with a wrong type are left out of ``parts``."""
     for names, rule in rules:
         if all(name in parts for name in names):
             rule(*(parts[name] for name in names), problems)

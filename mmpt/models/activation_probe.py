@@ -42,11 +42,7 @@ class ActivationProbe:
         return ordinary[order[:count]]
 
     def text(self, text: str, count: int) -> Tensor:
-        """The first ids (P,) of a text without special tokens, repeated where it has fewer.
-
-        Raises:
-            ConfigError: No ordinary piece is in it, or there is no tokenizer.
-        """
+        """The first ids (P,) of a text without special tokens, repeated where it has fewer; or a ``ConfigError``."""
         tokenizer = self.tokenizer
         if tokenizer is None:
             raise ConfigError("init=text needs the model's tokenizer; give mmpt.adapt(model, options, tokenizer=...)")

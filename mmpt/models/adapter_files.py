@@ -44,7 +44,7 @@ def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]
     """Write an adapter; the JSON comes last, so that a directory with it is complete.
 
     Args:
-        directory: Created where missing.
+        directory: Created where it is missing.
         method: The trained method.
         description: What else a user of the adapter must know: backbone, task, evaluation.
 
@@ -108,15 +108,10 @@ def adapter_directory(directory: Path) -> Path:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into a method's parameters.
-
-    Args:
-        module: The method.
-        state: Tensors by parameter name.
-        where: The name of the source in error messages.
+    """Copy tensors into a method's parameters of the same names.
 
     Raises:
-        AdapterError: Names or shapes differ, or a value is not finite.
+        AdapterError: Names or shapes differ, or a value is not finite; ``where`` names their source.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -134,16 +129,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             parameter.copy_(state[name])
 
 
-def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
+def start_from(method: Method, directory: str, fingerprint: str) -> None:
     """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
 
     Args:
         method: Takes the values; what the adapter does not have stays as it is.
         directory: ``method.init_adapter``, a finished run.
         fingerprint: Of the weights of the method's backbone.
-
-    Returns:
-        The names of the parameters that were set.
 
     Raises:
         AdapterError: No such adapter, another backbone, nothing in common, or another shape. Nothing was set then.
@@ -172,7 +164,6 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     with torch.no_grad():
         for name in common:
             parameters[name].copy_(adapter.state[name])
-    return common
 
 
 def serialised(state: Mapping[str, Tensor]) -> bytes:

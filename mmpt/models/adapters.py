@@ -33,11 +33,7 @@ class Adapters(nn.Module):
     """All adapters of a model, and its hooks. Each is a submodule under its name."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Prepare a model: freeze it, switch its attention, install the hooks.
-
-        Raises:
-            ModelError: The architecture is not supported.
-        """
+        """Freeze a model, switch its attention, install the hooks; a ``ModelError`` says that it is not supported."""
         super().__init__()
         architecture = architecture_of(model.config.model_type)
         refuse_class(model)
@@ -106,22 +102,14 @@ class Adapters(nn.Module):
                 )
 
     def get(self, name: str) -> Method:
-        """An adapter's method.
-
-        Raises:
-            AdapterError: No such adapter.
-        """
+        """An adapter's method; an ``AdapterError`` says that there is none."""
         if name not in self.methods:
             known = ", ".join(map(repr, self.methods))
             raise AdapterError(f"no adapter {name!r}; this model has {known}{nearest(name, self.methods)}")
         return self.methods[name]
 
     def chosen(self, name: str | None) -> tuple[str, Method]:
-        """A named adapter, or the active one: its name and its method.
-
-        Raises:
-            AdapterError: No such adapter, or none is active.
-        """
+        """A named adapter, or the active one: its name and its method; an ``AdapterError`` says that there is none."""
         name = name or self.active
         if name is None:
             raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, self.methods))}")
@@ -216,11 +204,7 @@ class Adapters(nn.Module):
 
 
 def adapters_of(model: nn.Module) -> Adapters:
-    """The adapters of a model.
-
-    Raises:
-        AdapterError: It has none.
-    """
+    """The adapters of a model; an ``AdapterError`` says that it has none."""
     adapters = getattr(model, ADAPTERS, None)
     if not isinstance(adapters, Adapters):
         raise AdapterError(f"this {type(model).__name__} has no adapter; give it one with mmpt.adapt(model, options)")

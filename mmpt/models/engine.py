@@ -6,13 +6,21 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from mmpt.attention.architectures import architecture_of
+from mmpt.attention.architectures import Kind, architecture_of
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapt import attach
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.kinds import ENGINES
+from mmpt.models.kinds.causal import DecoderOnly
+from mmpt.models.kinds.encoder import EncoderClassifier
+from mmpt.models.kinds.seq2seq import EncoderDecoder
 from mmpt.models.parts import ADAPTERS
+
+ENGINES: dict[Kind, type[AdaptedModel]] = {
+    "seq2seq": EncoderDecoder,
+    "causal": DecoderOnly,
+    "encoder": EncoderClassifier,
+}
 
 
 def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:

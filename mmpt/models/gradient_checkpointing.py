@@ -22,12 +22,7 @@ _FLAG = "gradient_checkpointing"  # by which transformers' layers know that they
 
 
 def checkpoint_layers(injection: Injection, enabled: bool = True) -> None:
-    """Store only what enters each layer, of all stacks of a backbone with injected attention.
-
-    Args:
-        injection: The backbone's.
-        enabled: False: store everything again.
-    """
+    """Store only what enters each layer, of all stacks of a backbone, or everything again."""
     held: dict[nn.Module, list[nn.Module]] = {}  # the attention modules of each layer
     for site, modules in injection.modules.items():
         for layer, module in zip(injection.layers[site], modules, strict=True):

@@ -33,7 +33,7 @@ def stack(
         names: A name for each of N examples; B is a multiple of N, an example's rows together.
         embeddings: (B, T, d).
         mask: (B, T), what is read; None: everything.
-        shapes: The backbone's attention by site.
+        shapes: The backbone's attention by site, as everywhere below.
 
     Raises:
         AdapterError: A name is that of no adapter, there are more or fewer than rows, or the adapters cannot share a
@@ -80,12 +80,7 @@ def runs_alone_because(method: Method) -> str | None:
 
 
 def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> list[list[str]]:
-    """Which methods can share a pass, by name: as few passes as their order allows.
-
-    Args:
-        methods: By name.
-        shapes: The backbone's attention by site.
-    """
+    """Which methods can share a pass, by name: as few passes as their order allows."""
     shared: list[list[str]] = []
     for name, method in methods.items():
         fits = (members for members in shared if _shareable([*(methods[each] for each in members), method], shapes))
@@ -111,13 +106,7 @@ def _shareable(methods: Sequence[Method], shapes: Mapping[str, SiteShape]) -> bo
 def join(
     parts: Sequence[Contribution], rows: Sequence[int], shapes: Mapping[str, SiteShape], like: Tensor
 ) -> Contribution:
-    """One contribution of those of K methods, whose rows follow one another.
-
-    Args:
-        parts: What each method adds to its rows.
-        rows: How many rows each has.
-        shapes: The backbone's attention by site.
-        like: A tensor on the device to use.
+    """One contribution of those of K methods, each with a number of ``rows``, on the device of ``like``.
 
     Raises:
         ValueError: Prefixes have output gates or attend functions, differ in layers, positions, or with positions

@@ -79,11 +79,7 @@ class Outcomes:
 
     @classmethod
     def create(cls, root: Path) -> Outcomes:
-        """Create the folder of a new sweep below ``run.root``.
-
-        Raises:
-            RunError: It cannot be written.
-        """
+        """Create the folder of a new sweep below ``run.root``; a RunError where that cannot be written."""
         parent = root.expanduser().absolute() / SWEEPS
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         with writing(parent):
@@ -101,11 +97,7 @@ class Outcomes:
         return self.folder.parents[1]
 
     def write(self, outcome: Outcome) -> None:
-        """Replace what is known of a trial.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Replace what is known of a trial; a RunError where the file cannot be written."""
         write_json(self._path(outcome.number), to_json(outcome))
         if outcome.failed:
             (self.folder / STOP).touch()

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from mmpt.runs.names import LOSS, VALIDATION_SCORE
 from mmpt.runs.record import is_busy
-from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.outcomes import Outcome, Outcomes, State
 from mmpt.sweep.plan import Plan
 from mmpt.sweep.table import ranked, words
 from mmpt.sweep.trial import record_without_directory
@@ -71,7 +71,7 @@ class Progress:
 
         def follow() -> None:
             seconds = 0.0
-            while not stop.wait(max(POLL_SECONDS, PAUSE * seconds)):
+            while not stop.wait(pause_after(seconds)):
                 began = time.monotonic()
                 self.poll()
                 seconds = time.monotonic() - began
@@ -112,14 +112,15 @@ class Progress:
     def lost(self) -> list[Outcome]:
         """Trials that began and did not end, once those end whose processes on this machine are still alive."""
         self.poll()
-        while any(_alive(outcome) for outcome in self._in_state("started")):
+        while any(_alive(outcome) for outcome in self.in_state("started")):
             time.sleep(POLL_SECONDS)
             self.poll()
-        return self._in_state("started")
+        return self.in_state("started")
 
-    def busy(self) -> list[Outcome]:
-        """Trials whose runs other processes worked on."""
-        return self._in_state("busy")
+    def in_state(self, state: State) -> list[Outcome]:
+        """Trials that began and did not end, with that state; busy are those whose runs other processes worked on."""
+        with self._lock:
+            return [outcome for _, outcome in sorted(self._open.items()) if outcome.state == state]
 
     def died_often(self, lost: Iterable[Outcome], most: int) -> list[Outcome]:
         """Those of the lost trials whose processes have now died ``most`` times."""
@@ -129,11 +130,11 @@ class Progress:
     def wait_for_busy(self) -> None:
         """Wait until one of the runs that other processes work on may be free."""
         last = time.monotonic() + BUSY_SECONDS
-        directories = [Path(outcome.directory) for outcome in self.busy() if outcome.directory is not None]
+        directories = [Path(outcome.directory) for outcome in self.in_state("busy") if outcome.directory is not None]
         time.sleep(POLL_SECONDS)
         while time.monotonic() < last and all(is_busy(directory) for directory in directories):
             time.sleep(POLL_SECONDS)
-        for outcome in self.busy():  # it begins anew, and may be busy again
+        for outcome in self.in_state("busy"):  # it begins anew, and may be busy again
             self._files.remove(outcome.number)
             self._open.pop(outcome.number)
 
@@ -166,10 +167,6 @@ class Progress:
         if failed:
             show(self._err, f"error: {failed} trial(s) of the sweep failed; see the lines above")
         return 1 if failed or missing else 0
-
-    def _in_state(self, state: str) -> list[Outcome]:
-        with self._lock:
-            return [outcome for _, outcome in sorted(self._open.items()) if outcome.state == state]
 
     def _name(self, outcome: Outcome) -> str:
         """The number of a trial, and the words that the others do not all have."""
@@ -206,6 +203,11 @@ class Progress:
         rows = [f"  {self._name(outcome)}  {_latest(outcome.directory)}" for outcome in running[:ROWS]]
         rows += [f"  and {len(running) - ROWS} more"] if len(running) > ROWS else []
         return Group(bar, *(Text(row, no_wrap=True, overflow="ellipsis") for row in map(printable, rows)))
+
+
+def pause_after(seconds: float) -> float:
+    """How long to wait after a look at the files that took so long."""
+    return max(POLL_SECONDS, PAUSE * seconds)
 
 
 def _latest(directory: str | None) -> str:

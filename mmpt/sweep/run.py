@@ -52,11 +52,7 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
 
 def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, plan: Plan, last: bool) -> bool:
-    """Launch all trials that have not ended.
-
-    Returns:
-        Whether to launch again: for trials whose processes died, or whose runs other processes worked on.
-    """
+    """Launch what has not ended; whether to launch again, for trials that died or whose runs others worked on."""
     reason = None
     try:
         launch(trial)
@@ -70,8 +66,8 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
     lost = progress.lost()
     progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
     if not again and not plan.repeats:
-        progress.fail(progress.busy())
-    if not again and progress.busy():
+        progress.fail(progress.in_state("busy"))
+    if not again and progress.in_state("busy"):
         progress.wait_for_busy()
         return True
     return again

@@ -14,16 +14,10 @@ HEAD = "| rank | task | setting | validation, mean ± sd | test, mean ± sd | se
 
 
 def ranked(outcomes: Sequence[Outcome]) -> str:
-    """Rank settings by their mean validation score, within each task.
+    """Rank settings by their mean validation score within each task, as a Markdown table.
 
     Settings are distinguished by their resolved values; the words of the command line only name them. A run that
-    several trials share counts once.
-
-    Args:
-        outcomes: How the trials ended.
-
-    Returns:
-        A Markdown table; nothing in it depends on time, so a sweep that was interrupted ends with the same one.
+    several trials share counts once. Nothing depends on time: an interrupted sweep ends with the same table.
     """
     shared = set.intersection(*(set(words(outcome)) for outcome in outcomes)) if outcomes else set()
     tasks: dict[str, dict[str, dict[str, Outcome]]] = defaultdict(lambda: defaultdict(dict))

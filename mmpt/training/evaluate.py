@@ -21,7 +21,7 @@ from mmpt.data.tasks import Example, Task
 from mmpt.data.tokenized import TokenizedSplit as Prepared
 from mmpt.errors import DataError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.kinds import ENGINES
+from mmpt.models.engine import ENGINES
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:

@@ -35,11 +35,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file wholly or not at all, with its directory where that is missing; an older one is replaced.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
+    """Write a file wholly or not at all, with its directory; a RunError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,11 +69,7 @@ def link_outside(directory: Path) -> Path | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object of a run directory.
-
-    Raises:
-        RunError: The file is missing, unreadable, or no JSON object.
-    """
+    """Read one JSON object of a run directory; a RunError where there is none."""
     fix = "the run is damaged; name another run.dir, or run.overwrite=true to repeat it"
     try:
         content = parse_json(read_text(path))

@@ -25,17 +25,10 @@ _STATUS = {
 
 
 def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
-    """Fetch one file, from the hub's cache if it is there at that commit.
-
-    Args:
-        repo: ``owner/name``.
-        file: Its path there.
-        repo_type: ``model`` or ``dataset``.
-        revision: A commit, branch or tag.
-        most: Bytes that it may have.
+    """Fetch one file of ``owner/name``, from the hub's cache if it is there at that commit.
 
     Raises:
-        HubError: It is larger.
+        HubError: It has more than ``most`` bytes.
         Exception: Whatever huggingface_hub raises; :func:`one_line_errors` turns it into one line.
     """
     from huggingface_hub import errors, hf_hub_download

@@ -74,11 +74,11 @@ def _table(head: list[str], widths: list[int], rows: list[list[str]]) -> Table:
 
 def program(name: str) -> list[str]:
     """The words with which the user calls one of our programs, such as ``train`` or ``report``."""
-    called = Path(sys.argv[0]).name
-    if called == "mmpt":
+    called = Path(sys.argv[0])
+    if called.name == "mmpt":
         return ["mmpt", name]
-    if name == "train" and called != "__main__.py":
-        return ["python", sys.argv[0] if called == "train.py" else "train.py"]
+    if name == "train" and called.parts[-2:] != ("mmpt", "__main__.py"):
+        return ["python", sys.argv[0] if called.name == "train.py" else "train.py"]
     return ["python", "-m", "mmpt", name]
 
 
