@@ -137,4 +137,4 @@ def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]
     for row in group(loaded.runs):
         if any(other.fingerprint == run.fingerprint for other in row.runs):
             return run, row
-    raise RunError(f"{', '.join(map(str, runs))}: the run {own} isn't there, so its seeds can't be one_line_errors")
+    raise RunError(f"{', '.join(map(str, runs))}: the run {own} is not among them, so its other seeds are not known")
