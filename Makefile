@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := "$(VENV)/bin/python"
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install install-all install-locked demo test test-all test-lowest test-newest test-engines lint check docs docs-site bench bench-quick lock audit sbom clean
+.PHONY: help install install-all install-locked demo test test-all test-matrix test-engines lint check docs docs-site bench bench-quick lock audit sbom clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -55,29 +55,9 @@ test: install  ## the fast tests
 test-all: install  ## every test
 	$(PYTEST)
 
-# What depends on versions of other packages: configuration, data, backbones, methods, a whole run, sweeps, files of before.
-VERSION_TESTS := -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/config tests/data tests/models tests/methods \
-  tests/training/test_run.py tests/runs/test_record.py tests/sweep/test_parts.py tests/test_compatibility.py
-
-test-lowest: $(VENV)-lowest/.installed  ## the fast tests of the core with the lowest versions that pyproject.toml allows
-	"$(VENV)-lowest/bin/python" $(VERSION_TESTS)
-
-$(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
-	[ -x "$(VENV)-lowest/bin/python" ] || "$(PYTHON)" -m venv "$(VENV)-lowest"
-	"$(VENV)-lowest/bin/pip" install --quiet --retries 1 --no-deps \
-	  $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
-	"$(VENV)-lowest/bin/pip" install --quiet -r constraints-lowest.txt -e .
-	@touch "$@"
-
-# PyTorch alone stays at the version of constraints.txt.
-NEWEST := $(shell sed -n 's/^\([A-Za-z0-9_-]*\)==.*/\1/p' constraints-lowest.txt | grep -v '^torch$$')
-test-newest:  ## the same tests with the newest releases, also those that pyproject.toml doesn't allow yet
-	[ -x "$(VENV)-newest/bin/python" ] || "$(PYTHON)" -m venv "$(VENV)-newest"
-	"$(VENV)-newest/bin/pip" install --quiet --retries 1 --no-deps \
-	  $(if $(NEEDS_CPU_BUILD),--extra-index-url "$(TORCH_INDEX)") "$(TORCH)"
-	"$(VENV)-newest/bin/pip" install --quiet --upgrade "torch==$(TORCH_VERSION)" $(NEWEST)
-	"$(VENV)-newest/bin/pip" install --quiet --no-deps -e .
-	"$(VENV)-newest/bin/python" $(VERSION_TESTS)
+test-matrix: install-all  ## the tests with other versions of everything, and as on other processors; hours, some 30 GB
+	$(PY) -m tests.matrix versions
+	$(PY) -m tests.matrix processors
 
 test-engines: install  ## sweeps on a real Slurm, Ray and torchrun over several machines of namespaces; needs root, minutes
 	$(PY) -m tests.engines
@@ -131,4 +111,4 @@ sbom: install $(TOOLS)/.installed  ## write sbom.json: what .venv holds, in Cycl
 	$(TOOL) cyclonedx_py environment $(PY) --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 clean:  ## remove .venv and tool caches; runs/ stays
-	rm -rf "$(VENV)" "$(VENV)-lowest" "$(VENV)-newest" .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf "$(VENV)" .venv-matrix .mypy_cache .ruff_cache .pytest_cache *.egg-info

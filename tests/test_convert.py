@@ -21,10 +21,12 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
 from tests.tiny import adapted, backbone, batch
+from tests.tolerance import assert_close, tolerance
 
 ROTARY = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 LEARNT = ("gpt2", "opt")
 WIDE = {"sliding_window": 64}  # a window that slides leaves peft's prefix behind, but not ours
+TERMS = 1_000  # what a value passes in the largest of these models
 
 
 def tiny(family: str) -> Backbone:
@@ -69,7 +71,7 @@ def ours(model: AdaptedModel, ids: Tensor, mask: Tensor) -> Tensor:
 def alike(found: Tensor, wanted: Tensor, mask: Tensor) -> bool:
     """Whether logits of the tokens that aren't padding are equal up to rounding."""
     real = mask.bool()
-    return torch.allclose(found[real], wanted[real], atol=2e-5)
+    return float((found - wanted)[real].abs().max()) <= tolerance(wanted[real], TERMS)
 
 
 def export(one: Backbone, model: AdaptedModel, directory: Path) -> None:
@@ -82,7 +84,7 @@ def export(one: Backbone, model: AdaptedModel, directory: Path) -> None:
 def test_exported_gives_the_same_logits_in_peft(family: str, layout: str, tmp_path: Path) -> None:
     one, model = prefixed(family, layout=layout, mask="single")
     if layout == "per_layer" and family in LEARNT:
-        with pytest.raises(AdapterError, match=f"learnt positions of {family} can't make up.*layout=peft"):
+        with pytest.raises(AdapterError, match=f"learnt positions of {family} cannot make up.*layout=peft"):
             export(one, model, tmp_path)
         return
     export(one, model, tmp_path)
@@ -125,7 +127,7 @@ def test_the_shift_holds_for_labels_and_for_generation(family: str) -> None:
         row = torch.cat([ids[:1, : int(mask[0].sum())], labels[:1, :-1].clamp(min=0)], dim=1)
         whole = ours(model, row, torch.ones_like(row))[:, int(mask[0].sum()) - 1 :]
     count = int((labels[0] >= 0).sum())
-    assert torch.allclose(together.view(4, -1, together.shape[-1])[0, :count], whole[0, :count], atol=2e-5)
+    assert_close(together.view(4, -1, together.shape[-1])[0, :count], whole[0, :count], TERMS)
     options = {"max_new_tokens": 5, "do_sample": False}
     encoded = model.encode(ids, mask)
     assert torch.equal(model.generate(encoded, **options), model.generate(encoded, **options, use_cache=False))

@@ -21,6 +21,7 @@ from mmpt.training.settings import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
 from tests.rows import assert_rows_are_independent
 from tests.tiny import adapted, backbone, batch
+from tests.tolerance import assert_close, terms_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ["task=rte", "logger=none", "--cfg", "job"]
@@ -73,11 +74,12 @@ def test_its_own_attention_is_exact_everywhere(folder: Path, monkeypatch: pytest
         built = replace(backbone(), cross_attention=way)
         model = build_engine(built, parse("temperature", {})).eval()
         with torch.no_grad():
-            assert torch.allclose(model.logits(*batch()), adapted("full").eval().logits(*batch()), atol=1e-5)
+            plain = adapted("full").eval().logits(*batch())
+            assert_close(model.logits(*batch()), plain, terms_of(built.model))
             for parameter in model.method.parameters():
                 parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
             found[way] = model.logits(*batch())
-    assert torch.allclose(*found.values(), atol=1e-5)
+    assert_close(found["absorbed"], found["projected"], terms_of(model))
     assert_rows_are_independent(model)
 
 

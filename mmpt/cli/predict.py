@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mmpt.cli.program import run, single
 from mmpt.errors import AdapterError, DataError
 
+if TYPE_CHECKING:
+    from mmpt.config.schema import CsvConfig
+
+GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 after an error of one line."""
-    return run(single(predict), argv, "mmpt predict")
 
 
 def predict(
     runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR."),
+        list[str], typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR.")
     ],
     input: Annotated[str, typer.Option(metavar="FILE", help="jsonl, csv, tsv or parquet; - reads jsonl from stdin.")],
     output: Annotated[str, typer.Option(metavar="FILE", help="A jsonl file; - writes to stdout.")] = "-",
@@ -32,21 +32,31 @@ def predict(
     ] = "adapter",
     model: Annotated[str | None, typer.Option(metavar="DIR", help="Where the run's backbone is now.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Accept another tokenizer than the run's.")] = False,
+    format: Annotated[
+        Literal["jsonl", "glue"], typer.Option(help="glue: two columns, index and prediction, as GLUE takes them.")
+    ] = "jsonl",
 ) -> None:
     """Predict rows with trained runs.
 
     Each output line is a JSON object with the prediction and the probability of every label word. Several
     runs must be of one backbone.
     """
+    from mmpt.config.schema import CsvConfig
     from mmpt.data.files import read_rows
     from mmpt.utils.files import write_text
 
-    rows = list(read_rows(sys.stdin, "stdin") if input == "-" else read_rows(Path(input), input))
+    glue = format == "glue"
+
+    form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
+    rows = list(read_rows(sys.stdin, "stdin") if input == "-" else read_rows(Path(input), input, form))
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read
 
     transformers_logging.set_verbosity_error()
     predictions = _predictions(runs, rows, adapter_field, model, force)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    if glue:
+        text = glue_table(_task(runs[0]), predictions)
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
     if output == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -56,6 +66,41 @@ def predict(
     if scored:
         share = f"{sum(scored)} of {len(scored)} labelled rows are right ({sum(scored) / len(scored):.3f})"
         print(share, file=sys.stderr)
+
+
+def _task(run: str) -> Mapping[str, Any]:
+    """The task of a run on disk as its adapter states it; empty where it cannot be read, which loading reports."""
+    for file in (Path(run) / "adapter" / "adapter.json", Path(run) / "adapter.json"):
+        try:
+            task = json.loads(file.read_text(encoding="utf-8"))["task"]
+            return task if isinstance(task, dict) else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _csv_format(run: str) -> CsvConfig:
+    """How the files of a run's task are written."""
+    from mmpt.config.schema import CsvConfig, TaskConfig
+    from mmpt.config.typed_build import Problems, build
+    from mmpt.data.tasks import Task
+
+    problems = Problems()
+    config = build(TaskConfig, dict(_task(run)), "task", problems)
+    return CsvConfig() if problems.found else Task(config).csv
+
+
+def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:
+    """Predictions as GLUE's server takes them: numbers of labels, except for the tasks of inference.
+
+    Args:
+        task: Its name and its labels.
+        predictions: One for each row of a test file, in its order.
+    """
+    numbers = {} if task["name"] in GLUE_WORDS else {word: index for index, word in enumerate(task["labels"])}
+    texts = [str(row["prediction"]) for row in predictions]
+    lines = [f"{index}\t{numbers.get(text, text)}" for index, text in enumerate(texts)]
+    return "\n".join(["index\tprediction", *lines, ""])
 
 
 def _predictions(runs: list[str], rows: Rows, field: str, model: str | None, force: bool) -> list[dict[str, Any]]:
@@ -79,3 +124,6 @@ def _named(run: str) -> tuple[str, str]:
     if not name or not directory:
         raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
     return name, directory
+
+
+main = partial(run, single(predict), "mmpt predict")

@@ -19,6 +19,18 @@ class HubConfig:
 
 
 @dataclass(frozen=True)
+class CsvConfig:
+    """How csv and tsv files are written."""
+
+    # minimal: cells may be quoted (RFC 4180); none: quotes are text (GLUE); auto: minimal for csv, none for tsv
+    quoting: Literal["auto", "minimal", "none"] = "auto"
+    delimiter: str | None = None  # null: a comma in csv, a tab in tsv
+    header: bool | None = None  # null: the first row names the columns, unless columns are given
+    columns: list[str] | None = None  # names of the columns, for files without header
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """A text task as data (conf/task/NAME.yaml)."""
 
@@ -35,6 +47,11 @@ class TaskConfig:
     directory: str | None = None  # name of the folder in the official layout ('RTE')
     files: dict[str, str] = field(default_factory=dict)  # split -> file name below data.dir
     hub: HubConfig | None = None
+    # a row with null, NaN, an infinite number or an empty cell where a text, target or group is needed: an error, left
+    # out, or (texts alone) an empty text
+    missing: Literal["error", "skip", "empty"] = "error"
+    csv: CsvConfig = field(default_factory=CsvConfig)
+    columns: list[str] | None = None  # the same as csv.columns
 
 
 @dataclass(frozen=True)

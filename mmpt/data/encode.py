@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import EvaluationConfig
+from mmpt.data.metrics.answers import label_indices
 from mmpt.data.tasks import Example, Task
 from mmpt.data.tokenized import TokenizedSplit
 from mmpt.errors import DataError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 READ = ("input_ids", "token_type_ids")  # what classifiers read of a tokenizer's output
+SAMPLE = 500  # texts of a split among which unknown tokens are counted
+UNKNOWN = 0.02  # share of characters from which on they are reported
 
 
 class TextToText:
@@ -36,13 +39,13 @@ class TextToText:
             DataError: The tokenizer makes nothing of a label word, or the same of two.
         """
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
+        self.end = tokenizer.eos_token_id  # of every target, as mmpt.data.special_tokens has it
         self.candidates = self._label_ids()
 
     def target(self, text: str) -> list[int]:
         """Token ids of a target, with the end token."""
         ids: list[int] = list(self.tokenizer(text_target=text, verbose=False)["input_ids"])
-        end = self.tokenizer.eos_token_id
-        return ids if end is None or ids[-1:] == [end] else [*ids, end]
+        return ids if self.end is None or ids[-1:] == [self.end] else [*ids, self.end]
 
     def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
         """Tokenise the sources and targets of N examples."""
@@ -62,11 +65,11 @@ class TextToText:
             features.append(feature)
         return TokenizedSplit(tuple(examples), features, len(truncated))
 
-    def check_new_tokens(self, evaluation: EvaluationConfig) -> None:
-        """Refuse a limit of generated tokens that leaves out a part of a label word.
+    def check_generation(self, evaluation: EvaluationConfig) -> None:
+        """Refuse label words that the model cannot write.
 
         Raises:
-            DataError: ``evaluation.max_new_tokens`` is too small.
+            DataError: ``evaluation.max_new_tokens`` is too small, or a label word is not what its tokens read.
         """
         if "generation" not in evaluation.decoding or not self.candidates:
             return
@@ -78,9 +81,52 @@ class TextToText:
                 f'evaluation.max_new_tokens={evaluation.max_new_tokens} is too small for the label "{word}", which has '
                 f"{needed} tokens; set evaluation.max_new_tokens={needed}"
             )
+        added = {self.end, *self.tokenizer("", verbose=False)["input_ids"]}
+        rows = [[token for token in ids if token not in added] for ids in self.candidates]
+        written = [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+        for index, (word, text) in enumerate(zip(self.task.words, written, strict=True)):
+            if label_indices(self.task.words, [text])[0] != index:
+                raise DataError(
+                    f'the label "{word}" reads "{text}" in this tokenizer\'s tokens, so no generated text can match; '
+                    "choose another word, or set evaluation.decoding=[ranking]"
+                )
 
-    def length_notes(self, splits: Sequence[TokenizedSplit], evaluation: EvaluationConfig) -> list[str]:
-        """What the limits cut off, one line each: texts, and free-text targets where the model generates."""
+    def notes(self, splits: Sequence[TokenizedSplit], evaluation: EvaluationConfig) -> list[str]:
+        """What tokens lose of the texts, one line each: by the limits, or because the tokenizer does not know them.
+
+        Args:
+            splits: Training first.
+            evaluation: Its limits.
+        """
+        notes, rows = self._unknown(splits), splits[0]
+        texts = (example.source for example in rows.examples)
+        if _all_equal(feature["input_ids"] for feature in rows.features) and not _all_equal(texts):
+            notes.append(f"all {len(rows.examples)} training texts have the same tokens, so nothing can be learnt")
+        return [*notes, *self._length_notes(splits, evaluation)]
+
+    def _unknown(self, splits: Sequence[TokenizedSplit]) -> list[str]:
+        """The share of the characters of a sample that the tokenizer has no token for, where that is much.
+
+        Characters are counted, because one unknown token may stand for a whole sentence.
+        """
+        tokenizer, texts = self.tokenizer, []
+        for split in splits:
+            for index in range(0, len(split.examples), max(1, len(split.examples) // SAMPLE)):
+                example = split.examples[index]
+                texts += [example.source, *([example.target or ""] if self.task.free_text else [])]
+        if tokenizer.unk_token_id is None or not getattr(tokenizer, "is_fast", False):
+            return []
+        encoded: Any = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        lost = 0
+        for text, ids, spans in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if tokenizer.unk_token_id in ids:
+                pairs = zip(ids, spans, strict=True)
+                lost += sum(_signs(text[slice(*span)]) for one, span in pairs if one == tokenizer.unk_token_id)
+        share = lost / max(1, sum(map(_signs, texts)))
+        what = f"the tokenizer does not know {share:.0%} of the characters of the texts: they are unknown tokens"
+        return [what] if share >= UNKNOWN else []
+
+    def _length_notes(self, splits: Sequence[TokenizedSplit], evaluation: EvaluationConfig) -> list[str]:
         total = sum(len(split.examples) for split in splits)
         cut = sum(split.truncated for split in splits)
         notes = [f"{cut} of {total} texts were cut at data.max_length={self.max_length}"] if cut else []
@@ -94,7 +140,7 @@ class TextToText:
 
     def _new_tokens(self, ids: Sequence[int]) -> int:
         """How many tokens a model must generate to write a target: the end token may be missing."""
-        return len(ids) - (len(ids) > 0 and ids[-1] == self.tokenizer.eos_token_id)
+        return len(ids) - (len(ids) > 0 and ids[-1] == self.end)
 
     def _label_ids(self) -> list[list[int]]:
         words: dict[tuple[int, ...], str] = {}
@@ -159,20 +205,21 @@ class Continuation(TextToText):
         )
         if both[: len(before)] != before:
             raise DataError(f'the tokenizer has no border before "{text}" in "a {text}"; choose another word')
-        end = self.tokenizer.eos_token_id
-        return [*both[len(before) :], *([] if end is None else [end])]
+        return [*both[len(before) :], *([] if self.end is None else [self.end])]
 
     def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
         """See the base class; an empty source is one token, from which the first label token is predicted.
 
-        Continuations are all labels, and a target that is none of them, each without its last token, which no model
-        reads; one of no tokens where there is neither.
+        A source has no end token, even if the tokenizer adds one: the label continues the text. Continuations are all
+        labels, and a target that is none of them, each without its last token, which no model reads; one of no tokens
+        where there is neither.
         """
         split, tokenizer = super().encode(examples), self.tokenizer
-        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         choices = [ids[:-1] for ids in self.candidates] or [[]]
         for feature in split.features:
-            feature["input_ids"] = feature["input_ids"] or [start]
+            ids = feature["input_ids"]
+            feature["input_ids"] = (ids[:-1] if ids[-1:] == [self.end] else ids) or [start]
             feature["continuations"] = choices
             if "labels" in feature and feature["labels"][:-1] not in choices:  # free text, or cut at the longest length
                 feature["continuations"] = [*(choices if self.candidates else []), feature["labels"][:-1]]
@@ -210,3 +257,16 @@ class Classes(TextToText):
         if len(whole["input_ids"]) <= self.max_length:
             return whole, False
         return self.tokenizer(*texts, truncation=True, max_length=self.max_length, verbose=False), True
+
+
+def _all_equal(values: Iterable[Any]) -> bool:
+    """Whether there are two values or more, and all are the same."""
+    rest = iter(values)
+    first = next(rest, None)
+    second = next(rest, None)
+    return second is not None and first == second and all(first == value for value in rest)
+
+
+def _signs(text: str) -> int:
+    """Characters that are no space."""
+    return sum(map(len, text.split()))

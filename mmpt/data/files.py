@@ -7,23 +7,35 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from mmpt.config.schema import CsvConfig
 from mmpt.errors import DataError
 from mmpt.utils.untrusted import one_line
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TEXT = (".jsonl", ".json", ".csv", ".tsv")
+FORMATS = (*TEXT, ".parquet")
+COMPRESSED = (".gz", ".zst", ".bz2")
+LONGEST = 128 * 2**20  # bytes of a line
 Located = Iterator[tuple[str, dict[str, Any]]]
+PLAIN = CsvConfig()
 
 
-def read_rows(path: Path | TextIO, name: str) -> Located:
+def read_rows(
+    path: Path | TextIO,
+    name: str,
+    csv_format: CsvConfig = PLAIN,
+    is_row: Callable[[Mapping[str, str]], bool] = lambda row: False,
+) -> Located:
     """Read a file or a stream lazily.
 
     Args:
         path: A file, its format by the suffix, or an open text stream (jsonl unless ``name`` has a known suffix).
         name: What messages call it.
+        csv_format: How csv and tsv files are written.
+        is_row: Whether the cells of a line could be a row of their own, which finds rows that a stray quote joins.
 
     Yields:
         Where (``name:line``, or ``name row n``) and the row.
@@ -32,13 +44,17 @@ def read_rows(path: Path | TextIO, name: str) -> Located:
         DataError: The file is missing, empty, not UTF-8, of unknown format or malformed.
     """
     count = 0
-    for located in _open_rows(path, name):
+    for located in _open_rows(path, name, csv_format, is_row):
         count += 1
         yield located
     if count == 0:
-        raise DataError(
-            f"{name}: no rows (an empty file{', or a header alone' if name.endswith(('csv', 'tsv')) else ''})"
-        )
+        raise DataError(f"{name}: no rows (an empty file{', or a header alone' if 'sv' in _format(name) else ''})")
+
+
+def _format(name: str) -> str:
+    """The suffix that says what a file holds."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
 
 
 def listing(directory: Path, most: int = 12) -> str:
@@ -50,54 +66,72 @@ def listing(directory: Path, most: int = 12) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "") or "(nothing)"
 
 
-def _open_rows(path: Path | TextIO, name: str) -> Located:
+def _open_rows(path: Path | TextIO, name: str, *csv_options: Any) -> Located:
     if not isinstance(path, Path):
-        suffix = Path(name).suffix.lower()
+        suffix = _format(name)
         if suffix == ".parquet":
             raise DataError(f"{name}: parquet cannot be read from a stream; give a file name")
-        yield from _text_rows(_stream_lines(path, name), suffix if suffix in FORMATS else ".jsonl", name)
+        binary = getattr(path, "buffer", None)  # UTF-8 whatever the locale says
+        stream = io.BytesIO(path.read().encode("utf-8", "surrogatepass")) if binary is None else binary
+        yield from _text_rows(stream, suffix if suffix in TEXT else ".jsonl", name, *csv_options)
         return
-    suffix = path.suffix.lower()
+    suffix = _format(path.name)
     if suffix not in FORMATS:
-        raise DataError(f'{name}: unknown format "{path.suffix}"; allowed: {", ".join(FORMATS)}')
+        raise DataError(f'{name}: unknown format "{suffix}"; allowed: {", ".join(FORMATS)}')
     if not path.exists():
         raise DataError(f"{name}: no such file; {path.parent} has: {listing(path.parent)}")
     try:
         if suffix == ".parquet":
             yield from _parquet(path, name)
+        elif path.suffix.lower() in COMPRESSED:
+            import pyarrow as pa  # heavy, and only compressed files need it
+
+            with pa.input_stream(str(path), compression="detect") as inner:
+                yield from _text_rows(io.BufferedReader(inner), suffix, name, *csv_options)
         else:
             with path.open("rb") as stream:
-                yield from _text_rows(_decoded(stream, name), suffix, name)
+                yield from _text_rows(stream, suffix, name, *csv_options)
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{name}: cannot be read: {error.strerror or one_line(error)}") from error
 
 
-def _stream_lines(stream: TextIO, name: str) -> Iterator[str]:
-    """Lines of a stream as UTF-8 whatever the locale says, where its bytes can be reached."""
-    binary = getattr(stream, "buffer", None)
-    if binary is not None:
-        yield from _decoded(binary, name)
-    else:
-        yield from (line.removeprefix("\ufeff") if number == 0 else line for number, line in enumerate(stream))
-
-
-def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Lines as text, cut at newlines alone (a text may hold other separators), without byte order mark."""
-    for number, line in enumerate(stream, start=1):
-        if number == 1:
-            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{name}: is UTF-16; save it as UTF-8")
-            line = line.removeprefix(codecs.BOM_UTF8)
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1}: {error.reason})") from error
-
-
-def _text_rows(lines: Iterator[str], suffix: str, name: str) -> Located:
+def _text_rows(
+    stream: BinaryIO, suffix: str, name: str, csv_format: CsvConfig, is_row: Callable[[Mapping[str, str]], bool]
+) -> Located:
     if suffix in (".csv", ".tsv"):
-        return _csv(lines, name, "\t" if suffix == ".tsv" else ",")
+        cure = "set task.csv.encoding, such as {}"
+        lines = _decoded(stream, name, csv_format.encoding, cure)
+        return _separated(lines, name, "\t" if suffix == ".tsv" else ",", csv_format, is_row)
+    lines = _decoded(stream, name, "utf-8", "save it as UTF-8")
     return _json(lines, name) if suffix == ".json" else _jsonl(lines, name)
+
+
+def _decoded(stream: BinaryIO, name: str, encoding: str, cure: str) -> Iterator[str]:
+    """Lines as text, cut at newlines alone (a text may hold other separators), without byte order mark."""
+    try:
+        utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    except LookupError as error:
+        raise DataError(f"task.csv.encoding={encoding} is unknown; Python's names are allowed, as utf-16") from error
+    source: Any = stream if utf8 else io.TextIOWrapper(stream, encoding, newline="\n")
+    number = 0
+    try:
+        while line := source.readline(LONGEST + 1):
+            number += 1
+            if len(line) > LONGEST:
+                raise DataError(f"{name}:{number}: a line of more than {LONGEST // 2**20} MiB; are its ends missing?")
+            if number == 1 and utf8:
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line:
+                    raise DataError(f"{name}: is UTF-16; {cure.format('utf-16')}")
+                line = line.removeprefix(codecs.BOM_UTF8)
+            yield line.decode("utf-8") if utf8 else line
+    except UnicodeError as error:
+        at = f"byte {error.start + 1}: {error.reason}" if isinstance(error, UnicodeDecodeError) else one_line(error)
+        raise DataError(
+            f"{name}:{number}: not {'UTF-8' if utf8 else encoding} ({at}); {cure.format('latin-1')}"
+        ) from error
+    finally:
+        if not utf8:
+            source.detach()
 
 
 def _object(value: object, where: str) -> dict[str, Any]:
@@ -140,29 +174,80 @@ def _json(lines: Iterator[str], name: str) -> Located:
         yield where, _object(value, where)
 
 
-def _csv(lines: Iterator[str], name: str, delimiter: str) -> Located:
-    """Rows below a header; quoting as spreadsheets write it, in strict mode so that a stray quote is an error."""
+def _separated(
+    lines: Iterator[str], name: str, usual: str, form: CsvConfig, is_row: Callable[[Mapping[str, str]], bool]
+) -> Located:
+    """Rows of separated values, each with as many cells as there are columns.
+
+    In strict mode, so that a stray quote is an error; one that closes again joins rows, which ``is_row`` finds.
+    """
     csv.field_size_limit(sys.maxsize)  # the default refuses texts above 128 KiB
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    line = 1
+    delimiter = form.delimiter or usual
+    plain = form.quoting == "none" or (form.quoting == "auto" and usual == "\t")
+    read: list[str] = []  # the lines of the present row
+
+    def recorded() -> Iterator[str]:
+        for text in lines:
+            read.append(text)
+            yield text
+
+    reader = csv.reader(
+        recorded(), delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+    )
+    header: list[str] | None = None if form.columns is None else list(form.columns)
+    skip = form.header if form.columns is not None else False  # a header that is replaced
     while True:
+        line = reader.line_num + 1
+        where = f"{name}:{line}"
+        read.clear()
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{name}:{line}: {error} (a literal quote is written twice, in quotes)") from error
-        where, line = f"{name}:{line}", reader.line_num + 1
+            cure = "a literal quote is written twice, in quotes; if quotes are text, set task.csv.quoting=none"
+            raise DataError(f"{where}: {error} ({cure})") from error
         if not values or (header is None and not any(values)):
             continue
-        if header is None:
-            header = [value.strip() for value in values]
-            _check_unique(header, where)
+        if skip:
+            skip = False
+        elif header is None:
+            header = _header(values, where, form, delimiter)
         elif len(values) != len(header):
-            raise DataError(f"{where}: {len(values)} columns, the header has {len(header)}: {', '.join(header)}")
+            hint = "; if quotes enclose cells, set task.csv.quoting=minimal" if plain and '"' in read[0] else ""
+            raise DataError(f"{where}: {len(values)} columns, the header has {len(header)}: {_listed(header)}{hint}")
         else:
+            if len(read) > 1 and len(header) > 1 and form.quoting == "auto":
+                _refuse_joined(read, header, delimiter, where, is_row)
             yield where, dict(zip(header, values, strict=True))
+
+
+def _header(values: list[str], where: str, form: CsvConfig, delimiter: str) -> list[str]:
+    if form.header is False:
+        example = f"task.columns=[{','.join(f'c{number}' for number in range(1, len(values) + 1))}]"
+        raise DataError(f"{where}: task.csv.header=false needs names for {len(values)} columns, as {example}")
+    header = [value.strip() for value in values]
+    _check_unique(header, where)
+    others = [mark for mark in ";\t|," if mark in header[0] and mark != delimiter]
+    if len(header) == 1 and others and form.delimiter is None:
+        raise DataError(f"{where}: one column, {header[0][:60]!r}; set task.csv.delimiter={others[0]!r}")
+    return header
+
+
+def _refuse_joined(
+    lines: list[str], header: list[str], delimiter: str, where: str, is_row: Callable[[Mapping[str, str]], bool]
+) -> None:
+    """Refuse a row of several lines each of which could be a row: a stray quote has joined them."""
+    cells = [line.rstrip("\r\n").split(delimiter) for line in lines]
+    if all(len(each) == len(header) for each in cells) and is_row(dict(zip(header, cells[0], strict=True))):
+        raise DataError(
+            f"{where}: a quote joins {len(lines)} lines, each of which reads as a row; if quotes are text, set "
+            "task.csv.quoting=none, and if this is one text, task.csv.quoting=minimal"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _check_unique(names: list[str], where: str) -> None:

@@ -63,8 +63,10 @@ class LabelMap:
 
 
 def is_missing(raw: object) -> bool:
-    """Whether a value is null or NaN."""
-    return raw is None or (isinstance(raw, float) and math.isnan(raw))
+    """Whether a value is null, NaN, infinite or an empty text."""
+    if isinstance(raw, str):
+        return not raw.strip()
+    return raw is None or (isinstance(raw, float) and not math.isfinite(raw))
 
 
 def canonical(value: object) -> str:

@@ -57,6 +57,8 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     given, as_given, origin = loader(task, data)
     splits = cut(given, data, as_given)
     notes = check(task, splits, origin)
+    if task.skipped:
+        notes = (f"{task.skipped} rows with a missing value were left out (task.missing=skip)", *notes)
     if as_given and data.split == "held_out":
         notes = (f"{origin} has all three splits: used as they are, data.split has no effect", *notes)
     return Splits(**splits, fingerprint=fingerprint(splits), bundled=data.name == "bundled", origin=origin, notes=notes)
@@ -90,7 +92,8 @@ def _local(task: Task, data: DataConfig) -> Loaded:
 
 
 def _read(task: Task, path: Path, name: str) -> Examples:
-    return tuple(task.examples(read_rows(path, f"{path.parent.name}/{path.name}" if path.parent.name else name)))
+    name = f"{path.parent.name}/{path.name}" if path.parent.name else name
+    return tuple(task.examples(read_rows(path, name, task.csv, task.is_row)))
 
 
 def _directory(task: Task, data: DataConfig) -> Path:
@@ -143,7 +146,10 @@ def _hub(task: Task, data: DataConfig) -> Loaded:
     as_given = data.split == "official"
     names = _needed(hub.files, as_given, "task.hub.files")
     paths = {name: _download(hub, hub.files[name]) for name in names}
-    given = {name: tuple(task.examples(read_rows(path, hub.files[name]))) for name, path in paths.items()}
+    given = {
+        name: tuple(task.examples(read_rows(path, hub.files[name], task.csv, task.is_row)))
+        for name, path in paths.items()
+    }
     return given, as_given, f"hub {hub.repo}@{hub.revision[:12]}"
 
 

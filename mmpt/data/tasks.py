@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mmpt.config.schema import TaskConfig
+from mmpt.config.schema import CsvConfig, TaskConfig
 from mmpt.data.label_map import UNLABELLED, LabelMap, canonical, is_missing
 from mmpt.data.layouts import LAYOUTS, Rows
 from mmpt.data.metrics.forms import nfc
 from mmpt.data.metrics.table import check, find
-from mmpt.data.templates import Template, encodable, field_text, has_field, look_up, nfc_names
+from mmpt.data.templates import MissingError, Template, encodable, field_text, has_field, look_up, nfc_names
 from mmpt.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Task:
         """
         self.config = config
         self.name = config.name
+        self.skipped = 0  # rows that task.missing=skip has left out so far
         self._labels = LabelMap(config.labels)
         self.words = self._labels.words
         self.free_text = not self.words
@@ -76,7 +77,22 @@ class Task:
             raise ConfigError(f"task.template={config.template!r} names no field, so all examples would be equal")
         self._segments = _segments(config, self._template)
         self._label_field = nfc(config.label_field)
+        _ = self.csv  # checked too
         self._group_field = None if config.group_field is None else nfc(config.group_field)
+
+    @cached_property
+    def csv(self) -> CsvConfig:
+        """How the task's csv and tsv files are written."""
+        form = self.config.csv
+        delimiter = {"\\t": "\t", "tab": "\t"}.get(form.delimiter or "", form.delimiter)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise ConfigError(f"task.csv.delimiter={form.delimiter!r} must be one character, and no quote or line end")
+        return replace(form, delimiter=delimiter, columns=form.columns or self.config.columns)
+
+    def is_row(self, cells: Mapping[str, str]) -> bool:
+        """Whether the cells of a line have a label, so that the line could be a row of its own."""
+        raw = cells.get(self._label_field)
+        return raw is not None and (self.free_text or self._labels.find(raw) is not None)
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -111,7 +127,7 @@ class Task:
             require_label: Whether a row without label is an error.
 
         Yields:
-            One example for each row.
+            One example for each row; with ``task.missing=skip``, for each that is complete.
 
         Raises:
             DataError: As of :meth:`example`.
@@ -119,7 +135,12 @@ class Task:
         if self.config.unroll is not None:
             rows = LAYOUTS[self.config.unroll](rows)
         for where, row in rows:
-            yield self.example(row, where, require_label)
+            try:
+                yield self.example(row, where, require_label)
+            except MissingError:
+                if self.config.missing != "skip" or not require_label:
+                    raise
+                self.skipped += 1
 
     def example(self, row: Mapping[str, Any], where: str, require_label: bool = True) -> Example:
         """Render one flat row.
@@ -127,27 +148,31 @@ class Task:
         Args:
             row: Field name to value; nested fields have dotted names.
             where: File and line, for messages.
-            require_label: Whether a row without label is an error.
+            require_label: Whether a row without label, or with an empty text, is an error.
 
         Raises:
-            DataError: A field is missing, null, NaN or not text; the label is unknown or missing.
+            MissingError: A value is null, NaN, infinite or empty; the label is missing.
+            DataError: There is no such field, or it is not text; the label is unknown.
         """
         row = nfc_names(row, where)
+        empty = "fill" if self.config.missing == "empty" else "error" if require_label else "text"
         target, label = self._target(row, where, require_label)
         group = None
         if self._group_field is not None and (require_label or has_field(row, self._group_field)):
             group = field_text(row, self._group_field, where)
-        segments = tuple(tuple(part.render(row, where) for part in parts) for parts in self._segments)
-        return Example(_identity(row, where), self._template.render(row, where), target, label, group, segments)
+        segments = tuple(tuple(part.render(row, where, empty) for part in parts) for parts in self._segments)
+        source = self._template.render(row, where, empty)
+        return Example(_identity(row, where), source, target, label, group, segments)
 
     def _target(self, row: Mapping[str, Any], where: str, required: bool) -> tuple[str | None, int | None]:
         name = self._label_field
         raw = look_up(row, name, where) if required or has_field(row, name) else None
         if (index := self._labels.find(raw)) is not None:
             return self.words[index], index
-        if is_missing(raw) or raw == "" or (not self.free_text and canonical(raw) in UNLABELLED):
+        if is_missing(raw) or (not self.free_text and canonical(raw) in UNLABELLED):
             if required:
-                raise DataError(f'{where}: unlabelled (field "{name}" is {raw!r}); training and scoring need a label')
+                text = f'{where}: unlabelled (field "{name}" is {raw!r}); training and scoring need a label'
+                raise MissingError(f"{text} (task.missing=skip leaves such rows out)")
             return None, None
         if self.free_text:
             return self._free_target(field_text(row, name, where), where), None

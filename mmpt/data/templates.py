@@ -38,18 +38,10 @@ class Template:
         """Names of the fields in it."""
         return tuple(name for _, name in self._pieces if name is not None)
 
-    def render(self, row: Mapping[str, Any], where: str) -> str:
-        """Fill it.
-
-        Args:
-            row: Field name to value.
-            where: File and line, for messages.
-
-        Raises:
-            DataError: A field is missing, null, NaN or not text.
-        """
+    def render(self, row: Mapping[str, Any], where: str, empty: str = "error") -> str:
+        """Fill it; arguments and errors are those of :func:`field_text`."""
         return "".join(
-            literal if name is None else literal + field_text(row, name, where) for literal, name in self._pieces
+            literal if name is None else literal + field_text(row, name, where, empty) for literal, name in self._pieces
         )
 
 
@@ -97,15 +89,39 @@ def look_up(row: Mapping[str, Any], name: str, where: str) -> Any:
     return value
 
 
-def field_text(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A field as text that can be encoded."""
+class MissingError(DataError):
+    """A value that is needed is null, not a finite number, or empty."""
+
+
+def field_text(row: Mapping[str, Any], name: str, where: str, empty: str = "error") -> str:
+    """A field as text that can be encoded.
+
+    Args:
+        row: Field name to value.
+        name: The field.
+        where: File and line, for messages.
+        empty: What a text without a character is: ``error``, ``text``; or ``fill``, which every missing value is then.
+
+    Raises:
+        MissingError: The value is missing.
+        DataError: There is no such field, or it is neither a text nor a number.
+    """
     value = look_up(row, name, where)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f'{where}: field "{name}" is {value}, which is no value; a text or a finite number is needed')
-    if not isinstance(value, str | int | float):
-        kind = "null" if value is None else f"a {type(value).__name__}"
-        raise DataError(f'{where}: field "{name}" is {kind}; a text or a number is needed')
-    return encodable(str(value), name, where)
+    cure = "set task.missing=skip or task.missing=empty"
+    problem = None
+    if value is None:
+        problem = "null; a text or a number is needed"
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = f"{value}, which is no value; a text or a finite number is needed"
+    elif isinstance(value, str) and empty != "text" and not value.strip():
+        problem = "empty; a text is needed"
+    elif not isinstance(value, str | int | float):
+        raise DataError(f'{where}: field "{name}" is a {type(value).__name__}; a text or a number is needed')
+    if problem is None:
+        return encodable(str(value), name, where)
+    if empty == "fill":
+        return ""
+    raise MissingError(f'{where}: field "{name}" is {problem} ({cure})')
 
 
 def encodable(text: str, name: str, where: str) -> str:

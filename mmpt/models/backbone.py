@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import logging as hub_logging
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
@@ -26,11 +27,13 @@ from transformers.utils import logging as transformers_logging
 
 from mmpt.attention.architectures import Architecture, Kind, architecture_of, refuse_dtype, refuse_sites
 from mmpt.config.schema import ModelConfig
+from mmpt.data.special_tokens import settle
 from mmpt.errors import ConfigError, ModelError
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
-from mmpt.models.parts import head_parameters, word_embeddings
+from mmpt.models.parts import head_parameters
 from mmpt.models.size import refuse_counts, refuse_network
+from mmpt.utils.hub import fetch
 from mmpt.utils.processor import fast_dtype
 from mmpt.utils.untrusted import one_line
 
@@ -117,9 +120,7 @@ def load_backbone(
         refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
         model, fresh = _pretrained(config, architecture.kind, path, more)
     tokenizer = _tokenizer(config, path)
-    rows = word_embeddings(model).num_embeddings
-    if len(tokenizer) > rows:
-        raise ModelError(f"model={config.name}: the tokenizer has {len(tokenizer)} pieces, the embeddings {rows} rows")
+    settle(tokenizer, model, f"model={config.name}")
     model.requires_grad_(False)
     model.eval()
     use_threads(model)
@@ -130,7 +131,10 @@ def load_backbone(
 
 def _stated(config: ModelConfig, path: str) -> PreTrainedConfig:
     """The configuration of a directory or a repository of the hub; its architecture is the one asked for."""
+    hub_logging.set_verbosity_error()  # of each attempt to reach a hub
     try:
+        if config.source == "hub" and _commit(config) is None:  # transformers would try for half a minute
+            fetch(path, "config.json", repo_type="model", revision=config.revision or "main")
         settings, _ = PreTrainedConfig.get_config_dict(path, revision=config.revision)
         refuse_counts(settings, f"model={config.name}: config.json of {path}")
         stated = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False)

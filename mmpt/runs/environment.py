@@ -13,20 +13,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "mmpt",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "safetensors",
-    "numpy",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-)
+_HUGGING_FACE = ("transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
+PACKAGES = ("mmpt", "torch", *_HUGGING_FACE, "numpy", "hydra-core", "omegaconf", "wandb")
+
+TESTED = {"torch": (2, 13), "transformers": (5, 23)}  # the newest releases that the tests passed with: constraints.txt
+
+
+def untested() -> list[str]:
+    """One line for each package that is newer than the releases the tests passed with."""
+    lines = []
+    for name, tested in TESTED.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            version = metadata.version(name)
+            if tuple(map(int, re.findall(r"\d+", version)[:2])) > tested:
+                newest = ".".join(map(str, tested))
+                lines.append(f"{name} {version} is newer than {newest}, the last release that mmpt was tested with")
+    return lines
 
 
 def environment() -> dict[str, Any]:

@@ -19,7 +19,7 @@ WINDOW = 50  # batches within which group_by_length sorts
 
 @dataclass(frozen=True)
 class Batches:
-    """The training batches of one process.
+    """The training batches of one process; counts of examples are those of all processes together.
 
     Attributes:
         features: All N tokenised examples.
@@ -41,12 +41,12 @@ class Batches:
 
     @property
     def examples_per_pass(self) -> int:
-        """Examples of one forward pass, over all processes."""
+        """Examples of one forward pass."""
         return self.settings.per_device_train_batch_size * self.processes
 
     @property
     def examples_per_step(self) -> int:
-        """Examples of one optimizer step, over all processes."""
+        """Examples of one optimizer step."""
         return self.examples_per_pass * self.settings.gradient_accumulation_steps
 
     @property

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
 from mmpt.data.collate import CachingCollator, Collator
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
+from mmpt.data.special_tokens import answers, inner_end
 from mmpt.data.tasks import Example, Task
 from mmpt.data.tokenized import TokenizedSplit as Prepared
+from mmpt.errors import DataError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.kinds import class_of
+from mmpt.models.engine import ENGINES
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
 
 if TYPE_CHECKING:
@@ -52,13 +55,13 @@ class Evaluator:
         config: EvaluationConfig,
         max_length: int,
         seed: int,
-        kind: str = "seq2seq",
+        kind: Kind = "seq2seq",
     ) -> None:
         """Prepare the labels.
 
         Args:
             task: The task.
-            tokenizer: The backbone's tokenizer.
+            tokenizer: The backbone's.
             config: Decoding, batch size, bootstrap.
             max_length: Most tokens of a source.
             seed: Of the bootstrap.
@@ -69,8 +72,8 @@ class Evaluator:
         """
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.seed = seed
-        self.reading = class_of(kind).READING(task, tokenizer, max_length)
-        self.reading.check_new_tokens(config)
+        self.reading = ENGINES[kind].READING(task, tokenizer, max_length)
+        self.reading.check_generation(config)
         self.candidates = self.reading.candidates
         self.candidate_indices = {tuple(ids): index for index, ids in enumerate(self.candidates)}
         pad = tokenizer.pad_token_id
@@ -95,7 +98,11 @@ class Evaluator:
 
         Raises:
             ConfigError: The model has fewer positions.
+            DataError: A label word has a token at which generation stops.
         """
+        for word, ids in zip(self.task.words, self.candidates, strict=False):
+            if inner_end(model.backbone, ids):
+                raise DataError(f'the label "{word}" has a token at which the model stops writing; choose another word')
         if model.injection.architecture.limited:
             longest = max((split.of_longest() for split in splits), key=lambda split: split.tokens[0])
             for decoding in self.config.decoding:
@@ -103,13 +110,7 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:
-        """Predict a split in evaluation mode.
-
-        Args:
-            model: The model; its mode is restored.
-            split: What :meth:`prepare` gave.
-            decoding: ``ranking`` or ``generation``.
-        """
+        """Predict a split by ``ranking`` or ``generation``, in evaluation mode."""
         training, device = model.training, next(model.parameters()).device
         model.eval()
         count = len(split.features)
@@ -155,7 +156,7 @@ class Evaluator:
         length, cache = self.config.max_new_tokens, self.config.key_cache
         options = {"max_new_tokens": length, "do_sample": False, "num_beams": 1, "cache_implementation": cache}
         ids = model.generate(encoded, **options)
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return answers(self.tokenizer, model.backbone, ids)
 
     def scores(self, split: Prepared, predictions: Predictions, decoding: str) -> dict[str, Any]:
         """Metrics with the primary one's bootstrap interval, as result.json has them."""

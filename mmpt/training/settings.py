@@ -18,7 +18,7 @@ from mmpt.config.check import examine, plain
 from mmpt.config.parsers import local_model, trainer
 from mmpt.config.rules import RULES, Rule, max_length
 from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, ModelConfig, TaskConfig
-from mmpt.config.typed_build import INVALID, Problems, build
+from mmpt.config.typed_build import INVALID, Problems, build, shown
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
@@ -109,6 +109,11 @@ def _method(value: Any, problems: Problems) -> Any:
         for text in error.problems:
             key = re.match(r"(unknown key )?(method\.\w+)", text)
             problems.add("method" if key is None else key[2], text)
+    if isinstance(rates, int | float):  # method.lr=0.1, or lr=0.1
+        groups = kind.GROUPS if options is INVALID else options.groups()
+        each = " ".join(f"method.lr.{group}={shown(rates)}" for group in groups)
+        problems.add("method.lr", f"each parameter group of method={name} has its own learning rate; set {each}")
+        return INVALID
     rates = build(dict[str, float], rates, "method.lr", problems)
     if len(problems.found) > before:
         return INVALID
@@ -209,11 +214,11 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
     if method.options.trains_all and model.dtype != "float32":
         text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
         problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")
-    if model.dropout != "none" and method.options.reads_encoder:
+    if model.dropout != "none" and method.options.reads != "embedding":
         problems.add(
             "method.router_input",
-            "method.router_input=encoder needs the encoder's output to be a constant, but "
-            f"model.dropout={model.dropout} drops out in it; set model.dropout=none or method.router_input=embedding",
+            "method.router_input=encoder and layer_below read hidden states that must be constants, but "
+            f"model.dropout={model.dropout} drops out in them; set model.dropout=none or method.router_input=embedding",
         )
 
 

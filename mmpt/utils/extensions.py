@@ -25,10 +25,7 @@ METHOD_FOLDERS = "MMPT_METHODS"  # folders of methods alone, before there was VA
 
 
 def add_folder(directory: Path) -> None:
-    """Read extensions from ``directory/method``, ``directory/metric`` and ``directory/loss`` too, before other folders.
-
-    Child processes inherit it.
-    """
+    """Read extensions from a folder too, before others; child processes inherit it."""
     known = [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
     text = str(directory.expanduser().absolute())
     os.environ[VARIABLE] = os.pathsep.join([text, *(entry for entry in known if entry != text)])
@@ -62,14 +59,7 @@ def find(kind: Kind, name: object) -> Path | None:
 
 
 def load(kind: Kind, name: object) -> ModuleType | None:
-    """Execute the file of an extension, once per process.
-
-    Args:
-        kind: What it extends.
-        name: The file's name without ``.py``.
-
-    Returns:
-        The module; None where no folder has the file.
+    """Execute the file of an extension, once per process; None where no folder has it.
 
     Raises:
         ConfigError: The file cannot be imported.

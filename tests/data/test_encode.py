@@ -84,19 +84,19 @@ def test_a_limit_of_new_tokens_that_cuts_a_label_is_refused(
 ) -> None:
     encoding = TextToText(Task(replace(configs["rte"], labels={"a": [0], "a b c": [1]})), tokenizer, 9)
     with pytest.raises(DataError, match=r'max_new_tokens=2 is too small for the label "a b c", which has 3 tokens'):
-        encoding.check_new_tokens(EvaluationConfig(["generation"], max_new_tokens=2))
-    encoding.check_new_tokens(EvaluationConfig(["generation"], max_new_tokens=3))  # the end token need not be written
-    encoding.check_new_tokens(EvaluationConfig(["ranking"], max_new_tokens=1))
+        encoding.check_generation(EvaluationConfig(["generation"], max_new_tokens=2))
+    encoding.check_generation(EvaluationConfig(["generation"], max_new_tokens=3))  # the end token need not be written
+    encoding.check_generation(EvaluationConfig(["ranking"], max_new_tokens=1))
 
 
 def test_cut_texts_and_free_targets_are_noted(tokenizer: PreTrainedTokenizerFast) -> None:
     encoding = TextToText(Task(TaskConfig("own", "{x}")), tokenizer, 4)
     split = encoding.encode([_example("a b c d", "a"), _example("a", "a b c"), _example("a", None)])
-    assert encoding.length_notes([split], EvaluationConfig(["generation"], max_new_tokens=2)) == [
+    assert encoding.notes([split], EvaluationConfig(["generation"], max_new_tokens=2)) == [
         "1 of 3 texts were cut at data.max_length=4",
         "1 of 2 targets are longer than evaluation.max_new_tokens=2, so no output can match them",
     ]
-    assert len(encoding.length_notes([split], EvaluationConfig(["generation"], max_new_tokens=3))) == 1
+    assert len(encoding.notes([split], EvaluationConfig(["generation"], max_new_tokens=3))) == 1
 
 
 @pytest.mark.parametrize("end", [" ", "\t"])
@@ -115,3 +115,20 @@ def test_batches_hold_examples_of_similar_length(tokenizer: PreTrainedTokenizerF
     assert split.batches(3) == [[1, 3, 2], [0]]
     assert split.of_longest().examples == (split.examples[1],)
     assert split.of_longest().features == [{"input_ids": [5, 1], "labels": [5, 6, 7, 8, 1], "index": 0}]
+
+
+def test_unknown_characters_are_noted_with_their_share(tokenizer: PreTrainedTokenizerFast) -> None:
+    task, evaluation = Task(TaskConfig("own", "a {x}", labels={"a": [0], "b": [1]})), EvaluationConfig(["ranking"])
+    encoding = TextToText(task, tokenizer, 9)
+    known, chinese = (encoding.encode([_example(f"a {x}", "a") for x in texts]) for texts in ("bcd", "好坏中"))
+    assert encoding.notes([known, known], evaluation) == []
+    share, same = encoding.notes([chinese], evaluation)
+    assert share == "the tokenizer does not know 50% of the characters of the texts: they are unknown tokens"
+    assert same == "all 3 training texts have the same tokens, so nothing can be learnt"
+
+
+def test_a_label_that_is_read_as_another_text_cannot_be_generated(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoding = TextToText(Task(TaskConfig("own", "{x}", labels={"a": [0], "b xyz": [1]})), tokenizer, 9)
+    encoding.check_generation(EvaluationConfig(["ranking"]))
+    with pytest.raises(DataError, match='the label "b xyz" reads "b" in this tokenizer\'s tokens'):
+        encoding.check_generation(EvaluationConfig(["generation"]))

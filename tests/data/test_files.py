@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmpt.config.schema import CsvConfig
+from mmpt.data import files
 from mmpt.data.files import read_rows
 from mmpt.errors import DataError
 
@@ -32,10 +36,11 @@ def test_jsonl_with_mark_and_either_line_end(tmp_path: Path, bom: bytes, end: st
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
-def test_csv_quotes_mark_and_windows_ends(tmp_path: Path, bom: bytes, name: str, mark: str) -> None:
+@pytest.mark.parametrize(("name", "mark", "quoting"), [("a.csv", ",", "auto"), ("a.tsv", "\t", "minimal")])
+def test_csv_quotes_mark_and_windows_ends(tmp_path: Path, bom: bytes, name: str, mark: str, quoting: str) -> None:
     text = f'text{mark}label\r\nGrüße{mark}a\r\n"say ""hi"",\r\nthen"{mark}b\r\n'
-    found = list(read_rows(_write(tmp_path, name, bom + text.encode()), name))
+    form = CsvConfig(quoting=quoting)  # type: ignore[arg-type]
+    found = list(read_rows(_write(tmp_path, name, bom + text.encode()), name, form))
     assert found == [
         (f"{name}:2", {"text": "Grüße", "label": "a"}),
         (f"{name}:3", {"text": 'say "hi",\r\nthen', "label": "b"}),
@@ -78,6 +83,12 @@ def test_huge_texts_pass(tmp_path: Path) -> None:
         ("a.csv", "x,y\n1,2,3\n", r"^a.csv:2: 3 columns"),
         ("a.csv", 'x,y\n"a\nb",2\n"c" d,2\n', r"^a.csv:4: .*literal quote"),
         ("a.csv", 'x,y\n1,"never closed\n', r"^a.csv:2: unexpected end"),
+        ("a.csv", "x;y\n1;2\n", r"^a.csv:1: one column, 'x;y'; set task.csv.delimiter=';'"),
+        ("a.tsv", 'x\ty\n"a\n', r"^a.tsv:2: 1 columns.*if quotes enclose cells, set task.csv.quoting=minimal"),
+        ("a.csv", "x,y\n1,é\n".encode("latin-1"), r"^a.csv:2: not UTF-8 .*set task.csv.encoding, such as latin-1"),
+        ("a.csv", "x,y\n1,2\n".encode("utf-16"), r"^a.csv: is UTF-16; set task.csv.encoding, such as utf-16"),
+        ("a.csv", "x,y\n1,2\n".encode("utf-16-le"), r"^a.csv: is UTF-16; set task.csv.encoding"),
+        ("a.csv", ",".join(f"c{n}" for n in range(10_000)) + "\n1,2\n", r"^a.csv:2: 2 columns.* 10000: c0.*, \.\.\.$"),
         ("a.parquet", "no parquet", r"^a.parquet: not readable as parquet"),
         ("a.xlsx", "x", r'^a.xlsx: unknown format "\.xlsx"; allowed: \.jsonl'),
     ],
@@ -113,3 +124,53 @@ def test_rows_come_before_a_later_line_is_read(tmp_path: Path) -> None:
     assert next(rows) == ("a.jsonl:1", {"x": 1})
     with pytest.raises(DataError, match=r"a\.jsonl:2"):
         next(rows)
+
+
+def _separated(tmp_path: Path, name: str, content: str | bytes, **form: Any) -> list[dict[str, object]]:
+    path = _write(tmp_path, name, content)
+    return [row for _, row in read_rows(path, name, CsvConfig(**form), lambda cells: cells.get("y") in ("1", "2"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("a.tsv", 'x\ty\n"say "hi\t1\n', {}),
+        ("a.csv", 'x,y\n"say "hi,1\n', {"quoting": "none"}),
+        ("a.csv", 'x;y\n"""say ""hi";1\n', {"delimiter": ";"}),
+        ("a.csv", '"""say ""hi",1\n', {"columns": ["x", "y"]}),
+        ("a.csv", 'p,q\n"""say ""hi",1\n', {"columns": ["x", "y"], "header": True}),
+        ("a.csv", 'x,y\n"""say ""hi",1\n'.encode("utf-16"), {"encoding": "utf-16"}),
+        ("a.csv.gz", gzip.compress(b'x,y\n"""say ""hi",1\n'), {}),
+        ("a.csv.zst", pa.compress(b'x,y\n"""say ""hi",1\n', codec="zstd", asbytes=True), {}),
+    ],
+)
+def test_dialects(tmp_path: Path, name: str, content: str | bytes, form: dict[str, Any]) -> None:
+    assert _separated(tmp_path, name, content, **form) == [{"x": '"say "hi', "y": "1"}]
+
+
+def test_rows_that_a_stray_quote_joins_are_found(tmp_path: Path) -> None:
+    joined = 'x,y\nfine,1\n"good film,1\nscreen of 12",2\n'
+    with pytest.raises(DataError, match=r"^a.csv:3: a quote joins 2 lines, each of which reads as a row; .*none"):
+        _separated(tmp_path, "a.csv", joined)
+    assert len(_separated(tmp_path, "a.csv", joined, quoting="none")) == 3
+    assert len(_separated(tmp_path, "a.csv", joined, quoting="minimal")) == 2
+    assert len(_separated(tmp_path, "a.csv", 'x,y\n"Dear John, a text\nof two lines",2\n')) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"header": False}, r"a.csv:1: task.csv.header=false needs names for 2 columns, as task.columns=\[c1,c2\]"),
+        ({"encoding": "utf-61"}, "task.csv.encoding=utf-61 is unknown"),
+        ({"encoding": "ascii"}, r"a.csv:\d: not ascii .*such as latin-1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path: Path, form: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _separated(tmp_path, "a.csv", "x,y\né,1\n", **form)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LONGEST", 2**20)
+    with pytest.raises(DataError, match=r"^a.csv:2: a line of more than 1 MiB"):
+        _separated(tmp_path, "a.csv", "x,y\n" + "a" * 2**21)

@@ -4,12 +4,13 @@ import json
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmpt.config.schema import TaskConfig
 from mmpt.data.files import read_rows
-from mmpt.data.tasks import Task
+from mmpt.data.tasks import Example, Task
 from mmpt.errors import ConfigError, DataError
 
 RTE_ROW = {"premise": "A b.", "hypothesis": "B a?", "label": "not_entailment", "idx": 7}
@@ -194,3 +195,23 @@ def test_impossible_definitions(configs: dict[str, TaskConfig], change: dict[str
 def test_half_nested_multirc_is_named(configs: dict[str, TaskConfig]) -> None:
     with pytest.raises(DataError, match=r"f:4: not the official MultiRC layout .*questions"):
         list(Task(configs["multirc"]).examples([("f:4", {"passage": {"text": "P"}})]))
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), float("-inf"), "", " "])
+@pytest.mark.parametrize("field", ["x", "label", "group"])
+def test_missing_values_are_an_error_left_out_or_empty(value: Any, field: str) -> None:
+    rows = [(f"f:{n}", {"x": "a", "label": "b", "group": "g", **({field: value} if n == 2 else {})}) for n in (1, 2, 3)]
+
+    def read(missing: Any, **more: Any) -> list[Example]:
+        task = Task(TaskConfig("own", "{x}", missing=missing, group_field="group", **more))
+        return list(task.examples(rows))
+
+    for labels in ({"labels": {"b": [], "c": []}}, {}):
+        with pytest.raises(DataError, match=r"^f:2: .*task\.missing=skip"):
+            read("error", **labels)
+        assert [example.id for example in read("skip", **labels)] == ["f:1", "f:3"]
+        if field == "x":
+            assert [example.source for example in read("empty", **labels)] == ["a", "", "a"]
+        else:
+            with pytest.raises(DataError, match=r"^f:2: "):
+                read("empty", **labels)

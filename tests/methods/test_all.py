@@ -35,6 +35,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "multimask-key-value": ("multimask", {"sites": ALL, "num_routes": 3, "mask_granularity": "key_value"}),
     "multimask-reads-encoder": ("multimask", {"num_routes": 3, "router_input": "encoder", "mask_temperature": 0.5}),
     "multimask-training": ("multimask", {"prefix_dropout": 0.1, "load_balance": 0.1}),
+    "multimask-below": ("multimask", {"sites": ALL, "layers": "last_1", "router_input": "layer_below"}),
+    "multimask-straight": ("multimask", {"routing": "straight_through", "mask_init": "apart", "num_routes": 3}),
+    "multimask-text": ("multimask", {"sites": ALL, "init": "text", "init_text": "abc", "router_temperature": 0.5}),
     "prefix-head": ("prefix", {"sites": ALL, "mask": "single", "mask_granularity": "head"}),
     "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
     "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
@@ -45,6 +48,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smop": ("smop", {"top_k": 4}),
     "apt": ("apt", {"sites": ALL}),
     "apt-last": ("apt", {"layers": "last_1", "init": "vocab"}),
+    "prefix-plus": ("prefix_plus", {"sites": ALL}),
+    "prefix-plus-last": ("prefix_plus", {"layers": "last_1"}),
     "mept": ("mept", {"top_k": 4, "num_virtual_tokens": 3, "init_std": 1.0}),
     "mept-plain": ("mept", {"num_routes": 1, "shared_expert": False, "init": "vocab"}),
     "smop-one-route": ("smop", {"num_routes": 1}),
@@ -68,6 +73,8 @@ ROUTED = (
     "multimask-prepend-single",
     "multimask-head",
     "multimask-reads-encoder",
+    "multimask-below",
+    "multimask-straight",
 )
 
 
@@ -82,6 +89,8 @@ def opened(model: AdaptedModel) -> AdaptedModel:
         for key, parameter in model.method.named_parameters():
             if key.startswith("token_gates."):
                 parameter.copy_(torch.linspace(-1.0, 1.0, parameter.numel()).view_as(parameter).sin())
+            if key.startswith("memory."):
+                parameter.copy_(torch.linspace(0.0, 9.0, parameter.numel()).view_as(parameter).cos())
             if key.startswith("gates."):
                 parameter.copy_(torch.linspace(0.5, 1.0, len(parameter)))
     return model
@@ -201,8 +210,23 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"load_balance": -1.0}, "load_balance=-1.0"),
         ("multimask", {"num_routes": 1, "load_balance": 0.1}, "load_balance=0.1 has no effect without routes"),
         ("multimask", {"router_input": "encoder", "sites": ["encoder"]}, "leave encoder out of method.sites"),
-        ("multimask", {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"}, "masks by layer"),
+        (
+            "multimask",
+            {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"},
+            "set method.mask_granularity=layer or",
+        ),
         ("prefix", {"mask_granularity": "head"}, "no effect with method.mask=none"),
+        ("multimask", {"router_temperature": 0.0}, "router_temperature=0.0 must be positive"),
+        ("multimask", {"mask_init": "apart", "share_type": "none", "mask": "single"}, "set method.mask=per_route"),
+        ("multimask", {"routing": "straight_through", "top_k": 2}, "set method.top_k=1, not 2"),
+        (
+            "multimask",
+            {"num_routes": 1, "routing": "straight_through"},
+            "has no effect without routes; set method.routi",
+        ),
+        ("multimask", {"router_input": "layer_below", "sites": ["encoder"]}, "set method.layers=last_N"),
+        ("multimask", {"router_input": "layer_below", "sites": ["encoder"], "layers": "last_2"}, "give fewer layers"),
+        ("prefix_plus", {"sites": []}, "names no site"),
         ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
         ("ia3", {"target_modules": ["k"], "feedforward_modules": ["wo"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),

@@ -11,8 +11,9 @@ from mmpt.errors import ConfigError
 from mmpt.methods import create, parse
 from mmpt.methods.base import BackboneShape, mean_embedding
 from mmpt.methods.options import RouterOptions
-from mmpt.methods.router import Router, balance_loss, route_gates
+from mmpt.methods.router import Router, balance_loss, chosen_route, route_gates
 from tests.tiny import adapted, batch
+from tests.tolerance import assert_close, terms_of
 
 
 @pytest.mark.parametrize("layout", ["per_layer", "paper"])
@@ -208,3 +209,71 @@ def test_load_balance_is_least_for_even_routes_and_is_added_while_training() -> 
         assert torch.allclose(output.loss, tested.loss + output.auxiliary, atol=1e-6)
         output.auxiliary.backward()
         assert model.method.router.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3"])
+def test_the_router_reads_the_prompts_states_below_the_prefix(model_type: str) -> None:
+    """Not the answer's, the same with padding in front, and the same from cached states."""
+    options = {"router_input": "layer_below", "layers": "last_1"}
+    model = adapted("multimask", options, model_type=model_type).eval()
+    ids, mask, labels = batch()
+    with torch.no_grad():
+        wanted = model.encode(ids, mask).contribution.route_probs
+        plain = adapted("full", model_type=model_type).eval().backbone
+        states = plain(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
+        by_hand = model.method.router(mean_embedding(states, mask))
+        assert_close(wanted, by_hand, terms_of(model))
+        answered = torch.cat([ids, labels.clamp(min=1)], dim=1)
+        given = torch.cat([torch.full_like(ids, -100), labels], dim=1)
+        for front in (0, 3):
+            rows, seen, target = (
+                torch.nn.functional.pad(part, (front, 0), value=value)
+                for part, value in (
+                    (answered, 0),
+                    (torch.cat([mask, torch.ones_like(labels)], dim=1), 0),
+                    (given, -100),
+                )
+            )
+            model.backbone(input_ids=rows, attention_mask=seen, labels=target)
+            assert_close(model.hooks.source.contribution.route_probs, by_hand, terms_of(model))
+        read = labels[:, None, :-1].masked_fill(labels[:, None, 1:] == -100, -100)
+        cached = {"input_ids": ids, "attention_mask": mask, "continuations": read}
+        resumed = model.resume(
+            {**cached, "states": model.constants(cached), "means": torch.full((5, 24), float("nan"))}
+        )
+        assert_close(resumed.contribution.route_probs, by_hand, terms_of(model))
+
+
+def test_straight_through_takes_one_route_with_the_gradient_of_all() -> None:
+    probs = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]], requires_grad=True)
+    hard = chosen_route(probs)
+    assert torch.equal(hard.detach(), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+    upstream = torch.randn(2, 3)
+    hard.backward(upstream)
+    assert torch.equal(probs.grad, upstream)
+    model = adapted("multimask", {"routing": "straight_through", "sites": ["cross"]}).eval()
+    contribution = model.encode(*batch()[:2]).contribution
+    route = contribution.route_probs.argmax(dim=-1)
+    assert torch.equal(
+        contribution.prefixes["cross"].key_gate[:, :, 0], model.method.masks["cross"][route].sigmoid().mT
+    )
+
+
+@pytest.mark.parametrize("granularity", ["layer", "head", "key_value"])
+def test_apart_every_route_opens_another_part_and_together_they_open_all(granularity: str) -> None:
+    method = adapted("multimask", {"mask_init": "apart", "mask_granularity": granularity}).method
+    opened = torch.stack([value > 0.5 for value in method.mask_values().values()])  # (sites, R, P, L)
+    assert torch.equal(opened.sum(dim=1), torch.ones_like(opened[:, 0], dtype=torch.long))
+    assert opened.any(dim=2).all(), "a route without an open entry in some layer"
+    alike = adapted("multimask", {"mask_granularity": granularity}).method
+    for site, mask in method.masks.items():
+        own = mask > 0
+        assert torch.equal(mask[own], alike.masks[site][own])  # the same draws
+        assert_close(mask[~own] + 5.0, alike.masks[site][~own], 2, scale=5.0)
+
+
+def test_a_router_temperature_divides_its_logits() -> None:
+    cold, plain = (adapted("multimask", {"router_temperature": each}).eval() for each in (0.5, 1.0))
+    with torch.no_grad():
+        plain.method.router.weight.mul_(2.0)
+        assert torch.equal(cold.logits(*batch()), plain.logits(*batch()))

@@ -22,15 +22,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
+from mmpt.attention.prefix import shift_of
 from mmpt.methods.base import Contribution, Method, mean_embedding
 from mmpt.models.gradient_checkpointing import checkpoint_layers
-from mmpt.models.insertion import Insertion
-from mmpt.models.parts import embed
+from mmpt.models.insertion import Insertion, insert
+from mmpt.models.partial_forward import below
+from mmpt.models.parts import embed, refuse_positions
 from mmpt.models.stacking import stack
+from mmpt.utils.weak import Weak
 
 NOTHING = Contribution()
 
@@ -65,7 +69,8 @@ class Hooks(ABC):
 
     def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
         """Install the hooks on a model whose attention can carry prefixes."""
-        self.model, self.injection, self.methods = model, injection, methods
+        self.injection, self.methods = injection, methods
+        self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
         self.method: Method | None = None
         self.source = Source()
         self._given = False  # whether passes carry ``source`` and read nothing
@@ -78,6 +83,11 @@ class Hooks(ABC):
         ]
         self._install()
         object.__setattr__(model, "generate", self.generate)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that has the hooks."""
+        return self._model()
 
     @abstractmethod
     def _install(self) -> None:
@@ -113,11 +123,55 @@ class Hooks(ABC):
             self.source, self._given = before
             self.injection.set({})
 
-    def contribute(self, embeddings: Tensor, mask: Tensor | None, names: Sequence[str] | None = None) -> Contribution:
-        """What the active method, or each row's own, adds to embeddings (B, T, d); mask (B, T) says what is read."""
-        if names is None:
-            return NOTHING if self.method is None else contribution_of(self.method, embeddings, mask)
-        return stack(self.methods, names, embeddings, mask, self.injection.shapes)
+    def read(
+        self,
+        embeddings: Tensor,
+        mask: Tensor | None,
+        at: int | Tensor = 0,
+        types: Tensor | None = None,
+        **where: Any,
+    ) -> Tensor:
+        """Let the active method, or each row's own, contribute to this pass's source, and insert its prompt.
+
+        Args:
+            embeddings: Of the source's words (B, T, d).
+            mask: (B, T), what a router may read; None: all.
+            at: How many tokens stand before the prompt, one number or (B,).
+            types: Which text of a pair each token is of (B, T), of networks that read it.
+            where: More on that, as of :func:`mmpt.models.insertion.insert`.
+
+        Returns:
+            (B, P+T, d); :attr:`source` says what was contributed.
+        """
+        names = self._options.get("adapter_names")
+        if names is not None:
+            contribution = stack(self.methods, names, embeddings, mask, self.injection.shapes)
+        elif self.method is None or self.method.options.reads == "encoder":  # which has not run yet
+            contribution = NOTHING
+        elif self.method.options.reads == "layer_below":
+            contribution = self.method(self._mean_below(self.method, embeddings, mask, types))
+        else:
+            contribution = self.method(mean_of(embeddings, mask) if self.method.reads_input else None)
+        rows, insertion = insert(contribution, embeddings, at, **where)
+        refuse_positions(self.model, rows.shape[1] + shift_of(contribution.prefixes))
+        self.source = Source(contribution, insertion)
+        return rows
+
+    def _mean_below(self, method: Method, embeddings: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
+        """Mean (B, d) over what a mask (B, T) has of the states that enter the first layer that a method changes."""
+        count = method.cacheable_layers.count
+        assert count, "options of methods that read the layer below refuse to change every layer"
+        mask = embeddings.new_ones(embeddings.shape[:2]).long() if mask is None else mask.long()
+        order = (mask == 0).long().argsort(dim=1, stable=True)  # padding last: positions are the text's own
+        rows = embeddings.gather(1, order.unsqueeze(-1).expand_as(embeddings))
+        inputs: dict[str, Any] = {"inputs_embeds": rows, "attention_mask": mask.gather(1, order)}
+        if types is not None:
+            inputs["token_type_ids"] = types.gather(1, order)
+        if self.injection.architecture.decoder_only:
+            inputs["use_cache"] = False
+        self.injection.set({})
+        with torch.no_grad(), self.given(NOTHING):
+            return mean_of(below(self.model, method.shape.first_site, count, inputs), inputs["attention_mask"])
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         wanted = any(getattr(layer, "gradient_checkpointing", False) for layer in self._first_layers)
@@ -181,14 +235,6 @@ class Hooks(ABC):
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = type(self.model)
         return own.generate(self.model, *args, **kwargs)
-
-
-def contribution_of(method: Method, embeddings: Tensor, mask: Tensor | None) -> Contribution:
-    """What a method adds to a source of embeddings (B, T, d), of which it reads what the mask (B, T) has."""
-    if method.reads_encoder:  # which has not run yet
-        return NOTHING
-    contribution: Contribution = method(mean_of(embeddings, mask) if method.reads_input else None)
-    return contribution
 
 
 def mean_of(states: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.inject import CACHE
-from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
-from mmpt.models.hooks.base import Hooks, Source
-from mmpt.models.insertion import Insertion, insert
-from mmpt.models.parts import refuse_positions
+from mmpt.models.hooks.base import Hooks
+from mmpt.models.insertion import Insertion
 
 
 class DecoderHooks(Hooks):
@@ -53,13 +51,11 @@ class DecoderHooks(Hooks):
     def _prefill(self, named: dict[str, Any]) -> dict[str, Any]:
         embeddings, mask = self._embeddings(named)
         prompt = self._prompt(embeddings, mask)
-        contribution = self.contribute(embeddings, prompt, self._options.get("adapter_names"))
         begin: int | Tensor = 0
         if mask is not None and mask.dim() == 2:  # after the padding that stands before a row's text
             begin = (mask.cumsum(dim=1) == 0).sum(dim=1) % mask.shape[1]
-        rows, insertion = insert(contribution, embeddings, begin, first=begin, text=prompt, padding_first=True)
-        refuse_positions(self.model, rows.shape[1] + shift_of(contribution.prefixes))
-        self.source, self._inserted = Source(contribution, insertion), insertion
+        rows = self.read(embeddings, prompt, begin, first=begin, text=prompt, padding_first=True)
+        insertion = self._inserted = self.source.insertion
         if rows is embeddings:
             return named
         named |= {"input_ids": None, "inputs_embeds": rows}
@@ -136,10 +132,7 @@ class DecoderHooks(Hooks):
         return output
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate with what the prompt contributes, worked out once.
-
-        A method's prompt is put into the embeddings, so that caches and positions count it from the start.
-        """
+        """Generate with what the prompt contributes; a method's prompt is put into the embeddings, as tokens."""
         cache = kwargs.get(CACHE)
         if self._given or (cache is not None and cache.get_seq_length() > 0):
             return self._continued(*args, **kwargs)

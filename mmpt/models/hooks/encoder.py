@@ -10,9 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from mmpt.models.hooks.base import Hooks, Source
-from mmpt.models.insertion import insert
-from mmpt.models.parts import refuse_positions
+from mmpt.models.hooks.base import Hooks
 
 FIRST = 1  # tokens before the prompt
 
@@ -29,11 +27,8 @@ class EncoderHooks(Hooks):
             self.injection.set(self.source.contribution.prefixes)
             return (), named
         embeddings, mask = self._embeddings(named)
-        contribution = self.contribute(embeddings, mask, self._options.get("adapter_names"))
-        rows, insertion = insert(contribution, embeddings, FIRST)
-        refuse_positions(self.model, rows.shape[1])
-        self.source = Source(contribution, insertion)
-        self.injection.set(contribution.prefixes)
+        rows, insertion = self.read(embeddings, mask, FIRST, named.get("token_type_ids")), self.source.insertion
+        self.injection.set(self.source.contribution.prefixes)
         if rows is embeddings:
             return (), named
         named |= {"input_ids": None, "inputs_embeds": rows}

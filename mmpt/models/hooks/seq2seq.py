@@ -8,17 +8,16 @@ from __future__ import annotations
 import weakref
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 from mmpt.attention.inject import CACHE
+from mmpt.methods.base import LayerPrompts
 from mmpt.models.hooks.base import Hooks, Source, mean_of
-from mmpt.models.insertion import Insertion, insert
-from mmpt.models.partial_forward import prompted
-from mmpt.models.parts import refuse_positions
 
 
 class EncoderDecoderHooks(Hooks):
@@ -41,27 +40,34 @@ class EncoderDecoderHooks(Hooks):
             return None
         named = self._named(module, args, kwargs)
         embeddings, mask = self._embeddings(named)
-        contribution = self.contribute(embeddings, mask, self._options.get("adapter_names"))
-        rows, insertion = insert(contribution, embeddings)
-        if (prompts := contribution.layer_prompts) is not None:  # the first layer's prompt takes the room
-            insertion = Insertion(prompts.tokens, embeddings.shape[1], 0)
+        rows, self._mask = self.read(embeddings, mask), mask
+        contribution = self.source.contribution
+        if contribution.layer_prompts is not None:
             text = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
-            self._open.enter_context(prompted(self.model, prompts, text))
-            rows = F.pad(embeddings, (0, 0, prompts.tokens, 0))
-        refuse_positions(self.model, rows.shape[1])
-        self.source, self._mask = Source(contribution, insertion), mask
+            self._put_prompts(contribution.layer_prompts, text)
         self.injection.set(contribution.prefixes, ["encoder"])
         if rows is embeddings:
             return (), named
-        wide = mask if mask is None or insertion is None else insertion.mask(mask)
+        wide = None if mask is None else self.source.widened(mask, rows.shape[1])
         return (), {**named, "input_ids": None, "inputs_embeds": rows, "attention_mask": wide}
+
+    def _put_prompts(self, prompts: LayerPrompts, mask: Tensor) -> None:
+        """Let every layer of the encoder have its own prompt instead of the first P states; mask (B, T) of the text."""
+
+        def swap(index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            text = (args[0] if args else kwargs["hidden_states"])[:, prompts.tokens :]
+            states = torch.cat([prompts.at(index, text, mask).to(text.dtype), text], dim=1)
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        for index, layer in enumerate(self.injection.layers["encoder"]):
+            self._open.enter_context(layer.register_forward_pre_hook(partial(swap, index), with_kwargs=True))
 
     def _after_encoder(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._open.close()
         if output is None or self._given:
             return
         states, contribution = output[0], self.source.contribution
-        if self.method is not None and self.method.reads_encoder and "adapter_names" not in self._options:
+        if self.method is not None and self.method.options.reads == "encoder" and "adapter_names" not in self._options:
             contribution = self.method(mean_of(states, self._mask))
         elif contribution.layer_prompts is not None:
             contribution = contribution.layer_prompts.finish(contribution)

@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt.attention.prefix import shift_of
+from mmpt.attention.prefix import for_batch, shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
-from mmpt.models.adapted import Encoded
-from mmpt.models.insertion import insert
+from mmpt.models.adapted import Encoded, LabelStates
+from mmpt.models.insertion import gathered
 from mmpt.models.kinds.text import TextModel
-from mmpt.models.label_states import LabelStates
 from mmpt.models.partial_forward import below, resumed
 from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
@@ -41,11 +40,9 @@ class DecoderOnly(TextModel):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, adapter_names: Sequence[str] | None = None) -> Encoded:
         """See the base class; no layer has run."""
-        embeddings = embed(self.backbone, input_ids)
-        with self.hooks.using(self.method):
-            contribution = self.hooks.contribute(embeddings, attention_mask, adapter_names)
-        rows, insertion = insert(contribution, embeddings)
-        return Encoded(rows, attention_mask if insertion is None else insertion.mask(attention_mask), contribution)
+        with self.hooks.using(self.method, adapter_names):
+            rows, source = self.hooks.read(embed(self.backbone, input_ids), attention_mask), self.hooks.source
+        return Encoded(rows, source.widened(attention_mask, rows.shape[1]), source.contribution)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See the base class."""
@@ -74,7 +71,7 @@ class DecoderOnly(TextModel):
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; with embeddings too, from which text is generated."""
-        embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch["means"])
+        embeddings, contribution = embed(self.backbone, batch["input_ids"]), self.contribute(batch)
         label_states = LabelStates(batch["states"], batch["continuations"])
         return Encoded(embeddings, batch["attention_mask"], contribution, label_states)
 
@@ -83,7 +80,7 @@ class DecoderOnly(TextModel):
         read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # nothing follows a label's last token
         rows, mask = self._rows(encoded, read)
         refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
-        ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(labels))
+        ends = for_batch(encoded.mask.sum(dim=1, keepdim=True), len(labels))
         positions = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
         model: Any = self.backbone
         begin: AbstractContextManager[None] = nullcontext()
@@ -92,7 +89,7 @@ class DecoderOnly(TextModel):
             rows = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # which no layer reads
 
         def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (_gathered(args[0], positions.clamp(max=rows.shape[1] - 1)), *args[1:])
+            return (gathered(args[0], positions.clamp(max=rows.shape[1] - 1)), *args[1:])
 
         hook = model.get_output_embeddings().register_forward_pre_hook(select, prepend=True)  # before only_labelled's
         with hook, begin, self.hooks.given(encoded.contribution):
@@ -100,21 +97,13 @@ class DecoderOnly(TextModel):
         return logits
 
     def _rows(self, encoded: Encoded, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Source and target in one row, as the first layer that runs reads them.
-
-        Args:
-            encoded: B sources.
-            read: Target ids (B', U), -100 for padding; B' is a multiple of B, an example's rows together.
-
-        Returns:
-            (B', S+U, d), and its mask (B', S+U).
-        """
-        ends = _repeated(encoded.mask.sum(dim=1, keepdim=True), len(read))
+        """Sources and targets (B', U) in one row, as the first layer reads them: (B', S+U, d), and its mask."""
+        ends = for_batch(encoded.mask.sum(dim=1, keepdim=True), len(read))
         more, width = (read != IGNORED).sum(dim=1, keepdim=True), encoded.states.shape[1] + read.shape[1]
         if encoded.label_states is not None:
             first = ends + encoded.label_states.starts(read)
-            return _packed(_repeated(encoded.label_states.states, len(read)), ends, first, more, width)
-        states = torch.cat([_repeated(encoded.states, len(read)), embed(self.backbone, read.clamp(min=0))], dim=1)
+            return _packed(for_batch(encoded.label_states.states, len(read)), ends, first, more, width)
+        states = torch.cat([for_batch(encoded.states, len(read)), embed(self.backbone, read.clamp(min=0))], dim=1)
         return _packed(states, ends, torch.full_like(ends, encoded.states.shape[1]), more, width)
 
     @torch.no_grad()
@@ -127,40 +116,17 @@ class DecoderOnly(TextModel):
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front
         order = torch.arange(longest, device=shift.device) - shift
-        rows, mask = _gathered(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
+        rows, mask = gathered(encoded.states, order.clamp(min=0)), (order >= 0).to(encoded.mask.dtype)
         first = shift_of(encoded.contribution.prefixes)
         refuse_positions(self.backbone, first + longest + options.get("max_new_tokens", 0))
         model: Any = self.backbone
-        pad = model.config.pad_token_id
-        options.setdefault("pad_token_id", model.config.eos_token_id if pad is None else pad)
         with self.hooks.given(encoded.contribution):
             ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
         return ids
 
 
 def _packed(states: Tensor, ends: Tensor, first: Tensor, more: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Put targets right after sources.
-
-    Args:
-        states: (B, N, d), a source at the left.
-        ends: Where each source ends (B, 1).
-        first: Where each target begins (B, 1).
-        more: Tokens of each target (B, 1).
-        width: Tokens of a row, padding included: S+U.
-
-    Returns:
-        (B, S+U, d), and its mask (B, S+U).
-    """
+    """Put targets of ``more`` tokens, which begin at ``first``, right after their sources' ``ends``, each (B, 1)."""
     index = torch.arange(width, device=states.device)  # (S+U,)
     order = torch.where(index < ends, index, index - ends + first).clamp(max=states.shape[1] - 1)
-    return _gathered(states, order), (index < ends + more).long()
-
-
-def _repeated(part: Tensor, rows: int) -> Tensor:
-    """(B, …) for a multiple of B rows, an example's together."""
-    return part.repeat_interleave(rows // len(part), dim=0)
-
-
-def _gathered(states: Tensor, order: Tensor) -> Tensor:
-    """Tokens (B, N, d) of states (B, T, d), in the order (B, N)."""
-    return states.gather(1, order.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    return gathered(states, order), (index < ends + more).long()

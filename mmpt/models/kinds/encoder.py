@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.data.collate import SOURCES
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.partial_forward import below, only
+from mmpt.models.partial_forward import below, resumed
 from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
@@ -82,17 +82,9 @@ class EncoderClassifier(AdaptedModel):
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; of N sources, the head's scores (N, C or 1)."""
-        states, mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch["means"])
-
-        def give(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (states, *args[1:])
-
+        states, mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch)
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with (
-            self.hooks.given(contribution),
-            only(self.backbone, "self", slice(self.first_trained, None)) as layers,
-            layers[0].register_forward_pre_hook(give),
-        ):
+        with self.hooks.given(contribution), resumed(self.backbone, "self", states, self.first_trained):
             scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
         return Encoded(scores, mask, contribution)
 

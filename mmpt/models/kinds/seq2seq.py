@@ -14,10 +14,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.attention import absorb
 from mmpt.data.encode import TextToText
-from mmpt.methods.base import Contribution, mean_embedding
+from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.kinds.text import TextModel
-from mmpt.models.partial_forward import lower, upper
+from mmpt.models.partial_forward import below, resumed
 from mmpt.models.parts import embed
 
 
@@ -44,18 +44,25 @@ class EncoderDecoder(TextModel):
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
+        inputs = {"inputs_embeds": embed(self.backbone, batch["input_ids"]), "attention_mask": batch["attention_mask"]}
         with self.hooks.given(Contribution()):
-            embeddings = embed(self.backbone, batch["input_ids"])
-            return lower(self.backbone, embeddings, batch["attention_mask"], self.first_trained)
+            if self._all_constant:  # its output, behind the last layer
+                return self.backbone.get_encoder()(**inputs).last_hidden_state
+            return below(self.backbone, "encoder", self.first_trained, inputs)
+
+    @property
+    def _all_constant(self) -> bool:
+        return self.first_trained == self.method.shape.first_stack.layers
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class."""
         states, mask = batch["states"], batch["attention_mask"]
-        if self.method.reads_encoder:  # all of the encoder is constant then
-            return Encoded(states, mask, self.contribute(mean_embedding(states, mask)))
-        contribution = self.contribute(batch["means"])
-        with self.hooks.given(contribution):
-            return Encoded(upper(self.backbone, states, mask, self.first_trained), mask, contribution)
+        contribution = self.contribute(batch)
+        if not self._all_constant:
+            inputs = {"inputs_embeds": states, "attention_mask": mask}
+            with self.hooks.given(contribution), resumed(self.backbone, "encoder", states, self.first_trained):
+                states = self.backbone.get_encoder()(**inputs).last_hidden_state
+        return Encoded(states, mask, contribution)
 
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""

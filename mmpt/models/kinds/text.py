@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmpt.data.collate import IGNORED
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.backbone import word_embeddings
 from mmpt.models.loss import only_labelled, row_losses
+from mmpt.models.parts import word_embeddings
 
 FLOAT_BYTES = 4  # losses are computed in float32
 PASS_BYTES = 512 * 2**20  # logits and source states of a pass that ranks candidates; its peak is a few times that
