@@ -74,17 +74,9 @@ class PeftLayers(Method):
     _layers: Sequence[Any] = ()  # those that peft has wrapped
 
     def put_in(self, backbone: nn.Module, config: Any, targets: Sequence[str], part: str, name: str) -> None:
-        """Let peft wrap layers of the backbone, and borrow their parameters.
+        """Let peft wrap the layers ``targets`` of the backbone for the adapter ``name``, and borrow their parameters.
 
-        Args:
-            backbone: Is changed.
-            config: peft's configuration of the method, with these targets.
-            targets: Names of linear layers or the ends of them (``q``, ``SelfAttention.q``): ``method.target_modules``.
-            part: What the names of peft's own modules begin with.
-            name: The adapter's.
-
-        Raises:
-            ModelError: A name is that of no layer.
+        ``config`` is peft's, ``part`` what the names of its modules begin with. Raises ModelError where a target is no layer.
         """
         from peft import inject_adapter_in_model
 
