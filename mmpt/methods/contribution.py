@@ -114,9 +114,8 @@ class Contribution:
             sizes["B"] = [size for size in range(1, rows + 1) if rows % size == 0]
         _require(f"{who}: its prompt", self.prompt, "B P d", sizes)
         update = self.embedding_update
-        _require(
-            f"{who}: its embedding update", update, "M d" if update is None or update.dim() < 3 else "B M d", sizes
-        )
+        letters = "B M d" if update is not None and update.dim() == 3 else "M d"
+        _require(f"{who}: its embedding update", update, letters, sizes)
         for site, prefix in self.prefixes.items():
             at, of = shape.sites[site], f"of its prefix at site {site}"
             sizes |= {"L": range(1, at.layers + 1), "H": [at.heads], "h": sorted({1, at.heads}), "k": [at.head_dim]}
