@@ -61,7 +61,7 @@ class Evaluator:
 
         Args:
             task: The task.
-            tokenizer: The backbone's tokenizer.
+            tokenizer: The backbone's.
             config: Decoding, batch size, bootstrap.
             max_length: Most tokens of a source.
             seed: Of the bootstrap.
@@ -110,13 +110,7 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:
-        """Predict a split in evaluation mode.
-
-        Args:
-            model: The model; its mode is restored.
-            split: What :meth:`prepare` gave.
-            decoding: ``ranking`` or ``generation``.
-        """
+        """Predict a split by ``ranking`` or ``generation``, in evaluation mode."""
         training, device = model.training, next(model.parameters()).device
         model.eval()
         count = len(split.features)

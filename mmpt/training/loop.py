@@ -70,18 +70,7 @@ class Trainer:
         monitor: Monitor,
         accelerator: Accelerator,
     ) -> None:
-        """Join the parts of a run.
-
-        Args:
-            config: The run's configuration.
-            model: The backbone with its method, on the device.
-            loss: What is minimised.
-            batches: The training examples in their order.
-            evaluator: Scores the validation split.
-            validation: The validation split.
-            monitor: Receives metrics and progress.
-            accelerator: Of :func:`mmpt.training.device.prepare_device`.
-        """
+        """Join the parts of a run, with the model on the accelerator's device; the monitor receives metrics."""
         self.config, self.settings = config, config.trainer
         self.model, self.method, self.loss, self.batches = model, model.method, loss, batches
         self.evaluator, self.validation, self.monitor, self.accelerator = evaluator, validation, monitor, accelerator
@@ -106,10 +95,7 @@ class Trainer:
         self._set_rates()
 
     def train(self, checkpoint: Path | None = None) -> None:
-        """Train to the end, and load the best checkpoint.
-
-        Args:
-            checkpoint: Where to resume.
+        """Train to the end, from a checkpoint where given, and load the best one.
 
         Raises:
             TrainingError: A loss is not a finite number, or memory has run out.
