@@ -135,7 +135,8 @@ class Experiment:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
         share = (accelerator.process_index, accelerator.num_processes)
-        batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share)
+        mixed = (config.mix, [example.task for example in train.examples if example.task is not None])
+        batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = [feature["labels"] for feature in train.features]
         settings = config.trainer
         loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)

@@ -226,7 +226,8 @@ class Trainer:
         score = float(scores[self.evaluator.task.primary])
         values = {names.VALIDATION_LOSS: loss, names.VALIDATION_SCORE: score}
         values |= {names.VALIDATION_METRIC.format(metric=k): v for k, v in scores.items() if isinstance(v, float)}
-        self.monitor.log_evaluation(self.step, {**values, **route_statistics(predictions)}, self.method)
+        values |= route_statistics(predictions, self.validation.examples)
+        self.monitor.log_evaluation(self.step, values, self.method)
         self._judge(-loss if self.config.evaluation.best_by == "loss" else score, predictions)
         self._save()
 
