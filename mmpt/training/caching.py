@@ -53,7 +53,7 @@ class SplitCache:
         """
         mode = self.config.mode
         reason = "cache=off" if mode == "off" else self.model.prevents_cache
-        if reason is None and mode == "auto" and self.short and not all(map(self._stored, splits)):
+        if reason is None and mode == "auto" and self.short and not self._all_stored(splits):
             reason = "trainer.max_steps ends before every example is seen"
         if reason is not None:
             if mode in ("ram", "disk"):
@@ -148,13 +148,12 @@ class SplitCache:
             flat = {name: values.flatten(0, -2) if name in SOURCES else values for name, values in batch.items()}
             yield source_rows(rows, batch), flat
 
-    def _stored(self, split: Prepared) -> bool:
-        return self._store.has(self._key(split))
+    def _all_stored(self, splits: tuple[Prepared, ...]) -> bool:
+        fits = self._needed(splits) <= self._store.max_bytes  # else no key is needed, which reads all ids
+        return fits and all(self._store.has(self._key(split)) for split in splits)
 
     def _key(self, split: Prepared) -> str:
-        return key_of(
-            self.model, self.fingerprint, list(map(_read, split.features)), self.evaluator.cut(split), self._dtype
-        )
+        return key_of(self.model, self.fingerprint, list(map(_read, split)), self.evaluator.cut(split), self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)

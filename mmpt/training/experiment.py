@@ -13,12 +13,12 @@ from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import CachingCollator
+from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
-from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -138,7 +138,7 @@ class Experiment:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        targets = [feature["labels"] for feature in train.features]
+        targets = (feature["labels"] for feature in train)
         settings = config.trainer
         loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)
         trainer = Trainer(config, model, loss, batches, self.evaluator, splits["validation"], monitor, accelerator)

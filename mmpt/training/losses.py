@@ -8,7 +8,7 @@ Letters: B batch, U target tokens, C label words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -85,16 +85,17 @@ class LabelRanking:
         """The number of examples."""
         return len(labels)
 
-    def check(self, targets: Sequence[Sequence[int]]) -> None:
+    def check(self, targets: Iterable[Sequence[int]]) -> None:
         """Reject training targets that are no label word.
 
         Raises:
             DataError: One is not, such as a word that was cut.
         """
         known = {tuple(ids) for ids in self.candidates}
-        if wrong := sum(tuple(ids) not in known for ids in targets):
+        other = [tuple(ids) not in known for ids in targets]
+        if wrong := sum(other):
             raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {len(targets)} training targets are no label word; "
+                f"trainer.loss=label_ranking: {wrong} of {len(other)} training targets are no label word; "
                 "raise data.max_length, or set trainer.loss=cross_entropy"
             )
 
@@ -120,7 +121,7 @@ class Custom:
 
 
 def create_loss(
-    name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Iterable[Sequence[int]]
 ) -> Loss:
     """Create the loss of a run.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmpt.data.columns import values
 from mmpt.data.metrics.answers import Answers, Ints, label_indices
 from mmpt.errors import DataError
 
@@ -64,7 +65,7 @@ def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) 
     Returns:
         N times that target.
     """
-    counts = Counter(example.target for example in train if example.target is not None)
+    counts = Counter(target for (target,) in values(train, "target") if target is not None)
     if not counts:
         raise DataError(f'task "{task.name}": no labelled example to take a majority of')
     order = {word: index for index, word in enumerate(task.words)}
