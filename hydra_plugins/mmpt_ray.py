@@ -21,12 +21,7 @@ class RayLauncher(Launcher):
     """Runs each trial as a Ray task; the death of a trial's worker does not affect the others."""
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
-        """Store the settings.
-
-        Args:
-            init: Arguments of ``ray.init``.
-            remote: Options of the task: ``num_cpus``, ``num_gpus`` and the like.
-        """
+        """Store arguments of ``ray.init``, and options of the task: ``num_cpus``, ``num_gpus`` and the like."""
         self.init, self.remote = (dict(OmegaConf.to_container(part, resolve=True)) for part in (init, remote))  # type: ignore[arg-type]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -34,11 +29,7 @@ class RayLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run trials, as many at once as the cluster has room for.
-
-        Returns:
-            One entry a trial; without a value for a trial whose worker died.
-        """
+        """Run trials, as many at once as the cluster has room for; one whose worker died has no return value."""
         import ray
 
         setup_globals()
@@ -62,11 +53,7 @@ class RayLauncher(Launcher):
 
 
 def _probe(address: str | None) -> None:
-    """Report at once that no cluster answers; Ray itself tries for minutes.
-
-    Raises:
-        RunError: Nothing answers at ``host:port``.
-    """
+    """Report at once that nothing answers at ``host:port``; Ray itself tries for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return  # a cluster of its own, or one that Ray looks for

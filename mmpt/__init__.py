@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmpt.interop.hub import push as push
     from mmpt.interop.multi_adapter import load_all as load_all
-    from mmpt.methods.apt.options import AdaptivePrefix as APT  # noqa: F401
+    from mmpt.methods.apt.options import APT as APT
     from mmpt.methods.dept.options import DePT as DePT
     from mmpt.methods.full.options import Full as Full
     from mmpt.methods.ia3.options import IA3 as IA3
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mmpt.methods.mept.options import MEPT as MEPT
     from mmpt.methods.multimask.options import MultiMask as MultiMask
     from mmpt.methods.prefix.options import Prefix as Prefix
+    from mmpt.methods.prefix_plus.options import PrefixPlus as PrefixPlus
     from mmpt.methods.prompt.options import Prompt as Prompt
     from mmpt.methods.ptuning.options import PTuning as PTuning
     from mmpt.methods.residual.options import Residual as Residual
@@ -41,41 +43,28 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.1.0"
-_LAZY = {  # where each name comes from: imported on first use, because most need torch
-    "APT": "mmpt.methods.apt.options:AdaptivePrefix",
-    "DePT": "mmpt.methods.dept.options",
-    "Full": "mmpt.methods.full.options",
-    "IA3": "mmpt.methods.ia3.options",
-    "LoRA": "mmpt.methods.lora.options",
-    "MEPT": "mmpt.methods.mept.options",
-    "MultiMask": "mmpt.methods.multimask.options",
-    "PTuning": "mmpt.methods.ptuning.options",
-    "Prefix": "mmpt.methods.prefix.options",
-    "Prompt": "mmpt.methods.prompt.options",
-    "Residual": "mmpt.methods.residual.options",
-    "SMoP": "mmpt.methods.smop.options",
-    "adapt": "mmpt.models.adapt",
-    "disable_adapter": "mmpt.models.adapt",
-    "load": "mmpt.predictor",
-    "load_adapter": "mmpt.models.saving",
-    "load_all": "mmpt.interop.multi_adapter",
-    "merge_adapter": "mmpt.models.adapt",
-    "parameter_groups": "mmpt.models.parameters",
-    "remove_adapter": "mmpt.models.adapt",
-    "save_adapter": "mmpt.models.saving",
-    "set_adapter": "mmpt.models.adapt",
-    "trainable_parameters": "mmpt.models.parameters",
+_METHODS = "APT DePT Full IA3 LoRA MEPT MultiMask PTuning Prefix Prompt Residual SMoP"
+_LIBRARY = {
+    "mmpt.interop.hub": "push",
+    "mmpt.interop.multi_adapter": "load_all",
+    "mmpt.methods.prefix_plus.options": "PrefixPlus",
+    "mmpt.models.adapt": "adapt disable_adapter merge_adapter remove_adapter set_adapter",
+    "mmpt.models.parameters": "parameter_groups trainable_parameters",
+    "mmpt.models.saving": "load_adapter save_adapter",
+    "mmpt.predictor": "load",
 }
-__all__ = ["__version__", *_LAZY]
+# where each name comes from: imported on first use, because most need torch
+_LAZY = {name: f"mmpt.methods.{name.lower()}.options" for name in _METHODS.split()} | {
+    name: module for module, names in _LIBRARY.items() for name in names.split()
+}
+__all__ = ["__version__", *sorted(_LAZY)]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'mmpt' has no attribute {name!r}")
-    module, _, attribute = _LAZY[name].partition(":")
-    found = getattr(import_module(module), attribute or name)
-    globals()[name] = found
-    return found
+    globals()[name] = value = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

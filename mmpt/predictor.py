@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -17,8 +17,8 @@ from mmpt.config.compose import CONF
 from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
+from mmpt.data.mixture import task_of
 from mmpt.data.special_tokens import answers
-from mmpt.data.tasks import Task
 from mmpt.data.tokenizer import refuse_other_tokenizer
 from mmpt.errors import AdapterError, ConfigError, DataError, MmptError, nearest
 from mmpt.methods import method_class
@@ -30,11 +30,12 @@ from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import engine_of
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
-from mmpt.training.evaluate import Evaluator
+from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text
 
 Row = str | Mapping[str, Any]
+T = TypeVar("T")
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()  # in use, by configuration
 _loading = threading.Lock()
 _numbers = itertools.count()
@@ -72,7 +73,7 @@ class Predictor:
         return self._predict(rows, self.evaluator.config.decoding[0])
 
     def _predict(self, rows: Iterable[tuple[str, dict[str, Any]]], decoding: str) -> list[dict[str, Any]]:
-        split = self.evaluator.prepare(list(self.evaluator.task.examples(rows, require_label=False)))
+        split = self._prepared(rows)
         if not split.examples:
             return []
         with self.backbone.lock:
@@ -113,30 +114,37 @@ class Predictor:
         """
         if not options:
             return [row["prediction"] for row in self._predict(self._located(rows), "generation")]
-        texts: dict[int, str] = {}
-        with self.backbone.lock, torch.no_grad():
-            for indices, batch in self._batches(rows):
-                ids = self.model.generate(self.model.start(batch), **options)
-                texts |= dict(zip(indices, answers(self.evaluator.tokenizer, self.model.backbone, ids), strict=True))
-        return [texts[index] for index in range(len(texts))]
+
+        def texts(batch: dict[str, Tensor]) -> Iterable[str]:
+            ids = self.model.generate(self.model.start(batch), **options)
+            return answers(self.evaluator.tokenizer, self.model.backbone, ids)
+
+        return self._of_batches(rows, texts)
 
     def embed(self, rows: Iterable[Row]) -> Tensor:
         """Mean of the last hidden states over each row's text, with the adapter's effect: (N, d), float32, on the CPU.
 
         The states are those of the encoder, or of the only stack; arguments and errors are those of :meth:`predict`.
         """
-        means_of: dict[int, Tensor] = {}
-        with self.backbone.lock, torch.no_grad():
-            for indices, batch in self._batches(rows):
-                states = self.model.states(batch["input_ids"], batch["attention_mask"])
-                means = mean_embedding(states, batch["attention_mask"]).cpu()
-                means_of |= dict(zip(indices, means, strict=True))
-        empty = torch.empty(0, self.model.width)
-        return torch.stack([means_of[index] for index in range(len(means_of))]) if means_of else empty
 
-    def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        split = self.evaluator.prepare(list(self.evaluator.task.examples(self._located(rows), require_label=False)))
-        return self.evaluator.batches(split, self.backbone.model.device)
+        def means(batch: dict[str, Tensor]) -> Iterable[Tensor]:
+            ids, mask = batch["input_ids"], batch["attention_mask"]
+            return mean_embedding(self.model.states(ids, mask), mask).cpu()
+
+        every = self._of_batches(rows, means)
+        return torch.stack(every) if every else torch.empty(0, self.model.width)
+
+    def _of_batches(self, rows: Iterable[Row], answer: Callable[[dict[str, Tensor]], Iterable[T]]) -> list[T]:
+        """What ``answer`` gives for the rows of each batch, in the order of all rows."""
+        split = self._prepared(self._located(rows))
+        given: dict[int, T] = {}
+        with self.backbone.lock, torch.no_grad():
+            for indices, batch in self.evaluator.batches(split, self.backbone.model.device):
+                given |= dict(zip(indices, answer(batch), strict=True))
+        return [given[index] for index in range(len(given))]
+
+    def _prepared(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> Prepared:
+        return self.evaluator.prepare(list(self.evaluator.task.examples(rows, require_label=False)))
 
     def _located(self, rows: Iterable[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Rows as mappings, with where each is."""
@@ -187,7 +195,7 @@ def load(
     path = located(directory, revision)
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
-    built_task = Task(stated_task)
+    built_task = task_of(stated_task)
     backbone, built = join(adapter, path, model=model, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
@@ -199,18 +207,9 @@ def load(
 def join(
     adapter: Adapter, path: Path, *, model: str | Path | None = None, classes: int = 2, force: bool = False
 ) -> tuple[Backbone, AdaptedModel]:
-    """An adapter on its backbone.
+    """Put an adapter that was read from ``path`` on its backbone; arguments and errors are those of :func:`load`.
 
-    Args:
-        adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        path: Its name in error messages.
-        model: The directory of the backbone, where it has moved.
-        classes: Outputs of the backbone's head, where it has one.
-        force: Accept another tokenizer.
-
-    Raises:
-        AdapterError: As of :func:`load`.
-        ModelError: The backbone cannot be loaded.
+    ``classes`` are outputs of the backbone's head, where it has one.
     """
     backbone = _backbone(adapter, path, model, classes)
     if not force:

@@ -48,7 +48,7 @@ def save(directory: Path, *overrides: str, seed: int = 0) -> Path:
         "max_length": config.data.max_length,
         "seed": config.seed,
     }
-    save_adapter(directory / "adapter", config.method.name, model.method, description)
+    save_adapter(directory / "adapter", model.method, description)
     return directory
 
 

@@ -57,14 +57,14 @@ def environment(row: str) -> str:
         return interpreter
     subprocess.run([f"python{python}", "-m", "venv", folder], check=True)
     if versions is None:
-        wanted = ["--upgrade", "--upgrade-strategy", "eager", "-e", f"{ROOT}[test]"]
+        wanted = ["--upgrade", "--upgrade-strategy", "eager", "-e", f"{ROOT}[test,text,gguf]"]
     elif versions == LOWEST:  # it names the test tools too, of which import-linter needs a newer rich
-        wanted = ["-r", str(LOWEST), "-e", str(ROOT)]
+        wanted = ["-r", str(LOWEST), "-e", f"{ROOT}[text,gguf]"]
     else:
         names = {line.split("==")[0] for line in different}
         same = [line for line in versions.read_text().splitlines() if line.split("==")[0] not in names]
         (folder / "constraints.txt").write_text("\n".join([*same, *different]) + "\n")
-        wanted = ["-c", str(folder / "constraints.txt"), "-e", f"{ROOT}[test]"]
+        wanted = ["-c", str(folder / "constraints.txt"), "-e", f"{ROOT}[test,text,gguf]"]
     subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *wanted], check=True)
     (folder / ".installed").touch()
     return interpreter

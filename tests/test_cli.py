@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,9 +53,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
             write_json(identity.directory / "result.json", found)
         return Result.from_dict(found)
 
-    for place, function in (("run", run_experiment), ("identity", identify)):
+    def run_directory(config: Config, fingerprint: str) -> Path:
+        return Path(config.run.dir or "runs/name")
+
+    for place, functions in (("run", (run_experiment,)), ("identity", (identify, run_directory))):
         module = types.ModuleType(f"mmpt.training.{place}")
-        setattr(module, function.__name__, function)
+        for function in functions:
+            setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return seen
 
@@ -109,11 +114,8 @@ def test_a_sweep_goes_on_after_a_failed_trial(runs: list[Config], capsys: pytest
     assert [config.seed for config in runs] == [1, 2]
     said = capsys.readouterr()
     done = [line for line in said.out.splitlines() if line.startswith("trial")]
-    assert [line.split("  validation")[0] for line in done] == [
-        "trial 1/3  seed=1 task=rte",
-        "trial 3/3  seed=2 task=rte",
-    ]
-    assert said.err.startswith("error: trial 2/3  seed=13 task=rte: train.jsonl:4 is broken; see ")
+    assert [line.split("  validation")[0] for line in done] == ["trial 1/3  seed=1", "trial 3/3  seed=2"]
+    assert said.err.startswith("error: trial 2/3  seed=13: train.jsonl:4 is broken; see ")
     assert "1 trial(s)" in said.err
 
 
@@ -177,6 +179,51 @@ def test_works_where_hydra_is_initialised_already(runs: list[Config]) -> None:
     assert len(runs) == 3
 
 
+def test_next_commands_are_the_own_words_with_one_change(
+    runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the check accepts: prefix has no option num_routes."""
+
+    def following(*words: str) -> list[str]:
+        assert main(list(words)) == 0
+        text = capsys.readouterr().out
+        return [line.strip() for line in text[text.index("next:\n") :].splitlines()[1:]]
+
+    (elsewhere / "task").mkdir()
+    text = (CONF / "task" / "rte.yaml").read_text(encoding="utf-8").replace("name: rte", "name: mine")
+    (elsewhere / "task" / "mine.yaml").write_text(text, encoding="utf-8")
+    own = ["--config-dir", str(elsewhere), "task=mine", "data=local", "data.dir=.", "+seed=4", "logger=none"]
+    commands = following(*own, "run.dir=a b")
+    for command, change in zip(commands, ({"seed": "seed=5"}, {"method": "method=prefix"}), strict=False):
+        words = ["seed=5" if word == "+seed=4" and "seed" in change else word for word in own]
+        words += [] if "seed" in change else ["method=prefix"]
+        assert shlex.split(command) == ["python", "train.py", *words]
+        assert main(words) == 0
+        capsys.readouterr()
+    assert commands[2:] == ["python -m mmpt report .", "python -m mmpt predict 'a b' --input FILE.jsonl"]
+    assert len(following("method.num_routes=3")) == 3
+    assert "python train.py method=multimask" in following("method=prefix")
+
+
+@pytest.mark.parametrize("word", ["lr=0.1", "learning_rate=0.1", "method.lr=0.1", "++method.lr=0.1"])
+def test_one_learning_rate_names_the_groups_that_have_one(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 2
+    assert "set method.lr.prefix=0.1 method.lr.masks=0.1 method.lr.router=0.1\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("max_steps=3", "did you mean trainer.max_steps?"),
+        ("batch_size=3", "set trainer.per_device_train_batch_size"),
+        ("epochs=3", "set trainer.num_train_epochs"),
+    ],
+)
+def test_a_setting_without_its_group_is_named_with_it(word: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 2
+    assert part in capsys.readouterr().err
+
+
 def test_broken_yaml_is_named(runs: list[Config], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (elsewhere / "task").mkdir()
     (elsewhere / "task" / "mine.yaml").write_text("name: [", encoding="utf-8")
@@ -217,7 +264,7 @@ def test_help_names_every_group_and_how_to_go_on(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     for part in ("task: boolq, cb", "method: apt, dept, full, ia3", "trainer.max_steps=20", "--config-dir", "-m"):
         assert part in said
-    assert max(map(len, said.splitlines())) <= 120
+    assert "setting/" not in said and max(map(len, said.splitlines())) <= 80
 
 
 def test_an_error_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def export(one: Backbone, model: AdaptedModel, directory: Path) -> None:
 def test_exported_gives_the_same_logits_in_peft(family: str, layout: str, tmp_path: Path) -> None:
     one, model = prefixed(family, layout=layout, mask="single")
     if layout == "per_layer" and family in LEARNT:
-        with pytest.raises(AdapterError, match=f"learnt positions of {family} can't make up.*layout=peft"):
+        with pytest.raises(AdapterError, match=f"learnt positions of {family} cannot make up.*layout=peft"):
             export(one, model, tmp_path)
         return
     export(one, model, tmp_path)

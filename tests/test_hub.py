@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import mmpt
@@ -22,6 +23,7 @@ from mmpt.errors import AdapterError, HubError
 from mmpt.interop.hub import push
 from tests.adapters import save
 from tests.hub import TOKEN, Hub, served, use
+from tests.library import plain
 
 REPO = "somebody/rte-multimask"
 
@@ -277,6 +279,24 @@ def test_damaged_on_the_way_is_told(hub: Hub, adapter: Path) -> None:
     hub.commit(REPO, {"adapter.safetensors": bytes(content)})
     with pytest.raises(AdapterError, match="checksum"):
         mmpt.load(REPO)
+
+
+def test_the_library_pushes_a_model_and_loads_its_adapter_by_the_repositorys_name(hub: Hub) -> None:
+    given = plain.batch("llama")
+    model = mmpt.adapt(plain.model("llama"), mmpt.Prefix(), name="first", seed=1)
+    mmpt.adapt(model, mmpt.MultiMask(), name="second", seed=2)
+    url = mmpt.push(model, REPO, name="first", backbone="meta-llama/Llama-3.2-1B")
+    assert url.startswith(f"{hub.url}/{REPO}/commit/")
+    readme = hub.repos[REPO]["main"]["README.md"].decode()
+    assert f'mmpt.load_adapter(model, "{REPO}")' in readme and "base_model: meta-llama/Llama-3.2-1B" in readme
+    mmpt.set_adapter(model, "first")
+    again = mmpt.load_adapter(plain.model("llama"), REPO)
+    with torch.no_grad():
+        assert torch.equal(again(**given).logits, model(**given).logits)
+    with pytest.raises(AdapterError, match=r"no adapter 'firs'; .*did you mean .first"):
+        mmpt.push(model, REPO, name="firs")
+    with pytest.raises(AdapterError, match="has no adapter; give it one"):
+        mmpt.push(plain.model("llama"), REPO)
 
 
 @pytest.mark.slow

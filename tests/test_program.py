@@ -13,6 +13,7 @@ import pytest
 from mmpt.cli.app import main as app_main
 from mmpt.cli.program import exit_code
 from mmpt.errors import RunError
+from mmpt.utils.screen import program
 
 PRINTS = """
 import sys
@@ -63,7 +64,6 @@ def test_mmpt_alone_prints_every_command(capsys: pytest.CaptureFixture[str]) -> 
     ("words", "part"),
     [
         (["trian"], "No such command 'trian'"),
-        (["cache"], "(see mmpt cache --help)"),
         (["predict"], "Missing argument 'RUN_DIR' (see mmpt predict --help)"),
         (["cache", "list", "--dri", "x"], "--dri"),
         (["methods", "check", "prefixx"], "prefix"),
@@ -74,6 +74,39 @@ def test_a_wrong_call_is_one_line(words: list[str], part: str, capsys: pytest.Ca
     assert app_main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and part in said
+
+
+@pytest.mark.parametrize("group", ["cache", "hub", "convert"])
+def test_a_group_without_a_command_explains_itself(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app_main([group]) == 2
+    said = capsys.readouterr()
+    assert said.err == "" and f"Usage: mmpt {group}" in said.out and "Commands:" in said.out
+
+
+def test_help_asks_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(f"socket.socket.{name}", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    for words in ([], ["cache"], ["--help"], ["train", "--help"], ["methods"], ["tasks"]):
+        assert app_main(words) == (2 if words == ["cache"] else 0)
+
+
+@pytest.mark.parametrize(
+    ("called", "wanted"),
+    [
+        ("/bin/mmpt", "mmpt train, mmpt report"),
+        ("/a/mmpt/__main__.py", "python -m mmpt train, python -m mmpt report"),
+        ("/a/train.py", "python /a/train.py, python -m mmpt report"),
+    ],
+)
+def test_printed_commands_are_called_as_the_program_was(
+    called: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    assert ", ".join(" ".join(program(name)) for name in ("train", "report")) == wanted
 
 
 def test_train_gets_its_words_unchanged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ up like a random walk: to about epsilon · √n · scale. That the same computat
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +43,11 @@ def assert_close(found: Tensor, wanted: Tensor, terms: int, what: object = "", s
     assert found.shape == wanted.shape, what
     difference, allowed = float((found - wanted).detach().abs().max()), tolerance(wanted, terms, scale)
     assert difference <= allowed, f"{what}: they differ by {difference:.2e}, rounding explains {allowed:.2e}"
+
+
+def assert_gradients_close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], terms: int) -> None:
+    """Two computations of all gradients differ by rounding alone; the terms of a small one may be as large as any."""
+    assert found.keys() == wanted.keys()
+    scale = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, gradient in found.items():
+        assert_close(gradient, wanted[name], terms, name, scale)

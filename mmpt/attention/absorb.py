@@ -26,6 +26,7 @@ from mmpt.attention.architectures import Architecture
 from mmpt.attention.inject import CACHE, carried, pop_hidden
 from mmpt.attention.prefix import LayerPrefix, times
 from mmpt.errors import ModelError
+from mmpt.utils.weak import Weak
 
 ROWS = 8  # of a slice of the batch with a length of its own
 MIN_SAVED = 0.1  # share of the tokens that cutting the batch must save
@@ -79,11 +80,12 @@ def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture)
         module.__dict__.pop("forward", None)  # what an earlier call put there
         if mode != "projected":
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(module, "forward", partial(_forward, module, module.forward, names, mode == "absorbed"))
+            object.__setattr__(module, "forward", partial(_forward, Weak(module), names, mode == "absorbed"))
 
 
-def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
+def _forward(owner: Weak[nn.Module], names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
     """Cross attention: absorbed where that is right and pays, else the model's own."""
+    module: Any = owner()
     states, caches = kwargs.get("key_value_states"), kwargs.get(CACHE) is not None
     if states is not None and not caches and not kwargs.get("output_attentions") and names.plain(module):
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -92,7 +94,7 @@ def _forward(module: nn.Module, original: Any, names: Names, always: bool, *args
             if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
                 return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
             return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
-    return original(*args, **kwargs)
+    return type(module).forward(module, *args, **kwargs)
 
 
 def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:

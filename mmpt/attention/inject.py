@@ -223,8 +223,15 @@ def switch_attention(model: PreTrainedModel) -> str | None:
     before = running_attention(model)
     if before.startswith(OWN):
         return None
-    model.set_attn_implementation(injected_attention(before, architecture_of(model.config.model_type)))
+    set_attention(model, injected_attention(before, architecture_of(model.config.model_type)))
     return before
+
+
+def set_attention(model: PreTrainedModel, name: str) -> None:
+    """Let a model and its stacks run an attention; transformers 5.16 passes by stacks with the same class of config."""
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(name)
 
 
 class Injection:

@@ -8,6 +8,7 @@ by column j mod L, and the prefix takes positions 0..P-1: T5's relative position
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ def mask_columns(layers: int) -> list[int]:
 def remember_bias(modules: Sequence[nn.Module]) -> None:
     """Tell every decoder self-attention which module owns the relative position bias (itself, or the first layer)."""
     for module in modules:
-        owner = module if getattr(module, "has_relative_attention_bias", False) else modules[0]
+        owner = None if getattr(module, "has_relative_attention_bias", False) else modules[0]
         object.__setattr__(module, _BIAS, owner)  # a plain reference: the owner must not become a submodule
 
 
@@ -48,5 +49,6 @@ def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> T
     Returns:
         (1, H, Q, P), float.
     """
-    bias: Tensor = getattr(module, _BIAS).compute_bias(queries, length, past_seen_tokens=past + length)
+    owner: Any = getattr(module, _BIAS) or module
+    bias: Tensor = owner.compute_bias(queries, length, past_seen_tokens=past + length)
     return bias

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -78,58 +78,45 @@ class Activations:
         return Activations, (self.states, self.starts, self.means, self.dtype)
 
 
-def first_rows(lengths: Sequence[int]) -> list[int]:
-    """N + 1 first rows of N examples with so many tokens each."""
-    return list(accumulate(lengths, initial=0))
-
-
 @torch.no_grad()
-def fill(
-    model: AdaptedModel,
-    lengths: Sequence[int],
-    batches: Iterable[Batch],
-    stored: torch.dtype | None,
-    put: Callable[[str, int, Tensor], None],
-) -> None:
-    """Run the network up to the first trained layer over a split, batch by batch.
-
-    Args:
-        model: A model with cacheable layers; nothing it computes here depends on its method.
-        lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
-        batches: Every row once, on the model's device.
-        stored: Type that states are stored in; None: as the backbone computes them.
-        put: Called with ``states`` or ``means``, a first row, and rows of it.
-
-    Raises:
-        ConfigError: A value does not fit ``stored``.
-    """
+def _rows(
+    model: AdaptedModel, starts: Sequence[int], batches: Iterable[Batch], dtype: torch.dtype
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Run the network up to the first trained layer: name of a tensor, first row, and rows of it."""
     if model.cacheable_layers.count is None:
         raise ValueError(f"nothing is constant: {model.cacheable_layers.reason}")
-    starts, dtype = first_rows(lengths), stored or word_embeddings(model.backbone).weight.dtype
     with model.injection.active({}):
         for rows, batch in batches:
             states = model.constants(batch)
             means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
             for index, row in enumerate(rows):
-                put("means", row, means[index : index + 1])
-                put("states", starts[row], _cast(states[index, : lengths[row]], dtype))
+                yield "means", row, means[index : index + 1]
+                yield "states", starts[row], _cast(states[index, : starts[row + 1] - starts[row]], dtype)
 
 
 def compute(
     model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], stored: torch.dtype | None = None
 ) -> Activations:
-    """Compute a split's activations in memory, on the model's device; :func:`fill` documents arguments and errors."""
+    """Compute a split's activations in memory, on the model's device.
+
+    Args:
+        model: A model with cacheable layers; nothing that is computed here depends on its method.
+        lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
+        batches: Every row once, on the model's device.
+        stored: Type that states are stored in; None: as the backbone computes them.
+
+    Raises:
+        ConfigError: A value does not fit ``stored``.
+    """
     weight = word_embeddings(model.backbone).weight
     tensors = {
         name: torch.empty(shape, dtype=TYPES[kind], device=weight.device)
         for name, (kind, shape) in tensors_of(model, lengths, stored).items()
     }
-
-    def put(name: str, row: int, block: Tensor) -> None:
+    starts = list(accumulate(lengths, initial=0))
+    for name, row, block in _rows(model, starts, batches, stored or weight.dtype):
         tensors[name][row : row + len(block)] = block
-
-    fill(model, lengths, batches, stored, put)
-    return Activations(tensors["states"], first_rows(lengths), tensors["means"], weight.dtype)
+    return Activations(tensors["states"], starts, tensors["means"], weight.dtype)
 
 
 def fetch(
@@ -147,10 +134,10 @@ def fetch(
     Args:
         store: Where they lie.
         key: From :func:`key_of`.
-        model: See :func:`fill`.
-        lengths: See :func:`fill`.
-        batches: See :func:`fill`; not touched if the entry exists.
-        stored: See :func:`fill`.
+        model: See :func:`compute`.
+        lengths: See :func:`compute`.
+        batches: See :func:`compute`; not touched if the entry exists.
+        stored: See :func:`compute`.
         description: What the entry is of, for people.
         note: Shows lines about damage and waiting.
 
@@ -158,15 +145,14 @@ def fetch(
         CacheError: The directory cannot be written, or has too little room.
         ConfigError: A value does not fit ``stored``.
     """
+    dtype, starts = word_embeddings(model.backbone).weight.dtype, list(accumulate(lengths, initial=0))
 
     def write(draft: Draft) -> None:
-        def put(name: str, row: int, block: Tensor) -> None:
+        for name, row, block in _rows(model, starts, batches, stored or dtype):
             draft.put(name, row, block.cpu().contiguous().view(torch.uint8).numpy().data)
 
-        fill(model, lengths, batches, stored, put)
-
     mapped = store.fetch(key, tensors_of(model, lengths, stored), write, description or {}, note)
-    return _activations(mapped, first_rows(lengths), word_embeddings(model.backbone).weight.dtype)
+    return _activations(mapped, starts, dtype)
 
 
 def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
@@ -185,7 +171,7 @@ def key_of(
     batches: Iterable[Sequence[int]],
     stored: torch.dtype | None = None,
 ) -> str:
-    """Name what a split's activations depend on, to the last bit.
+    """Name what a split's activations depend on, to the last bit, by a SHA-256 in hexadecimal.
 
     Args:
         model: Architecture, dtype, attention and cacheable layers count; not what the method has learned.
@@ -193,10 +179,7 @@ def key_of(
         inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
             in them.
         batches: Rows that are computed together: the last bits depend on them.
-        stored: See :func:`fill`.
-
-    Returns:
-        SHA-256 in hexadecimal.
+        stored: See :func:`compute`.
     """
     weight = word_embeddings(model.backbone).weight
     config = model.backbone.config.to_dict()
@@ -226,11 +209,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows as they are stored.
-
-    Raises:
-        ConfigError: A finite value becomes infinite.
-    """
+    """Rows as they are stored; ConfigError where a finite value becomes infinite."""
     values = block.to(dtype)
     if dtype == torch.float16 and block.dtype != dtype and not torch.isfinite(values).all():
         raise ConfigError(
@@ -245,8 +224,9 @@ def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activ
     with warnings.catch_warnings():  # the map cannot be written to, and nothing tries
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         for name, span in mapped.spans.items():
-            count, stored = math.prod(span.shape), TYPES[span.kind]
-            flat = torch.frombuffer(mapped.buffer, dtype=stored, count=count, offset=span.first)
+            flat = torch.frombuffer(
+                mapped.buffer, dtype=TYPES[span.kind], count=math.prod(span.shape), offset=span.first
+            )
             tensors[name] = flat.view(span.shape)
     return Activations(tensors["states"], starts, tensors["means"], dtype, mapped)
 

@@ -27,6 +27,7 @@ from filelock import FileLock
 from mmpt.cache.entry import checksum
 from mmpt.errors import CacheError
 from mmpt.utils import locks
+from mmpt.utils.files import cache_directory
 from mmpt.utils.untrusted import parse_json, read_text
 
 _OURS = re.compile(r"([0-9a-f]{64})\.(safetensors|json|json\.tmp|tmp|lock)")
@@ -46,35 +47,19 @@ class Entry:
     description: Mapping[str, Any]
 
 
-def default_directory() -> Path:
-    """``$MMPT_CACHE``, else ``$XDG_CACHE_HOME/mmpt``, else ``~/.cache/mmpt``."""
-    if chosen := os.environ.get("MMPT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache")).expanduser() / "mmpt"
-
-
 class CacheDirectory:
-    """The files of a cache."""
+    """The files of a cache. Methods raise CacheError where the directory cannot be read or written."""
 
     def __init__(self, directory: str | Path | None) -> None:
-        """Name it; nothing is made yet.
-
-        Args:
-            directory: Where it lies; :func:`default_directory` where None.
-        """
-        self.directory = default_directory() if directory is None else Path(directory).expanduser()
+        """Name it, :func:`mmpt.utils.files.cache_directory` where None; nothing is made yet."""
+        self.directory = cache_directory() if directory is None else Path(directory).expanduser()
 
     def path(self, key: str, suffix: str) -> Path:
         """A file of an entry."""
         return self.directory / f"{key}.{suffix}"
 
     def entries(self) -> list[Entry]:
-        """All entries, the one used longest ago first.
-
-        Raises:
-            CacheError: The directory cannot be read.
-        """
+        """All entries, the one used longest ago first."""
         entries = []
         for key, suffix, path in self._files():
             if suffix == "safetensors":
@@ -85,16 +70,11 @@ class CacheDirectory:
         return sorted(entries, key=lambda entry: entry.used)
 
     def size(self) -> int:
-        """Bytes of all tensors, those being written included.
-
-        Raises:
-            CacheError: The directory cannot be read.
-        """
+        """Bytes of all tensors, those being written included."""
         total = 0
         for _, suffix, path in self._files():
-            if suffix in ("safetensors", "tmp"):
-                with contextlib.suppress(FileNotFoundError):
-                    total += path.stat().st_size
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size if suffix in ("safetensors", "tmp") else 0
         return total
 
     def description(self, key: str) -> dict[str, Any]:
@@ -106,11 +86,7 @@ class CacheDirectory:
         return content if isinstance(content, dict) else {}
 
     def verify(self, key: str) -> str | None:
-        """What is wrong with an entry, None if nothing is. It does not count as a use.
-
-        Raises:
-            CacheError: It cannot be read.
-        """
+        """What is wrong with an entry, None if nothing is. It does not count as a use."""
         try:
             with self.errors("read"), self.path(key, "safetensors").open("rb", buffering=0) as file:
                 self.compare(key, file)
@@ -119,11 +95,7 @@ class CacheDirectory:
         return None
 
     def compare(self, key: str, file: BinaryIO) -> None:
-        """Compare an entry's file with its description.
-
-        Raises:
-            Damaged: They differ.
-        """
+        """Compare an entry's file with its description, and raise Damaged where they differ."""
         stated = self.description(key)
         if "sha256" not in stated:
             raise Damaged("has no description, or a damaged one")
@@ -135,13 +107,7 @@ class CacheDirectory:
     def prune(self, bound: int) -> list[Entry]:
         """Delete what killed processes left, and the entries used longest ago, until all are within ``bound`` bytes.
 
-        Entries that a process reads stay.
-
-        Returns:
-            The deleted entries.
-
-        Raises:
-            CacheError: The directory cannot be read or written.
+        Entries that a process reads stay. Returns the deleted ones.
         """
         if not self.directory.is_dir():
             return []
@@ -161,7 +127,10 @@ class CacheDirectory:
         for entry in self.entries():
             if total <= bound:
                 break
-            if self._delete_unread(entry.key):
+            # an OSError: read by a process, deleted in between, or another user's
+            with contextlib.suppress(OSError), self.path(entry.key, "safetensors").open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.delete(entry.key)
                 total -= entry.bytes
                 deleted.append(entry)
         return deleted
@@ -182,16 +151,6 @@ class CacheDirectory:
                 for suffix in left:
                     self.path(key, suffix).unlink(missing_ok=True)
 
-    def _delete_unread(self, key: str) -> bool:
-        """Delete an entry unless a process reads it."""
-        try:
-            with self.path(key, "safetensors").open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.delete(key)
-        except OSError:  # read, deleted in between, or another user's
-            return False
-        return True
-
     def _files(self) -> Iterator[tuple[str, str, Path]]:
         """Key, suffix and path of each of the cache's files."""
         with self.errors("read"):
@@ -205,11 +164,7 @@ class CacheDirectory:
 
     @contextlib.contextmanager
     def errors(self, what: Literal["read", "written"]) -> Iterator[None]:
-        """Turn a system error into one line that says what the directory cannot be.
-
-        Raises:
-            CacheError: In place of an OSError.
-        """
+        """Turn a system error into a CacheError: one line that says what the directory cannot be."""
         try:
             yield
         except OSError as error:

@@ -14,9 +14,8 @@ import math
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from mmpt.utils.untrusted import parse_json
 
@@ -24,23 +23,17 @@ SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of an element, by safetensors' 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # safetensors' name of the type, and shape, of each tensor
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A tensor in a file: safetensors' name of its type, its shape, and its first byte."""
 
     kind: str
     shape: tuple[int, ...]
-    first: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row of the first axis."""
-        return SIZES[self.kind] * math.prod(self.shape[1:])
+    first: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the tensor."""
-        return self.shape[0] * self.row_bytes
+        return SIZES[self.kind] * math.prod(self.shape)
 
 
 def lay_out(tensors: Tensors) -> tuple[bytes, dict[str, Span], int]:
@@ -48,7 +41,7 @@ def lay_out(tensors: Tensors) -> tuple[bytes, dict[str, Span], int]:
     header: dict[str, Any] = {}
     end = 0
     for name, (kind, shape) in tensors.items():
-        first, end = end, end + Span(kind, shape, 0).size
+        first, end = end, end + Span(kind, shape).size
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
@@ -64,22 +57,19 @@ def checksum(file: BinaryIO) -> str:
 
 
 def _spans(buffer: mmap.mmap) -> dict[str, Span]:
-    """Where tensors lie as the header states it, all within the file.
-
-    Raises:
-        ValueError: A tensor has no shape, or lies outside of the file.
-    """
+    """Where tensors lie as the header states it; ValueError where one has no shape, or lies outside of the file."""
     start = 8 + int.from_bytes(buffer[:8], "little")
     spans: dict[str, Span] = {}
     for name, stated in parse_json(buffer[8:start]).items():
         if name == "__metadata__":
             continue
-        shape, first = tuple(stated["shape"]), start + stated["data_offsets"][0]
-        if stated["dtype"] not in SIZES or not shape or not all(type(n) is int and n >= 0 for n in (*shape, first)):
+        span = Span(stated["dtype"], tuple(stated["shape"]), start + stated["data_offsets"][0])
+        numbers = (*span.shape, span.first)
+        if span.kind not in SIZES or not span.shape or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"its tensor {name} has no valid type and shape")
-        spans[name] = Span(stated["dtype"], shape, first)
-        if not start <= first <= first + spans[name].size <= len(buffer):
+        if not start <= span.first <= span.first + span.size <= len(buffer):
             raise ValueError(f"its tensor {name} lies outside of the file")
+        spans[name] = span
     return spans
 
 
@@ -106,7 +96,7 @@ class Draft:
             OSError: No room is left.
         """
         span = self.spans[name]
-        self._write(block, span.first + row * span.row_bytes)
+        self._write(block, span.first + row * (span.size // max(span.shape[0], 1)))
 
     def _write(self, block: bytes | memoryview, at: int) -> None:
         # written, not mapped: where the disk is full a write raises an error, and a touched page kills the process
@@ -131,16 +121,11 @@ class Mapped:
     """A finished entry, mapped: pages come from the disk as they are touched, and go when memory is short.
 
     A shared lock keeps the file from being evicted as long as this object or a view of its buffer lives; where its
-    directory is deleted, the map stays valid.
+    directory is deleted, the map stays valid. ``read`` is false if this process has just computed the entry.
     """
 
     def __init__(self, path: Path, file: BinaryIO, read: bool) -> None:
-        """Map a file on which the caller holds a shared lock.
-
-        Args:
-            path: The file.
-            file: The same, open.
-            read: Whether it existed before; false if this process has just computed it.
+        """Map an open file on which the caller holds a shared lock.
 
         Raises:
             OSError: It cannot be mapped.
@@ -156,11 +141,7 @@ class Mapped:
 
     @classmethod
     def reopen(cls, path: Path) -> Mapped:
-        """Map an entry that another process has verified and holds open.
-
-        Raises:
-            OSError: It no longer exists.
-        """
+        """Map an entry that another process has verified and holds open; OSError if it no longer exists."""
         file = path.open("rb", buffering=0)
         fcntl.flock(file, fcntl.LOCK_SH)
         return cls(path, file, read=True)

@@ -30,12 +30,7 @@ class Store(CacheDirectory):
     """Entries that are mapped, or computed first."""
 
     def __init__(self, directory: str | Path | None, max_gb: float) -> None:
-        """Name the store; nothing is made yet.
-
-        Args:
-            directory: See the base class.
-            max_gb: Most GB (10⁹ bytes) of all its files.
-        """
+        """Name the store; nothing is made yet. ``max_gb`` is the most GB (10⁹ bytes) of all its files."""
         super().__init__(directory)
         self.max_bytes = round(max_gb * GB)
 
@@ -47,11 +42,7 @@ class Store(CacheDirectory):
             return False
 
     def open(self, key: str, tensors: Tensors | None = None) -> Mapped | None:
-        """Map an entry, and note that it was used; None if there is none.
-
-        Args:
-            key: Its name.
-            tensors: Type and shape of each tensor that it must hold; not compared where None.
+        """Map an entry, and note that it was used; None if there is none. It must hold ``tensors``, unless None.
 
         Raises:
             Damaged: It is cut short, its checksum is not the one that was written, or it holds something else.
@@ -89,8 +80,8 @@ class Store(CacheDirectory):
 
         Args:
             key: Names everything that the content depends on.
-            tensors: Type and shape of each tensor.
-            fill: Writes them.
+            tensors: Type and shape of each tensor, which ``fill`` writes.
+            fill: See ``tensors``.
             description: What the entry is of, for people.
             note: Shows lines about damage and waiting.
 
@@ -134,11 +125,7 @@ class Store(CacheDirectory):
         return Mapped(self.path(key, "safetensors"), draft.file, read=False)
 
     def _make_room(self, needed: int) -> None:
-        """Delete old entries until ``needed`` bytes fit in the bound and on the disk.
-
-        Raises:
-            CacheError: They do not.
-        """
+        """Delete old entries until ``needed`` bytes fit in the bound and on the disk, or raise CacheError."""
         room = self.max_bytes - needed
         if room >= 0:
             self.shrink(room)

@@ -8,67 +8,42 @@ from typing import Annotated
 
 import typer
 
-from mmpt.cli import cache, convert, hub, predict, tasks, train
+from mmpt.cli import cache, convert, dashboard, hub, predict, report, tasks, train
 from mmpt.cli.program import new_command, run
 
 OVERVIEW = """Train and compare prefix-style adapters of a frozen language model.
 
 First run: mmpt train task=rte method=multimask
 """
-FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app = new_command(OVERVIEW)
 methods = new_command("List the methods, or check one.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``mmpt``.
-
-    Args:
-        argv: The arguments after the program's name; those of this process where None.
-
-    Returns:
-        The exit code of the command.
-    """
+    """Run ``mmpt`` with the arguments of this process, or others; returns the exit code of the command."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["train"]:  # Hydra's words and flags, unchanged
         return train.main(words[1:])
-    return run(app, words or ["--help"], "mmpt")
+    return run(app, "mmpt", words or ["--help"])
 
 
-@app.command("train", context_settings=FORWARD, add_help_option=False)
-def train_command(context: typer.Context) -> int:
-    """Train one adapter, or many with -m."""
-    return train.main(context.args)
+@app.command("train")
+def train_command() -> None:
+    """Train one adapter, or many with -m."""  # for the overview: main calls it with Hydra's words
 
 
 app.command()(predict.predict)
-
-
-@app.command(context_settings=FORWARD, add_help_option=False)
-def report(context: typer.Context) -> int:
-    """Make tables, figures and a page of runs."""
-    from mmpt.cli.report import main as report_main
-
-    return report_main(context.args)
-
-
+app.command()(report.report)
 app.command()(tasks.tasks)
+app.command()(dashboard.dashboard)
 app.add_typer(methods, name="methods")
 app.add_typer(cache.command, name="cache")
 app.add_typer(hub.command, name="hub")
 app.add_typer(convert.command, name="convert")
 
 
-@app.command(context_settings=FORWARD, add_help_option=False)
-def dashboard(context: typer.Context) -> int:
-    """Build the W&B dashboard of a project."""
-    from mmpt.cli.dashboard import main as dashboard_main
-
-    return dashboard_main(context.args)
-
-
-@methods.callback(invoke_without_command=True)
+@methods.callback(invoke_without_command=True, no_args_is_help=False)
 def list_methods(context: typer.Context) -> None:
     """List the methods; `mmpt methods check NAME` tests one."""
     if context.invoked_subcommand is not None:

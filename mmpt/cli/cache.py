@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -42,9 +43,7 @@ command = new_command(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 1 where ``verify`` found damage, 2 after an error of one line."""
-    return run(command, argv, "mmpt cache")
+main = partial(run, command, "mmpt cache")
 
 
 @command.command("list")
@@ -77,11 +76,7 @@ def verify(dir: Dir = None, as_json: Json = False) -> int:
 
 
 @command.command()
-def prune(
-    dir: Dir = None,
-    max_gb: Annotated[float, MAX_GB] = CacheConfig.max_gb,
-    as_json: Json = False,
-) -> None:
+def prune(dir: Dir = None, max_gb: Annotated[float, MAX_GB] = CacheConfig.max_gb, as_json: Json = False) -> None:
     """Delete the entries used longest ago until the rest fits, and what killed processes left."""
     store = _store(dir, max_gb)
     deleted = store.prune(store.max_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,7 @@ Peft = Annotated[Path, typer.Argument(metavar="PEFT_DIR", help="A folder in peft
 command = new_command("Convert prefixes to and from peft's format.\n\nOf plain prefixes of decoder-only models.")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 after an error of one line."""
-    return run(command, argv, "mmpt convert")
+main = partial(run, command, "mmpt convert")
 
 
 @command.command("to-peft")

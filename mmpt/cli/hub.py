@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +27,7 @@ command = new_command(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 after an error of one line."""
-    return run(command, argv, "mmpt hub")
+main = partial(run, command, "mmpt hub")
 
 
 @command.command()

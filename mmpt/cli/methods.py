@@ -15,11 +15,7 @@ __all__ = ["check", "page"]
 
 
 def check(name: str, config_dir: Path | None = None) -> int:
-    """Run a method through the matrix of properties that every method must have, and print what is wrong.
-
-    Args:
-        name: Of a method, one of the user's own too.
-        config_dir: A folder with ``method/NAME.py`` and ``method/NAME.yaml``.
+    """Run a method, also one of the user's folder, through the properties that every method must have.
 
     Returns:
         The exit status: 0 where nothing is wrong.

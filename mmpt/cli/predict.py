@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,15 +21,9 @@ GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 after an error of one line."""
-    return run(single(predict), argv, "mmpt predict")
-
-
 def predict(
     runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR."),
+        list[str], typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR.")
     ],
     input: Annotated[str, typer.Option(metavar="FILE", help="jsonl, csv, tsv or parquet; - reads jsonl from stdin.")],
     output: Annotated[str, typer.Option(metavar="FILE", help="A jsonl file; - writes to stdout.")] = "-",
@@ -129,3 +124,6 @@ def _named(run: str) -> tuple[str, str]:
     if not name or not directory:
         raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
     return name, directory
+
+
+main = partial(run, single(predict), "mmpt predict")

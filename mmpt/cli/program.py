@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from mmpt.errors import ConfigError, MmptError
+from mmpt.utils.screen import new_console, show
 from mmpt.utils.secrets import error_line
 
 # typer's errors about a wrong call; the class has no public name of its own
@@ -18,7 +19,9 @@ USAGE: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kin
 
 def new_command(help: str) -> typer.Typer:
     """An empty command with the settings of all of ours: plain text, no completion."""
-    return typer.Typer(help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(
+        help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
+    )
 
 
 def single(function: Callable[..., Any]) -> typer.Typer:
@@ -28,13 +31,8 @@ def single(function: Callable[..., Any]) -> typer.Typer:
     return program
 
 
-def run(command: typer.Typer, argv: list[str] | None, name: str) -> int:
-    """Run a command.
-
-    Args:
-        command: It, or a group of commands.
-        argv: The arguments after its name; those of this process where None.
-        name: How the help calls it.
+def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
+    """Run a command, or a group of commands, under a name that its help shows.
 
     Returns:
         The exit code: what the command returned, 2 after an error of one line.
@@ -45,6 +43,9 @@ def run(command: typer.Typer, argv: list[str] | None, name: str) -> int:
             code = command(args=sys.argv[1:] if argv is None else argv, prog_name=name, standalone_mode=False)
         except USAGE as error:
             text: str = error.format_message()  # type: ignore[attr-defined]
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command explains itself
+                print(text)
+                return 2
             path = getattr(getattr(error, "ctx", None), "command_path", name)
             raise ConfigError(f"{' '.join(text.split()).rstrip('.')} (see {path} --help)") from error
         return code if isinstance(code, int) else 0
@@ -55,17 +56,14 @@ def run(command: typer.Typer, argv: list[str] | None, name: str) -> int:
 def exit_code(work: Callable[[], int]) -> int:
     """Do the work of a program.
 
-    Args:
-        work: Returns the exit code where all goes well.
-
     Returns:
-        The exit code. An error of ours becomes one line on standard error and has its own; where nobody reads the
-        output any more, as behind ``| head``, it is 0.
+        What the work returns. An error of ours becomes one line on standard error and has its own exit code; where
+        nobody reads the output any more, as behind ``| head``, it is 0.
     """
     try:
         return work()
     except MmptError as error:
-        print(f"error: {error_line(error)}", file=sys.stderr)
+        show(new_console(sys.stderr), f"error: {error_line(error)}")
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing stdout fails once more

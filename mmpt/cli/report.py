@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mmpt.cli.program import exit_code
+from typer import Argument, Option
+
+from mmpt.cli.program import run, single
 from mmpt.errors import RunError, nearest
+from mmpt.report import published, tables
 from mmpt.report.columns import published_record, record
 from mmpt.report.groups import Row, blocks, group, problems
 from mmpt.report.load import load
-from mmpt.report.published import Figure, figures
+from mmpt.report.published import Figure
 from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text
 from mmpt.report.run import Run
-from mmpt.report.tables import full, markdown, paper, published, short
 from mmpt.utils.files import write_bytes
+from mmpt.utils.screen import new_console, show, show_markdown
 
+FORMATS = "md, tex, csv, parquet, json, html, jsonl, peft"
 DEFAULT = "md,tex,csv,parquet,json,html"
 SHOWN = 20  # problems on the console; the files have all of them
 
@@ -46,78 +49,62 @@ class Report:
         return [*self.records, *map(published_record, self.figures)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the short table, and write what ``--out`` and ``--figures`` ask for.
+def report(
+    runs: Annotated[list[Path], Argument(metavar="RUNS", help="Run directories, their root, jsonl, a W&B export.")],
+    out: Annotated[Path | None, Option(metavar="DIR", help="Write a report there; FILE.jsonl: all results.")] = None,
+    baseline: Annotated[str | None, Option(metavar="METHOD", help="Compare the others with it, paired.")] = None,
+    published: Annotated[bool, Option("--published", help="Show published figures beside, marked as such.")] = False,
+    formats: Annotated[str | None, Option(metavar="LIST", help=f"Of {FORMATS}; default: {DEFAULT}.")] = None,
+    figures: Annotated[Path | None, Option(metavar="DIR", help="Write each figure there: SVG, PDF, PNG.")] = None,
+) -> int:
+    """Make tables, figures and a page of runs.
 
-    Returns:
-        0: all runs count; 1: something is missing, failed or damaged; 2: there is nothing to report, or a wrong call.
+    Runs are grouped by everything except the seed. Exit code: 0 all runs count, 1 something is missing or failed, 2
+    nothing to report. docs/report.md has every statistic and format.
     """
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    formats = _formats(arguments)
-    report = _report(arguments)
-    if report.rows:
-        sys.stdout.write(short(report.rows))
-    if report.figures and arguments.out is None:
-        sys.stdout.write(f"\nPublished figures, not run here:\n\n{published(report.figures)}")
-    if arguments.out is not None and report.rows:
-        _write(report, arguments.out, formats)
-    if arguments.figures is not None:
-        _save_figures(report, arguments.figures)
-    for line in report.problems[:SHOWN]:
-        print(f"not done: {line}", file=sys.stderr)
-    if len(report.problems) > SHOWN:
-        print(f"not done: and {len(report.problems) - SHOWN} more", file=sys.stderr)
-    if not any(row.summary for row in report.rows):
-        print("error: no finished run to report", file=sys.stderr)
+    chosen = _formats(formats, out)
+    made = _report(runs, baseline, published)
+    console, errors = new_console(), new_console(sys.stderr)
+    if made.rows:
+        show_markdown(console, tables.short(made.rows))
+    if made.figures and out is None:
+        show_markdown(console, f"\nPublished figures, not run here:\n\n{tables.published(made.figures)}")
+    if out is not None and made.rows:
+        _write(made, out, chosen)
+    if figures is not None:
+        _save_figures(made, figures)
+    for line in made.problems[:SHOWN]:
+        show(errors, f"not done: {line}")
+    if len(made.problems) > SHOWN:
+        show(errors, f"not done: and {len(made.problems) - SHOWN} more")
+    if not any(row.summary for row in made.rows):
+        show(errors, "error: no finished run to report")
         return 2
-    return 1 if report.problems else 0
+    return 1 if made.problems else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mmpt report",
-        description="Tables, figures and a page of runs, grouped by everything except the seed.",
-        epilog="exit code: 0 all runs count, 1 something is missing or failed, 2 nothing to report. docs/report.md has "
-        "every statistic and format.",
-    )
-    runs = "run directories, their root, jsonl files, or a W&B export (.json, .csv)"
-    out = "write a report there; FILE.jsonl: all results, one JSON object a line"
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help=runs)
-    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
-    parser.add_argument("--baseline", metavar="METHOD", help="compare every other method with this one, paired")
-    parser.add_argument("--published", action="store_true", help="show published figures beside, marked as such")
-    parser.add_argument("--formats", metavar="LIST", help=f"of {', '.join(_WRITERS)}; default: {DEFAULT}")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="write each figure there as SVG, PDF and PNG")
-    return parser
-
-
-def _formats(arguments: argparse.Namespace) -> list[str]:
+def _formats(text: str | None, out: Path | None) -> list[str]:
     """Check ``--formats`` before anything is read."""
-    text = arguments.formats if arguments.formats is not None else DEFAULT
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in (DEFAULT if text is None else text).split(",") if name.strip()]
     for name in names:
         if name not in _WRITERS:
-            raise RunError(f"--formats {name}: allowed are {', '.join(_WRITERS)}{nearest(name, _WRITERS)}")
+            raise RunError(f"--formats {name}: allowed are {FORMATS}{nearest(name, _WRITERS)}")
     if not names:
-        raise RunError(f"--formats is empty; allowed are {', '.join(_WRITERS)}")
-    if arguments.formats is not None and (arguments.out is None or arguments.out.suffix == ".jsonl"):
+        raise RunError(f"--formats is empty; allowed are {FORMATS}")
+    if text is not None and (out is None or out.suffix == ".jsonl"):
         raise RunError("--formats needs a folder to write to; give --out DIR")
     return names
 
 
-def _report(arguments: argparse.Namespace) -> Report:
-    loaded = load(arguments.runs)
+def _report(paths: Sequence[Path], baseline: str | None, with_published: bool) -> Report:
+    loaded = load(paths)
     rows = group(loaded.runs)
-    if arguments.baseline is not None and rows:
+    if baseline is not None and rows:
         from mmpt.report.compare import compare
 
-        compare(rows, arguments.baseline)
+        compare(rows, baseline)
     tasks = {row.task for row in rows}
-    beside = [figure for figure in figures() if figure.task in tasks] if arguments.published else []
+    beside = [figure for figure in published.figures() if figure.task in tasks] if with_published else []
     return Report(loaded.runs, rows, beside, [*loaded.problems, *problems(rows)])
 
 
@@ -137,9 +124,9 @@ def _save(path: Path, text: str) -> None:
 
 
 def _markdown(report: Report, out: Path) -> None:
-    text = f"# Report\n\n{full(report.rows, report.figures)}"
+    text = f"# Report\n\n{tables.full(report.rows, report.figures)}"
     if report.problems:
-        text += "\n## Not counted\n\n" + "".join(f"- {markdown(line)}\n" for line in report.problems)
+        text += "\n## Not counted\n\n" + "".join(f"- {tables.markdown(line)}\n" for line in report.problems)
     _save(out / "report.md", text)
 
 
@@ -161,9 +148,9 @@ def _peft(report: Report, out: Path) -> None:
     """One file a run, as the results folder of peft's method_comparison has them."""
     from mmpt.report.peft_format import experiment
 
-    for count, run in enumerate(report.runs, start=1):
-        path = out / "method_comparison" / f"{count:05d}-{_file_name(run.name)}.json"
-        _save(path, json_text(experiment(run), indent=2) + "\n")
+    for count, one in enumerate(report.runs, start=1):
+        path = out / "method_comparison" / f"{count:05d}-{_file_name(one.name)}.json"
+        _save(path, json_text(experiment(one), indent=2) + "\n")
 
 
 def _save_figures(report: Report, folder: Path) -> None:
@@ -188,7 +175,7 @@ def _file_name(text: str) -> str:
 
 _WRITERS: dict[str, Callable[[Report, Path], None]] = {
     "md": _markdown,
-    "tex": lambda report, out: _save(out / "report.tex", paper(report.rows, report.figures)),
+    "tex": lambda report, out: _save(out / "report.tex", tables.paper(report.rows, report.figures)),
     "csv": lambda report, out: _save(out / "report.csv", as_csv(report.all_records)),
     "parquet": lambda report, out: write_bytes(out / "report.parquet", as_parquet(report.all_records)),
     "json": _json,
@@ -197,5 +184,4 @@ _WRITERS: dict[str, Callable[[Report, Path], None]] = {
     "peft": _peft,
 }
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = functools.partial(run, single(report), "mmpt report")

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with, read_command_line, shadowed
+from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
 from mmpt.runs.environment import untested
 from mmpt.sweep.definitions import register_sweeps, sweep_options
@@ -26,11 +28,12 @@ from mmpt.sweep.run import run_sweep
 from mmpt.training.settings import check, find_problems, first_line, plain
 from mmpt.training.signals import Stopped, handle_signals
 from mmpt.utils.extensions import add_folder
+from mmpt.utils.screen import new_console, program, show, show_command
 from mmpt.utils.secrets import error_line
-from mmpt.utils.untrusted import printable
 
 RANK_SECONDS = 10.0
 SWEEPS = CONF.parent / "sweeps"
+COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # errors of the libraries that compose
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,11 +63,12 @@ def _dispatch(argv: list[str]) -> int:
     if line.config_dir is not None:
         add_folder(line.config_dir)
     if line.problems:
-        raise ConfigError([*line.problems, *_other_problems(line)])
+        more = [] if line.multirun else _problems(line) or []  # all are reported together
+        raise ConfigError([*line.problems, *(text for key, text in more if key.split(".")[0] not in line.bad_groups)])
     try:
         if not line.shows_only and _leads():
             for text in untested():
-                print(f"warning: {text}", file=sys.stderr)
+                show(new_console(sys.stderr), f"warning: {text}")
         if line.multirun and not line.shows_only:
             return run_sweep(line, CONF, lambda trial: _hydra_main(line, trial))
         failures: list[MmptError] = []
@@ -72,8 +76,8 @@ def _dispatch(argv: list[str]) -> int:
         if failures:
             raise failures[0]
         if line.shows_config:  # a dry run: what is shown is also checked
-            check(_compose(line))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            check(compose(line.overrides, CONF, line.config_dir))
+    except COMPOSING as error:
         raise ConfigError(describe(error)) from error
     return 0
 
@@ -94,11 +98,13 @@ def _hydra_main(line: CommandLine, job: Callable[[DictConfig], Any]) -> None:
 
 @contextmanager
 def _folded() -> Iterator[None]:
-    """Break what is printed within the block into lines that a terminal shows whole; Hydra's list of a group is one."""
+    """Break what is printed within the block into lines that fit; Hydra's list of a group is one."""
     with redirect_stdout(io.StringIO()) as printed:
         yield
+    width = new_console().width
     for text in printed.getvalue().splitlines():
-        print(textwrap.fill(text, 120, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False))
+        if not text.startswith("setting/"):  # of definitions in sweeps/, which choose among them
+            print(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> None:
@@ -106,12 +112,42 @@ def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> 
     try:
         config = check(composed)
         if _leads():
-            print(printable(first_line(config, composed) + _own_files(line)), flush=True)
-        from mmpt.training.run import run_experiment  # imports torch: only once the configuration is right
+            show(new_console(), first_line(config, composed) + _own_files(line))
+        from mmpt.training.identity import run_directory  # imports torch: only once the configuration is right
+        from mmpt.training.run import run_experiment
 
-        run_experiment(config, plain(config))
+        result = run_experiment(config, plain(config))
+        if _leads():
+            _show_next(line, config, run_directory(config, result.config_fingerprint or ""))
     except MmptError as error:
         failures.append(error)
+
+
+def _show_next(line: CommandLine, config: Config, directory: Path) -> None:
+    """Commands that follow: the user's own words with one change, a report, and predictions."""
+    own = [word for word in line.words if not word.lstrip("+").startswith("run.dir=")]  # it holds this run
+    other = "prefix" if config.method.name != "prefix" else "multimask"
+    changed = [_with_word(own, "seed", config.seed + 1), _with_word(own, "method", other)]
+    commands = [[*program("train"), *words] for words in changed if _is_valid(words)]
+    commands.append([*program("report"), str(directory.parent)])
+    commands.append([*program("predict"), str(directory), "--input", "FILE.jsonl"])
+    console = new_console()
+    show(console, "next:")
+    for command in commands:
+        show_command(console, command)
+
+
+def _with_word(words: list[str], key: str, value: object) -> list[str]:
+    """The words of a command line with one setting replaced, or added."""
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    if key not in keys:
+        return [*words, f"{key}={value}"]
+    return [f"{key}={value}" if name == key else word for name, word in zip(keys, words, strict=True)]
+
+
+def _is_valid(words: list[str]) -> bool:
+    line = read_command_line(words, CONF, sweep_options(SWEEPS))
+    return not line.problems and _problems(line) == []
 
 
 def _leads() -> bool:
@@ -127,19 +163,12 @@ def _own_files(line: CommandLine) -> str:
     return f"; {line.config_dir} replaces {', '.join(names)}" if names else ""
 
 
-def _other_problems(line: CommandLine) -> list[str]:
-    """What else is wrong besides the command line's own problems, so that all are reported together."""
-    if line.multirun:
-        return []
+def _problems(line: CommandLine) -> list[tuple[str, str]] | None:
+    """What is wrong with the settings, by key; None where they cannot be composed."""
     try:
-        found = find_problems(_compose(line))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError):
-        return []  # the problems already known keep it from composing
-    return [problem for key, problem in found if key.split(".")[0] not in line.bad_groups]
-
-
-def _compose(line: CommandLine) -> DictConfig:
-    return compose(line.overrides, CONF, line.config_dir)
+        return find_problems(compose(line.overrides, CONF, line.config_dir))
+    except COMPOSING:
+        return None
 
 
 @contextmanager
@@ -168,4 +197,4 @@ def _report(error: MmptError) -> None:
         traceback.print_exception(error)
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
     for text in lines:
-        print(f"error: {error_line(text)}", file=sys.stderr, flush=True)
+        show(new_console(sys.stderr), f"error: {error_line(text)}")

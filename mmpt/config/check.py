@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpt.config.parsers import INSTEAD
 from mmpt.config.rules import Rule, apply_rules
 from mmpt.config.schema import Config
 from mmpt.config.typed_build import INVALID, Problems, build, fields_of, unknown
@@ -55,14 +56,7 @@ def examine(
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Write a configuration as plain data that can be checked again into the same configuration.
-
-    Args:
-        config: A checked configuration.
-
-    Returns:
-        Data for YAML or JSON, with every default filled in; ``method`` is flat.
-    """
+    """Write a checked configuration as plain data that can be checked again; ``method`` is flat."""
     values = dataclasses.asdict(config)
     method = values["method"]
     values["method"] = {"name": method["name"], **method["options"], "lr": method["lr"]}
@@ -75,7 +69,10 @@ def _parts(values: Mapping[str, Any], parsers: Mapping[str, Parser], problems: P
     parts: dict[str, Any] = {}
     for name in values:
         if name not in hints:
-            problems.add(str(name), unknown(str(name), str(name), hints))
+            group = next((group for group, kind in hints.items() if name in getattr(kind, "__annotations__", ())), None)
+            near = f"; did you mean {group}.{name}?" if group else ""
+            instead = f"{name} cannot be set: {INSTEAD[name]}" if name in INSTEAD else None
+            problems.add(str(name), instead or unknown(str(name), str(name), hints) + near)
     for item in dataclasses.fields(Config):
         if item.name not in values:
             if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:

@@ -35,12 +35,14 @@ class CommandLine:
     """The arguments, in the form that Hydra gets.
 
     Attributes:
+        words: All of them, as they were typed.
         flags: Everything that begins with a dash, with its value.
         overrides: ``key=value`` words; what Hydra would reject as unknown is forced in, for our own check to name.
         problems: What is wrong with the words themselves.
         bad_groups: Groups whose choice is wrong, so that further findings about them mean nothing.
     """
 
+    words: list[str]
     flags: list[str]
     overrides: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -65,11 +67,7 @@ class UserFolder(SearchPathPlugin):
 
 @contextmanager
 def hydra_with(config_dir: Path | None) -> Iterator[None]:
-    """Hydra as if nobody had initialised it, which a notebook may have; its state comes back at the end.
-
-    Args:
-        config_dir: A user's own configuration folder, searched first.
-    """
+    """Hydra as if nobody had initialised it, which a notebook may have; the user's folder is searched first."""
     Plugins.instance().register(UserFolder)
     before, folder = GlobalHydra.instance().hydra, UserFolder.folder
     GlobalHydra.instance().clear()
@@ -83,27 +81,13 @@ def hydra_with(config_dir: Path | None) -> Iterator[None]:
 def compose(
     overrides: list[str], conf: Path, config_dir: Path | None = None, return_hydra_config: bool = False
 ) -> DictConfig:
-    """Compose a configuration without running anything.
-
-    Args:
-        overrides: As in ``CommandLine.overrides``.
-        conf: The configuration folder.
-        config_dir: A user's own configuration folder, searched first.
-        return_hydra_config: Whether Hydra's own settings are part of it.
-    """
+    """Compose a configuration from ``CommandLine.overrides`` without running anything."""
     with hydra_with(config_dir), initialize_config_dir(str(conf), version_base="1.3"):
         return hydra_compose("config", overrides=overrides, return_hydra_config=return_hydra_config)
 
 
 def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """List the groups and their options as they lie on disk.
-
-    Args:
-        folders: Configuration folders, ours and the user's.
-
-    Returns:
-        Group name -> option names; options in subfolders as 'paper/rte', names with a leading _ left out.
-    """
+    """List the options of each group on disk; those in subfolders as 'paper/rte', without names that begin with _."""
     options: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.glob("*/**/*.yaml"):
@@ -135,6 +119,7 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
     if parsed.config_path is not None:
         raise ConfigError(f"--config-path {parsed.config_path} would replace conf/; add a folder with --config-dir DIR")
     line = CommandLine(
+        words=list(argv),
         flags=[word for word in argv if word not in parsed.overrides],
         multirun=bool(parsed.multirun) or any(_defines_sweep(word) for word in parsed.overrides),
         shows_only=parsed.cfg is not None or parsed.help or parsed.hydra_help or parsed.info is not None,
@@ -153,13 +138,7 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
 
 
 def shadowed(config_dir: Path, conf: Path, choices: Mapping[str, Any]) -> list[str]:
-    """The user's files that a configuration reads in place of ours of the same name.
-
-    Args:
-        config_dir: The user's folder.
-        conf: Our folder.
-        choices: Group -> chosen option.
-    """
+    """The user's files that a configuration reads in place of ours of the same name, by the option of each group."""
     names = (f"{group}/{option}.yaml" for group, option in sorted(choices.items()))
     return [name for name in names if (config_dir / name).is_file() and (conf / name).is_file()]
 
@@ -212,7 +191,8 @@ def _read_override(word: str, options: Mapping[str, list[str]], line: CommandLin
         line.overrides.append(word)
     else:
         # Forced in, so that an unknown key reaches our check, which names the valid ones.
-        line.overrides.append(f"++{word.lstrip('+')}")
+        name = "method.lr" if key in ("lr", "learning_rate") else key  # the check names the groups that have a rate
+        line.overrides.append(f"++{name}={word.partition('=')[2]}")
 
 
 def _wrong_key(word: str, override: Override, options: Mapping[str, list[str]], multirun: bool) -> str | None:

@@ -28,14 +28,11 @@ _CHOSEN = {"repo", "config", "revision"}
 
 
 def run_fingerprint(config: Config, has_head: HasHead) -> str:
-    """Identify a run by what decides its result: not by where it is stored, logged or shown.
+    """Identify a run by what decides its result (SHA-256): not by where it is stored, logged or shown.
 
     Args:
         config: A checked configuration; its defaults are filled in, so spelling one out changes nothing.
         has_head: Whether models of an architecture have, or may have, a classification head.
-
-    Returns:
-        SHA-256 in hexadecimal.
     """
     values = deciding(dataclasses.asdict(config), has_head)
     values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.identity
@@ -46,16 +43,10 @@ def run_fingerprint(config: Config, has_head: HasHead) -> str:
 
 
 def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
-    """Leave out of a configuration what cannot change a result.
+    """Leave out of plain values, such as a run's ``config.yaml``, what cannot change a result.
 
-    Args:
-        values: A configuration as plain values, such as a run's ``config.yaml``.
-        has_head: See :func:`run_fingerprint`.
-
-    Returns:
-        A copy without logging, paths, names of presets, the trainer's fields that only show or store, and what of a
-        task only classification heads read. The cache leaves all but rounding as it is, unless it stores another type
-        than was computed.
+    These are logging, paths, names of presets, the trainer's fields that only show or store, and what of a task only
+    classification heads read. The cache counts where it stores another type than was computed.
     """
     chosen = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := chosen.get("trainer"), Mapping):

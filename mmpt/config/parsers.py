@@ -10,11 +10,54 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import ModelConfig, TrainerConfig
-from mmpt.config.trainer_hints import INSTEAD
 from mmpt.config.typed_build import Problems, build, is_folder
 from mmpt.utils.untrusted import parse_json, read_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # OWNER/NAME
+_NAMES = {  # what to set -> names of transformers.TrainingArguments, and others, that stand for it
+    "set run.dir (or run.root)": "output_dir",
+    "the run directory names the run: set run.dir": "run_name",
+    "set run.overwrite=true": "overwrite_output_dir",
+    "set logger=wandb, tensorboard, trackio, csv or none": "report_to",
+    "set logger.project": "project",
+    "set seed (without trainer.)": "seed data_seed",
+    "set the learning rate of a parameter group: method.lr.GROUP": "learning_rate lr",
+    "set scheduler=linear, cosine or constant, or scheduler.name": "lr_scheduler_type",
+    "set the keys of scheduler": "lr_scheduler_kwargs",
+    "set scheduler.warmup": "warmup_steps warmup_ratio",
+    "set optimizer=adafactor or optimizer=adamw": "optim",
+    "set the keys of optimizer": "optim_args",
+    "set optimizer.weight_decay": "weight_decay",
+    "set optimizer.betas": "adam_beta1 adam_beta2",
+    "set optimizer.eps": "adam_epsilon",
+    "set trainer.per_device_train_batch_size": "batch_size train_batch_size",
+    "set evaluation.batch_size": "per_device_eval_batch_size eval_batch_size",
+    "set trainer.num_train_epochs": "epochs num_epochs",
+    "set trainer.max_steps": "steps",
+    "set evaluation.patience": "patience",
+    "the best checkpoint is always loaded; evaluation.best_by chooses it": "load_best_model_at_end",
+    "set evaluation.best_by": "metric_for_best_model greater_is_better",
+    "a checkpoint is saved at each evaluation and every trainer.save_steps": "save_strategy",
+    "the same command again resumes an interrupted run": "resume_from_checkpoint",
+    "a checkpoint has all that an exact resume needs; it is small": "save_only_model",
+    "an interrupted run resumes with the examples that come next": "ignore_data_skip",
+    "an interrupted run resumes with evaluation.patience as it was": "restore_callback_states_from_checkpoint",
+    "set trainer.gradient_checkpointing=true": "activation_checkpointing",
+    "set trainer.gradient_checkpointing=true; it needs no options": "gradient_checkpointing_kwargs",
+    "set run.retry_oom=true": "auto_find_batch_size",
+    "the loss is always the mean over the tokens of all processes": "average_tokens_across_devices",
+    "batches have no unused columns": "remove_unused_columns",
+    "the label field of a batch is always 'labels'": "label_names",
+    "progress is shown on a terminal only": "disable_tqdm",
+    "set CUDA_VISIBLE_DEVICES= in the environment": "use_cpu no_cuda",
+    "noise on word embeddings is not supported": "neftune_noise_alpha",
+    "settings are written to files: set HF_TOKEN in the environment, or run `hf auth login`": "hub_token",
+    "push the finished run: python -m mmpt.hub push": "push_to_hub",
+    "train.py always trains": "do_train",
+    "train.py always evaluates": "do_eval",
+    "train.py always writes predictions": "do_predict",
+}
+INSTEAD = {name: text for text, names in _NAMES.items() for name in names.split()}
 
 
 def local_model(value: Any, problems: Problems) -> Any:
@@ -32,6 +75,12 @@ def local_model(value: Any, problems: Problems) -> Any:
         revision = None if model.source == "hub" else model.revision
         architecture = _stated(folder) if model.architecture == "auto" else model.architecture
         return replace(model, source="path", path=str(folder), revision=revision, architecture=architecture)
+    if model.path.endswith(".gguf") and is_folder(model.path, Path.is_file):
+        if find_spec("gguf") is None:
+            problems.add(
+                "model.path", f"{model.path} needs a package that is not installed: python -m pip install gguf"
+            )
+        return replace(model, source="path", path=str(Path(model.path).expanduser().absolute()), revision=None)
     if model.source == "package":
         package = model.path.split("/")[0]
         if find_spec(package) is None:
@@ -41,7 +90,10 @@ def local_model(value: Any, problems: Problems) -> Any:
     if model.source == "path" and HUB_ID.fullmatch(model.path):
         return replace(model, source="hub")
     if model.source != "hub" or model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
-        problems.add("model.path", f"model.path={model.path} is no directory; give the folder that holds config.json")
+        problems.add(
+            "model.path",
+            f"model.path={model.path} is no directory; give the folder that holds config.json, or a GGUF file",
+        )
     return model
 
 

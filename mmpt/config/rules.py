@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ from mmpt.config.schema import (
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
+    MixConfig,
     ModelConfig,
-    OptimizerConfig,
     RunConfig,
-    SchedulerConfig,
     TaskConfig,
     TrainerConfig,
 )
@@ -30,43 +30,79 @@ SPLITS = ("train", "validation", "test")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
 LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
+COUNTS = {  # the least and the most of what is counted
+    (1, MOST): "trainer.per_device_train_batch_size trainer.gradient_accumulation_steps trainer.eval_steps "
+    "trainer.save_steps trainer.save_total_limit evaluation.max_new_tokens evaluation.batch_size",
+    (1, math.inf): "trainer.logging_steps trainer.dataloader_prefetch_factor evaluation.patience data.limit_train "
+    "data.limit_validation data.limit_test",
+    (0, MOST): "evaluation.bootstrap",
+    (0, math.inf): "trainer.max_grad_norm trainer.eval_delay trainer.dataloader_num_workers",
+}
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value must be
+    "trainer.max_grad_norm": (math.isfinite, "must be a finite number"),
+    "trainer.eval_delay": (math.isfinite, "must be a finite number"),
+    "trainer.num_train_epochs": (
+        lambda epochs: 0 < epochs < math.inf,
+        "must be positive and finite; for a run of a few steps set trainer.max_steps",
+    ),
+    "trainer.max_steps": (
+        lambda steps: steps == -1 or steps >= 1,
+        "must be at least 1, or -1 for trainer.num_train_epochs to decide",
+    ),
+    "trainer.label_smoothing_factor": (lambda share: 0 <= share < 1, "must lie in [0, 1)"),
+    "optimizer.weight_decay": (lambda decay: decay >= 0, "must not be negative"),
+    "optimizer.betas": (
+        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+        "must be two numbers from 0 to below 1",
+    ),
+    "optimizer.eps": (lambda value: value > 0, "must be positive"),
+    "optimizer.clip_threshold": (lambda value: value > 0, "must be positive"),
+    "scheduler.warmup": (
+        lambda warmup: 0 <= warmup < 1 or (warmup >= 1 and warmup % 1 == 0),
+        "must be a share of all steps below 1, or a whole number of steps",
+    ),
+    "data.validation_fraction": (lambda share: 0 < share < 1, "must lie between 0 and 1, both excluded"),
+    "evaluation.confidence": (lambda share: 0 < share < 1, "must lie between 0 and 1, both excluded"),
+    "evaluation.decoding": (
+        lambda names: len(names) == len(set(names)) > 0,
+        "must name ranking, generation or both, once each",
+    ),
+    "cache.max_gb": (lambda size: size > 0, "must be positive; cache=ram uses no disk"),
+    "mix.temperature": (lambda temperature: 0 < temperature < math.inf, "must be a positive number"),
+    "seed": (lambda seed: 0 <= seed < 2**32, f"must lie between 0 and {2**32 - 1}"),
+}
 
 
 def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
-    """Apply every rule whose groups are all there.
-
-    Args:
-        rules: Groups, and the function that gets them.
-        parts: Group -> its value, only of groups without a wrong type.
-        problems: Where findings go.
-    """
+    """Apply every rule whose groups are all there; groups with a wrong type are left out of ``parts``."""
     for names, rule in rules:
         if all(name in parts for name in names):
             rule(*(parts[name] for name in names), problems)
 
 
-def _at_least(problems: Problems, group: str, config: Any, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < least:
-            problems.add(f"{group}.{name}", f"{group}.{name}={value} is too small; it must be at least {least}")
+def _values(group: str, config: Any, problems: Problems) -> None:
+    """The limits of single values, from the tables above."""
+    limits = [(key, least, most) for (least, most), keys in COUNTS.items() for key in keys.split()]
+    for key, least, most in limits:
+        if key.startswith(f"{group}.") and (value := getattr(config, key.partition(".")[2])) is not None:
+            _count(problems, key, value, least, most)
+    for key, (holds, text) in VALUES.items():
+        if key.partition(".")[0] == group:
+            value = getattr(config, key.partition(".")[2]) if "." in key else config
+            if not holds(value):
+                problems.add(key, f"{key}={format(value, 'g') if isinstance(value, float) else value} {text}")
 
 
-def _at_most(problems: Problems, key: str, value: int, most: int) -> None:
+def _count(problems: Problems, key: str, value: float, least: float, most: float) -> None:
+    if value < least:
+        problems.add(key, f"{key}={value} is too small; it must be at least {least}")
     if value > most:
         problems.add(key, f"{key}={str(value)[:40]} is too large; it must be at most {most}")
 
 
 def max_length(length: int, problems: Problems, key: str = "max_length") -> None:
     """The length to which texts are cut, of an adapter or of ``data``."""
-    if length < 1:
-        problems.add(key, f"{key}={length} is too small; it must be at least 1")
-    _at_most(problems, key, length, MOST)
-
-
-def _between(problems: Problems, key: str, value: float) -> None:
-    if not 0 < value < 1:
-        problems.add(key, f"{key}={value:g} must lie between 0 and 1, both excluded")
+    _count(problems, key, length, 1, MOST)
 
 
 def _one_of(problems: Problems, key: str, value: str, allowed: Sequence[str]) -> None:
@@ -91,43 +127,7 @@ def _model(model: ModelConfig, problems: Problems) -> None:
         problems.add("model.revision", f"{text}; set model.revision=null")
 
 
-def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
-    if optimizer.weight_decay < 0:
-        key = "optimizer.weight_decay"
-        problems.add(key, f"{key}={optimizer.weight_decay:g} must not be negative")
-    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
-        problems.add("optimizer.betas", f"optimizer.betas={optimizer.betas} must be two numbers from 0 to below 1")
-    for name in ("eps", "clip_threshold"):
-        if getattr(optimizer, name) <= 0:
-            problems.add(f"optimizer.{name}", f"optimizer.{name}={getattr(optimizer, name):g} must be positive")
-
-
-def _scheduler(scheduler: SchedulerConfig, problems: Problems) -> None:
-    _one_of(problems, "scheduler.name", scheduler.name, SCHEDULES)
-    warmup = scheduler.warmup
-    if not warmup >= 0 or (warmup >= 1 and warmup != int(warmup)):
-        text = "must be a share of all steps below 1, or a whole number of steps"
-        problems.add("scheduler.warmup", f"scheduler.warmup={warmup:g} {text}")
-
-
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
-    one = ("per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "save_total_limit")
-    _at_least(problems, "trainer", trainer, 1, *one, "logging_steps", "dataloader_prefetch_factor")
-    _at_least(problems, "trainer", trainer, 0, "max_grad_norm", "eval_delay", "dataloader_num_workers")
-    for name in ("max_grad_norm", "eval_delay", "num_train_epochs"):
-        if not math.isfinite(getattr(trainer, name)):
-            problems.add(f"trainer.{name}", f"trainer.{name}={getattr(trainer, name)} must be a finite number")
-    for name in one:
-        _at_most(problems, f"trainer.{name}", getattr(trainer, name) or 0, MOST)
-    if trainer.num_train_epochs <= 0:
-        text = f"trainer.num_train_epochs={trainer.num_train_epochs:g} must be positive"
-        problems.add("trainer.num_train_epochs", f"{text}; for a run of a few steps set trainer.max_steps")
-    if trainer.max_steps != -1 and trainer.max_steps < 1:
-        text = f"trainer.max_steps={trainer.max_steps} must be at least 1"
-        problems.add("trainer.max_steps", f"{text}, or -1 for trainer.num_train_epochs to decide")
-    if not 0 <= trainer.label_smoothing_factor < 1:
-        value = f"{trainer.label_smoothing_factor:g}"
-        problems.add("trainer.label_smoothing_factor", f"trainer.label_smoothing_factor={value} must lie in [0, 1)")
     if trainer.label_smoothing_factor and trainer.loss not in LOSSES:
         text = f"trainer.label_smoothing_factor has no effect with trainer.loss={trainer.loss}; leave it out"
         problems.add("trainer.label_smoothing_factor", text)
@@ -143,13 +143,11 @@ def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
 
 
 def _data(data: DataConfig, problems: Problems) -> None:
-    _at_least(problems, "data", data, 1, "limit_train", "limit_validation", "limit_test", "num_proc")
     if data.repo is None and (data.streaming or data.config is not None or data.revision is not None):
         problems.add("data.repo", "data.config, data.revision and data.streaming need data=hub data.repo=OWNER/NAME")
     elif data.repo is not None and data.name != "hub":
         problems.add("data.repo", f"data.repo={data.repo} has no meaning with data={data.name}; add data=hub")
     max_length(data.max_length, problems, "data.max_length")
-    _between(problems, "data.validation_fraction", data.validation_fraction)
     if data.name == "local" and data.dir is None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
     elif data.dir is not None and data.name != "local":
@@ -158,17 +156,6 @@ def _data(data: DataConfig, problems: Problems) -> None:
         parent = Path(data.dir).parent
         beside = sorted(entry.name for entry in parent.expanduser().iterdir()) if is_folder(parent) else []
         problems.add("data.dir", f"data.dir={data.dir} is no directory{nearest(Path(data.dir).name, beside)}")
-
-
-def _evaluation(evaluation: EvaluationConfig, problems: Problems) -> None:
-    _at_least(problems, "evaluation", evaluation, 1, "patience", "max_new_tokens", "batch_size")
-    _at_least(problems, "evaluation", evaluation, 0, "bootstrap")
-    for name in ("max_new_tokens", "bootstrap", "batch_size"):
-        _at_most(problems, f"evaluation.{name}", getattr(evaluation, name), MOST)
-    _between(problems, "evaluation.confidence", evaluation.confidence)
-    if not evaluation.decoding or len(set(evaluation.decoding)) != len(evaluation.decoding):
-        text = "must name ranking, generation or both, once each"
-        problems.add("evaluation.decoding", f"evaluation.decoding={evaluation.decoding} {text}")
 
 
 def _logger(logger: LoggerConfig, problems: Problems) -> None:
@@ -180,15 +167,11 @@ def _logger(logger: LoggerConfig, problems: Problems) -> None:
             problems.add(f"logger.{name}", f"logger={name} needs a package that is not installed: {install}")
 
 
-def _cache(cache: CacheConfig, problems: Problems) -> None:
-    if cache.max_gb <= 0:
-        problems.add("cache.max_gb", f"cache.max_gb={cache.max_gb:g} must be positive; cache=ram uses no disk")
-    _folder(problems, "cache.dir", cache.dir, or_null=True)
-
-
-def _run(run: RunConfig, problems: Problems) -> None:
-    _folder(problems, "run.dir", run.dir, or_null=True)
-    _folder(problems, "run.root", run.root)
+def _folders(config: CacheConfig | RunConfig, problems: Problems) -> None:
+    group = "cache" if isinstance(config, CacheConfig) else "run"
+    _folder(problems, f"{group}.dir", config.dir, or_null=True)
+    if isinstance(config, RunConfig):
+        _folder(problems, "run.root", config.root)
 
 
 def _folder(problems: Problems, key: str, path: str | None, or_null: bool = False) -> None:
@@ -203,13 +186,13 @@ def _folder(problems: Problems, key: str, path: str | None, or_null: bool = Fals
         problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
 
-def _seed(seed: int, problems: Problems) -> None:
-    if not 0 <= seed < 2**32:
-        problems.add("seed", f"seed={seed} must lie between 0 and {2**32 - 1}")
+def _mix(mix: MixConfig, task: TaskConfig, problems: Problems) -> None:
+    if mix.tasks and not task.parts:
+        problems.add("mix.tasks", f"mix.tasks has no effect with task={task.name}; set task=mix")
 
 
 def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, problems: Problems) -> None:
-    if not task.labels and "ranking" in evaluation.decoding:
+    if not (task.labels or task.parts) and "ranking" in evaluation.decoding:
         problems.add(
             "evaluation.decoding",
             f"task={task.name} has free text, so there are no labels to rank; set evaluation.decoding=[generation]",
@@ -217,6 +200,10 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
 
 
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
+    if task.parts:
+        for part in task.parts.values():
+            _task_with_data(part, data, problems)
+        return
     if data.name == "bundled" and task.name not in NAMES:
         text = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
         problems.add("data.name", f"{text}; for the official or your own data use data=local data.dir=DIR")
@@ -234,23 +221,22 @@ def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfi
 
 
 def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
-    if trainer.loss == "label_ranking" and not task.labels:
+    if trainer.loss == "label_ranking" and not (task.labels or task.parts):
         text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
         problems.add("trainer.loss", f"{text}; set trainer.loss=cross_entropy")
 
 
 RULES: tuple[Rule, ...] = (
+    *(((group,), partial(_values, group)) for group in sorted({key.partition(".")[0] for key in VALUES})),
     (("task",), _task),
     (("model",), _model),
-    (("optimizer",), _optimizer),
-    (("scheduler",), _scheduler),
+    (("scheduler",), lambda scheduler, found: _one_of(found, "scheduler.name", scheduler.name, SCHEDULES)),
     (("trainer",), _trainer),
     (("data",), _data),
-    (("evaluation",), _evaluation),
-    (("cache",), _cache),
+    (("cache",), _folders),
     (("logger",), _logger),
-    (("run",), _run),
-    (("seed",), _seed),
+    (("run",), _folders),
+    (("mix", "task"), _mix),
     (("task", "evaluation"), _task_with_evaluation),
     (("task", "data"), _task_with_data),
     (("evaluation", "trainer"), _evaluation_with_trainer),

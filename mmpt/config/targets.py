@@ -28,14 +28,9 @@ _NAMES = {"_target_": TARGETS, "()": (), "class": _LOGGING}  # what Hydra and Py
 
 
 def folder_problems(folder: Path, groups: Collection[str] = ()) -> list[str]:
-    """Look for objects that the files of a configuration folder would construct, and for files that hold no settings.
+    """Look for objects that the files of a folder would construct, and for files that hold no settings: one line each.
 
-    Args:
-        folder: Of ``--config-dir``.
-        groups: Names of its subfolders whose files Hydra reads.
-
-    Returns:
-        One line a finding. A file that is no YAML is reported by Hydra.
+    Hydra reads the subfolders that ``groups`` names, and reports a file that is no YAML.
     """
     found: list[str] = []
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
@@ -53,14 +48,7 @@ def folder_problems(folder: Path, groups: Collection[str] = ()) -> list[str]:
 
 
 def override_problems(override: Override) -> list[str]:
-    """Look for objects that a word of the command line would have made.
-
-    Args:
-        override: One parsed word.
-
-    Returns:
-        One line a finding.
-    """
+    """Look for objects that a word of the command line would have made: one line each."""
     key = str(override.key_or_group)
     if key.startswith("hydra.searchpath"):
         return ["hydra.searchpath cannot be set; give a folder of configurations with --config-dir DIR"]

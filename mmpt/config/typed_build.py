@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -77,10 +77,10 @@ def fields_of(kind: type) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
 
 
-def is_folder(path: str | Path) -> bool:
+def is_folder(path: str | Path, check: Callable[[Path], bool] = Path.is_dir) -> bool:
     """Whether there is a directory, whatever the text says: too long a name and the home of no user are none."""
     try:
-        return Path(path).expanduser().is_dir()
+        return check(Path(path).expanduser())
     except (OSError, RuntimeError, ValueError):
         return False
 
@@ -139,24 +139,16 @@ def _choice(allowed: tuple[Any, ...], value: Any, key: str, problems: Problems) 
     return INVALID
 
 
-def _is_text(value: str) -> bool:
-    return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
-
-
-def _as_float(value: int, key: str, problems: Problems) -> Any:
-    try:
-        return float(value)
-    except OverflowError:
-        problems.add(key, f"{key} has {len(str(value))} digits; a number may be at most 1.8e308")
-        return INVALID
-
-
 def _scalar(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return _as_float(value, key, problems)
-    if isinstance(value, str) and kind is str and not _is_text(value):
+        try:
+            return float(value)
+        except OverflowError:
+            problems.add(key, f"{key} has {len(str(value))} digits; a number may be at most 1.8e308")
+            return INVALID
+    if isinstance(value, str) and kind is str and ("\0" in value or value.encode("utf-8", "ignore").decode() != value):
         problems.add(key, f"{key} must be text that UTF-8 can hold, without the sign 0; got {ascii(value)[:200]}")
         return INVALID
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):

@@ -26,7 +26,7 @@ from mmpt.utils.untrusted import one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
-COLUMNS = ("id", "source", "target", "label", "group", "segments")
+COLUMNS = ("id", "source", "target", "label", "group", "segments", "task")
 
 
 class StoredExamples(Sequence[Example]):
@@ -75,8 +75,8 @@ class StoredExamples(Sequence[Example]):
 
 def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
     """The examples of a batch of columns."""
-    for name, source, target, label, group, segments in zip(*(batch[column] for column in COLUMNS), strict=True):
-        yield Example(name, source, target, label, group, tuple(map(tuple, segments)))
+    for name, source, target, label, group, segments, task in zip(*(batch[column] for column in COLUMNS), strict=True):
+        yield Example(name, source, target, label, group, tuple(map(tuple, segments)), task)
 
 
 def store(task: TaskConfig, key: str, read: Callable[[Task], Located], workers: int = 1) -> tuple[StoredExamples, int]:
@@ -97,7 +97,7 @@ def store(task: TaskConfig, key: str, read: Callable[[Task], Located], workers: 
     datasets = library()
     key = hashlib.sha256(f"{task!r}{key}".encode()).hexdigest()
     text, texts = datasets.Value("large_string"), datasets.Sequence(datasets.Sequence(datasets.Value("large_string")))
-    types = [text, text, text, datasets.Value("int32"), text, texts]
+    types = [text, text, text, datasets.Value("int32"), text, texts, text]
     features = datasets.Features(dict(zip(COLUMNS, types, strict=True)))
 
     def generate(key: str) -> Iterator[dict[str, Any]]:

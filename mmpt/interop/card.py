@@ -31,38 +31,37 @@ def card(
     Returns:
         Markdown under a YAML header.
     """
-    method, task, backbone = adapter["method"]["name"], adapter["task"]["name"], adapter["backbone"]
-    about = [f"# {repo.split('/')[-1]}", f"`{method}` adapter of {_backbone(backbone)} for the task `{task}`."]
+    method, task, backbone = adapter["method"]["name"], adapter.get("task"), adapter["backbone"]
+    purpose = f" for the task `{task['name']}`" if task else ""
+    about = [f"# {repo.split('/')[-1]}", f"`{method}` adapter of {_backbone(backbone)}{purpose}."]
     about += ["It holds only what was trained; the backbone is loaded separately and is not changed."]
     parts = [
         *about,
         "## Load it",
-        f'```python\nimport mmpt\npredictor = mmpt.load("{repo}")\n'
-        f"print(predictor.predict([{_example(adapter)}]))\n```",
+        f"```python\nimport mmpt\n{_loaded(repo, adapter)}\n```",
         "## Scores",
         *_scores(run, row),
         "## Backbone",
         _table({**_stated(backbone), "SHA-256 of the weights": f"`{backbone.get('fingerprint')}`"}),
         "## Method",
         f"```yaml\n{yaml.safe_dump(adapter['method'], sort_keys=False, allow_unicode=True).strip()}\n```",
-        "## Task",
-        f"```yaml\n{yaml.safe_dump(_task(adapter), sort_keys=False, allow_unicode=True).strip()}\n```",
     ]
+    if task:
+        stated = yaml.safe_dump(_task(adapter), sort_keys=False, allow_unicode=True)
+        parts += ["## Task", f"```yaml\n{stated.strip()}\n```"]
     header = _header(repo, adapter, run, license)
     return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def _header(repo: str, adapter: Mapping[str, Any], run: Run | None, license: str | None) -> str:
     """The fields that the hub reads."""
-    backbone, task = adapter["backbone"], adapter["task"]["name"]
+    backbone, task = adapter["backbone"], adapter.get("task") or {}
     score, results = None if run is None else run.score(), None
     if run is not None and score is not None and not _bundled(run):
-        kind: dict[str, Any] = {
-            "task_type": "text-classification" if adapter["task"]["labels"] else "text2text-generation"
-        }
+        kind: dict[str, Any] = {"task_type": "text-classification" if task["labels"] else "text2text-generation"}
         where: dict[str, Any] = {
-            "dataset_type": (adapter["task"].get("hub") or {}).get("repo", task),
-            "dataset_name": task,
+            "dataset_type": (task.get("hub") or {}).get("repo", task["name"]),
+            "dataset_name": task["name"],
         }
         results = [EvalResult(**kind, **where, metric_type=run.metric, metric_value=round(score, 4))]
     data = ModelCardData(
@@ -127,6 +126,13 @@ def _table(values: Mapping[str, str]) -> str:
         *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in values.items()),
     ]
     return "\n".join(lines)
+
+
+def _loaded(repo: str, adapter: Mapping[str, Any]) -> str:
+    """Code that loads the adapter: as a predictor where its task is known, else onto a model."""
+    if adapter.get("task"):
+        return f'predictor = mmpt.load("{repo}")\nprint(predictor.predict([{_example(adapter)}]))'
+    return f'model = mmpt.load_adapter(model, "{repo}")  # the backbone, loaded with transformers'
 
 
 def _example(adapter: Mapping[str, Any]) -> str:

@@ -49,15 +49,15 @@ def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
         model: Another place of the backbone.
 
     Raises:
-        AdapterError: The adapter is no plain prefix of a decoder-only model, or peft can't express it.
-        ModelError: The backbone can't be loaded.
+        AdapterError: The adapter is no plain prefix of a decoder-only model, or peft cannot express it.
+        ModelError: The backbone cannot be loaded.
     """
     from mmpt.predictor import join
 
     adapter = read_adapter(directory)
     stated = adapter.description.get("backbone")
     if not isinstance(stated, dict):
-        raise AdapterError(f"{directory}: adapter.json names no backbone; it isn't one of a run")
+        raise AdapterError(f"{directory}: adapter.json names no backbone; no run wrote it")
     backbone, built = join(adapter, directory, model=model)
     tensor = prefix_tensor(backbone, built, str(directory))
     shape = built.injection.shapes["self"]
@@ -65,16 +65,7 @@ def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
 
 
 def prefix_tensor(backbone: Backbone, model: AdaptedModel, where: str) -> Tensor:
-    """The prefix (P, 2L·H·k) as peft keeps it.
-
-    Args:
-        backbone: A decoder-only model.
-        model: It with a method, which isn't asked for its name but for what it contributes.
-        where: How to call the adapter in an error.
-
-    Raises:
-        AdapterError: As of :func:`to_peft`.
-    """
+    """The prefix (P, 2L·H·k) as peft has it, of what a method adds; ``where`` begins :func:`to_peft`'s errors."""
     if not backbone.architecture.decoder_only or model.method.reads_input:
         raise AdapterError(f"{where} is no plain prefix of a decoder-only model; peft's format has no other")
     with torch.no_grad():
@@ -97,7 +88,7 @@ def _behind(backbone: Backbone, key: Tensor, where: str) -> Tensor:
     if not architecture.rotary:
         raise AdapterError(
             f"{where}: the text lies at position 0, in peft behind the prefix, and the learnt positions of "
-            f"{config.model_type} can't make up for that; train with method.layout=peft to export"
+            f"{config.model_type} cannot make up for that; train with method.layout=peft to export"
         )
     kinds: Sequence[str | None] = getattr(config, "layer_types", None) or [None] * len(key)
     count = key.shape[2]
@@ -105,15 +96,7 @@ def _behind(backbone: Backbone, key: Tensor, where: str) -> Tensor:
 
 
 def write_prefix(target: Path, tensor: Tensor, layers: int, heads: int, base: dict[str, Any]) -> None:
-    """Write peft's two files.
-
-    Args:
-        target: A directory.
-        tensor: (P, 2L·H·k).
-        layers: L.
-        heads: H.
-        base: What peft's configuration says of the backbone.
-    """
+    """Write peft's two files into a directory: a tensor (P, 2L·H·k), and L, H and what names the backbone."""
     from peft import PrefixTuningConfig
 
     width = tensor.shape[1] // (2 * layers)
@@ -142,7 +125,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     Raises:
         AdapterError: The files are damaged, of another method, or of another backbone.
         ConfigError: The settings are wrong.
-        ModelError: The backbone can't be loaded.
+        ModelError: The backbone cannot be loaded.
     """
     from mmpt.config.compose import CONF, compose, read_command_line
     from mmpt.training.settings import check
@@ -165,7 +148,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
         "max_length": config.data.max_length,
         "seed": config.seed,
     }
-    save_adapter(target / "adapter", "prefix", model.method, description)
+    save_adapter(target / "adapter", model.method, description)
 
 
 def read_prefix(source: Path) -> Tensor:
@@ -180,5 +163,5 @@ def read_prefix(source: Path) -> Tensor:
         raise AdapterError(f"{source} has peft_type {kind!r}; only PREFIX_TUNING can be read")
     tensor = read_state(source / PEFT_WEIGHTS).get(TENSOR)
     if tensor is None or tensor.dim() != 2:
-        raise AdapterError(f"{source / PEFT_WEIGHTS} has no table {TENSOR}; it isn't what peft writes for a prefix")
+        raise AdapterError(f"{source / PEFT_WEIGHTS} has no table {TENSOR}; which peft writes for a prefix")
     return tensor.float()

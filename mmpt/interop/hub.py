@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from mmpt.errors import AdapterError, HubError, RunError
 from mmpt.interop.card import card
@@ -19,6 +22,7 @@ from mmpt.models.adapter_files import (
     read_adapter,
     read_state,
 )
+from mmpt.models.saving import save_adapter
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
 from mmpt.report.run import Run
@@ -27,9 +31,10 @@ from mmpt.utils.hub import REPOSITORY, one_line_errors
 
 
 def push(
-    directory: Path,
+    source: nn.Module | str | Path,
     repo: str,
     *,
+    name: str | None = None,
     private: bool = False,
     revision: str | None = None,
     license: str | None = None,
@@ -40,12 +45,13 @@ def push(
     """Push an adapter in one commit; the repository is created where it is missing.
 
     Args:
-        directory: A finished run, or its adapter folder.
+        source: An adapted model; or the directory of a finished run or an adapter.
         repo: ``owner/name``.
+        name: Of a model's adapters; by default the active one.
         private: Create the repository as a private one.
         revision: A branch that exists; None: the main one.
         license: The card's license field.
-        backbone: The hub id of the backbone (``owner/name`` or ``owner/name@COMMIT``), where the run had a directory.
+        backbone: The hub id of the backbone (``owner/name`` or ``owner/name@COMMIT``), where that was a directory.
         runs: Where to look for runs that differ in the seed alone, for the card's mean and deviation.
         keep_card: Leave the README.md of the repository as it is.
 
@@ -54,14 +60,19 @@ def push(
 
     Raises:
         AdapterError: There is no intact adapter.
-        HubError: The name can't be, or the hub refuses or isn't reached.
-        RunError: A place of ``runs`` holds no run.
+        HubError: The name is invalid, or the hub refuses or is not reached.
+        RunError: A directory of ``runs`` holds no run.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     if REPOSITORY.fullmatch(repo) is None:
         raise HubError(f"{repo!r} is no name of a repository; write owner/name")
-    files = contents(directory, repo, license=license, backbone=backbone, runs=runs)
+    more: dict[str, Any] = {"license": license, "backbone": backbone, "runs": runs}
+    if isinstance(source, nn.Module):
+        with tempfile.TemporaryDirectory() as folder:
+            files = contents(save_adapter(source, folder, name), repo, **more)
+    else:
+        files = contents(Path(source), repo, **more)
     if keep_card:
         del files["README.md"]
     with one_line_errors(repo, HubError, check="the name, and that HF_TOKEN may write there", verb="pushed to"):
@@ -99,9 +110,9 @@ def contents(
 def _public(adapter: Adapter, backbone: str | None) -> dict[str, Any]:
     """The content of adapter.json without directories of this machine."""
     description = dict(adapter.description)
-    if not all(isinstance(description.get(key), Mapping) for key in ("backbone", "task")):
-        raise AdapterError("adapter.json names no backbone or no task; it isn't one of a run")
-    stated = dict(description["backbone"])
+    if not all(isinstance(description.get(key, {}), Mapping) for key in ("backbone", "task")):
+        raise AdapterError("the backbone or task of adapter.json is no mapping; use an adapter that mmpt wrote")
+    stated = dict(description.get("backbone", {}))
     if backbone is not None:
         name, _, revision = backbone.partition("@")
         if REPOSITORY.fullmatch(name) is None:
@@ -126,4 +137,4 @@ def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]
     for row in group(loaded.runs):
         if any(other.fingerprint == run.fingerprint for other in row.runs):
             return run, row
-    raise RunError(f"{', '.join(map(str, runs))}: the run {own} isn't there, so its seeds can't be one_line_errors")
+    raise RunError(f"{', '.join(map(str, runs))}: the run {own} is not among them, so its other seeds are not known")

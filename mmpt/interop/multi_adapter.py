@@ -1,12 +1,8 @@
-"""Several adapters of one backbone at once: ``mmpt.load_all({"a": DIR, "b": DIR}).predict(rows, adapters=["a", "b"])``.
-
-Letters: B rows of a batch, C label words.
-"""
+"""Several adapters of one backbone in one batch: ``mmpt.load_all({"a": DIR, "b": DIR}).predict(rows, ["a", "b"])``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +10,11 @@ import torch
 
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import method_class
-from mmpt.models.adapted import Encoded
 from mmpt.models.adapter_files import read_adapter
 from mmpt.models.located import located
 from mmpt.models.stacking import passes
 from mmpt.predictor import Predictor, load
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared
-
-Row = tuple[str, int]  # an adapter's name, and the number of one of its examples
-
-
-@dataclass(frozen=True)
-class _Results:
-    """Predictions for one adapter's examples; ``probabilities`` (N, C) for ranking."""
-
-    split: Prepared
-    texts: list[str]
-    probabilities: torch.Tensor | None
 
 
 class MultiAdapterPredictor:
@@ -81,7 +65,7 @@ class MultiAdapterPredictor:
         if len(given) != len(names):
             raise AdapterError(f"{len(given)} rows, but {len(names)} names of adapters; give one a row")
         examples: dict[str, list[Any]] = {name: [] for name in self.predictors}
-        order: list[Row] = []
+        order: list[tuple[str, int]] = []  # an adapter's name, and the number of one of its examples
         for (where, row), name in zip(given, names, strict=True):
             if name not in self.predictors:
                 known = ", ".join(self.predictors)
@@ -89,56 +73,59 @@ class MultiAdapterPredictor:
             for example in self.predictors[name].evaluator.task.examples([(where, row)], require_label=False):
                 order.append((name, len(examples[name])))
                 examples[name].append(example)
-        results = {name: self._results(name, part) for name, part in examples.items() if part}
+        splits = {name: self.predictors[name].evaluator.prepare(part) for name, part in examples.items() if part}
+        predicted: dict[str, list[dict[str, Any]]] = {}
         with self.backbone.lock:
             for members in self.passes:
-                present = [name for name in members if name in results]
-                if len(present) == 1:
-                    results[present[0]] = self._alone(present[0], results[present[0]])
-                elif present:
-                    self._run(present, results)
-        return _rows({name: self.predictors[name].evaluator for name in results}, results, order)
+                present = {name: splits[name] for name in members if name in splits}
+                run = self._together if len(present) > 1 else self._alone
+                for name, each in run(present).items():
+                    predicted[name] = self.predictors[name].evaluator.rows(present[name], each)
+        return [{**predicted[name][row], "adapter": name} for name, row in order]
 
-    def _results(self, name: str, examples: Sequence[Any]) -> _Results:
-        evaluator = self.predictors[name].evaluator
-        split = evaluator.prepare(examples)
-        ranked = evaluator.config.decoding[0] == "ranking"
-        probabilities = torch.zeros(len(examples), len(evaluator.candidates)) if ranked else None
-        return _Results(split, [""] * len(examples), probabilities)
-
-    def _alone(self, name: str, result: _Results) -> _Results:
-        predictor = self.predictors[name]
-        decoding = predictor.evaluator.config.decoding[0]
-        predicted = predictor.evaluator.predict(predictor.model, result.split, decoding)
-        return _Results(result.split, predicted.texts, predicted.probabilities)
+    def _alone(self, splits: Mapping[str, Prepared]) -> dict[str, Predictions]:
+        found = {}
+        for name, split in splits.items():
+            own = self.predictors[name]
+            found[name] = own.evaluator.predict(own.model, split, own.evaluator.config.decoding[0])
+        return found
 
     @torch.no_grad()
-    def _run(self, names: Sequence[str], results: Mapping[str, _Results]) -> None:
+    def _together(self, splits: Mapping[str, Prepared]) -> dict[str, Predictions]:
         """Predict all examples of adapters that share a pass, in batches of similar length."""
-        size = min((self.predictors[name].evaluator.config.batch_size for name in names), default=1)
-        for rows in _batches({name: results[name].split.longest for name in names}, size):
-            first = self.predictors[rows[0][0]]
-            features = [{"input_ids": results[name].split.features[row]["input_ids"]} for name, row in rows]
-            device = next(first.model.parameters()).device
-            batch = {key: value.to(device) for key, value in first.evaluator.collate(features).items()}
-            own = [self.predictors[name].model.name for name, _ in rows]
-            shared = own if len(set(own)) > 1 else None
-            encoded = first.model.encode(batch["input_ids"], batch["attention_mask"], shared)
-            self._read(rows, encoded, results)
+        evaluators = {name: self.predictors[name].evaluator for name in splits}
+        results = {}
+        for name, split in splits.items():
+            count, own = len(split.features), evaluators[name]
+            ranked = own.config.decoding[0] == "ranking"
+            probabilities = torch.zeros(count, len(own.candidates)) if ranked else None
+            results[name] = Predictions([""] * count, probabilities, None, None)
+        rows = [(length, name, row) for name, split in splits.items() for row, length in enumerate(split.longest)]
+        rows.sort(key=lambda item: item[0])
+        size = min(evaluator.config.batch_size for evaluator in evaluators.values())
+        for start in range(0, len(rows), size):
+            self._batch([(name, row) for _, name, row in rows[start : start + size]], splits, results)
+        return results
 
-    def _read(self, rows: Sequence[Row], encoded: Encoded, results: Mapping[str, _Results]) -> None:
-        """Rank or generate a batch, and store the predictions."""
+    def _batch(
+        self, rows: Sequence[tuple[str, int]], splits: Mapping[str, Prepared], results: Mapping[str, Predictions]
+    ) -> None:
+        """Rank or generate the examples of one pass, each an adapter's name and a row of its split."""
         first = self.predictors[rows[0][0]]
+        model: Any = first.model  # writes text: a classification head shares no pass
+        features = [{"input_ids": splits[name].features[row]["input_ids"]} for name, row in rows]
+        device = next(model.parameters()).device
+        batch = {key: value.to(device) for key, value in first.evaluator.collate(features).items()}
+        own = [self.predictors[name].model.name for name, _ in rows]
+        encoded = model.encode(batch["input_ids"], batch["attention_mask"], own if len(set(own)) > 1 else None)
         if results[rows[0][0]].probabilities is None:
-            texts = first.evaluator.generate(first.model, encoded)
-            for (name, row), text in zip(rows, texts, strict=True):
+            for (name, row), text in zip(rows, first.evaluator.generate(model, encoded), strict=True):
                 results[name].texts[row] = text
             return
         candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
-        model: Any = first.model  # writes text: a classification head shares no pass
         likelihoods = model.likelihoods_of_rows(encoded, candidates).cpu()
-        for (name, row), values, own in zip(rows, likelihoods, candidates, strict=True):
-            scores, probabilities = values[: len(own)], results[name].probabilities
+        for (name, row), values, labels in zip(rows, likelihoods, candidates, strict=True):
+            scores, probabilities = values[: len(labels)], results[name].probabilities
             assert probabilities is not None
             probabilities[row] = torch.softmax(scores, dim=-1)
             results[name].texts[row] = self.predictors[name].evaluator.task.words[int(scores.argmax())]
@@ -190,21 +177,3 @@ def _decoding(evaluator: Evaluator) -> tuple[Any, ...]:
     if config.decoding[0] == "ranking":
         return ("ranking",)
     return (config.decoding[0], config.max_new_tokens, config.key_cache)
-
-
-def _batches(lengths: Mapping[str, Sequence[int]], size: int) -> Iterator[list[Row]]:
-    """Rows of each batch, of similar length."""
-    rows = [(length, name, row) for name, own in lengths.items() for row, length in enumerate(own)]
-    rows.sort(key=lambda item: item[0])
-    for start in range(0, len(rows), size):
-        yield [(name, row) for _, name, row in rows[start : start + size]]
-
-
-def _rows(
-    evaluators: Mapping[str, Evaluator], results: Mapping[str, _Results], order: Sequence[Row]
-) -> list[dict[str, Any]]:
-    predicted = {
-        name: evaluators[name].rows(result.split, Predictions(result.texts, result.probabilities, None, None))
-        for name, result in results.items()
-    }
-    return [{**predicted[name][row], "adapter": name} for name, row in order]

@@ -1,6 +1,6 @@
-"""The methods, a folder each: ``NAME/options.py`` sets ``OPTIONS``, and ``NAME/method.py`` sets ``METHOD``.
+"""The methods, a folder each: ``NAME/options.py`` defines its options, and ``NAME/method.py`` its class.
 
-A folder is registered by being here. A method of the user's own is one file that sets both
+A folder is registered by being here. A method of the user's own is one file that sets ``OPTIONS`` and ``METHOD``
 (:mod:`mmpt.utils.extensions`). Torch is imported only where a method is created.
 """
 
@@ -12,15 +12,20 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmpt.config.typed_build import fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import MethodOptions
 from mmpt.utils import extensions
+from mmpt.utils.memory import GB, memory_bytes
+from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
     from mmpt.methods.base import BackboneShape, Method
+
+
+Kind = TypeVar("Kind")
 
 
 @cache
@@ -36,8 +41,7 @@ def options_class(name: object) -> type[MethodOptions]:
         ConfigError: No such method, or the user's file is wrong.
     """
     if isinstance(name, str) and name in names():
-        kind: type[MethodOptions] = import_module(f"mmpt.methods.{name}.options").OPTIONS
-        return kind
+        return _defined(f"mmpt.methods.{name}.options", MethodOptions)
     if (own := _own(name)) is None:
         text = f"method.name={shown(name)} is unknown; allowed: {', '.join(names())}{extensions.hint('method')}"
         raise ConfigError(text + nearest(name, names()))
@@ -46,10 +50,11 @@ def options_class(name: object) -> type[MethodOptions]:
 
 def method_class(name: str) -> type[Method]:
     """The class of a method, which needs torch; errors are those of :func:`options_class`."""
+    from mmpt.methods.base import Method
+
     options_class(name)
     own = None if name in names() else _own(name)
-    kind: type[Method] = import_module(f"mmpt.methods.{name}.method").METHOD if own is None else own[1]
-    return kind
+    return _defined(f"mmpt.methods.{name}.method", Method) if own is None else own[1]
 
 
 def source_file(name: str) -> Path | None:
@@ -97,12 +102,34 @@ def create(options: MethodOptions, shape: BackboneShape, most: int | None = None
     Raises:
         ConfigError: The options do not suit the backbone, or ask for too much.
     """
-    from mmpt.methods.size import refuse_parameters
-
     options, kind = options.for_architecture(shape.architecture), method_class(options.name)
     if options.name in names():  # one of the user's own may need real tensors
-        refuse_parameters(lambda: kind(options, shape), options.name, most)
+        _refuse_parameters(kind, options, shape, most)
     return kind(options, shape)
+
+
+def _refuse_parameters(kind: type[Method], options: MethodOptions, shape: BackboneShape, most: int | None) -> None:
+    """Reject a method that is too large, before any of it is allocated: docs/security.md."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in kind(options, shape).parameters())
+    except (RuntimeError, OverflowError, TypeError, MemoryError) as error:  # torch counts up to 2**63
+        raise ConfigError(f"options of method={options.name} make no parameters ({one_line(error)[:200]})") from error
+    if most is not None and count > most:
+        raise ConfigError(f"options of method={options.name} describe {count:,} numbers, but only {most:,} are there")
+    if 4 * count > memory_bytes():
+        raise ConfigError(
+            f"options of method={options.name} make {count:,} parameters, {4 * count / GB:.0f} GB in float32, and "
+            f"there are {memory_bytes() / GB:.0f} GB of memory; choose fewer or shorter prefixes, prompts, or routes"
+        )
+
+
+def _defined(module: str, base: type[Kind]) -> type[Kind]:
+    """The class based on another that a module defines."""
+    kinds = [kind for kind in vars(import_module(module)).values() if isinstance(kind, type)]
+    return next(kind for kind in kinds if issubclass(kind, base) and kind.__module__ == module)
 
 
 def _own(name: object) -> tuple[type[MethodOptions], type[Method]] | None:

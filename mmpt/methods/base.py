@@ -17,17 +17,8 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.contribution import BackboneShape, CacheableLayers, Contribution, LayerPrompts
 from mmpt.methods.options import HEAD, MethodOptions, Start
 
-__all__ = [
-    "BackboneShape",
-    "CacheableLayers",
-    "Contribution",
-    "LayerPrompts",
-    "Method",
-    "StartingValues",
-    "mean_embedding",
-    "start_prompt",
-    "starting_ids",
-]
+__all__ = ["BackboneShape", "CacheableLayers", "Contribution", "LayerPrompts", "Method", "StartingValues"]
+__all__ += ["mean_embedding", "start_prompt", "starting_ids"]
 
 
 class StartingValues(Protocol):
@@ -65,11 +56,6 @@ class Method(nn.Module):
         return False
 
     @property
-    def reads_encoder(self) -> bool:
-        """Whether that is the mean of the encoder's output, which nothing trained then reaches."""
-        return bool(self.options.reads_encoder)
-
-    @property
     def trains_all(self) -> bool:
         """Whether every weight of the backbone is trained."""
         return bool(self.options.trains_all)
@@ -91,7 +77,7 @@ class Method(nn.Module):
     def probe(self) -> Contribution:
         """What the method contributes to some input, in evaluation mode; torch's generator is left as it is."""
         device = next((parameter.device for parameter in self.parameters()), None)
-        width = self.shape.state_width if self.reads_encoder else self.shape.width
+        width = self.shape.width if self.options.reads == "embedding" else self.shape.state_width
         mean = torch.zeros(1, width, device=device) if self.reads_input else None
         modes = {module: module.training for module in self.modules()}
         with torch.random.fork_rng(devices=[]):
@@ -189,8 +175,8 @@ class Method(nn.Module):
         """Build what this batch gets.
 
         Args:
-            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`), or that of the encoder's
-                output where ``reads_encoder``; None where ``reads_input`` is false.
+            mean: Mean word embedding of each source (B, d), float32 (:func:`mean_embedding`), or that of the states
+                that ``options.reads`` names; None where ``reads_input`` is false.
 
         Returns:
             The contribution; an example's part depends on that example alone.
@@ -217,19 +203,16 @@ def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
     if not isinstance(contribution, Contribution):
         raise ModelError(f"{who}: forward must return a Contribution; got {type(contribution).__name__}")
     contribution.check(method.shape, rows, who)
+    constant = contribution.cacheable_layers(method.shape, who)
     expected: CacheableLayers | None = method.__dict__.get("cacheable_layers")
-    if expected is not None and expected.count is not None:
-        actual = contribution.cacheable_layers(method.shape, who)
-        if actual.count is None or actual.count < expected.count:
-            raise ModelError(
-                f"{who} changes more layers in this pass than in its first one ({actual.reason or actual.count}); a "
-                "contribution must have the same parts in every pass"
-            )
-    if (
-        method.reads_encoder
-        and contribution.cacheable_layers(method.shape, who).count != method.shape.first_stack.layers
-    ):
-        raise ModelError(f"{who} reads the encoder's output (reads_encoder), so it cannot change the encoder")
+    layers = -1 if constant.count is None else constant.count
+    if expected is not None and expected.count is not None and layers < expected.count:
+        raise ModelError(
+            f"{who} changes more layers in this pass than in its first one ({constant.reason or layers}); a "
+            "contribution must have the same parts in every pass"
+        )
+    if method.options.reads == "encoder" and layers != method.shape.first_stack.layers:
+        raise ModelError(f"{who} reads the encoder's output, so it cannot change the encoder")
 
 
 def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:

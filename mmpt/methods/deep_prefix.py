@@ -10,23 +10,30 @@ from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
 from mmpt.errors import ConfigError
-from mmpt.methods.base import BackboneShape, Method, StartingValues, starting_ids
+from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
 from mmpt.methods.layout import Layout
-from mmpt.methods.options import DeepPrefix, MaskOptions, PrefixShape
+from mmpt.methods.options import Attention, MaskOptions, PrefixShape
 
 
 class DeepPrefixMethod(Method):
     """A method whose tables (P, 2L·H·k), by site, become keys and values through a :class:`Layout`."""
 
-    TABLES: tuple[str, ...] = ("prefix",)  # groups of tables, which ``method.init`` fills
+    TABLES: tuple[str, ...] = ("prefix", "prompts")  # groups of tables, which ``method.init`` fills
     options: Any
+    prefix: nn.ParameterDict  # (S, 2L·H·k)
     masks: nn.ParameterDict  # (R, P, L, …) or (P, L, …)
     gates: nn.ParameterDict  # (L,): attention is A(q, text) + g_l·A(q, prefix), with g zero at the start
 
-    def __init__(self, options: DeepPrefix, shape: BackboneShape) -> None:
-        """Work out the layouts; subclasses create tables."""
+    def __init__(self, options: Attention, shape: BackboneShape) -> None:
+        """Work out the layouts, and create prefix and closed gates where the options have them."""
         super().__init__(options, shape)
         self.layouts = {site: _layout(options, shape, site) for site in options.sites}
+        if "prefix" in (groups := options.groups()) and getattr(options, "reparametrization", "none") == "none":
+            self.prefix = self.new_tables(self.options.num_virtual_tokens)
+        if "gates" in groups:
+            self.gates = nn.ParameterDict(
+                {site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in self.layouts.items()}
+            )
 
     def new_tables(self, tokens: int) -> nn.ParameterDict:
         """Random tables of P tokens for every site."""
@@ -40,15 +47,17 @@ class DeepPrefixMethod(Method):
         values = torch.randn(*size, *self.layouts[site].mask_size)
         return nn.Parameter(self.options.mask_init_mean + self.options.mask_init_std * values)
 
-    def new_gates(self) -> nn.ParameterDict:
-        """Closed gates for ``gate=true``."""
-        return nn.ParameterDict(
-            {site: nn.Parameter(torch.zeros(layout.shape.layers)) for site, layout in self.layouts.items()}
-        )
-
     def gated(self, site: str, prefix: KeyValue) -> KeyValue:
         """The prefix with its gate, where there is one."""
         return replace(prefix, output_gate=self.gates[site]) if self.options.gate else prefix
+
+    def site_prefix(self, site: str) -> KeyValue:
+        """The prefix of a site, where it is the same for all inputs."""
+        raise NotImplementedError
+
+    def forward(self, mean: Tensor | None) -> Contribution:
+        """See the base class."""
+        return Contribution({site: self.site_prefix(site) for site in self.layouts})
 
     def dropped(self, values: Tensor) -> Tensor:
         """``prefix_dropout``."""
@@ -70,7 +79,7 @@ class DeepPrefixMethod(Method):
         return {name: value for masks in shown for name, value in masks.items()}
 
 
-def _layout(options: DeepPrefix, shape: BackboneShape, site: str) -> Layout:
+def _layout(options: Attention, shape: BackboneShape, site: str) -> Layout:
     """A site's layout, with the layers that ``options.layers`` chooses.
 
     Raises:

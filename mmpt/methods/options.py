@@ -6,6 +6,7 @@ A method's own options are in ``mmpt/methods/NAME/options.py``.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,11 +23,18 @@ HEAD_RATE = 0.001  # its learning rate, where none is given
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Options of a method: the same object from the configuration to the tensors, checked on construction."""
+    """Options of a method: the same object from the configuration to the tensors, checked on construction.
+
+    ``LEAST``, ``POSITIVE`` and ``SHARES`` bound numbers; a class adds its own to those of its bases.
+    """
 
     name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
     trains_all: ClassVar[bool] = False  # whether every weight of the backbone is trained, which is then float32
+    SAME: ClassVar[Mapping[str, str]] = {}  # see :meth:`transferable_groups`
+    LEAST: ClassVar[Mapping[str, int]] = {}  # the least value of an option
+    POSITIVE: ClassVar[tuple[str, ...]] = ()  # options above zero
+    SHARES: ClassVar[tuple[str, ...]] = ()  # options from zero to below one
 
     def __post_init__(self) -> None:
         """Check types, then values and combinations.
@@ -51,9 +59,12 @@ class MethodOptions:
         return None
 
     @property
-    def reads_encoder(self) -> bool:
-        """Whether the method reads the encoder's output, which nothing trained or random may then change."""
-        return False
+    def reads(self) -> str:
+        """Of what a router reads the mean: ``embedding``, of words, or states that nothing trained or random changes.
+
+        These are ``encoder``, its output, or ``layer_below``, what enters the first layer that the method changes.
+        """
+        return str(getattr(self, "router_input", "embedding"))
 
     @property
     def has_positions(self) -> bool:
@@ -66,11 +77,22 @@ class MethodOptions:
 
     def transferable_groups(self) -> dict[str, str]:
         """By group, what its tensors are: another method's group with the same words can start from them."""
-        return {group: f"{group} of {type(self).__name__}" for group in self.groups()}
+        return {group: self.SAME.get(group, f"{group} of {type(self).__name__}") for group in self.groups()}
 
     def problems(self) -> list[str]:
         """Every impossible value or combination, one line each, with the remedy."""
-        return []
+        lines = []
+        for kind in type(self).__mro__:
+            for name, least in vars(kind).get("LEAST", {}).items():
+                if getattr(self, name) < least:
+                    lines.append(f"method.{name}={getattr(self, name)} is too small; it must be at least {least}")
+            for name in vars(kind).get("POSITIVE", ()):
+                if getattr(self, name) <= 0:
+                    lines.append(f"method.{name}={getattr(self, name)} must be positive")
+            for name in vars(kind).get("SHARES", ()):
+                if not 0 <= getattr(self, name) < 1:
+                    lines.append(f"method.{name}={getattr(self, name)} must lie from 0 to below 1")
+        return lines
 
     def for_architecture(self, model_type: str) -> Self:
         """These options on a backbone: what they leave to the architecture is filled in.
@@ -87,26 +109,22 @@ class MethodOptions:
         """The groups, without those that are named as absent."""
         return tuple(group for group in self.GROUPS if present.get(group, True))
 
-
-def too_small(options: MethodOptions, least: float, *names: str) -> list[str]:
-    """Name the options below the least allowed value."""
-    return [
-        f"method.{name}={getattr(options, name)} is too small; it must be at least {least}"
-        for name in names
-        if getattr(options, name) < least
-    ]
-
-
-def not_positive(options: MethodOptions, name: str) -> list[str]:
-    """Name the option where it is zero or less."""
-    value = getattr(options, name)
-    return [f"method.{name}={value} must be positive"] if value <= 0 else []
+    def _without_effect(self, why: str, *names: str) -> list[str]:
+        """Name the options that are set and have no effect."""
+        return [
+            f"method.{item.name}={getattr(self, item.name)} has no effect {why}; set method.{item.name}={item.default}"
+            for item in fields(self)
+            if item.name in names and getattr(self, item.name) != item.default
+        ]
 
 
 @dataclass(frozen=True)
 class Start(MethodOptions):
     """Where a prefix or prompt starts from, as far as all methods with one share it."""
 
+    LEAST: ClassVar[Mapping[str, int]] = {"num_virtual_tokens": 1, "init_std": 0}
+
+    num_virtual_tokens: int = 10
     init: Init = "random"
     init_text: str | None = None
     init_adapter: str | None = None
@@ -119,15 +137,16 @@ class Start(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = too_small(self, 0, "init_std")
-        if self.init == "text" and not (self.init_text or "").strip():
-            lines.append('method.init=text needs a text; set method.init_text="..."')
-        if self.init != "text" and self.init_text is not None:
-            lines.append(f"method.init_text has no effect with method.init={self.init}; set method.init=text")
-        if self.init == "adapter" and not (self.init_adapter or "").strip():
-            lines.append("method.init=adapter needs a finished run; set method.init_adapter=RUN_DIR")
-        if self.init != "adapter" and self.init_adapter is not None:
-            lines.append(f"method.init_adapter has no effect with method.init={self.init}; set method.init=adapter")
+        lines = super().problems()
+        for init, option, remedy in (
+            ("text", "init_text", 'a text; set method.init_text="..."'),
+            ("adapter", "init_adapter", "a finished run; set method.init_adapter=RUN_DIR"),
+        ):
+            value = getattr(self, option)
+            if self.init == init and not (value or "").strip():
+                lines.append(f"method.init={init} needs {remedy}")
+            if self.init != init and value is not None:
+                lines.append(f"method.{option} has no effect with method.init={self.init}; set method.init={init}")
         return lines
 
 
@@ -135,38 +154,36 @@ class Start(MethodOptions):
 class RouterOptions(MethodOptions):
     """A router over R routes, from the mean word embedding (MMPT section 3; SMoP section 3)."""
 
+    LEAST: ClassVar[Mapping[str, int]] = {"num_routes": 1, "top_k": 1, "router_noise": 0, "load_balance": 0}
+    POSITIVE: ClassVar[tuple[str, ...]] = ("router_temperature",)
+    SHARES: ClassVar[tuple[str, ...]] = ("router_dropout",)
+
     num_routes: int = 4
     top_k: int = 1
     perturb_router: bool = True
     router_noise: float = 1.0
     router_dropout: float = 0.2
+    router_temperature: float = 1.0
     load_balance: float = 0.0
 
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = too_small(self, 1, "num_routes", "top_k")
-        lines += too_small(self, 0, "router_noise", "router_dropout", "load_balance")
+        lines = super().problems()
         if self.top_k > self.num_routes:
             lines.append(f"method.top_k={self.top_k} exceeds method.num_routes={self.num_routes}; choose at most that")
-        if self.router_dropout >= 1:
-            lines.append(f"method.router_dropout={self.router_dropout} must lie below 1")
         return lines
 
 
 @dataclass(frozen=True)
-class DeepPrefix(Start):
-    """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
+class Attention(MethodOptions):
+    """Where a method acts on attention: sites, and the last layers of each."""
 
-    num_virtual_tokens: int = 10
     sites: list[Site] | Literal["auto"] = "auto"
     layers: str = "all"
-    prefix_dropout: float = 0.0
 
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = super().problems() + too_small(self, 1, "num_virtual_tokens")
-        if not 0 <= self.prefix_dropout < 1:
-            lines.append(f"method.prefix_dropout={self.prefix_dropout} must lie from 0 to below 1")
+        lines = super().problems()
         if not self.sites:
             lines.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
         if self.sites != "auto" and len(set(self.sites)) != len(self.sites):
@@ -180,6 +197,26 @@ class DeepPrefix(Start):
         refuse_sites(model_type, self.sites)
         sites: Any = list(ARCHITECTURES[model_type].default_sites)
         return replace(self, sites=sites) if self.sites == "auto" else self
+
+
+@dataclass(frozen=True)
+class DeepPrefix(Attention, Start):
+    """A deep prefix: S tokens with keys and values in each layer of the chosen sites."""
+
+    SHARES: ClassVar[tuple[str, ...]] = ("prefix_dropout",)
+
+    prefix_dropout: float = 0.0
+
+
+# what layout paper, the published one, allows, of the options that a method has
+PAPER: dict[str, tuple[Any, ...]] = {
+    "layers": ("all",),
+    "sites": (["decoder"],),
+    "gate": (False,),
+    "init": ("random", "adapter"),
+    "reparametrization": ("none",),
+    "mask_granularity": ("layer",),
+}
 
 
 @dataclass(frozen=True)
@@ -207,25 +244,13 @@ class PrefixShape(DeepPrefix):
                 "method.gate=true with method.init=zero would never train: neither gets a gradient while the other is "
                 "zero; set method.init=random (the closed gate alone leaves the backbone as it is)"
             )
-        return lines + (self._paper_problems() if self.layout == "paper" else [])
-
-    def _paper_problems(self) -> list[str]:
-        """What the published layout has not."""
-        lines = []
-        if self.layers != "all":
-            lines.append(
-                f"method.layout=paper has its prefix in all layers, not in {self.layers}; set method.layers=all "
-                "or method.layout=per_layer"
-            )
-        if self.sites != ["decoder"]:
-            lines.append(
-                f"method.layout=paper has its prefix at the decoder alone, not at {self.sites}; "
-                "set method.sites=[decoder] or method.layout=per_layer"
-            )
-        if self.gate:
-            lines.append("method.layout=paper has no gate; set method.gate=false or method.layout=per_layer")
-        if self.init not in ("random", "adapter"):
-            lines.append("method.layout=paper starts from random values; set method.init=random")
+        given = {name: getattr(self, name) for name in PAPER if self.layout == "paper" and hasattr(self, name)}
+        lines += [
+            f"method.layout=paper is not published with method.{name}={_word(value)}; set method.{name}="
+            f"{_word(PAPER[name][0])} or method.layout=per_layer"
+            for name, value in given.items()
+            if value not in PAPER[name]
+        ]
         return lines
 
     def for_architecture(self, model_type: str) -> Self:
@@ -243,23 +268,25 @@ class PrefixShape(DeepPrefix):
         return super().for_architecture(model_type)
 
 
+def _word(value: Any) -> str:
+    """A value as the command line has it."""
+    return str(value).replace("'", "").replace("False", "false").replace("True", "true")
+
+
 @dataclass(frozen=True)
 class MaskOptions(MethodOptions):
     """Masks over a prefix: what each entry is about, and how it starts."""
+
+    LEAST: ClassVar[Mapping[str, int]] = {"mask_init_std": 0}
+    POSITIVE: ClassVar[tuple[str, ...]] = ("mask_temperature",)
 
     mask_init_mean: float = 2.5
     mask_init_std: float = 0.5
     mask_granularity: Literal["layer", "head", "key_value"] = "layer"
     mask_temperature: float = 1.0
 
-    def mask_problems(self, mask: str, layout: str) -> list[str]:
-        """What is impossible about masks, given the options ``mask`` and ``layout`` of the method."""
-        lines = too_small(self, 0, "mask_init_std") + not_positive(self, "mask_temperature")
-        if self.mask_granularity != "layer" and mask == "none":
-            lines.append(
-                f"method.mask_granularity={self.mask_granularity} has no effect with method.mask=none; set "
-                "method.mask_granularity=layer"
-            )
-        if self.mask_granularity != "layer" and layout == "paper":
-            lines.append("method.layout=paper has masks by layer; set method.mask_granularity=layer")
-        return lines
+    def problems(self) -> list[str]:
+        """See the base class."""
+        mask = getattr(self, "mask", None)
+        unused = self._without_effect("with method.mask=none", "mask_granularity") if mask == "none" else []
+        return super().problems() + unused

@@ -9,7 +9,7 @@ from mmpt.methods.options import RouterOptions
 
 
 class Router(nn.Module):
-    """``r(x) = softmax(noise(W·m(x)))`` with W (R, d), without bias, orthogonal at the start.
+    """``r(x) = softmax(noise(W·m(x)/τ))`` with W (R, d), without bias, orthogonal at the start.
 
     While training, ``noise`` scales every logit by ``1 + σ·ε``, ε ~ N(0, 1), the scale detached
     (``perturb_router``), or else drops logits out. There is no noise in evaluation.
@@ -24,7 +24,7 @@ class Router(nn.Module):
 
     def forward(self, mean: Tensor) -> Tensor:
         """Route probabilities (B, R) of mean word embeddings (B, d)."""
-        logits = mean.to(self.weight.dtype) @ self.weight.T
+        logits = mean.to(self.weight.dtype) @ self.weight.T / self.options.router_temperature
         if self.training and self.options.perturb_router:
             noise = 1.0 + self.options.router_noise * torch.randn_like(logits)
             # the forward value is z·noise, the gradient that of z alone
@@ -45,6 +45,12 @@ def route_gates(probs: Tensor, top_k: int) -> Tensor:
     return torch.zeros_like(probs).scatter(-1, chosen, gates)
 
 
+def chosen_route(probs: Tensor) -> Tensor:
+    """One for each example's likeliest route, zero elsewhere, (B, R), with the gradient of the probabilities (B, R)."""
+    chosen = torch.zeros_like(probs).scatter(-1, probs.argmax(dim=-1, keepdim=True), 1.0)
+    return chosen + (probs - probs.detach())
+
+
 def balance_loss(probs: Tensor) -> Tensor:
     """How unevenly examples are spread over routes, (): R·Σ_r f_r·mean(r_r), 1 where they are spread evenly.
 
@@ -54,5 +60,5 @@ def balance_loss(probs: Tensor) -> Tensor:
         probs: Route probabilities (B, R).
     """
     routes = probs.shape[1]
-    shares = torch.zeros_like(probs).scatter(-1, probs.argmax(dim=-1, keepdim=True), 1.0).mean(dim=0)
+    shares = chosen_route(probs.detach()).mean(dim=0)
     return routes * (shares * probs.mean(dim=0)).sum()

@@ -42,11 +42,7 @@ class ActivationProbe:
         return ordinary[order[:count]]
 
     def text(self, text: str, count: int) -> Tensor:
-        """The first ids (P,) of a text without special tokens, repeated where it has fewer.
-
-        Raises:
-            ConfigError: No ordinary piece is in it, or there is no tokenizer.
-        """
+        """The first ids (P,) of a text without special tokens, repeated where it has fewer; or a ``ConfigError``."""
         tokenizer = self.tokenizer
         if tokenizer is None:
             raise ConfigError("init=text needs the model's tokenizer; give mmpt.adapt(model, options, tokenizer=...)")
@@ -73,23 +69,17 @@ class ActivationProbe:
             read[module] = (states if source is None else source)[0]  # (P, d)
 
         ids = ids.to(word_embeddings(self.model).weight.device).unsqueeze(0)
+        network: Any = self.model.base_model
+        more: dict[str, Any] = (
+            {"decoder_input_ids": ids} if architecture.has_encoder else {}
+        )  # source and target at once
+        more |= {} if architecture.has_head else {"use_cache": False}
         with ExitStack() as hooks, self.hooks.using(None):
             for module in (module for modules in sites.values() for module in modules):
                 hooks.enter_context(module.register_forward_pre_hook(record, with_kwargs=True))
-            self._run(ids)
-        result = {}
-        for site, modules in sites.items():
-            pairs = [architecture.keys_values(module, read[module]) for module in modules]
-            key, value = (torch.stack(parts).float() for parts in zip(*pairs, strict=True))
-            result[site] = (key, value)
-        return result
-
-    def _run(self, ids: Tensor) -> None:
-        """Let the attention of every site read ids (1, P); of an encoder-decoder they are source and target at once."""
-        network: Any = self.model.base_model
-        inputs = {"input_ids": ids}
-        if self.hooks.injection.architecture.has_head:
-            network(**inputs)
-            return
-        target = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
-        network(**inputs, **target, use_cache=False)
+            network(input_ids=ids, **more)
+        pairs = {site: [architecture.keys_values(each, read[each]) for each in part] for site, part in sites.items()}
+        return {
+            site: (torch.stack([key for key, _ in part]).float(), torch.stack([value for _, value in part]).float())
+            for site, part in pairs.items()
+        }

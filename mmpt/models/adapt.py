@@ -6,15 +6,14 @@ The command line's runs go the same way: :class:`mmpt.models.adapted.AdaptedMode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from mmpt.errors import AdapterError, ModelError
-from mmpt.methods.base import Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
@@ -76,10 +75,10 @@ def attach(
     most: int | None = None,
     fresh: Sequence[str] = (),
 ) -> Adapters:
-    """As :func:`adapt`, for callers that know more about the model.
+    """As :func:`adapt`, with its arguments and errors, for callers that know more about the model.
 
     Args:
-        model: As of :func:`adapt`, like ``options``, ``name``, ``tokenizer``, ``seed`` and the errors.
+        model: See there, like ``options``, ``name``, ``tokenizer`` and ``seed``.
         options: The method's.
         name: The adapter's.
         tokenizer: The model's.
@@ -97,33 +96,26 @@ def attach(
     if not isinstance(options, MethodOptions):
         raise AdapterError(f"{options!r} has no options of a method; give an object such as mmpt.Prefix()")
     adapters = getattr(model, ADAPTERS, None) or Adapters(model)
-    drawing: AbstractContextManager[Any] = nullcontext() if seed is None else torch.random.fork_rng()
-    with drawing:
+    with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        taken = name in adapters.methods
         try:
             method = adapters.add(name, options, most=most, fresh=fresh)
+            if initialise:
+                training = model.training
+                model.eval()
+                method.initialise(ActivationProbe(adapters.hooks, tokenizer))
+                model.train(training)
+                if getattr(options, "init", None) == "adapter":
+                    start_from(method, method.options.init_adapter, fingerprint or adapters.fingerprint())
         except BaseException:
-            adapters.leave_if_empty()
-            raise
-        if initialise:
-            try:
-                _initialise(adapters, method, tokenizer, fingerprint)
-            except BaseException:
+            if name in adapters.methods and not taken:
                 adapters.remove(name)
-                raise
+            else:
+                adapters.leave_if_empty()
+            raise
     return adapters
-
-
-def _initialise(
-    adapters: Adapters, method: Method, tokenizer: PreTrainedTokenizerBase | None, fingerprint: str | None
-) -> None:
-    training = adapters.model.training
-    adapters.model.eval()
-    method.initialise(ActivationProbe(adapters.hooks, tokenizer))
-    adapters.model.train(training)
-    if getattr(method.options, "init", None) == "adapter":
-        start_from(method, method.options.init_adapter, fingerprint or adapters.fingerprint())
 
 
 def remove_adapter(model: Model, name: str | None = None) -> Model:

@@ -12,13 +12,45 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
-from mmpt.methods.base import CacheableLayers, Contribution, Method
+from mmpt.methods.base import CacheableLayers, Contribution, Method, mean_embedding
 from mmpt.models.adapters import adapters_of
-from mmpt.models.label_states import LabelStates
+
+
+@dataclass(frozen=True)
+class LabelStates:
+    """Cached states of decoder-only models: a row has a source's, then those of each of C continuations, without a gap.
+
+    What a layer below the first trained one makes of a source does not depend on what follows, and what it makes of a
+    continuation depends on the two texts alone.
+
+    Attributes:
+        states: (B, N, d).
+        ids: Token ids of the continuations (B, C, V), -100 for padding.
+    """
+
+    states: Tensor
+    ids: Tensor
+
+    def starts(self, read: Tensor) -> Tensor:
+        """Where the states of continuations begin, counted from their source's end: (B', 1).
+
+        Args:
+            read: Their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
+
+        Raises:
+            ValueError: One is not there. On a GPU nothing looks, since it would have to be waited for.
+        """
+        ids = self.ids.repeat_interleave(len(read) // len(self.ids), dim=0)  # (B', C, V)
+        same = (ids == F.pad(read, (0, ids.shape[2] - read.shape[1]), value=IGNORED).unsqueeze(1)).all(dim=2)  # (B', C)
+        if not same.is_cuda and not same.any(dim=1).all():
+            raise ValueError("a label has no cached states: it is not among the continuations of its source")
+        tokens = (ids != IGNORED).sum(dim=2)
+        return (tokens.cumsum(dim=1) - tokens).gather(1, same.long().argmax(dim=1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -29,7 +61,7 @@ class Encoded:
         states: (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C).
         mask: (B, P+T), 1 where a token is.
         contribution: What the method adds.
-        label_states: Cached states of source and labels, from which a decoder-only model resumes.
+        label_states: Of a decoder-only model that resumes from cached states.
     """
 
     states: Tensor
@@ -125,8 +157,11 @@ class AdaptedModel(nn.Module, ABC):
         """The setting because of which no hidden state is a constant; None where some are."""
         return self.cacheable_layers.reason
 
-    def contribute(self, means: Tensor | None) -> Contribution:
-        """The method's contribution for mean word embeddings (B, d)."""
+    def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
+        """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
+        means, mask = batch["means"], batch["attention_mask"]
+        if self.method.options.reads != "embedding":  # which the states are of
+            means = mean_embedding(batch["states"][:, : mask.shape[1]], mask)
         contribution: Contribution = self.method(means if self.method.reads_input else None)
         return contribution
 
@@ -174,6 +209,14 @@ class AdaptedModel(nn.Module, ABC):
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See :meth:`likelihoods`; without gradients."""
         return self.likelihoods(encoded, candidates)
+
+    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+        """See :meth:`likelihoods`, with candidates of each source's own; without gradients.
+
+        Raises:
+            NotImplementedError: The model has a classification head, which has the same classes for all.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

@@ -40,12 +40,11 @@ class Adapter:
     description: dict[str, Any]  # all of adapter.json
 
 
-def save_adapter(directory: Path, name: str, method: Method, description: Mapping[str, Any]) -> int:
+def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]) -> int:
     """Write an adapter; the JSON comes last, so that a directory with it is complete.
 
     Args:
-        directory: Created where missing.
-        name: The method's name.
+        directory: Created where it is missing.
         method: The trained method.
         description: What else a user of the adapter must know: backbone, task, evaluation.
 
@@ -61,7 +60,7 @@ def save_adapter(directory: Path, name: str, method: Method, description: Mappin
     if (foreign := method.in_peft()) is not None:
         write_bytes(directory / PEFT_WEIGHTS, serialised(foreign[1]))
         write_json(directory / PEFT_CONFIG, {**foreign[0], **peft_base(description.get("backbone"))})
-    content = {"format": FORMAT, "method": {"name": name, "options": asdict(options)}, **description}
+    content = {"format": FORMAT, "method": {"name": options.name, "options": asdict(options)}, **description}
     write_json(directory / DESCRIPTION, {**content, "sha256": hashlib.sha256(blob).hexdigest()})
     return len(blob)
 
@@ -109,15 +108,10 @@ def adapter_directory(directory: Path) -> Path:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into a method's parameters.
-
-    Args:
-        module: The method.
-        state: Tensors by parameter name.
-        where: The name of the source in error messages.
+    """Copy tensors into a method's parameters of the same names.
 
     Raises:
-        AdapterError: Names or shapes differ, or a value is not finite.
+        AdapterError: Names or shapes differ, or a value is not finite; ``where`` names their source.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -135,16 +129,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             parameter.copy_(state[name])
 
 
-def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
+def start_from(method: Method, directory: str, fingerprint: str) -> None:
     """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
 
     Args:
         method: Takes the values; what the adapter does not have stays as it is.
         directory: ``method.init_adapter``, a finished run.
         fingerprint: Of the weights of the method's backbone.
-
-    Returns:
-        The names of the parameters that were set.
 
     Raises:
         AdapterError: No such adapter, another backbone, nothing in common, or another shape. Nothing was set then.
@@ -173,16 +164,6 @@ def start_from(method: Method, directory: str, fingerprint: str) -> list[str]:
     with torch.no_grad():
         for name in common:
             parameters[name].copy_(adapter.state[name])
-    return common
-
-
-def save_state(directory: Path, module: nn.Module, filename: str = WEIGHTS) -> None:
-    """Write a method's parameters as they are trained (checkpoints: nothing is folded away).
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    write_bytes(directory / filename, serialised(dict(module.named_parameters())))
 
 
 def serialised(state: Mapping[str, Tensor]) -> bytes:
@@ -191,7 +172,7 @@ def serialised(state: Mapping[str, Tensor]) -> bytes:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read what :func:`save_state` wrote.
+    """Read a safetensors file.
 
     Raises:
         AdapterError: The file is missing or damaged.

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
-from mmpt.attention.inject import Injection, switch_attention
+from mmpt.attention.inject import Injection, set_attention, switch_attention
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
@@ -33,11 +33,7 @@ class Adapters(nn.Module):
     """All adapters of a model, and its hooks. Each is a submodule under its name."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Prepare a model: freeze it, switch its attention, install the hooks.
-
-        Raises:
-            ModelError: The architecture is not supported.
-        """
+        """Freeze a model, switch its attention, install the hooks; a ``ModelError`` says that it is not supported."""
         super().__init__()
         architecture = architecture_of(model.config.model_type)
         refuse_class(model)
@@ -65,17 +61,9 @@ class Adapters(nn.Module):
         return BackboneShape(width, self.hooks.injection.shapes, config.model_type, config.hidden_size)
 
     def add(self, name: str, options: MethodOptions, *, most: int | None = None, fresh: Sequence[str] = ()) -> Method:
-        """Create an adapter and make it the active one; starting values are as they are drawn.
+        """Create an adapter and make it the active one, with starting values as they are drawn.
 
-        Args:
-            name: Its name.
-            options: Of its method.
-            most: Numbers that the method may have; by default, what memory holds.
-            fresh: Parameters of the head whose values are drawn anew.
-
-        Raises:
-            AdapterError: The name is taken or not allowed, or the method cannot be beside the others.
-            ConfigError: The options do not suit the model.
+        Arguments and errors are those of :func:`mmpt.models.adapt.attach`.
         """
         self._refuse(name, options)
         method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
@@ -114,22 +102,14 @@ class Adapters(nn.Module):
                 )
 
     def get(self, name: str) -> Method:
-        """An adapter's method.
-
-        Raises:
-            AdapterError: No such adapter.
-        """
+        """An adapter's method; an ``AdapterError`` says that there is none."""
         if name not in self.methods:
             known = ", ".join(map(repr, self.methods))
             raise AdapterError(f"no adapter {name!r}; this model has {known}{nearest(name, self.methods)}")
         return self.methods[name]
 
     def chosen(self, name: str | None) -> tuple[str, Method]:
-        """A named adapter, or the active one: its name and its method.
-
-        Raises:
-            AdapterError: No such adapter, or none is active.
-        """
+        """A named adapter, or the active one: its name and its method; an ``AdapterError`` says that there is none."""
         name = name or self.active
         if name is None:
             raise AdapterError(f"no adapter is active; name one of {', '.join(map(repr, self.methods))}")
@@ -164,11 +144,7 @@ class Adapters(nn.Module):
                 value.requires_grad_(flag)
 
     def remove(self, name: str, *, merge: bool = False) -> None:
-        """Remove an adapter; with the last one, the model is as it was before the first.
-
-        Args:
-            name: The adapter.
-            merge: Whether the backbone keeps what the method learnt.
+        """Remove an adapter, or ``merge`` it into the backbone; with the last one, the model is as it was before.
 
         Raises:
             AdapterError: No such adapter.
@@ -196,7 +172,7 @@ class Adapters(nn.Module):
         self.hooks.remove()
         self.head.remove()
         if self.attention is not None:
-            model.set_attn_implementation(self.attention)
+            set_attention(model, self.attention)
         delattr(model, ADAPTERS)
         for name, value in model.named_parameters():
             value.requires_grad_(self.required.get(name, False))
@@ -228,11 +204,7 @@ class Adapters(nn.Module):
 
 
 def adapters_of(model: nn.Module) -> Adapters:
-    """The adapters of a model.
-
-    Raises:
-        AdapterError: It has none.
-    """
+    """The adapters of a model; an ``AdapterError`` says that it has none."""
     adapters = getattr(model, ADAPTERS, None)
     if not isinstance(adapters, Adapters):
         raise AdapterError(f"this {type(model).__name__} has no adapter; give it one with mmpt.adapt(model, options)")

@@ -6,35 +6,34 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from mmpt.attention.architectures import architecture_of
+from mmpt.attention.architectures import Kind, architecture_of
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapt import attach
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone
-from mmpt.models.kinds import class_of
+from mmpt.models.kinds.causal import DecoderOnly
+from mmpt.models.kinds.encoder import EncoderClassifier
+from mmpt.models.kinds.seq2seq import EncoderDecoder
 from mmpt.models.parts import ADAPTERS
+
+ENGINES: dict[Kind, type[AdaptedModel]] = {
+    "seq2seq": EncoderDecoder,
+    "causal": DecoderOnly,
+    "encoder": EncoderClassifier,
+}
 
 
 def engine_of(model: PreTrainedModel, name: str = "default", **more: Any) -> AdaptedModel:
     """The engine of one adapter of a model; ``more`` as of :class:`mmpt.models.adapted.AdaptedModel`."""
-    return class_of(architecture_of(model.config.model_type).kind)(model, name, **more)
+    return ENGINES[architecture_of(model.config.model_type).kind](model, name, **more)
 
 
 def build_engine(
     backbone: Backbone, options: MethodOptions, *, name: str | None = None, dropout: bool = False, **more: Any
 ) -> AdaptedModel:
-    """Adapt a backbone and create its engine.
+    """Adapt a backbone, by default under a name that is free, and create its engine.
 
-    Args:
-        backbone: A loaded backbone.
-        options: The method's.
-        name: The adapter's; by default, one that is free.
-        dropout: Whether the frozen network drops out while training.
-        more: As of :func:`mmpt.models.adapt.attach`.
-
-    Raises:
-        ConfigError: The options do not suit the backbone.
-        AdapterError: The adapter to start from cannot be used.
+    Arguments and errors are those of :func:`mmpt.models.adapt.attach` and :class:`mmpt.models.adapted.AdaptedModel`.
     """
     adapters = getattr(backbone.model, ADAPTERS, None)
     name = name or ("default" if adapters is None else f"adapter{len(adapters.methods)}")

@@ -18,12 +18,9 @@ _FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into lay
 def weights_fingerprint(
     model: nn.Module, without: Collection[str] = (), values: Mapping[str, Tensor] | None = None
 ) -> str:
-    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters aside.
+    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters and ``without`` left out.
 
-    Args:
-        model: The model; layers that peft has wrapped count under their own names.
-        without: Parameters to leave out.
-        values: Values to use instead of the model's, by name.
+    Layers that peft has wrapped count under their own names. ``values`` are used instead of the model's, by name.
     """
     digest = hashlib.sha256()
     given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
@@ -36,14 +33,10 @@ def weights_fingerprint(
 
 
 def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
-    """Whether a fingerprint is that of a model's weights.
+    """Whether a fingerprint, as an adapter states it, is that of a model's weights.
 
-    Of a head, it may cover all parameters, those that a checkpoint can have (its pooler), or none.
-
-    Args:
-        model: The model.
-        fingerprint: As an adapter states it.
-        head: Values of the model's head, instead of those that it has now.
+    Of a head, it may cover all parameters, those that a checkpoint can have (its pooler), or none. ``head`` has values
+    to use instead of those that the model's head has now.
     """
     names = set(head_parameters(model))
     leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}

@@ -16,17 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
 from mmpt.attention.inject import Injection, carried, carry
+from mmpt.utils.weak import Weak
 
 _FLAG = "gradient_checkpointing"  # by which transformers' layers know that they are to be checkpointed
 
 
 def checkpoint_layers(injection: Injection, enabled: bool = True) -> None:
-    """Store only what enters each layer, of all stacks of a backbone with injected attention.
-
-    Args:
-        injection: The backbone's.
-        enabled: False: store everything again.
-    """
+    """Store only what enters each layer, of all stacks of a backbone, or everything again."""
     held: dict[nn.Module, list[nn.Module]] = {}  # the attention modules of each layer
     for site, modules in injection.modules.items():
         for layer, module in zip(injection.layers[site], modules, strict=True):
@@ -35,10 +31,12 @@ def checkpoint_layers(injection: Injection, enabled: bool = True) -> None:
         layer.__dict__.pop("forward", None)  # what an earlier call put there
         if enabled:
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(layer, "forward", partial(_forward, layer, layer.forward, modules))
+            object.__setattr__(layer, "forward", partial(_forward, Weak(layer), modules))
 
 
-def _forward(layer: nn.Module, original: Any, modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+def _forward(owner: Weak[nn.Module], modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+    layer: Any = owner()
+    original = partial(type(layer).forward, layer)
     if not torch.is_grad_enabled():
         return original(*args, **kwargs)
     args = tuple(None if isinstance(value, Cache) else value for value in args)  # a cache would be filled twice

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.models.parts import head_parameters
+from mmpt.utils.weak import Weak
 
 
 class Head:
@@ -21,11 +22,16 @@ class Head:
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Remember the model's own."""
-        self.model = model
+        self._model = Weak(model)  # it holds this
         self.original = {name: model.get_parameter(name) for name in head_parameters(model)}
         self.own: dict[str, dict[str, nn.Parameter]] = {}  # by adapter
         modules = {name.rpartition(".")[0] for name in self.original}
         self._hooks = [model.get_submodule(name).register_forward_pre_hook(_cast) for name in sorted(modules)]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that has the head."""
+        return self._model()
 
     def new(self, adapter: str, fresh: Sequence[str] = ()) -> dict[str, nn.Parameter]:
         """Create an adapter's head from the model's own, with ``fresh`` parameters drawn anew; empty without a head."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.attention.prefix import for_batch
 from mmpt.methods.base import Contribution
 
 
@@ -50,8 +51,8 @@ class Insertion:
         if self.order is None:
             assert isinstance(self.at, int)
             return torch.cat([tokens[:, : self.at], prompt, tokens[:, self.at :]], dim=1)
-        order = self._for_rows(self.order, len(tokens))
-        return _gather(torch.cat([tokens, prompt], dim=1), order)
+        order = for_batch(self.order, len(tokens))
+        return gathered(torch.cat([tokens, prompt], dim=1), order)
 
     def mask(self, mask: Tensor) -> Tensor:
         """Widen a mask (B', T'), T' at least T: 1 where a prompt token is. B' is a multiple of B, T' counts from T."""
@@ -64,7 +65,7 @@ class Insertion:
         if self.lengths is None:
             return mask.new_ones(1, self.prompt)
         real = torch.arange(self.prompt, device=mask.device) < self.lengths.unsqueeze(1)
-        return self._for_rows(real.to(mask.dtype), len(mask))
+        return for_batch(real.to(mask.dtype), len(mask))
 
     def positions(self, positions: Tensor) -> Tensor:
         """Positions (B or 1, T) of the tokens as those of the new rows (B or 1, P+T): the prompt's come between."""
@@ -82,15 +83,10 @@ class Insertion:
             after = states[:, self.at + self.prompt :]
             return after if self.at == 0 else torch.cat([states[:, : self.at], after], dim=1)
         own = self.order.argsort(dim=1)[:, : self.order.shape[1] - self.prompt]
-        return _gather(states, self._for_rows(own, len(states)))
-
-    @staticmethod
-    def _for_rows(part: Tensor, rows: int) -> Tensor:
-        """Repeat (B, …) for the beams of each row."""
-        return part.repeat_interleave(rows // len(part), dim=0) if len(part) != rows else part
+        return gathered(states, for_batch(own, len(states)))
 
 
-def _gather(values: Tensor, order: Tensor) -> Tensor:
+def gathered(values: Tensor, order: Tensor) -> Tensor:
     """Values (B, N, …) in the order (B, M)."""
     index = order.view(*order.shape, *[1] * (values.dim() - 2)).expand(*order.shape, *values.shape[2:])
     return values.gather(1, index)
@@ -133,5 +129,5 @@ def _updated(embeddings: Tensor, update: Tensor, first: int | Tensor, text: Tens
     update = F.pad(update, (0, 0, 0, max(tokens - update.shape[1], 0)))[:, :tokens]
     if isinstance(first, Tensor):
         order = torch.arange(tokens, device=update.device) - first.unsqueeze(1)  # (B, T)
-        update = _gather(update, order.clamp(min=0)) * (order >= 0).unsqueeze(-1)
+        update = gathered(update, order.clamp(min=0)) * (order >= 0).unsqueeze(-1)
     return embeddings + (update if text is None else update * text.unsqueeze(-1))

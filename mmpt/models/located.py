@@ -11,6 +11,7 @@ from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, one_line_errors
 from mmpt.utils.untrusted import LARGEST
 
 MARK = "hub:"
+_OFFLINE = "a directory works offline, and so does an adapter fetched before with revision=COMMIT"
 
 
 def located(source: str | Path, revision: str | None = None) -> Path:
@@ -24,32 +25,22 @@ def located(source: str | Path, revision: str | None = None) -> Path:
     Raises:
         AdapterError: The name or revision is invalid, or the hub does not have it.
     """
-    if isinstance(source, Path) or not (source.startswith(MARK) or _absent(source)):
+    text = str(source)
+    repo, _, stated = text.removeprefix(MARK).partition("@")
+    is_name = REPOSITORY.fullmatch(repo) is not None
+    if isinstance(source, Path) or not (text.startswith(MARK) or (is_name and not Path(source).exists())):
         if revision is not None:
             raise AdapterError(
                 f"{source} is a directory, which has no revision; leave revision out, or write {MARK}..."
             )
         return Path(source).expanduser()
-    repo, _, stated = source.removeprefix(MARK).partition("@")
-    if REPOSITORY.fullmatch(repo) is None:
+    if not is_name:
         raise AdapterError(f"{source} names no repository of the hub; write {MARK}owner/name")
     if stated and revision is not None and stated != revision:
         raise AdapterError(f"{source}: revision={revision} says otherwise; give one of them")
-    return _fetched(
-        repo, stated or revision or "main", "" if source.startswith(MARK) else f"no directory {source}, and "
-    )
-
-
-def _absent(source: str) -> bool:
-    """Whether a name could be a repository's, and is no path on this disk."""
-    return REPOSITORY.fullmatch(source.partition("@")[0]) is not None and not Path(source).exists()
-
-
-def _fetched(repo: str, revision: str, before: str) -> Path:
-    instead = "a directory works offline, and so does an adapter fetched before with revision=COMMIT"
-    with one_line_errors(
-        f"{before}{repo}@{revision}", AdapterError, check="the name and the revision", instead=instead
-    ):
+    revision = stated or revision or "main"
+    what = f"{repo}@{revision}" if text.startswith(MARK) else f"no directory {source}, and {repo}@{revision}"
+    with one_line_errors(what, AdapterError, check="the name and the revision", instead=_OFFLINE):
         if COMMIT.fullmatch(revision) is None:  # both files of one commit, whatever is pushed meanwhile
             revision = commit_of(repo, DESCRIPTION, repo_type="model", revision=revision)
         sizes = {DESCRIPTION: LARGEST, WEIGHTS: memory_bytes() // 2}

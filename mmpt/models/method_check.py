@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.data.collate import IGNORED
-from mmpt.errors import ConfigError, MmptError
+from mmpt.errors import ConfigError, MmptError, ModelError
 from mmpt.methods import parse
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.options import MethodOptions
@@ -176,7 +176,7 @@ def _saved_and_loaded(
     model: AdaptedModel, options: MethodOptions, architecture: str, batch: dict[str, Tensor]
 ) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
-        save_adapter(Path(folder), options.name, model.method, {})
+        save_adapter(Path(folder), model.method, {})
         adapter = read_adapter(Path(folder))
     again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
     load_state(again.method, adapter.state, options.name)
@@ -211,10 +211,14 @@ def _model(options: MethodOptions, architecture: str, seed: int = 1) -> AdaptedM
             if parameter.dim() == 2:
                 parameter.normal_(std=0.3)
     network.requires_grad_(False).eval()
+    before = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
     tokenizer: Any = _Vocabulary()
     backbone = Backbone(network, tokenizer, "tiny", "tiny random network")
     torch.manual_seed(seed)
-    return build_engine(backbone, options.for_architecture(architecture))
+    model = build_engine(backbone, options.for_architecture(architecture))
+    if not all(torch.equal(parameter, value) for parameter, value in before):
+        raise ModelError("the backbone's own weights change when the method is attached; only training may change them")
+    return model
 
 
 def _batch(architecture: str) -> dict[str, Tensor]:

@@ -35,6 +35,10 @@ def local_folder(config: ModelConfig) -> Path | None:
     if config.path is None:
         raise ModelError(f"model={config.name} needs model.path=DIR")
     path = _in_package(config) if config.source == "package" else Path(config.path).expanduser()
+    if path.suffix == ".gguf":
+        from mmpt.models.gguf import dequantised  # imports transformers where the file is new
+
+        return dequantised(path)
     if not (path / "config.json").is_file():
         problem = "is no directory" if not path.is_dir() else "has no config.json"
         raise ModelError(f"model.path={config.path} {problem}; give a directory written by save_pretrained")

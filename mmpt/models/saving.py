@@ -40,7 +40,7 @@ def save_adapter(model: nn.Module, directory: str | Path, name: str | None = Non
     """
     adapters, path = adapters_of(model), Path(directory).expanduser()
     _, method = adapters.chosen(name)
-    adapter_files.save_adapter(path, method.options.name, method, {"backbone": _backbone(adapters)})
+    adapter_files.save_adapter(path, method, {"backbone": _backbone(adapters)})
     return path
 
 
@@ -69,7 +69,7 @@ def load_adapter(model: Model, directory: str | Path, name: str = "default", *, 
     Args:
         model: The model that it was trained on, adapted already or not.
         directory: What :func:`mmpt.save_adapter` wrote, a run directory, or an adapter on the hub
-            (``hub:owner/name``, ``hub:owner/name@REVISION``).
+            (``owner/name``, ``hub:owner/name``, ``hub:owner/name@REVISION``).
         name: The name of the adapter on this model; a model can have several.
         revision: Commit, branch or tag of an adapter on the hub.
 
@@ -86,17 +86,9 @@ def load_adapter(model: Model, directory: str | Path, name: str = "default", *, 
 
 
 def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **known: Any) -> Adapters:
-    """A saved adapter on a model.
+    """Put an adapter that was read from ``where`` on a model; errors are those of :func:`load_adapter`.
 
-    Args:
-        model: The model.
-        adapter: What :func:`mmpt.models.adapter_files.read_adapter` gave.
-        where: Its name in error messages.
-        name: The adapter's name.
-        known: As of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
-
-    Raises:
-        AdapterError: As of :func:`load_adapter`.
+    ``known`` is as of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
     """
     if "fingerprint" not in known and isinstance(model, PreTrainedModel):
         _refuse_other_weights(model, adapter, where)

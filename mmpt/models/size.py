@@ -18,14 +18,10 @@ MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: 
 
 
 def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
-    """Refuse layers and labels beyond all reason, before a configuration or a network is made of them.
-
-    Args:
-        settings: Of a network, as its config.json or ``model.config`` has them.
-        where: Their name in error messages.
+    """Refuse a network's settings with layers or labels beyond all reason, before anything is made of them.
 
     Raises:
-        ModelError: One is too many.
+        ModelError: One is too many; ``where`` names the settings.
     """
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -36,16 +32,10 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
 
 
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
-    """Refuse a network that memory cannot hold.
-
-    Args:
-        config: Its shape.
-        kind: transformers' Auto class.
-        dtype: Of its weights.
-        where: Its name in error messages.
+    """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
 
     Raises:
-        ModelError: It is too large, or no network can be made of it.
+        ModelError: It is too large, or no network can be made of it; ``where`` names it.
     """
     shape = deepcopy(config)
     try:

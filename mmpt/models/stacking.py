@@ -33,7 +33,7 @@ def stack(
         names: A name for each of N examples; B is a multiple of N, an example's rows together.
         embeddings: (B, T, d).
         mask: (B, T), what is read; None: everything.
-        shapes: The backbone's attention by site.
+        shapes: The backbone's attention by site, as everywhere below.
 
     Raises:
         AdapterError: A name is that of no adapter, there are more or fewer than rows, or the adapters cannot share a
@@ -74,26 +74,20 @@ def runs_alone_because(method: Method) -> str | None:
         return f"method={method.options.name} changes the backbone's own layers"
     if method.has_head:
         return "it has a classification head of its own, which lies in the model"
-    if method.reads_encoder:
-        return "its router reads the encoder's output"
+    if method.options.reads != "embedding":
+        return "its router reads hidden states"
     return None
 
 
 def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> list[list[str]]:
-    """Which methods can share a pass, by name: as few passes as their order allows.
-
-    Args:
-        methods: By name.
-        shapes: The backbone's attention by site.
-    """
+    """Which methods can share a pass, by name: as few passes as their order allows."""
     shared: list[list[str]] = []
     for name, method in methods.items():
-        for members in shared:
-            if _shareable([*(methods[other] for other in members), method], shapes):
-                members.append(name)
-                break
-        else:
+        fits = (members for members in shared if _shareable([*(methods[each] for each in members), method], shapes))
+        if (members := next(fits, None)) is None:
             shared.append([name])
+        else:
+            members.append(name)
     return shared
 
 
@@ -112,13 +106,7 @@ def _shareable(methods: Sequence[Method], shapes: Mapping[str, SiteShape]) -> bo
 def join(
     parts: Sequence[Contribution], rows: Sequence[int], shapes: Mapping[str, SiteShape], like: Tensor
 ) -> Contribution:
-    """One contribution of those of K methods, whose rows follow one another.
-
-    Args:
-        parts: What each method adds to its rows.
-        rows: How many rows each has.
-        shapes: The backbone's attention by site.
-        like: A tensor on the device to use.
+    """One contribution of those of K methods, each with a number of ``rows``, on the device of ``like``.
 
     Raises:
         ValueError: Prefixes have output gates or attend functions, differ in layers, positions, or with positions
@@ -143,13 +131,18 @@ def _join_rows(parts: Sequence[Tensor | None], rows: Sequence[int]) -> tuple[Ten
         return None, None
     tables = [given.new_zeros(1, 0, given.shape[-1]) if part is None else part for part in parts]
     tables = [table.unsqueeze(0) if table.dim() == 2 else table for table in tables]
-    longest = max(table.shape[1] for table in tables)
-    padded = [
-        F.pad(for_batch(table, count), (0, 0, 0, longest - table.shape[1]))
-        for table, count in zip(tables, rows, strict=True)
-    ]
     lengths = torch.tensor([table.shape[1] for table in tables]).repeat_interleave(torch.tensor(rows))
-    return torch.cat(padded), lengths
+    return _one_after_another(tables, rows, dim=-2), lengths
+
+
+def _one_after_another(parts: Sequence[Tensor], rows: Sequence[int], dim: int) -> Tensor:
+    """Tensors (G, …), each repeated for its rows, and padded with zeros along ``dim``, -1 or -2."""
+    longest = max(part.shape[dim] for part in parts)
+    counted = zip(parts, rows, strict=True)
+    before = [0, 0] * (-1 - dim)
+    return torch.cat(
+        [F.pad(for_batch(part, count), (*before, 0, longest - part.shape[dim])) for part, count in counted]
+    )
 
 
 def _join_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: SiteShape, like: Tensor) -> KeyValue:
@@ -159,18 +152,15 @@ def _join_site(prefixes: Sequence[KeyValue | None], rows: Sequence[int], shape: 
     layers, longest = given[0].key.shape[1], max(prefix.key.shape[3] for prefix in given)
     nothing = torch.zeros(1, layers, shape.heads, 0, shape.head_dim, device=like.device)
     every = [KeyValue(nothing, nothing) if prefix is None else prefix for prefix in prefixes]
-    counted = list(zip(every, rows, strict=True))
-
-    def padded(part: Tensor, count: int) -> Tensor:
-        return F.pad(for_batch(part, count), (0, 0, 0, longest - part.shape[3]))
-
-    key = torch.cat([padded(prefix.key, count) for prefix, count in counted])
-    value = torch.cat([padded(prefix.value, count) for prefix, count in counted])
-    key_gate = _join_gates([prefix.key_gate for prefix in every], rows, layers, longest, like)
-    value_gate = _join_gates([prefix.value_gate for prefix in every], rows, layers, longest, like)
-    lengths = torch.tensor([prefix.key.shape[3] for prefix, count in counted for _ in range(count)], device=like.device)
+    key = _one_after_another([prefix.key for prefix in every], rows, dim=-2)
+    value = _one_after_another([prefix.value for prefix in every], rows, dim=-2)
+    opened = torch.ones(1, layers, 1, longest, device=like.device)
+    key_gate = _join_gates([prefix.key_gate for prefix in every], rows, opened)
+    value_gate = _join_gates([prefix.value_gate for prefix in every], rows, opened)
+    lengths = torch.tensor([prefix.key.shape[3] for prefix in every], device=like.device)
     real = None
     if any(prefix.key.shape[3] < longest for prefix in every):
+        lengths = lengths.repeat_interleave(torch.tensor(rows, device=like.device))
         real = torch.arange(longest, device=like.device) < lengths.unsqueeze(1)
     return KeyValue(key, value, given[0].positioned, key_gate, value_gate, real, shift=given[0].shift)
 
@@ -190,19 +180,13 @@ def _refuse(prefixes: Sequence[KeyValue], *, whole: bool) -> None:
         raise ValueError("prefixes with positions (layout paper) differ in length")
 
 
-def _join_gates(
-    gates: Sequence[Tensor | None], rows: Sequence[int], layers: int, longest: int, like: Tensor
-) -> Tensor | None:
-    """(B, L, H or 1, P), ones where a method has no gate; None where none has."""
+def _join_gates(gates: Sequence[Tensor | None], rows: Sequence[int], opened: Tensor) -> Tensor | None:
+    """(B, L, H or 1, P), ``opened`` where a method has no gate; None where none has."""
     if all(gate is None for gate in gates):
         return None
     heads = max(gate.shape[2] for gate in gates if gate is not None)
-    opened = torch.ones(1, layers, heads, longest, device=like.device)
-    padded = [
-        opened if gate is None else F.pad(gate.expand(-1, -1, heads, -1), (0, longest - gate.shape[3]))
-        for gate in gates
-    ]
-    return torch.cat([for_batch(gate, count) for gate, count in zip(padded, rows, strict=True)])
+    parts = [(opened if gate is None else gate).expand(-1, -1, heads, -1) for gate in gates]
+    return _one_after_another(parts, rows, dim=-1)
 
 
 def _ordered(joined: Contribution, order: Tensor) -> Contribution:

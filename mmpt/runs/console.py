@@ -1,22 +1,19 @@
-"""What a run prints: a first line, progress, the final figures, and the run directory."""
+"""What a run prints: notes, progress, the final figures, and the run directory."""
 
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from mmpt.runs.result import Result, Score
+from mmpt.utils.screen import new_console, show
 from mmpt.utils.text import duration, size_text
-from mmpt.utils.untrusted import printable
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
@@ -27,92 +24,76 @@ class Progress:
     def __init__(self, console: Console, total: int, done: int, bar: RichProgress | None) -> None:
         """Begin at a step; use :meth:`Console.progress`."""
         self._console, self._total, self._bar = console, total, bar
-        self._first = self._step = done
+        self._first = self._step = self._shown = done
         self._began = self._printed = time.monotonic()
         self._loss = self._score = ""
         if bar is not None:
             self._task = bar.add_task("training", total=total, completed=done, loss="", score="")
 
     def update(self, step: int, *, loss: float | None = None, score: float | None = None) -> None:
-        """Show a step.
-
-        Args:
-            step: Optimizer steps so far.
-            loss: Training loss; the last one is shown again where None.
-            score: A new score of the validation split; it is always worth a line.
-        """
+        """Show a step, with its loss (None: the last one), and a new score, which is always worth a line."""
         self._loss = self._loss if loss is None else f"loss {loss:.4f}"
         self._score = self._score if score is None else f"validation {score:.3f}"
+        self._step = step
         if self._bar is not None:
             self._bar.update(self._task, completed=step, loss=self._loss, score=self._score)
-            return
-        now = time.monotonic()
-        ended = step == self._total and self._step < step
-        self._step = step
-        if score is not None or ended or now - self._printed >= PLAIN_SECONDS:
-            self._printed = now
-            left = (now - self._began) / max(step - self._first, 1) * (self._total - step)
-            shown = self._score if score is not None else ""  # an older score is not this step's
-            parts = [f"step {step}/{self._total}", self._loss, shown, f"{duration(left)} left"]
-            self._console.note("  ".join(filter(None, parts)))
+        elif score is not None or time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._line(self._score if score is not None else "")  # an older score is not this step's
+
+    def close(self) -> None:
+        """Print the last step, unless its line is there."""
+        if self._bar is None and self._step > self._shown:
+            self._line("")
+
+    def _line(self, score: str) -> None:
+        self._printed, self._shown = time.monotonic(), self._step
+        pace = (self._printed - self._began) / max(self._step - self._first, 1)
+        left = f"{duration(pace * (self._total - self._step))} left" if self._step < self._total else ""
+        parts = [f"step {self._step}/{self._total}", self._loss, score, left]
+        self._console.note("  ".join(filter(None, parts)))
 
 
 class Console:
     """Everything a run prints, so that it reads as one text."""
 
     def __init__(self, directory: Path, file: TextIO | None = None) -> None:
-        """Choose where to print.
-
-        Args:
-            directory: The run directory, named at the end.
-            file: A text stream; standard output where None.
-        """
+        """Print to ``file``, standard output where None; ``directory`` is the run directory, named at the end."""
         self._directory = directory
-        self._console = rich.console.Console(file=file if file is not None else sys.stdout, highlight=False)
+        self._console = new_console(file)
+        self._warned: set[str] = set()
 
     def note(self, text: str) -> None:
-        """Print a line as it is, whatever the width of the terminal."""
-        self._console.print(printable(text), markup=False, soft_wrap=True)
+        """Print a line."""
+        show(self._console, text)
 
     def warn(self, text: str) -> None:
-        """Print a line the user should act on."""
-        self._console.print(printable(f"warning: {text}"), style="yellow", markup=False, soft_wrap=True)
+        """Print a line the user should act on, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            show(self._console, f"warning: {text}", "yellow")
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:
-        """Show progress while the block runs; notes and warnings appear above the bar.
-
-        Args:
-            total: Steps in all.
-            done: Steps an earlier process did.
-
-        Yields:
-            An object whose ``update`` takes each step.
-        """
+        """Show progress of ``total`` steps while the block runs, ``done`` of them by an earlier process."""
         if not self._console.is_terminal:
-            yield Progress(self, total, done, None)
+            progress = Progress(self, total, done, None)
+            yield progress
+            progress.close()
             return
         figures = (TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[score]}"))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *figures, TimeRemainingColumn())
-        with RichProgress(*columns, console=self._console) as bar:
-            yield Progress(self, total, done, bar)
+        bar = BarColumn(bar_width=None)
+        columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *figures, TimeRemainingColumn(True))
+        with RichProgress(*columns, console=self._console, expand=True, transient=True) as shown:
+            yield Progress(self, total, done, shown)
 
     def final_table(self, result: Result) -> None:
-        """Print the figures of a finished run, commands that follow from it, and the run directory."""
+        """Print the figures of a finished run, and its directory."""
         self.note("")
         self.note(f"{result.task} with {result.method} on {result.model}, seed {result.seed}")
         for name, value in final_rows(result):
             self.note(f"  {name:<12}{value}")
         for warning in result.warnings or ():
             self.warn(warning)
-        self.note("next:")
-        self.note(f"  python -m mmpt.predict {shlex.quote(str(self._directory))} --input FILE.jsonl")
-        if result.data.bundled:
-            other = "prefix" if result.method != "prefix" else "multimask"
-            self.note(f"  python train.py task={result.task} method={other}")
-            self.note(f"  python train.py task={result.task} method={result.method} data=local data.dir=DIR")
-        else:
-            self.note(f"  mmpt report {shlex.quote(str(self._directory.parent))}")
         self.note(f"run directory: {self._directory}")
 
 

@@ -79,7 +79,20 @@ def workspace(project: str, entity: str, task: str | None = None) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    key = wr.Metric("Group") if task is None else wr.Config("method.name")
+    sections = _sections(wr, wr.Metric("Group") if task is None else wr.Config("method.name"))
+    return ws.Workspace(
+        name="mmpt" if task is None else f"mmpt: {task}",
+        entity=entity,
+        project=project,
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
+        runset_settings=ws.RunsetSettings(filters="" if task is None else ws.And(ws.Tags().isin([task]))),
+        auto_generate_panels=False,
+    )
+
+
+def _sections(wr: Any, key: Any) -> dict[str, list[Any]]:
+    """The panels by section, with runs averaged by ``key``."""
 
     def curve(title: str, **what: Any) -> Any:
         return wr.LinePlot(title=title, x="step", groupby=key, **_BAND, **what)
@@ -89,8 +102,8 @@ def workspace(project: str, entity: str, task: str | None = None) -> Any:
 
     parameters, score = wr.SummaryMetric(names.TRAINABLE), wr.SummaryMetric(names.TEST_SCORE)
     trade_off = wr.ScatterPlot(title="test score against trainable parameters", x=parameters, y=score, log_x=True)
-    masks = {f"masks: {site}": names.MASKS.format(site=site) for site in SITES}
-    sections = {
+    masks = {f"masks: {site}": [names.MASKS.format(site=site)] for site in SITES}
+    return {
         "Scores": [
             bars("test score", names.TEST_SCORE),
             curve("validation score", y=[names.VALIDATION_SCORE]),
@@ -108,19 +121,12 @@ def workspace(project: str, entity: str, task: str | None = None) -> Any:
             curve("mean route probability", metric_regex=names.pattern(names.ROUTE_MEAN)),
             curve("route entropy, nats", y=[names.ROUTE_ENTROPY]),
         ],
-        "Masks": [wr.MediaBrowser(title=title, media_keys=[name], gallery_axis="step") for title, name in masks.items()],
+        "Masks": [
+            wr.MediaBrowser(title=title, media_keys=[name], gallery_axis="step") for title, name in masks.items()
+        ],
         "Hyperparameters": [_coordinates(wr, method) for method in method_names()],
         "Cost": [bars(title, metric) for title, metric in _COSTS.items()],
     }
-    return ws.Workspace(
-        name="mmpt" if task is None else f"mmpt: {task}",
-        entity=entity,
-        project=project,
-        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
-        settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
-        runset_settings=ws.RunsetSettings(filters="" if task is None else ws.And(ws.Tags().isin([task]))),
-        auto_generate_panels=False,
-    )
 
 
 def _coordinates(wr: Any, method: str) -> Any:

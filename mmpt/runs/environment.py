@@ -13,20 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "mmpt",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "safetensors",
-    "numpy",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-)
+_HUGGING_FACE = ("transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
+PACKAGES = ("mmpt", "torch", *_HUGGING_FACE, "numpy", "hydra-core", "omegaconf", "wandb")
 
 TESTED = {"torch": (2, 13), "transformers": (5, 23)}  # the newest releases that the tests passed with: constraints.txt
 

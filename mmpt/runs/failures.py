@@ -1,4 +1,4 @@
-"""Trials of a sweep that failed before they had a run directory: the only part of a sweep that no run directory records.
+"""Trials of a sweep that failed before they had a run directory: all of a sweep that no run directory records.
 
 Each is one small file below ``run.root``, named by the trial's settings: the same trial replaces or deletes it when it
 runs again, whatever process or command runs it. Imports nothing heavy.

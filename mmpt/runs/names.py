@@ -19,20 +19,11 @@ VALIDATION_SCORE = "validation/score"
 VALIDATION_METRIC = "validation/{metric}"
 ROUTE_LOAD = "routes/load_{route}"
 ROUTE_MEAN = "routes/mean_{route}"
+ROUTE_OF_TASK = "routes/mean_{route}/{task}"  # of a mixture
 ROUTE_ENTROPY = "routes/entropy"
-METRICS = (  # by step
-    LOSS,
-    EPOCH,
-    GRAD_NORM,
-    STEP_MS,
-    LEARNING_RATE,
-    VALIDATION_LOSS,
-    VALIDATION_SCORE,
-    VALIDATION_METRIC,
-    ROUTE_LOAD,
-    ROUTE_MEAN,
-    ROUTE_ENTROPY,
-)
+_TRAINING = (LOSS, EPOCH, GRAD_NORM, STEP_MS, LEARNING_RATE)
+_VALIDATION = (VALIDATION_LOSS, VALIDATION_SCORE, VALIDATION_METRIC)
+METRICS = (*_TRAINING, *_VALIDATION, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK, ROUTE_ENTROPY)  # by step
 
 MASKS = "masks/{site}"  # a heat map by evaluation
 PREDICTIONS = "predictions"  # a table
@@ -45,27 +36,12 @@ ADAPTER_BYTES = "parameters/bytes"
 MEDIAN_STEP_MS = "timing/step_ms_median"
 TRAIN_SECONDS = "timing/train_s"
 PEAK_BYTES = "memory/peak_bytes"
-SUMMARY = (  # once, of the whole run
-    TEST_SCORE,
-    TEST_METRIC,
-    BEST_VALIDATION_SCORE,
-    TRAINABLE,
-    ADAPTER_BYTES,
-    MEDIAN_STEP_MS,
-    TRAIN_SECONDS,
-    PEAK_BYTES,
-)
+_COSTS = (TRAINABLE, ADAPTER_BYTES, MEDIAN_STEP_MS, TRAIN_SECONDS, PEAK_BYTES)
+SUMMARY = (TEST_SCORE, TEST_METRIC, BEST_VALIDATION_SCORE, *_COSTS)  # once, of the whole run
 
 
 def summary(result: Result) -> dict[str, float]:
-    """The numbers of a whole run under their names.
-
-    Args:
-        result: Of a finished run.
-
-    Returns:
-        Name -> number; what was not measured is left out.
-    """
+    """The numbers of a finished run under their names; what was not measured is left out."""
     test = result.scores.splits["test"].metrics
     values: dict[str, float | None] = {TEST_METRIC.format(metric=name): float(value) for name, value in test.items()}
     values |= {
@@ -81,9 +57,5 @@ def summary(result: Result) -> dict[str, float]:
 
 
 def pattern(name: str) -> str:
-    """The regular expression of all names that a name with braces stands for.
-
-    Args:
-        name: One of the above.
-    """
+    """The regular expression of all names that one of the above with braces stands for."""
     return "".join(".+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\w+\})", name))

@@ -53,29 +53,32 @@ class RunRecord:
     Attributes:
         directory: The run directory, absolute.
         fingerprint: Hash of what the run's result depends on.
+        state: What the directory held on opening: ``new``, ``done`` (nothing to do), or ``resume``.
+        adapter_dir: Folder of the trained adapter.
+        checkpoints_dir: Folder of the training state, until the run is done.
+        metrics_path: One JSON object a line, in order of steps.
     """
 
     def __init__(self, directory: Path, fingerprint: str, lock: int) -> None:
         """Hold an already locked directory, by the file descriptor of its lock; use :meth:`open`."""
         self.directory = directory
         self.fingerprint = fingerprint
+        self.adapter_dir, self.checkpoints_dir = directory / "adapter", directory / "checkpoints"
+        self.metrics_path = directory / "metrics.jsonl"
+        self.state: State = "new"
         self._lock: int | None = lock
-        self._state: State = "new"
         self._config: Mapping[str, Any] | None = None
         self._started = time.time()
 
     @classmethod
-    def open(cls, directory: Path, *, resolved: dict[str, Any], fingerprint: str, overwrite: bool = False) -> RunRecord:
+    def open(cls, directory: Path, fingerprint: str, resolved: dict[str, Any], overwrite: bool = False) -> RunRecord:
         """Create the run directory, or continue with the one that exists.
 
         Args:
-            directory: The run directory; created with its parents where missing.
+            directory: Created with its parents where missing.
+            fingerprint: Of :func:`mmpt.training.identity.identify`.
             resolved: The whole configuration, plain values only; written to ``config.yaml``.
-            fingerprint: ``mmpt.config.fingerprint.run_fingerprint`` of the configuration.
             overwrite: Delete what an earlier run left in the directory, and start anew.
-
-        Returns:
-            The record. Its ``state`` says whether the run is new, done, or to be resumed.
 
         Raises:
             RunError: The directory is another run's or no run's, is in use, cannot be written, or is damaged.
@@ -94,14 +97,14 @@ class RunRecord:
         """Determine the state under the lock, and write what a run writes first."""
         if overwrite:
             self._clear()
-        self._state, self._config = self._read_state(), resolved
-        if self._state == "done":
+        self.state, self._config = self._read_state(), resolved
+        if self.state == "done":
             self.close()
             return
         self._write_status("running")  # first: from now on the directory is known as a run's
         write_text(self.directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(self.directory / "environment.json", environment())
-        if self._state == "resume":
+        if self.state == "resume":
             self._drop_partial_line()
 
     def _read_state(self) -> State:
@@ -113,9 +116,9 @@ class RunRecord:
         theirs = status.get("config_fingerprint")
         if theirs != self.fingerprint:
             raise RunError(
-                f"run directory {self.directory} belongs to another configuration, or to other files of a "
-                f"local model (fingerprint {str(theirs)[:12]}, this one has {self.fingerprint[:12]}; compare its config.yaml); name another run.dir, or "
-                "run.overwrite=true to delete the old run"
+                f"run directory {self.directory} belongs to another configuration, or to other files of a local model "
+                f"(fingerprint {str(theirs)[:12]}, this one has {self.fingerprint[:12]}; compare its config.yaml); "
+                "name another run.dir, or run.overwrite=true to delete the old run"
             )
         if status.get("status") != "done":
             return "resume"
@@ -130,32 +133,8 @@ class RunRecord:
             for name in FILES:
                 (self.directory / name).unlink(missing_ok=True)
 
-    @property
-    def state(self) -> State:
-        """What the directory held on opening: ``new``, ``done`` (nothing to do), or ``resume``."""
-        return self._state
-
-    @property
-    def adapter_dir(self) -> Path:
-        """Folder of the trained adapter."""
-        return self.directory / "adapter"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """Folder of the training state, until the run is done."""
-        return self.directory / "checkpoints"
-
-    @property
-    def metrics_path(self) -> Path:
-        """One JSON object a line, in order of steps."""
-        return self.directory / "metrics.jsonl"
-
     def log(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Append a line to ``metrics.jsonl``; a number that is not finite is written as null.
-
-        Raises:
-            RunError: The line cannot be written.
-        """
+        """Append a line to ``metrics.jsonl``; a number that is not finite is written as null."""
         line = dumps({"step": step, "time": round(time.time(), 3), **values})
         with writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -165,16 +144,10 @@ class RunRecord:
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def truncate_metrics(self, size: int) -> bool:
-        """Drop the metrics beyond those of a checkpoint, before training resumes from it.
-
-        Args:
-            size: What :meth:`metrics_size` was then.
+        """Drop the metrics beyond the :meth:`metrics_size` of a checkpoint, before training resumes from it.
 
         Returns:
             Whether the file is that long: another system may have lost lines.
-
-        Raises:
-            RunError: The file cannot be written.
         """
         present = self.metrics_size()
         if present > size:
@@ -191,14 +164,7 @@ class RunRecord:
             self.truncate_metrics(end)
 
     def write_predictions(self, split: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Write one JSON object an example: ``test`` to ``predictions.jsonl``, others to ``predictions_SPLIT.jsonl``.
-
-        Returns:
-            The file.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Write one JSON object an example: ``test`` to predictions.jsonl, others to predictions_SPLIT.jsonl."""
         path = self.directory / ("predictions.jsonl" if split == "test" else f"predictions_{split}.jsonl")
         write_text(path, "".join(dumps(row) + "\n" for row in rows))
         return path
@@ -206,22 +172,14 @@ class RunRecord:
     def finish(self, result: Result) -> Result:
         """Write the result, mark the run done, and release the lock.
 
-        Args:
-            result: Fingerprint, versions and configuration are filled in.
-
         Returns:
-            The result as written.
+            The result as written, with fingerprint, versions and configuration.
 
         Raises:
             RunError: The result is not complete (all problems in one line), or cannot be written.
         """
-        complete = replace(
-            result,
-            config_fingerprint=self.fingerprint,
-            versions=environment()["versions"],
-            config=self._config,
-            absent=(),
-        )
+        added = {"versions": environment()["versions"], "config": self._config, "absent": ()}
+        complete = replace(result, config_fingerprint=self.fingerprint, **added)
         if problems := complete.problems():
             raise RunError(f"the result of {self.directory} is not complete: {'; '.join(problems)}")
         write_json(self.directory / "result.json", complete.to_dict())
@@ -232,15 +190,15 @@ class RunRecord:
     def fail(self, error: BaseException) -> None:
         """Record the error that ended the run, and release the lock. Never raises, since that error is raised."""
         trace = redact("".join(traceback.format_exception(error)))
-        described = {"type": type(error).__name__, "message": redact(str(error)), "trace": trace}
-        with contextlib.suppress(RunError):
-            self._write_status("failed", error=described)
-        self.close()
+        self._end("failed", error={"type": type(error).__name__, "message": redact(str(error)), "trace": trace})
 
     def interrupt(self) -> None:
         """Record that a signal stopped the run, and release the lock. Never raises."""
+        self._end("interrupted")
+
+    def _end(self, status: str, **more: Any) -> None:
         with contextlib.suppress(RunError):
-            self._write_status("interrupted")
+            self._write_status(status, **more)
         self.close()
 
     def close(self) -> None:

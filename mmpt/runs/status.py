@@ -20,17 +20,10 @@ _UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def write_status(directory: Path, status: str, fingerprint: str, started: float, **more: Any) -> None:
-    """Write ``status.json``.
+    """Write ``status.json``; RunError where that is impossible.
 
-    Args:
-        directory: The run directory.
-        status: ``running``, ``done``, ``failed`` or ``interrupted``.
-        fingerprint: Of the run's configuration.
-        started: When this process began, in seconds since 1970.
-        more: Further entries, such as ``error``.
-
-    Raises:
-        RunError: The file cannot be written.
+    ``status`` is ``running``, ``done``, ``failed`` or ``interrupted``, ``started`` is in seconds since 1970, and
+    ``more`` are further entries, such as ``error``.
     """
     content = {"format": FORMAT, "status": status, "config_fingerprint": fingerprint, "pid": os.getpid()}
     content |= {"host": platform.node(), "started": _utc(started), "updated": _utc(time.time()), **more}

@@ -15,10 +15,6 @@ def register_sweeps(folder: Path, conf: Path) -> None:
     """Give Hydra every ``NAME.yaml`` of a folder as ``sweep=NAME``, over all groups.
 
     A definition may bring ``settings``, each some values under a name; they become ``setting=NAME/SETTING``.
-
-    Args:
-        folder: Where definitions lie; its subfolders are for other programs.
-        conf: The configuration folder, for the names of groups.
     """
     store = ConfigStore.instance()
     for path, content in _definitions(folder):

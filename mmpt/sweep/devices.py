@@ -13,9 +13,7 @@ _slot: list[int] = []  # file descriptor of this process's slot; the system unlo
 
 
 def claim_share(folder: Path, parent: int, at_once: int | None) -> None:
-    """Claim this process's share of the machine, once, before torch looks at it.
-
-    Threads are divided among the trials that run at once, unless ``OMP_NUM_THREADS`` is set; GPUs are assigned in turn.
+    """Claim this process's share of the machine, once, before torch looks at it: threads and GPUs in turn.
 
     Args:
         folder: The sweep's folder; slots are locked files in it.

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from mmpt.utils.files import read_json, write_json, writing
 
 State = Literal["started", "busy", "done", "failed", "pruned"]
 ELSEWHERE = ("sweep", "run.", "logger", "hydra")  # words that do not make another trial
+_WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'])+""")  # quotes hold spaces together
 STOP = "stop"  # a file that is there once a trial has failed
 
 
@@ -77,11 +79,7 @@ class Outcomes:
 
     @classmethod
     def create(cls, root: Path) -> Outcomes:
-        """Create the folder of a new sweep below ``run.root``.
-
-        Raises:
-            RunError: It cannot be written.
-        """
+        """Create the folder of a new sweep below ``run.root``; a RunError where that cannot be written."""
         parent = root.expanduser().absolute() / SWEEPS
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         with writing(parent):
@@ -99,11 +97,7 @@ class Outcomes:
         return self.folder.parents[1]
 
     def write(self, outcome: Outcome) -> None:
-        """Replace what is known of a trial.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Replace what is known of a trial; a RunError where the file cannot be written."""
         write_json(self._path(outcome.number), to_json(outcome))
         if outcome.failed:
             (self.folder / STOP).touch()
@@ -151,3 +145,14 @@ def unresolved(composed: DictConfig) -> dict[str, Any]:
     """Plain values of a configuration that may be invalid, without Hydra's own."""
     values: Any = OmegaConf.to_container(composed, resolve=False)
     return {str(key): value for key, value in values.items() if key != "hydra"}
+
+
+def trial_words(overrides: list[str]) -> str:
+    """Overrides as the user would type them, without those that say where a run lies and how it is shown."""
+    words = (word.lstrip("+") for word in overrides)
+    return " ".join(word for word in words if not word.startswith(ELSEWHERE))
+
+
+def split(overrides: str) -> list[str]:
+    """The words of one line of overrides."""
+    return _WORD.findall(overrides)

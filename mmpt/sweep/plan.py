@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
 from mmpt.sweep.devices import cores
-from mmpt.sweep.outcomes import unresolved
+from mmpt.sweep.outcomes import split, trial_words, unresolved
 from mmpt.training.settings import find_problems
 
 ENGINES = {  # launcher or sweeper -> the module it needs, and the extra that brings it
@@ -40,6 +40,8 @@ class Plan:
     launcher: str  # name of the engine
     at_once: int | None  # trials at once on this machine; None where another system decides
     repeats: bool = True  # whether another launch gives the same trials again
+    constant: tuple[str, ...] = ()  # words that all trials have
+    shows_all: bool = False  # whether trials print what a run prints
 
     @property
     def restarts(self) -> bool:
@@ -67,7 +69,12 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
         sweeper, launcher = str(choices["hydra/sweeper"]), str(choices["hydra/launcher"])
         _require_engine("sweeper", sweeper)  # which a definition may have chosen
         _require_engine("launcher", launcher)
-        total = _count(config, own) if sweeper == "basic" else config.hydra.sweeper.get("n_trials")
+        if sweeper == "basic":
+            trials = _trials(config, own)
+            total = len(trials)
+            constant = [word for word in trials[0] if all(word in trial for trial in trials)] if trials else []
+        else:
+            total, constant = config.hydra.sweeper.get("n_trials"), [word for word in shared if word in own]
     problems = [text for key, text in find_problems(unresolved(config)) if key.split(".")[0] in ("sweep", "run")]
     if problems:
         raise ConfigError(problems)
@@ -75,7 +82,9 @@ def plan_sweep(line: CommandLine, conf: Path) -> Plan:
         raise ConfigError("the sweep has no trials: a list, a range or hydra.sweeper.n_trials is empty")
     _check_directory(config, parsed, total)
     root = Path(str(config.run.root))
-    return Plan(root, total, launcher, _at_once(config, launcher, total), repeats=sweeper == "basic")
+    words = tuple(split(trial_words(constant)))
+    at_once, shows_all = _at_once(config, launcher, total), config.sweep.output == "all"
+    return Plan(root, total, launcher, at_once, sweeper == "basic", words, shows_all)
 
 
 def _require_engine(kind: str, name: str) -> None:
@@ -88,8 +97,8 @@ def _require_engine(kind: str, name: str) -> None:
         )
 
 
-def _count(config: DictConfig, words: list[str]) -> int:
-    """Number of combinations, as Hydra's own sweeper makes them."""
+def _trials(config: DictConfig, words: list[str]) -> list[list[str]]:
+    """The combinations, as Hydra's own sweeper makes them."""
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*parameters, *words])
@@ -99,7 +108,7 @@ def _count(config: DictConfig, words: list[str]) -> int:
                 f"{override.input_line} is a range without steps; name values, or add hydra/sweeper=optuna"
             )
     try:
-        return len(BasicSweeper.split_arguments(overrides, None)[0])
+        return [list(trial) for trial in BasicSweeper.split_arguments(overrides, None)[0]]
     except HydraException as error:
         raise ConfigError(str(error)) from error
 

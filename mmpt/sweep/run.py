@@ -34,13 +34,10 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
     Returns:
         The exit code: 0 all done, 1 at least one failed or was not run.
-
-    Raises:
-        MmptError: The sweep cannot start.
     """
     plan = plan_sweep(line, conf)
     outcomes = Outcomes.create(plan.root)
-    progress = Progress(outcomes, plan.total)
+    progress = Progress(outcomes, plan)
     trial = Trial(outcomes.folder, os.getpid(), plan.at_once)
     try:
         with progress.shown(), isolated():
@@ -55,14 +52,7 @@ def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) ->
 
 
 def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, plan: Plan, last: bool) -> bool:
-    """Launch all trials; those that have ended are passed over.
-
-    Returns:
-        Whether to launch again: for trials whose processes died, or whose runs other processes worked on.
-
-    Raises:
-        RunError: The engine stopped before any trial began.
-    """
+    """Launch what has not ended; whether to launch again, for trials that died or whose runs others worked on."""
     reason = None
     try:
         launch(trial)
@@ -76,8 +66,8 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
     lost = progress.lost()
     progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
     if not again and not plan.repeats:
-        progress.fail(progress.busy())
-    if not again and progress.busy():
+        progress.fail(progress.in_state("busy"))
+    if not again and progress.in_state("busy"):
         progress.wait_for_busy()
         return True
     return again

@@ -120,8 +120,8 @@ def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterato
     """Create a study, or resume the one that is stored.
 
     Args:
-        space: From :func:`search_space`.
-        fixed: From there, too.
+        space: From :func:`search_space`, as is ``fixed``.
+        fixed: Words that all trials have.
         settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
 
     Raises:
@@ -150,11 +150,7 @@ def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterato
 def reporter(sweeper: Any) -> Callable[[int, float], None] | None:
     """What a trial of a search calls with step and validation score; it raises :class:`TrialPruned`.
 
-    Args:
-        sweeper: Hydra's configuration of the sweeper in this trial.
-
-    Returns:
-        None for a trial that is shown or tried again.
+    ``sweeper`` is Hydra's configuration of it. None for a trial that is shown or tried again.
     """
     import optuna
 

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Container, Sequence
 
-from mmpt.sweep.outcomes import Outcome
+from mmpt.sweep.outcomes import Outcome, split
 from mmpt.training.settings import setting_key
 from mmpt.utils.untrusted import one_line
 
-_WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'])+""")  # quotes hold spaces together
 HEAD = "| rank | task | setting | validation, mean ± sd | test, mean ± sd | seeds |"
 
 
 def ranked(outcomes: Sequence[Outcome]) -> str:
-    """Rank settings by their mean validation score, within each task.
+    """Rank settings by their mean validation score within each task, as a Markdown table.
 
     Settings are distinguished by their resolved values; the words of the command line only name them. A run that
-    several trials share counts once.
-
-    Args:
-        outcomes: How the trials ended.
-
-    Returns:
-        A Markdown table; nothing in it depends on time, so a sweep that was interrupted ends with the same one.
+    several trials share counts once. Nothing depends on time: an interrupted sweep ends with the same table.
     """
-    shared = set.intersection(*(set(_words(outcome)) for outcome in outcomes)) if outcomes else set()
+    shared = set.intersection(*(set(words(outcome)) for outcome in outcomes)) if outcomes else set()
     tasks: dict[str, dict[str, dict[str, Outcome]]] = defaultdict(lambda: defaultdict(dict))
     failed: dict[str, Outcome] = {}
     for outcome in outcomes:
@@ -43,19 +35,18 @@ def ranked(outcomes: Sequence[Outcome]) -> str:
         for rank, (label, row) in enumerate(sorted(rows, key=lambda row: (-_mean(row[1]), row[0])), start=1):
             figures = [_spread([run.score(split) for run in row]) for split in ("validation", "test")]
             lines.append(f"| {rank} | {task} | {label} | {figures[0]} | {figures[1]} | {len(row)} |")
-    lines += [f"| – | | {' '.join(_words(outcome, shared))} | {outcome.state} | | |" for outcome in failed.values()]
+    lines += [f"| – | | {' '.join(words(outcome, shared))} | {outcome.state} | | |" for outcome in failed.values()]
     return "\n".join(map(one_line, lines)) + "\n"
 
 
 def _label(outcome: Outcome, shared: set[str]) -> str:
-    words = [word for word in _words(outcome, shared) if not word.startswith(("seed=", "task="))]
-    return " ".join(words) or str(outcome.result and outcome.result.method)
+    setting = [word for word in words(outcome, shared) if not word.startswith(("seed=", "task="))]
+    return " ".join(setting) or str(outcome.result and outcome.result.method)
 
 
-def _words(outcome: Outcome, shared: Container[str] = ()) -> list[str]:
-    """What tells a trial from the others: its overrides, whose values may hold spaces."""
-    words = _WORD.findall(outcome.trial.overrides)
-    return [word for word in words if word not in shared]
+def words(outcome: Outcome, shared: Container[str] = ()) -> list[str]:
+    """What tells a trial from the others: its overrides, whose values may hold spaces, without those that all share."""
+    return [word for word in split(outcome.trial.overrides) if word not in shared]
 
 
 def _mean(runs: Sequence[Outcome]) -> float:

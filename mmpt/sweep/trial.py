@@ -18,7 +18,7 @@ from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
 from mmpt.sweep.devices import claim_share
 from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
-from mmpt.sweep.outcomes import ELSEWHERE, Outcome, Outcomes, TrialPruned, unresolved
+from mmpt.sweep.outcomes import Outcome, Outcomes, TrialPruned, trial_words, unresolved
 from mmpt.training.memory import is_out_of_memory
 from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
@@ -138,9 +138,3 @@ def describe_failure(error: BaseException) -> str:
             "(raise trainer.gradient_accumulation_steps with it) or data.max_length, or run fewer trials at once"
         )
     return f"{type(error).__name__}: {text[:300]}"
-
-
-def trial_words(overrides: list[str]) -> str:
-    """Overrides as the user would type them, without those that say where a run lies and how it is shown."""
-    words = (word.lstrip("+") for word in overrides)
-    return " ".join(word for word in words if not word.startswith(ELSEWHERE))

@@ -53,12 +53,17 @@ class SplitCache:
         """
         mode = self.config.mode
         reason = "cache=off" if mode == "off" else self.model.prevents_cache
-        if reason is None and mode == "auto" and self.short and not self._all_stored(splits):
-            reason = "trainer.max_steps ends before every example is seen"
         if reason is not None:
             if mode in ("ram", "disk"):
                 raise ConfigError(f"cache={mode} is impossible: {reason}; set cache=auto or change that setting")
             return self._without(splits, reason)
+        if mode == "auto" and self.short and not self._stored(splits[0]):
+            training = self._without(splits[:1], "trainer.max_steps ends before every example is seen", " of training")
+            return training + self._cached(splits[1:])  # evaluations read every example, and other trials do so again
+        return self._cached(splits)
+
+    def _cached(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
+        mode = self.config.mode
         self.model.backbone.eval()
         if mode == "ram":
             return self._in_memory(splits)
@@ -71,12 +76,11 @@ class SplitCache:
                 ) from error
             return self._instead(splits, str(error))
 
-    def _without(self, splits: tuple[Prepared, ...], reason: str) -> list[Prepared]:
-        self.note(f"{self._stack}: runs in every step ({reason})")
+    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
+        self.note(f"{self._stack}: runs in every step{part} ({reason})")
         return list(splits)
 
     def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
-        """In memory, if there is enough, because of a problem with the disk."""
         needed = self._needed(splits)
         if needed > SHARE * free_bytes(self._device):
             self.note(f"cache: {problem}")
@@ -85,32 +89,20 @@ class SplitCache:
         return self._in_memory(splits)
 
     def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
-        """From the store, computed into it where missing.
-
-        Raises:
-            CacheError: There is no room, or no permission.
-        """
+        """From the store, computed into it where missing; CacheError where there is no room, or no permission."""
         began = time.perf_counter()
-        self._refuse_too_large(splits)
-        cached = [self._fetch(split) for split in splits]
-        read = all(states.source is not None and states.source.read for states in cached)
-        self._report(splits, f"in {self._store.directory}", began, read=read)
-        if self._device.type != "cpu" and self._needed(splits) <= SHARE * free_bytes(self._device):
-            cached = [states.to(self._device) for states in cached]
-        return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
-
-    def _refuse_too_large(self, splits: tuple[Prepared, ...]) -> None:
-        """Say so before anything is computed, not after two of three splits.
-
-        Raises:
-            CacheError: The splits together are more than the bound.
-        """
         needed = self._needed(splits)
-        if needed > self._store.max_bytes:
+        if needed > self._store.max_bytes:  # said before anything is computed, not after two of three splits
             raise CacheError(
                 f"the states of this run take {size_text(needed)}, more than cache.max_gb="
                 f"{self._store.max_bytes / GB:g} allows in {self._store.directory}"
             )
+        cached = [self._fetch(split) for split in splits]
+        read = all(states.source is not None and states.source.read for states in cached)
+        self._report(splits, f"in {self._store.directory}", began, read=read)
+        if self._device.type != "cpu" and needed <= SHARE * free_bytes(self._device):
+            cached = [states.to(self._device) for states in cached]
+        return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
 
     def _fetch(self, split: Prepared) -> Activations:
         batches = self._batches(split)
@@ -124,10 +116,8 @@ class SplitCache:
 
     def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         began = time.perf_counter()
-        cached = []
-        for split in splits:
-            batches = self._batches(split)
-            cached.append(replace(split, activations=compute(self.model, split.lengths, batches, self._dtype)))
+        computed = [compute(self.model, split.lengths, self._batches(split), self._dtype) for split in splits]
+        cached = [replace(split, activations=states) for split, states in zip(splits, computed, strict=True)]
         self._report(splits, "in memory", began)
         return cached
 
@@ -148,9 +138,9 @@ class SplitCache:
             flat = {name: values.flatten(0, -2) if name in SOURCES else values for name, values in batch.items()}
             yield source_rows(rows, batch), flat
 
-    def _all_stored(self, splits: tuple[Prepared, ...]) -> bool:
-        fits = self._needed(splits) <= self._store.max_bytes  # else no key is needed, which reads all ids
-        return fits and all(self._store.has(self._key(split)) for split in splits)
+    def _stored(self, split: Prepared) -> bool:
+        fits = self._needed((split,)) <= self._store.max_bytes  # else no key is needed, which reads all ids
+        return fits and self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
         return key_of(self.model, self.fingerprint, list(map(_read, split)), self.evaluator.cut(split), self._dtype)

@@ -68,13 +68,9 @@ class State:
 
 
 def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor], limit: int) -> None:
-    """Write a checkpoint, and delete the oldest ones beyond a limit; the best and the newest one stay.
+    """Write a checkpoint of a state and its :func:`tensors_of`, and delete the oldest ones beyond a limit.
 
-    Args:
-        directory: The run's checkpoints.
-        state: Where training is.
-        tensors: From :func:`tensors_of`.
-        limit: ``trainer.save_total_limit``.
+    The best and the newest one stay.
 
     Raises:
         RunError: It cannot be written. Earlier checkpoints are as they were.
@@ -103,13 +99,7 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint; what a killed process left half written is deleted.
-
-    Args:
-        directory: The run's checkpoints.
-
-    Returns:
-        A checkpoint directory, or None where there is none.
+    """The newest complete checkpoint, None where there is none; what a killed process left half written is deleted.
 
     Raises:
         RunError: The checkpoints were written by an older mmpt.
@@ -191,10 +181,7 @@ def tensors_of(
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int, processes: int) -> State:
-    """Set trained parameters, the optimizer's state and this process's random generators.
-
-    Returns:
-        Where training was.
+    """Set trained parameters, the optimizer's state and this process's random generators; returns where training was.
 
     Raises:
         RunError: The checkpoint is not one that this run writes.
@@ -222,11 +209,7 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
 
 
 def load_parameters(checkpoint: Path, module: nn.Module) -> None:
-    """Set trained parameters to those of a checkpoint.
-
-    Raises:
-        RunError: The checkpoint is not one that this run writes.
-    """
+    """Set trained parameters to those of a checkpoint; RunError where it is not one that this run writes."""
     with _reading(checkpoint):
         load_state(module, _part(read_state(checkpoint / TENSORS), PARAMETERS), checkpoint.name)
 
@@ -245,7 +228,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(states: Mapping[str, Tensor]) -> None:
-    """Set all random generators of this process to what :func:`random_state` gave."""
+    """Set all random generators of this process."""
     gauss, cached = states["gauss"].tolist()
     *keys, position, has_gauss = states["numpy"].tolist()
     torch.set_rng_state(states["torch"])
@@ -276,11 +259,7 @@ def _require(tensors: Mapping[str, Tensor], templates: Mapping[str, Tensor]) -> 
 
 @contextlib.contextmanager
 def _reading(checkpoint: Path) -> Iterator[None]:
-    """Report in one line what is wrong with a checkpoint's files.
-
-    Raises:
-        RunError: In place of any error that a file's content causes.
-    """
+    """Raise a RunError in place of any error that the content of a checkpoint's files causes."""
     try:
         yield
     except Exception as error:

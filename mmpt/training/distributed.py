@@ -54,11 +54,7 @@ def barrier() -> None:
 
 def any_rank(here: bool) -> bool:
     """Whether something holds for any process; each must ask."""
-    if count() == 1:
-        return here
-    votes = torch.tensor([int(here)])
-    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX, group=_host_group())
-    return bool(votes)
+    return sum_of_ranks(int(here)) > 0
 
 
 def sum_of_ranks(here: int) -> int:
@@ -77,10 +73,7 @@ def _host_group() -> distributed.ProcessGroup | None:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Have rank 0 make a value, and give it to all.
-
-    Args:
-        make: Called by rank 0 only; its value must be picklable.
+    """Have rank 0 call ``make``, and send its value to all; it must be picklable.
 
     Raises:
         RunError: On the other ranks, where rank 0 fails; rank 0 raises its own error.
@@ -104,14 +97,7 @@ def broadcast(make: Callable[[], T]) -> T:
 
 
 def open_record(make: Callable[[], RunRecord]) -> RunRecord:
-    """Open the run directory on rank 0, and a stand-in for it on the others.
-
-    Args:
-        make: Opens the record; called by rank 0 only.
-
-    Raises:
-        MmptError: As the record's, on every rank.
-    """
+    """Open the run directory by ``make`` on rank 0, and a stand-in for it on the others; errors come on every rank."""
     own: list[RunRecord] = []
 
     def opened() -> tuple[Path, str, State]:
@@ -126,21 +112,10 @@ class StandIn(RunRecord):
     """Where ranks beside the first write: a folder that vanishes. Checkpoints are shared, the trainer divides them."""
 
     def __init__(self, directory: Path, fingerprint: str, state: State) -> None:
-        """Make the folder.
-
-        Args:
-            directory: The run directory that rank 0 holds.
-            fingerprint: Of the run.
-            state: Of the directory, as rank 0 opened it.
-        """
+        """Make the folder, from what rank 0 opened."""
         self._folder = tempfile.TemporaryDirectory(prefix="mmpt-rank-")
         super().__init__(Path(self._folder.name), fingerprint, os.open(os.devnull, os.O_RDONLY))
-        self._checkpoints, self._state = directory / "checkpoints", state
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """Rank 0's."""
-        return self._checkpoints
+        self.checkpoints_dir, self.state = directory / "checkpoints", state
 
     def close(self) -> None:
         """Remove the folder."""

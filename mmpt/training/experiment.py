@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import CachingCollator
+from mmpt.data.columns import values
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
@@ -36,6 +37,7 @@ from mmpt.training.memory import MicroBatches, oom_as_error, peak_memory
 from mmpt.training.monitor import Monitor
 
 Splits = Mapping[str, Prepared]
+_tokenised: dict[tuple[object, ...], tuple[Splits, list[str]]] = {}  # of the last run in this process
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Experiment:
     warnings: list[str] = field(default_factory=list)
     checkpoint: Path | None = None  # where the run resumes
 
-    def start_logger(self, resolved: dict[str, Any]) -> None:
+    def _start_logger(self, resolved: dict[str, Any]) -> None:
         """Begin, or continue, the run at the loggers."""
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
@@ -65,22 +67,22 @@ class Experiment:
         self.logger.start(RunInfo(f"{group}-s{config.seed}", group, resolved, self.record.directory, tags, resumed))
 
     def carry_out(
-        self, accelerator: Accelerator, began: float, on_score: Callable[[int, float], None] | None = None
+        self,
+        resolved: dict[str, Any],
+        accelerator: Accelerator,
+        began: float,
+        on_score: Callable[[int, float], None] | None = None,
     ) -> Result:
-        """Train and evaluate.
+        """Train and evaluate; returns the result without what the record fills in.
 
         Args:
+            resolved: The configuration as plain values, for the loggers.
             accelerator: Of :func:`mmpt.training.device.prepare_device`.
             began: When the run began, by ``time.perf_counter``.
             on_score: Called with step and validation score at each evaluation.
-
-        Returns:
-            The result without what the record fills in.
         """
-        config, given = self.config, self.identity.splits
-        parts = {"train": given.train, "validation": given.validation, "test": given.test}
-        splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
-        self._warn_of_data(splits)
+        self._start_logger(resolved)
+        config, splits = self.config, self._tokenised()
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
         model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
@@ -93,19 +95,29 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
         scores |= self.evaluator.baselines(splits["train"], splits["test"])
-        size = save_adapter(self.record.adapter_dir, config.method.name, model.method, self._description())
+        size = save_adapter(self.record.adapter_dir, model.method, self._description())
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
         return Result.from_dict({**self._about(splits), **measured, **_measured(trainer, times)})
 
-    def _warn_of_data(self, splits: Splits) -> None:
-        for text in self.identity.splits.notes:
+    def _tokenised(self) -> Splits:
+        """The three splits as token ids, with warnings; the next trial of a sweep that reads the same gets the same."""
+        given, backbone, config = self.identity.splits, self.backbone, self.config
+        settings = (repr(config.task), repr(config.evaluation), config.data.max_length)
+        read_by = (tokenizer_fingerprint(backbone.tokenizer), backbone.kind, *settings)
+        if (key := (given.origin, given.fingerprint, *read_by)) not in _tokenised:
+            parts = {"train": given.train, "validation": given.validation, "test": given.test}
+            splits: Splits = {name: self.evaluator.prepare(examples) for name, examples in parts.items()}
+            notes = self.evaluator.reading.notes(list(splits.values()), config.evaluation)
+            _tokenised.clear()
+            _tokenised[key] = splits, notes
+        splits, notes = _tokenised[key]
+        for text in (*given.notes, *notes):
             self._warn(text)
-        for text in self.evaluator.reading.notes(list(splits.values()), self.config.evaluation):
-            self._warn(text)
-        if self.config.model.source == "random":
+        if config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
+        return splits
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -115,29 +127,17 @@ class Experiment:
         """The splits with the states below the first trained layer, where those are constants."""
         settings = self.config.trainer
         seen = settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        cache = SplitCache(
-            self.config.cache,
-            model,
-            self.backbone.fingerprint,
-            self.config.model.name,
-            self.evaluator,
-            short=0 < seen * distributed.count() < len(splits["train"].examples),
-            note=self.console.note,
-        )
+        short = 0 < seen * distributed.count() < len(splits["train"].examples)
+        names = (self.backbone.fingerprint, self.config.model.name)
+        cache = SplitCache(self.config.cache, model, *names, self.evaluator, short, self.console.note)
         return dict(zip(splits, cache.fill(*splits.values()), strict=True))
 
     def _trainer(self, model: AdaptedModel, splits: Splits, accelerator: Accelerator, monitor: Monitor) -> Trainer:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
-        batches = Batches(
-            train.features,
-            train.longest,
-            collate,
-            config.trainer,
-            config.seed,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        share = (accelerator.process_index, accelerator.num_processes)
+        mixed = (config.mix, [name for (name,) in values(train.examples, "task") if name is not None])
+        batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = (feature["labels"] for feature in train)
         settings = config.trainer
         loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)

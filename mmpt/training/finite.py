@@ -20,11 +20,7 @@ class FiniteWatch:
         self.first_bad = torch.zeros((), dtype=torch.long, device=device)  # 0: none
 
     def note(self, loss: Tensor, step: int) -> None:
-        """Take the loss () of a step, counted from 1.
-
-        Raises:
-            TrainingError: On a CPU: it is not finite.
-        """
+        """Take the loss () of a step, counted from 1; a TrainingError on a CPU where it is not finite."""
         if self.waits:
             if not torch.isfinite(loss):
                 raise self._error(step, float(loss))
@@ -32,11 +28,7 @@ class FiniteWatch:
         self.first_bad = torch.where((self.first_bad == 0) & ~torch.isfinite(loss), step, self.first_bad)
 
     def check(self) -> None:
-        """Wait for the device, and stop where a loss was not finite.
-
-        Raises:
-            TrainingError: One was, with the parameter groups it came from.
-        """
+        """Wait for the device, and raise a TrainingError, with the parameter groups, where a loss was not finite."""
         if not self.waits and (step := int(self.first_bad)):
             raise self._error(step, float("nan"))
 
@@ -47,12 +39,10 @@ class FiniteWatch:
         )
 
     def _culprits(self) -> str:
-        """Which groups hold values, or else gradients, that are not finite."""
         if groups := self._broken(lambda parameter: parameter):
             return f"parameters that are not finite are in group {groups}"
-        return (
-            f"gradients that are not finite are in group {self._broken(lambda parameter: parameter.grad) or '(none)'}"
-        )
+        groups = self._broken(lambda parameter: parameter.grad)
+        return f"gradients that are not finite are in group {groups or '(none)'}"
 
     def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> str:
         broken = []

@@ -63,12 +63,7 @@ class LabelRanking:
     """
 
     def __init__(self, candidates: Sequence[Sequence[int]], smoothing: float = 0.0) -> None:
-        """Set the label words.
-
-        Args:
-            candidates: Token ids of each of C label words.
-            smoothing: Share of the target's probability that is spread over all label words.
-        """
+        """Set the token ids of each of C label words, and the share of the target's that is spread over all of them."""
         self.candidates, self.smoothing = candidates, smoothing
         longest = max(map(len, candidates))
         self.padded = torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for ids in candidates])  # (C, U)
@@ -123,13 +118,9 @@ class Custom:
 def create_loss(
     name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Iterable[Sequence[int]]
 ) -> Loss:
-    """Create the loss of a run.
+    """Create the loss ``trainer.loss=name`` of a run, from the token ids of each label word and training target.
 
-    Args:
-        name: ``trainer.loss``.
-        smoothing: ``trainer.label_smoothing_factor``; no file of the user's takes it.
-        candidates: Token ids of each label word.
-        targets: Token ids of each training target.
+    ``smoothing`` is ``trainer.label_smoothing_factor``; no file of the user's takes it.
 
     Raises:
         ConfigError: There is no such loss.
@@ -145,20 +136,13 @@ def create_loss(
 
 
 def require_loss(name: str) -> None:
-    """Reject a loss that cannot be loaded, before anything heavy happens.
-
-    Raises:
-        ConfigError: See :func:`load_loss`.
-    """
+    """Reject a loss that :func:`load_loss` cannot load, before anything heavy happens."""
     if name not in ("cross_entropy", "label_ranking"):
         load_loss(name)
 
 
 def load_loss(name: str) -> Custom:
-    """Load a loss of the user's.
-
-    Args:
-        name: ``trainer.loss``, the file's name without ``.py``.
+    """Load a loss of the user's by its file's name without ``.py``.
 
     Raises:
         ConfigError: There is no such file, or it has no function ``loss``.

@@ -16,27 +16,20 @@ from mmpt.errors import TrainingError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_MESSAGES = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "Cannot allocate memory",
-)  # of torch's CPU side
+_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")  # on a CPU
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, or torch on a CPU or GPU, ran out of memory."""
     torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(one in str(error) for one in _MESSAGES))
 
 
 def smaller(batch: int, accumulation: int) -> tuple[int, int] | None:
     """Batch size and accumulation of the same product: half of the batch, or the next size below that divides it.
 
-    Returns:
-        Both, or None where a batch is one example already.
+    None where a batch is one example already.
     """
     total = batch * accumulation
     size = next((size for size in range(batch // 2, 0, -1) if total % size == 0), None)
@@ -44,15 +37,7 @@ def smaller(batch: int, accumulation: int) -> tuple[int, int] | None:
 
 
 def advise(error: BaseException, step: int, batch: int, accumulation: int, retry: str) -> TrainingError:
-    """Say what would fit.
-
-    Args:
-        error: Of whoever asked for memory.
-        step: The optimizer step, from 1.
-        batch: Examples at once.
-        accumulation: Batches of an optimizer step.
-        retry: What else helps.
-    """
+    """Say what would fit instead of ``batch`` examples at once at a step, from 1; ``retry`` is what else helps."""
     fit = smaller(batch, accumulation)
     if fit is None:
         advice = "lower data.max_length, or take a smaller backbone or model.dtype=bfloat16"
@@ -64,13 +49,9 @@ def advise(error: BaseException, step: int, batch: int, accumulation: int, retry
 
 @contextlib.contextmanager
 def oom_as_error(batch: int) -> Iterator[None]:
-    """Say what would fit where an evaluation or the encoder pass runs out of memory.
+    """Raise a TrainingError that says what would fit where an evaluation or the encoder pass runs out of memory.
 
-    Args:
-        batch: ``evaluation.batch_size``.
-
-    Raises:
-        TrainingError: In place of the error.
+    ``batch`` is ``evaluation.batch_size``.
     """
     try:
         yield
@@ -86,27 +67,18 @@ class MicroBatches:
     """Passes over a batch, in ever more pieces where memory runs out; a step's losses and gradients add up the same."""
 
     def __init__(self, notify: Callable[[str], object]) -> None:
-        """Begin with whole batches.
-
-        Args:
-            notify: Receives a line each time their number grows.
-        """
+        """Begin with whole batches; ``notify`` receives a line each time their number grows."""
         self.count = 1
         self._notify = notify
 
     def run(self, one: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], module: nn.Module) -> Tensor:
-        """Forward and backward.
+        """Forward and backward; returns the loss, ().
 
         Args:
-            one: Does both for some rows of the batch, and returns their share of the loss.
+            one: Does both for some rows of the batch, and returns their share of the loss. An error of its own is
+                raised, out of memory only where a single row does not fit.
             batch: Tensors of B rows each.
-            module: Its gradients are put back before another try.
-
-        Returns:
-            The loss, ().
-
-        Raises:
-            Exception: Of ``one``; out of memory only where a single row does not fit.
+            module: Its gradients are restored before another try.
         """
         rows = len(batch["labels"])
         gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters() if p.requires_grad]
@@ -115,7 +87,8 @@ class MicroBatches:
             size = -(-rows // self.count)
             try:
                 starts = range(0, rows, size)
-                return sum_of([one({name: value[at : at + size] for name, value in batch.items()}) for at in starts])
+                losses = [one({name: value[at : at + size] for name, value in batch.items()}) for at in starts]
+                return sum(losses[1:], losses[0])
             except Exception as error:
                 if not is_out_of_memory(error) or size == 1:
                     raise
@@ -125,14 +98,6 @@ class MicroBatches:
                 f"out of memory ({reason}); continuing with {-(-rows // self.count)} examples at once, not {size}"
             )
             _reset(module, gradients, state)
-
-
-def sum_of(losses: list[Tensor]) -> Tensor:
-    """The sum of one or more."""
-    total = losses[0]
-    for loss in losses[1:]:
-        total = total + loss
-    return total
 
 
 def _random_state() -> list[Tensor]:

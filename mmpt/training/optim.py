@@ -15,12 +15,7 @@ from mmpt.config.schema import OptimizerConfig
 def build_optimizer(
     config: OptimizerConfig, groups: Mapping[str, Sequence[nn.Parameter]], rates: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """Create the optimizer over a method's parameter groups.
-
-    Args:
-        config: ``adafactor`` (without parameter scaling and relative step, as published) or ``adamw``.
-        groups: Parameters by group.
-        rates: Learning rate by group.
+    """Create ``adafactor`` (without parameter scaling and relative step, as published) or ``adamw`` over groups.
 
     Returns:
         An optimizer whose parameter groups have their ``name`` and their learning rate before the schedule,
@@ -44,25 +39,18 @@ class Adafactor(torch.optim.Optimizer):
     three seconds.
     """
 
-    def __init__(
-        self,
-        params: Any,
-        clip_threshold: float = 1.0,
-        weight_decay: float = 0.0,
-        decay: float = -0.8,
-        eps: float = 1e-30,
-    ) -> None:
+    decay, eps = -0.8, 1e-30  # exponent of the running average of squared gradients, and what is added to these
+
+    def __init__(self, params: Any, clip_threshold: float = 1.0, weight_decay: float = 0.0) -> None:
         """Set the constants of the update.
 
         Args:
             params: Parameter groups with ``lr``.
             clip_threshold: Root mean square above which an update is scaled down.
             weight_decay: Share of a parameter that is subtracted in a step, times its learning rate.
-            decay: Exponent of the running average of squared gradients.
-            eps: Added to squared gradients.
         """
         super().__init__(params, {"lr": None, "weight_decay": weight_decay})
-        self.clip_threshold, self.decay, self.eps = clip_threshold, decay, eps
+        self.clip_threshold = clip_threshold
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -126,13 +114,9 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def rate_factor(name: str, step: int, warmup: float, total: int) -> float:
-    """Factor of all learning rates after ``step`` optimizer steps, as in transformers' schedules of the same names.
+    """Factor of all learning rates after ``step`` of ``total`` steps, as in transformers' schedules of the same names.
 
-    Args:
-        name: ``scheduler.name``.
-        step: Optimizer steps so far.
-        warmup: ``scheduler.warmup``: below 1 a share of all steps, else a number of steps.
-        total: Optimizer steps of the whole training.
+    ``warmup`` is a share of all steps below 1, else a number of steps.
     """
     rising = math.ceil(total * warmup) if warmup < 1 else int(warmup)
     if name == "constant":

@@ -65,40 +65,43 @@ def _run(
     reset_peak_memory()
     require_loss(config.trainer.loss)
     identity = identity or identify(config)
-    directory, fingerprint = identity.directory, identity.fingerprint
-    console = Console(directory.expanduser().absolute(), None if distributed.rank() == 0 else io.StringIO())
+    first = distributed.rank() == 0
+    console = Console(identity.directory.expanduser().absolute(), None if first else io.StringIO())
     console.note(f"data: {identity.splits.origin}")
-    if distributed.broadcast(lambda: finished(directory, fingerprint)) and not config.run.overwrite:
-        return _shown_again(directory, console)
+    done = (identity.directory, identity.fingerprint)
+    if distributed.broadcast(lambda: finished(*done)) and not config.run.overwrite:
+        return _shown_again(identity.directory, console)
     # device and backbone come before the run directory, which stays untouched where one of them fails
     accelerator = prepare_device(config.trainer)
     backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
     evaluator = Evaluator(
         identity.task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
-    record = distributed.open_record(
-        lambda: RunRecord.open(directory, resolved=resolved, fingerprint=fingerprint, overwrite=config.run.overwrite)
-    )
+    record = distributed.open_record(lambda: RunRecord.open(*done, resolved, config.run.overwrite))
     if record.state == "done":  # by another process, while the backbone was loaded
         record.close()
-        return _shown_again(directory, console)
-    logger = make_logger(config.logger, console.note) if distributed.rank() == 0 else Loggers([], console.note)
+        return _shown_again(identity.directory, console)
+    logger = make_logger(config.logger, console.note) if first else Loggers([], console.note)
     experiment = Experiment(config, identity, backbone, evaluator, record, logger, console)
-    try:
-        experiment.start_logger(resolved)
-        result = record.finish(experiment.carry_out(accelerator, began, on_score))
-    except (KeyboardInterrupt, SystemExit):
-        _interrupt(record, logger, console)
-        raise
-    except BaseException as error:
-        record.fail(error)
-        logger.finish("failed")
-        raise
+    result = _recorded(experiment, lambda: experiment.carry_out(resolved, accelerator, began, on_score))
     release(config.model, backbone)
     logger.summary(summary(result))
     logger.finish("done")
     console.final_table(result)
     return result
+
+
+def _recorded(experiment: Experiment, carry_out: Callable[[], Result]) -> Result:
+    """Record how an experiment ends."""
+    try:
+        return experiment.record.finish(carry_out())
+    except (KeyboardInterrupt, SystemExit):
+        _interrupt(experiment.record, experiment.logger, experiment.console)
+        raise
+    except BaseException as error:
+        experiment.record.fail(error)
+        experiment.logger.finish("failed")
+        raise
 
 
 def finished(directory: Path, fingerprint: str) -> bool:

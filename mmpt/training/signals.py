@@ -40,7 +40,7 @@ class _Request:
         self.timer: threading.Timer | None = None
 
     def wait(self, seconds: float) -> None:
-        """Have :class:`Stopped` raised in the main thread when the time is up, in whatever it does then."""
+        """Have :class:`Stopped` raised in the main thread when the time is up."""
         self.timer = threading.Timer(seconds, self._ring)
         self.timer.daemon = True
         self.timer.start()

@@ -21,14 +21,12 @@ from mmpt.utils.untrusted import one_line
 
 Kind = Literal["method", "metric", "loss"]
 VARIABLE = "MMPT_EXTENSIONS"  # folders DIR, separated as in PATH
+CONF = Path(__file__).resolve().parents[2] / "conf"
 METHOD_FOLDERS = "MMPT_METHODS"  # folders of methods alone, before there was VARIABLE; still read
 
 
 def add_folder(directory: Path) -> None:
-    """Read extensions from ``directory/method``, ``directory/metric`` and ``directory/loss`` too, before other folders.
-
-    Child processes inherit it.
-    """
+    """Read extensions from a folder too, before others; child processes inherit it."""
     known = [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
     text = str(directory.expanduser().absolute())
     os.environ[VARIABLE] = os.pathsep.join([text, *(entry for entry in known if entry != text)])
@@ -40,6 +38,12 @@ def folders(kind: Kind) -> list[Path]:
     if kind == "method":
         named += [Path(entry).expanduser() for entry in os.environ.get(METHOD_FOLDERS, "").split(os.pathsep) if entry]
     return named
+
+
+def configurations(group: str) -> dict[str, Path]:
+    """The YAML files of a configuration group by name: ours, and the user's in place of ours."""
+    own = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    return {path.stem: path for folder in [CONF, *reversed(own)] for path in sorted((folder / group).glob("*.yaml"))}
 
 
 def hint(kind: Kind) -> str:
@@ -62,14 +66,7 @@ def find(kind: Kind, name: object) -> Path | None:
 
 
 def load(kind: Kind, name: object) -> ModuleType | None:
-    """Execute the file of an extension, once per process.
-
-    Args:
-        kind: What it extends.
-        name: The file's name without ``.py``.
-
-    Returns:
-        The module; None where no folder has the file.
+    """Execute the file of an extension, once per process; None where no folder has it.
 
     Raises:
         ConfigError: The file cannot be imported.

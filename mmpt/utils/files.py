@@ -14,48 +14,28 @@ from mmpt.errors import RunError
 from mmpt.utils.untrusted import parse_json, read_lines, read_text
 
 
+def cache_directory() -> Path:
+    """``$MMPT_CACHE``, else ``$XDG_CACHE_HOME/mmpt``, else ``~/.cache/mmpt``."""
+    if chosen := os.environ.get("MMPT_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache")).expanduser() / "mmpt"
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a system error into one line that names the path.
-
-    Args:
-        path: What is being written.
-
-    Raises:
-        RunError: In place of an OSError.
-    """
+    """Turn an OSError within the block into a RunError of one line that names the path."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"can't write {path}: {error.strerror or error}; free space or permissions there, or name another place "
+            f"cannot write {path}: {error.strerror or error}; free space or permissions there, or name another folder "
             "with run.dir=DIR or run.root=DIR"
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there wholly or not at all.
-
-    Args:
-        path: The file; an older one is replaced.
-        text: Its content, written as UTF-8.
-
-    Raises:
-        RunError: The file can't be written.
-    """
-    write_bytes(path, text.encode("utf-8"))
-
-
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there wholly or not at all, with its directory where that is missing.
-
-    Args:
-        path: The file; an older one is replaced.
-        content: Its content.
-
-    Raises:
-        RunError: The file can't be written.
-    """
+    """Write a file wholly or not at all, with its directory; a RunError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,43 +48,33 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def link_outside(directory: Path) -> Path | None:
-    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere.
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; see :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
 
-    Args:
-        directory: It may itself be reached by a link.
-    """
-    root = os.path.realpath(directory)
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON; see :func:`write_bytes`."""
+    write_text(path, dumps(content, indent=2) + "\n")
+
+
+def link_outside(directory: Path) -> Path | None:
+    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere."""
+    root = os.path.realpath(directory)  # the directory may itself be reached by a link
     for folder, names, files in os.walk(directory):
-        for name in (*names, *files):
-            path = Path(folder, name)
+        for path in (Path(folder, name) for name in (*names, *files)):
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 return path
     return None
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON; see :func:`write_text`."""
-    write_text(path, dumps(content, indent=2) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object of a run directory.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        RunError: The file is missing, unreadable, or no JSON object.
-    """
+    """Read one JSON object of a run directory; a RunError where there is none."""
     fix = "the run is damaged; name another run.dir, or run.overwrite=true to repeat it"
     try:
         content = parse_json(read_text(path))
     except OSError as error:
-        raise RunError(f"can't read {path}: {error.strerror}; {fix}") from error
+        raise RunError(f"cannot read {path}: {error.strerror}; {fix}") from error
     except ValueError as error:
         raise RunError(f"{path} is no valid JSON ({error}); {fix}") from error
     if not isinstance(content, dict):
@@ -113,16 +83,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a metrics or predictions file, without the line that a crash may have cut short.
-
-    Args:
-        path: The file.
-
-    Yields:
-        One object a line.
+    """Read the objects of a metrics or predictions file, without the last line where a crash has cut it short.
 
     Raises:
-        RunError: A line other than the last one is no JSON object, or the file can't be read.
+        RunError: Another line is no JSON object, or the file cannot be read.
     """
     number = 1
     try:
@@ -142,19 +106,11 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def newer_format(content: Mapping[str, Any], known: int) -> str:
-    """Say so where something was written in a format that this mmpt doesn't know; without ``format`` it is the first.
-
-    Args:
-        content: A JSON object of unknown origin.
-        known: The newest format that its reader knows.
-
-    Returns:
-        ``has format 2, ...``, or nothing where it can be read.
-    """
-    found = content.get("format", 1)
-    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= known:
+    """Say so where an object has a ``format`` above the newest known one; empty where it can be read."""
+    format = content.get("format", 1)
+    if isinstance(format, int) and not isinstance(format, bool) and 1 <= format <= known:
         return ""
-    return f"has format {str(found)[:40]}, this mmpt reads up to {known}; update mmpt"
+    return f"has format {str(format)[:40]}, this mmpt reads up to {known}; update mmpt"
 
 
 def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:
@@ -163,7 +119,6 @@ def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Make a value JSON: numpy and torch scalars become numbers, numbers that JSON lacks become null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,18 @@ _STATUS = {
 
 
 def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
-    """Fetch one file, from the hub's cache if it is there at that commit.
-
-    Args:
-        repo: ``owner/name``.
-        file: Its path there.
-        repo_type: ``model`` or ``dataset``.
-        revision: A commit, branch or tag.
-        most: Bytes that it may have.
+    """Fetch one file of ``owner/name``, from the hub's cache if it is there at that commit.
 
     Raises:
-        HubError: It is larger.
+        HubError: It has more than ``most`` bytes.
         Exception: Whatever huggingface_hub raises; :func:`one_line_errors` turns it into one line.
     """
     from huggingface_hub import errors, hf_hub_download
 
     wanted: dict[str, Any] = {"repo_id": repo, "filename": file, "repo_type": repo_type, "revision": revision}
     if COMMIT.fullmatch(revision):  # a commit never changes, a branch may
-        try:
+        with suppress(errors.LocalEntryNotFoundError):
             return Path(hf_hub_download(**wanted, local_files_only=True))
-        except errors.LocalEntryNotFoundError:
-            pass
     commit_of(repo, file, repo_type=repo_type, revision=revision, most=most)
     return Path(hf_hub_download(**wanted))
 
@@ -100,7 +91,6 @@ def one_line_errors(
 
 
 def _refusal(error: Any, check: str) -> str:
-    """What the hub's answer means."""
     from huggingface_hub import errors
 
     status, name = _status(error), type(error).__name__

@@ -10,15 +10,12 @@ SLACK_SECONDS = 2.0  # times of processes and of records come from different clo
 
 
 def is_alive(host: object, pid: object, since: float | None = None) -> bool | None:
-    """Whether a process lives; a number that the system has given to another process since doesn't count.
+    """Whether a process lives; None where it is another machine's, or none is named.
 
     Args:
         host: Name of its machine.
         pid: Its number there.
         since: When it is known to have lived, in seconds since 1970: a process born later has only taken its number.
-
-    Returns:
-        None where this machine can't tell: the process is another machine's, or none is named.
     """
     if host != platform.node() or not isinstance(pid, int) or pid <= 0:
         return None

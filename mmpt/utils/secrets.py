@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import re
@@ -18,28 +19,17 @@ _NAMES = re.compile(r"(API_?KEY|ACCESS_?KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.
 
 
 def credentials() -> dict[str, str]:
-    """Find this user's secrets where the libraries find them.
-
-    Returns:
-        What holds it (a variable, or a file and host) -> the secret.
-    """
-    found = {name: value for name, value in os.environ.items() if _NAMES.search(name)}
-    found |= dict(_of_netrc())
-    if token := _text(_hub_token()):
-        found["the hub's token file"] = token
-    return {name: value for name, value in found.items() if len(value) >= SHORTEST}
+    """This user's secrets where the libraries look for them, by what holds each: a variable, or a file and host."""
+    secrets = {name: value for name, value in os.environ.items() if _NAMES.search(name)} | dict(_of_netrc())
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        token = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+        secrets["the hub's token file"] = token.read_text(encoding="utf-8").strip()
+    return {name: value for name, value in secrets.items() if len(value) >= SHORTEST}
 
 
 def holding_secrets(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Find secrets in a configuration, which is written to the run directory and sent to loggers.
-
-    Args:
-        values: Plain data.
-        key: The dotted key of ``values``.
-
-    Yields:
-        The key, and what holds the secret that stands there; never the secret.
-    """
+    """Find secrets in plain data that are written to files: yields the dotted key, and what holds the secret."""
     secrets = credentials()
     waiting = [(key, values)]
     while waiting:
@@ -62,13 +52,8 @@ def redact(text: str) -> str:
 
 
 def error_line(error: object) -> str:
-    """An error in one line that can be shown and written: no secrets, no signs that command a terminal."""
+    """An error in one line that can be shown and written: no secrets, no characters that command a terminal."""
     return one_line(redact(str(error)))
-
-
-def _hub_token() -> Path:
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token")
 
 
 def _of_netrc() -> Iterator[tuple[str, str]]:
@@ -80,10 +65,3 @@ def _of_netrc() -> Iterator[tuple[str, str]]:
     for host, (_, _, password) in hosts.items():
         if password:
             yield f"{path} ({host})", password
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, RuntimeError, ValueError):
-        return ""

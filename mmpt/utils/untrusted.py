@@ -10,65 +10,57 @@ from typing import Any
 
 import yaml
 
-LONGEST = 4000  # signs of a text from elsewhere in one message
+LONGEST = 4000  # characters of a text from elsewhere in one message
 DEEPEST = 100  # values in values of a YAML file
 LARGEST = 2**26  # bytes of a JSON or YAML file, or of a line of one; the largest of ours have some MB
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values only
 
 
 def printable(text: object) -> str:
-    """Put a space for every sign that isn't shown: terminal commands, control signs, signs that turn the direction.
-
-    Args:
-        text: Anything; line breaks count as such signs too.
-    """
-    found = str(text)
-    return found if found.isprintable() else "".join(sign if sign.isprintable() else " " for sign in found)
+    """Put a space for every character that a terminal does not show: commands, line breaks, changes of direction."""
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(char if char.isprintable() else " " for char in shown)
 
 
 def one_line(text: object) -> str:
-    """Fold white space, drop signs that aren't shown, and cut what is endless, so that a message is one line.
-
-    Args:
-        text: Anything, such as an error that quotes a file.
-    """
+    """Make one line of any object, such as an error that quotes a file: printable, and cut where it is endless."""
     line = " ".join(printable(text).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """Read a file from elsewhere, where it isn't too large for what it should be.
-
-    Args:
-        path: A file; a pipe or a device, which may never end, is none.
-        most: Bytes that it may have.
+    """Read a file from elsewhere that has at most so many bytes.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is too large, or no file.
+        OSError: It cannot be read.
+        ValueError: It is too large, or a pipe or a device, which may never end.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no file")
-    if found.st_size > most:
-        raise ValueError(f"it has {found.st_size / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have")
+    size = _size(path)
+    if size > most:
+        raise ValueError(f"it has {size / 2**20:.0f} MiB, more than the {most / 2**20:.0f} that it may have")
     return path.read_bytes()
 
 
+def _size(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no file")
+    return status.st_size
+
+
 def read_text(path: Path, most: int = LARGEST) -> str:
-    """The same as text; what isn't UTF-8 is a ValueError."""
+    """The same as text; what is not UTF-8 is a ValueError."""
     return read_bytes(path, most).decode("utf-8")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Read the lines of a file from elsewhere, one at a time, with their ends; what isn't UTF-8 is replaced.
+    """Read the lines of a file from elsewhere, one at a time, with their ends; what is not UTF-8 is replaced.
 
     Raises:
-        OSError: It can't be read.
+        OSError: It cannot be read.
         ValueError: A line is too long, or it is no file.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is no file")
+    _size(path)
     with path.open("rb") as file:
         while line := file.readline(LARGEST + 1):
             if len(line) > LARGEST:
@@ -77,14 +69,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
-    """Parse JSON from elsewhere.
-
-    Args:
-        text: JSON, or bytes of it.
-
-    Raises:
-        ValueError: It is none, no UTF-8, or nested without end.
-    """
+    """Parse JSON from elsewhere; what is none, no UTF-8, or nested without end is a ValueError."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -94,12 +79,9 @@ def parse_json(text: str | bytes | bytearray) -> Any:
 def parse_yaml(text: str) -> Any:
     """Parse YAML from elsewhere into plain values. Its references may still stand for more than memory holds.
 
-    Args:
-        text: One document.
-
     Raises:
         yaml.YAMLError: It is none.
-        ValueError: A value can't be, or it is nested without end: the parser's own recursion would end the process.
+        ValueError: A value is invalid, or it is nested without end: the parser's own recursion would end the process.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):

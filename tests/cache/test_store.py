@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import pytest
 from safetensors import safe_open
 
-from mmpt.cache.directory import Damaged, default_directory
+from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
 from mmpt.cache.store import Store
 from mmpt.errors import CacheError
+from mmpt.utils.files import cache_directory
 
 ROOT = Path(__file__).parents[2]
 KEYS = [f"{number:064x}" for number in range(4)]
@@ -69,12 +70,12 @@ def test_an_entry_is_a_safetensors_file_with_a_description(tmp_path: Path) -> No
 
 def test_the_environment_names_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMPT_CACHE", "/a")
-    assert default_directory() == Path("/a")
+    assert cache_directory() == Path("/a")
     monkeypatch.delenv("MMPT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert default_directory() == Path("/b/mmpt")
+    assert cache_directory() == Path("/b/mmpt")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_directory() == Path.home() / ".cache" / "mmpt"
+    assert cache_directory() == Path.home() / ".cache" / "mmpt"
 
 
 def cut(path: Path) -> None:

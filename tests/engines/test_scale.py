@@ -26,6 +26,7 @@ from mmpt.cli import main
 from mmpt.cli.report import main as report
 from mmpt.runs.failures import TrialRecord
 from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress, pause_after
 
 pytestmark = pytest.mark.slow
@@ -112,7 +113,7 @@ class Simulation:
         """Create the sweep's folder; ``example`` is a run directory that all trials copy."""
         self.disk, self.example, self.trials = Disk(root), example, trials
         self.root, self.outcomes = root, Outcomes.create(root)
-        self.progress = Progress(self.outcomes, trials)
+        self.progress = Progress(self.outcomes, Plan(root, trials, "basic", 1))
         self.calls: Counter[str] = Counter()
 
     def run(self) -> tuple[float, list[float], list[float]]:

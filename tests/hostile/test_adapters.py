@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ def whole(toy: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     description = {
         "backbone": {**vars(ModelConfig("bundled")), "fingerprint": toy.fingerprint},
-        "task": vars(TASK),
+        "task": asdict(TASK),
         "evaluation": vars(EvaluationConfig()),
         "max_length": 32,
         "seed": 1,
     }
-    save_adapter(folder, "multimask", model.method, description)
+    save_adapter(folder, model.method, description)
     load(folder).predict([{"text": "the red lion"}])
     return folder
 

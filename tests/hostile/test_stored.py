@@ -19,6 +19,7 @@ from mmpt.runs.failures import TrialRecord
 from mmpt.runs.record import RunRecord, read_status
 from mmpt.runs.typed_json import to_json
 from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress
 from mmpt.sweep.table import ranked
 from mmpt.utils.files import read_json, read_jsonl
@@ -85,10 +86,10 @@ def test_outcomes_of_trials(cases: int, tmp_path: Path, capsys: pytest.CaptureFi
         outcomes = Outcomes.create(tmp_path)
         for number, content in enumerate(contents):
             (outcomes.folder / f"{number}.json").write_bytes(content)
-        progress = Progress(outcomes, 2)
+        progress = Progress(outcomes, Plan(tmp_path, 2, "basic", 1))
         progress.poll()
         ranked(list(progress.ended.values()))
-        progress.busy()
+        progress.in_state("busy")
         progress.summary()
         outcomes.clear()
         said = capsys.readouterr()

@@ -18,6 +18,7 @@ from mmpt.methods import parse
 from mmpt.models.adapters import adapters_of
 from tests.adapters import save
 from tests.library.plain import FAMILIES, batch, model, prompts
+from tests.tolerance import assert_close, terms_of
 
 
 def changed(found: Any, name: str) -> Any:
@@ -62,13 +63,13 @@ def test_several_adapters_keep_apart(family: str, methods: tuple[str, str]) -> N
         changed(mmpt.adapt(both, parse(method, {}), name=name, seed=1), name)
     for name, wanted in (("b", alone[1]), ("a", alone[0]), ("b", alone[1])):
         mmpt.set_adapter(both, name)
-        assert torch.allclose(logits(both, given), wanted, atol=1e-5), name
+        assert_close(logits(both, given), wanted, terms_of(both), name)
         trained = {id(value) for value in both.parameters() if value.requires_grad}
         assert trained == {id(value) for value in adapters_of(both).get(name).parameters()}
     with mmpt.disable_adapter(both):
-        assert torch.allclose(logits(both, given), plain, atol=1e-5)
+        assert_close(logits(both, given), plain, terms_of(both))
     mmpt.remove_adapter(both, "a")
-    assert torch.allclose(logits(both, given), alone[1], atol=1e-5)
+    assert_close(logits(both, given), alone[1], terms_of(both))
     with pytest.raises(AdapterError, match=r"no adapter 'a'.*this model has 'b'"):
         mmpt.set_adapter(both, "a")
     mmpt.remove_adapter(both)
@@ -88,7 +89,7 @@ def test_rows_may_have_adapters_of_their_own(family: str) -> None:
         mmpt.set_adapter(found, name)
         own = logits(found, {key: value[row : row + 1] for key, value in given.items()})
         real = given["labels"][row] >= 0 if family in ("t5", "bart") else given["attention_mask"][row].bool()
-        assert torch.allclose(together[row, real], own[0, real], atol=2e-5)
+        assert_close(together[row, real], own[0, real], terms_of(found))
         alone = {key: value[row : row + 1] for key, value in prompts(family).items()}
         wanted = found.generate(**alone, max_new_tokens=4, min_new_tokens=4, num_beams=2)
         assert torch.equal(ids[row, -4:], wanted[0, -4:])
@@ -122,7 +123,7 @@ def test_merged_it_needs_no_adapter(family: str, method: str) -> None:
     found = changed(mmpt.adapt(plain, parse(method, {}), seed=1), "default")
     wanted = logits(found, given)
     merged = mmpt.merge_adapter(found)
-    assert torch.allclose(logits(merged, given), wanted, atol=1e-4)
+    assert_close(logits(merged, given), wanted, terms_of(merged))
     assert set(merged.state_dict()) == keys and not any("lora" in name for name, _ in merged.named_modules())
 
 
@@ -148,7 +149,7 @@ def test_a_runs_adapter_and_the_librarys_are_one_thing(method: str, tmp_path: Pa
             labels = torch.tensor([ids] * 2)
             out = found(**given, labels=labels)
             scores = torch.log_softmax(out.logits, dim=-1).gather(2, labels.unsqueeze(2)).sum(dim=(1, 2))
-            assert torch.allclose(scores, ranked[:, index], atol=1e-4)
+            assert_close(scores, ranked[:, index], terms_of(found))
     mmpt.save_adapter(found, tmp_path / "again")
     stated = json.loads((tmp_path / "again" / "adapter.json").read_text())
     assert stated["backbone"]["source"] == "bundled"

@@ -15,8 +15,9 @@ from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state
 from mmpt.models.parts import word_embeddings
-from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
+from tests.rows import TERMS, WIDTH, assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import adapted, batch
+from tests.tolerance import assert_close
 
 ALL = list(SITES)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,6 +36,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "multimask-key-value": ("multimask", {"sites": ALL, "num_routes": 3, "mask_granularity": "key_value"}),
     "multimask-reads-encoder": ("multimask", {"num_routes": 3, "router_input": "encoder", "mask_temperature": 0.5}),
     "multimask-training": ("multimask", {"prefix_dropout": 0.1, "load_balance": 0.1}),
+    "multimask-below": ("multimask", {"sites": ALL, "layers": "last_1", "router_input": "layer_below"}),
+    "multimask-straight": ("multimask", {"routing": "straight_through", "mask_init": "apart", "num_routes": 3}),
+    "multimask-text": ("multimask", {"sites": ALL, "init": "text", "init_text": "abc", "router_temperature": 0.5}),
     "prefix-head": ("prefix", {"sites": ALL, "mask": "single", "mask_granularity": "head"}),
     "multimask-add": ("multimask", {"share_type": "add", "num_virtual_tokens": 3, "num_route_tokens": 3, "top_k": 4}),
     "multimask-prepend": ("multimask", {"share_type": "prepend", "top_k": 4}),
@@ -45,6 +49,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smop": ("smop", {"top_k": 4}),
     "apt": ("apt", {"sites": ALL}),
     "apt-last": ("apt", {"layers": "last_1", "init": "vocab"}),
+    "prefix-plus": ("prefix_plus", {"sites": ALL}),
+    "prefix-plus-last": ("prefix_plus", {"layers": "last_1"}),
     "mept": ("mept", {"top_k": 4, "num_virtual_tokens": 3, "init_std": 1.0}),
     "mept-plain": ("mept", {"num_routes": 1, "shared_expert": False, "init": "vocab"}),
     "smop-one-route": ("smop", {"num_routes": 1}),
@@ -68,6 +74,8 @@ ROUTED = (
     "multimask-prepend-single",
     "multimask-head",
     "multimask-reads-encoder",
+    "multimask-below",
+    "multimask-straight",
 )
 
 
@@ -82,6 +90,8 @@ def opened(model: AdaptedModel) -> AdaptedModel:
         for key, parameter in model.method.named_parameters():
             if key.startswith("token_gates."):
                 parameter.copy_(torch.linspace(-1.0, 1.0, parameter.numel()).view_as(parameter).sin())
+            if key.startswith("memory."):
+                parameter.copy_(torch.linspace(0.0, 9.0, parameter.numel()).view_as(parameter).cos())
             if key.startswith("gates."):
                 parameter.copy_(torch.linspace(0.5, 1.0, len(parameter)))
     return model
@@ -164,7 +174,7 @@ def test_routes_differ_between_examples_and_noise_is_for_training_only(name: str
         first, second = (model(ids, mask, labels).route_probs for _ in range(2))
     assert first is not None and second is not None
     assert torch.equal(first, second)
-    assert torch.allclose(first.sum(dim=-1), torch.ones(len(ids)), atol=1e-6)
+    assert_close(first.sum(dim=-1), torch.ones(len(ids)), WIDTH)
     assert (first[0] - first[1]).abs().max() > 1e-4
     model.train()
     with torch.no_grad():
@@ -201,8 +211,23 @@ def test_initialisation_follows_the_seed(name: str) -> None:
         ("multimask", {"load_balance": -1.0}, "load_balance=-1.0"),
         ("multimask", {"num_routes": 1, "load_balance": 0.1}, "load_balance=0.1 has no effect without routes"),
         ("multimask", {"router_input": "encoder", "sites": ["encoder"]}, "leave encoder out of method.sites"),
-        ("multimask", {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"}, "masks by layer"),
+        (
+            "multimask",
+            {"layout": "paper", "sites": ["decoder"], "mask_granularity": "head"},
+            "set method.mask_granularity=layer or",
+        ),
         ("prefix", {"mask_granularity": "head"}, "no effect with method.mask=none"),
+        ("multimask", {"router_temperature": 0.0}, "router_temperature=0.0 must be positive"),
+        ("multimask", {"mask_init": "apart", "share_type": "none", "mask": "single"}, "set method.mask=per_route"),
+        ("multimask", {"routing": "straight_through", "top_k": 2}, "set method.top_k=1, not 2"),
+        (
+            "multimask",
+            {"num_routes": 1, "routing": "straight_through"},
+            "has no effect without routes; set method.routi",
+        ),
+        ("multimask", {"router_input": "layer_below", "sites": ["encoder"]}, "set method.layers=last_N"),
+        ("multimask", {"router_input": "layer_below", "sites": ["encoder"], "layers": "last_2"}, "give fewer layers"),
+        ("prefix_plus", {"sites": []}, "names no site"),
         ("ptuning", {"reparametrization_hidden": 7}, "reparametrization_hidden=7 must be even"),
         ("ia3", {"target_modules": ["k"], "feedforward_modules": ["wo"]}, "feedforward_modules has wo"),
         ("multimusk", {}, 'did you mean "multimask"'),
@@ -236,7 +261,7 @@ def test_ia3_rescales_as_published() -> None:
             vector.normal_(1.0, 0.5)
             layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
             layer.base_layer.weight.mul_(vector)
-    assert torch.allclose(logits(model, *batch()), logits(merged, *batch()), atol=1e-5)
+    assert_close(logits(model, *batch()), logits(merged, *batch()), TERMS)
 
 
 @pytest.mark.parametrize("name", ["ptuning-lstm", "ptuning-mlp", "residual"])
@@ -256,7 +281,7 @@ def test_a_residual_prompt_is_a_table_plus_its_network() -> None:
     hidden = torch.relu(table @ first.weight.T + first.bias) @ second.weight.T + second.bias
     centred = hidden - hidden.mean(dim=1, keepdim=True)
     wanted = table + centred / (hidden.var(dim=1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    assert torch.allclose(method.prompt(), wanted, atol=1e-5)
+    assert_close(method.prompt(), wanted, WIDTH)
 
 
 def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
@@ -275,4 +300,4 @@ def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
         seen = torch.nn.functional.pad(mask, (3, 0), value=1)
         with mmpt.disable_adapter(plain.backbone):
             wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
-        assert torch.allclose(model.encode(ids, mask).states, wanted, atol=1e-6)
+        assert_close(model.encode(ids, mask).states, wanted, TERMS)

@@ -141,7 +141,7 @@ def trained(directory: Path, method: str, options: dict[str, Any]) -> dict[str, 
     with torch.no_grad():
         for parameter in model.method.parameters():
             parameter.normal_()
-    save_adapter(directory, method, model.method, SAME)
+    save_adapter(directory, model.method, SAME)
     return read_adapter(directory).state
 
 

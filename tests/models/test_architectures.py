@@ -18,6 +18,7 @@ from mmpt.models.gradient_checkpointing import checkpoint_layers
 from tests.methods.test_all import opened
 from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import SHAPES, Vocabulary, adapted, backbone, batch
+from tests.tolerance import assert_close, assert_gradients_close, terms_of
 
 SEQ2SEQ = ["bart", "pegasus"]
 ALIKE = ("qwen2", "qwen3", "gemma", "gemma2")  # what is theirs alone, gemma3_text or llama have too, but for the cap
@@ -31,7 +32,8 @@ NAMES = [*SEQ2SEQ, *(name for name, row in ARCHITECTURES.items() if row.kind == 
 MODELS = [marked(name) for name in NAMES]
 CAUSAL = [marked(name) for name in NAMES if name not in SEQ2SEQ]
 FEW = [pytest.param(name, marks=[] if name in ("bart", "gpt2", "llama") else [pytest.mark.slow]) for name in NAMES]
-SITES = [marked(name, site) for name in NAMES for site in ARCHITECTURES[name].sites]
+T5 = ["t5", "mt5", "umt5"]
+SITES = [marked(name, site) for name in [*T5, *NAMES] for site in ARCHITECTURES[name].sites]
 METHODS: dict[str, dict[str, Any]] = {
     "multimask": {"num_routes": 3, "num_virtual_tokens": 4},
     "prefix": {"init": "vocab", "num_virtual_tokens": 3, "gate": True},
@@ -105,7 +107,7 @@ def test_ranking_is_the_likelihood_of_each_label(model_type: str) -> None:
         labels = torch.tensor([candidate] * len(ids))
         log_probs = logits(model, ids, mask, labels).log_softmax(dim=-1)
         wanted = log_probs.gather(2, labels.unsqueeze(-1)).sum(dim=(1, 2))
-        assert torch.allclose(found[:, place], wanted, atol=1e-5)
+        assert_close(found[:, place], wanted, terms_of(model.backbone))
 
 
 @pytest.mark.parametrize("model_type", MODELS)
@@ -139,10 +141,10 @@ def test_without_a_prefix_it_is_the_backbone(model_type: str) -> None:
         whole = torch.cat([ids[row, :length], labels[row, :target]]).unsqueeze(0)
         with torch.no_grad():
             wanted = model.backbone(input_ids=whole).logits[0, length - 1 : length - 1 + target]
-        assert torch.allclose(logits(model, ids, mask, labels)[row, :target], wanted, atol=1e-5)
+        assert_close(logits(model, ids, mask, labels)[row, :target], wanted, terms_of(model.backbone))
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", [*T5, *MODELS])
 def test_attention_implementations_agree(model_type: str) -> None:
     if architecture_of(model_type).soft_capped:
         pytest.skip("it runs eager attention alone")
@@ -150,7 +152,7 @@ def test_attention_implementations_agree(model_type: str) -> None:
         logits(opened(adapted("prefix", METHODS["prefix"], model_type=model_type, attention=name)).eval(), *batch())
         for name in ("sdpa", "eager")
     ]
-    assert torch.allclose(*found, atol=1e-5)
+    assert_close(*found, terms_of(model_of(model_type).backbone))
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
@@ -170,9 +172,7 @@ def test_checkpointing_gives_the_same_gradients(model_type: str, method: str) ->
     checkpoint_layers(model.injection)
     torch.manual_seed(3)
     found = gradients(model)
-    assert found.keys() == wanted.keys()
-    for name, grad in found.items():
-        assert torch.allclose(grad, wanted[name], atol=1e-7), name
+    assert_gradients_close(found, wanted, terms_of(model, batch()[0].numel()))
 
 
 def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
@@ -192,7 +192,7 @@ def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
     assert wanted.keys() == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", [*T5, *MODELS])
 def test_half_precision_runs(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
@@ -221,10 +221,10 @@ def test_a_prompt_of_a_text_is_that_text_before_the_source(model_type: str) -> N
     text = torch.tensor(Vocabulary()("abc", add_special_tokens=False)["input_ids"]).expand(len(ids), -1)
     plain = model_of(model_type, "lora")  # it starts as the backbone itself
     wanted = logits(plain, torch.cat([text, ids], dim=1), torch.nn.functional.pad(mask, (3, 0), value=1), labels)
-    assert torch.allclose(logits(model, ids, mask, labels), wanted, atol=1e-5)
+    assert_close(logits(model, ids, mask, labels), wanted, terms_of(model.backbone))
 
 
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", *SEQ2SEQ])
+@pytest.mark.parametrize("model_type", [*T5, *SEQ2SEQ])
 def test_cross_attention_starts_from_keys_of_the_encoders_output(model_type: str) -> None:
     model: Any = adapted("prefix", {"sites": ["cross"]}, model_type=model_type).eval()
     ids = torch.tensor([5, 9, 17])
@@ -234,7 +234,7 @@ def test_cross_attention_starts_from_keys_of_the_encoders_output(model_type: str
         states = model.backbone.get_encoder()(input_ids=ids.unsqueeze(0)).last_hidden_state[0]
         for found, name in ((key[-1], architecture.key), (value[-1], architecture.value)):
             wanted = module.get_submodule(name)(states).unflatten(-1, (3, 8)).transpose(0, 1)
-            assert torch.allclose(found, wanted, atol=1e-5)
+            assert_close(found, wanted, terms_of(model.backbone))
 
 
 def test_prefixes_have_the_heads_of_keys() -> None:
@@ -309,9 +309,8 @@ def test_the_forward_pass_compiles(model_type: str) -> None:
     compiled = torch.compile(model, backend="eager")
     model.zero_grad()
     compiled(*batch()).loss.backward()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            assert torch.allclose(parameter.grad, wanted[name], atol=1e-6), name
+    found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert_gradients_close(found, wanted, terms_of(model, batch()[0].numel()))
 
 
 def test_every_row_has_a_tiny_shape() -> None:

@@ -16,6 +16,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.training.caching import SplitCache
 from mmpt.training.evaluate import Prepared
 from tests.tiny import adapted
+from tests.tolerance import assert_close, terms_of
 
 LABELS = [[17, 33, 1], [40, 1], [17, 60, 8, 1]]
 SOURCES = [[5, 9, 12, 80, 7, 31, 22], [44, 3, 9, 18, 71], [90], [8, 8, 23, 65, 11, 50]]
@@ -72,7 +73,7 @@ def test_losses_and_ranks_are_the_plain_ones_over_steps(model_type: str) -> None
         assert len(model.injection.architecture.layers(model.backbone, "self")) == 3, "the stack lost layers"
     assert losses[0][-1] != losses[0][0]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    assert torch.allclose(ranks[1], ranks[0], atol=1e-4)
+    assert_close(ranks[1], ranks[0], terms_of(model.backbone))
     assert torch.equal(ranks[1].argmax(dim=1), ranks[0].argmax(dim=1))
 
 
@@ -81,7 +82,7 @@ def test_states_do_not_depend_on_the_batch() -> None:
     rows = [0, 1, 2, 3]
     whole = with_states(model, rows)["states"]
     reversed_order = with_states(model, rows, [3, 2, 1, 0])["states"]
-    assert torch.allclose(whole, reversed_order, atol=1e-5)
+    assert_close(whole, reversed_order, terms_of(model.backbone))
 
 
 def test_a_target_that_is_no_label_has_states_of_its_own() -> None:
@@ -97,7 +98,7 @@ def test_a_target_that_is_no_label_has_states_of_its_own() -> None:
     states = compute(model, lengths, [([0, 1, 2], batch)]).batch([0, 1, 2])
     with torch.no_grad():
         plain, cached = model(**batch), model(**batch, **states)
-        assert torch.allclose(plain.losses, cached.losses, atol=1e-5)
+        assert_close(plain.losses, cached.losses, terms_of(model.backbone))
         with pytest.raises(ValueError, match="is not among the continuations of its source"):
             model.rank(model.start({**batch, **states}), LABELS)
 

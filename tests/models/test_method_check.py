@@ -68,6 +68,12 @@ BROKEN = {  # what is replaced, by what, and what is said
         "must have the shape (B = 1, P, d = 16); got (1, 2, 15)",
     ),
     "a coupled batch": ("gate *", "gate.mean(dim=0, keepdim=True) *", "depends on the other examples of its batch"),
+    "a changed backbone": (
+        "OPTIONS, METHOD",
+        "Mine.attach = lambda self, model, name='default': model.get_input_embeddings().weight.data.mul_(2)\n"
+        "OPTIONS, METHOD",
+        "the backbone's own weights change when the method is attached",
+    ),
     "noise in evaluation": ("gate *", "torch.rand(()) * gate *", "two passes over the same batch differ in evaluation"),
     "an encoder changed in training alone": (RETURN, ENCODER, "changes more layers in this pass than in its first one"),
     "an exception": ("mean @ self", "means @ self", "raises NameError: name 'means' is not defined (mine.py, line 23)"),

@@ -98,7 +98,7 @@ def test_what_cannot_share_a_pass_goes_apart() -> None:
         (["plain", "published"], "layouts paper and per_layer"),
         (["published", "shorter"], "differ in length"),
         (["plain", "last"], "different layers"),
-        (["plain", "reads the encoder"], "reads the encoder's output"),
+        (["plain", "reads the encoder"], "its router reads hidden states"),
     ):
         with pytest.raises(AdapterError, match=reason):
             found["plain"].encode(ids, mask, [found[name].name for name in names])

@@ -102,7 +102,7 @@ def test_masks_are_what_the_adapter_has(tmp_path: Path) -> None:
 def test_finer_masks_are_shown_as_the_method_shows_them(granularity: str, tmp_path: Path) -> None:
     options = {"mask_granularity": granularity, "mask_temperature": 0.5, "num_routes": 3}
     method = adapted("multimask", options).method
-    save_adapter(write(tmp_path) / "adapter", "multimask", method, {})
+    save_adapter(write(tmp_path) / "adapter", method, {})
     (run,) = load([tmp_path]).runs
     found, problem = masks(run)
     wanted = method.mask_values()

@@ -44,9 +44,6 @@ def test_final_table_says_it_all_and_ends_with_the_directory(tmp_path: Path) -> 
     assert "12.3 ms a step, 1 min 15 s training, 1 h 1 min in all" in text
     assert "no benchmark results" in text
     assert "warning: 3 examples were cut" in text
-    commands = lines[lines.index("next:") + 1 : -1]
-    assert len(commands) == 3 and all(command.startswith("  python ") for command in commands)
-    assert f"'{directory}'" in commands[0]  # quoted, for it has spaces
     assert lines[-1] == f"run directory: {directory}"
 
 
@@ -59,10 +56,6 @@ def test_a_score_near_the_majority_is_called_that(tmp_path: Path) -> None:
 
 def test_real_data_bring_no_disclaimer_and_no_steps_no_step_time(tmp_path: Path) -> None:
     data = {"bundled": False, "origin": "local data"}
-    out = io.StringIO()
-    Console(tmp_path / "runs" / "one", out).final_table(Result.from_dict({**CONTENT, "data": data}))
-    assert "python train.py" not in out.getvalue()  # the task may need settings that only the user knows
-    assert f"  mmpt report {tmp_path / 'runs'}" in out.getvalue().splitlines()
     timing = {**CONTENT["timing"], "step_ms_median": None}
     rows = dict(final_rows(Result.from_dict({**CONTENT, "data": data, "timing": timing})))
     assert "data" not in rows
@@ -80,14 +73,14 @@ def test_progress_without_a_terminal_is_lines(tmp_path: Path) -> None:
     assert lines[0] == "data: bundled miniature [synthetic]"
     assert len(lines) == 3  # the data, the score, the end: not one a step
     assert lines[1].startswith("step 50/100  loss 0.0200  validation 0.625  ") and lines[1].endswith(" left")
-    assert lines[2].startswith("step 100/100  loss 0.0100  0.0 s left")  # not the score of step 50
+    assert lines[2] == "step 100/100  loss 0.0100"  # not the score of step 50
     assert "\x1b" not in out.getvalue()
 
 
 def test_slow_steps_are_shown_and_a_resumed_run_predicts_from_its_own_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 5.0, 11.0])
+    clock = iter([0.0, 5.0, 11.0, 11.0])
     monkeypatch.setattr("mmpt.runs.console.time.monotonic", lambda: next(clock))
     out = io.StringIO()
     with Console(tmp_path, out).progress(total=100, done=50) as progress:
@@ -102,10 +95,11 @@ def test_progress_on_a_terminal_is_a_bar(tmp_path: Path) -> None:
     console._console = rich.console.Console(file=out, force_terminal=True, width=120, color_system=None)
     with console.progress(total=10) as progress:
         progress.update(10, loss=0.25, score=0.5)
-        console.warn("the loss stands still")
+        for _ in range(2):
+            console.warn("the loss stands still")
     text = out.getvalue()
     assert "10/10" in text and "loss 0.2500" in text and "validation 0.500" in text
-    assert "warning: the loss stands still" in text
+    assert text.count("warning: the loss stands still") == 1
 
 
 def test_a_result_of_an_older_format_is_shown_too(tmp_path: Path) -> None:

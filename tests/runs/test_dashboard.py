@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main as train
+from mmpt.cli.dashboard import main
 from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
-from mmpt.cli.dashboard import main
 from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(
@@ -169,7 +169,11 @@ def test_saved_view_is_the_one_shown(server: ThreadingHTTPServer, capsys: pytest
     titles = [panel["title"] for section in shown["sections"] for panel in section["panels"]]
     assert titles == [panel["config"]["chartTitle"] for panel in panels(saved)]
     (curve,) = [p for p in shown["sections"][0]["panels"] if p["type"] == "LinePlot"]
-    assert (curve["x"], curve["y"], curve["groupby"]) == ("step", [names.VALIDATION_SCORE], {"type": "Metric", "name": "Group"})
+    assert (curve["x"], curve["y"], curve["groupby"]) == (
+        "step",
+        [names.VALIDATION_SCORE],
+        {"type": "Metric", "name": "Group"},
+    )
 
 
 @needs_workspaces

@@ -35,7 +35,12 @@ def test_secrets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("{", "no valid JSON"), ("[1]", "not an object"), ('{"overrides": 3}', "lacks"), ('{"format": 2}', "has format 2")],
+    [
+        ("{", "no valid JSON"),
+        ("[1]", "not an object"),
+        ('{"overrides": 3}', "lacks"),
+        ('{"format": 2}', "has format 2"),
+    ],
 )
 def test_an_invalid_record_is_reported_as_one_line(text: str, part: str, tmp_path: Path) -> None:
     folder = tmp_path / SWEEPS / "failed"

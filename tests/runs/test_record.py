@@ -131,14 +131,14 @@ def test_leftovers_of_a_killed_start_are_no_obstacle(tmp_path: Path) -> None:
 
 def test_run_dir_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"can't write .*file: File exists"):
+    with pytest.raises(RunError, match=r"cannot write .*file: File exists"):
         open_record(tmp_path / "file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_no_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(RunError, match=r"can't write .*Permission denied.*run\.root=DIR"):
+    with pytest.raises(RunError, match=r"cannot write .*Permission denied.*run\.root=DIR"):
         open_record(tmp_path / "run")
     tmp_path.chmod(0o700)
 
@@ -257,7 +257,9 @@ def test_not_a_number_is_no_score(tmp_path: Path) -> None:
 
 def test_the_schema_in_the_docs_is_made_from_the_dataclasses(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "docs" / "result.schema.json"
-    assert json.loads(path.read_text(encoding="utf-8")) == schema(), "python -m mmpt.runs.result > docs/result.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == schema(), (
+        "python -m mmpt.runs.result > docs/result.schema.json"
+    )
     written = open_record(tmp_path).finish(make_result()).to_dict()
     assert set(written) == set(schema()["properties"]) and set(schema()["required"]) == set(written) - {"format"}
     assert schema()["properties"]["scores"]["additionalProperties"]["required"] == ["decoding", "interval"]
@@ -293,7 +295,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(RunError, match=r"can't write .*result\.json: No space left on device; free space"):
+    with pytest.raises(RunError, match=r"cannot write .*result\.json: No space left on device; free space"):
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]

@@ -17,10 +17,11 @@ from mmpt.errors import TrainingError
 from mmpt.runs.failures import TrialRecord, read_failures
 from mmpt.runs.result import Result
 from mmpt.sweep.isolation import freeze_imported, isolated
-from mmpt.sweep.outcomes import Outcome, Outcomes
+from mmpt.sweep.outcomes import Outcome, Outcomes, trial_words
+from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress
 from mmpt.sweep.table import ranked
-from mmpt.sweep.trial import describe_failure, trial_words
+from mmpt.sweep.trial import describe_failure
 from mmpt.utils.text import duration
 from tests.runs.test_record import make_result, open_record
 
@@ -61,7 +62,7 @@ def test_a_sweep_of_a_thousand_trials_reads_each_run_once(tmp_path: Path, monkey
     result = make_result()
     monkeypatch.setattr("mmpt.sweep.outcomes.read_result", lambda path: read.append(path) or result)
     outcomes = Outcomes.create(tmp_path)
-    progress = Progress(outcomes, total=1000)
+    progress = Progress(outcomes, Plan(tmp_path, 1000, "basic", 1))
     for number in range(1000):
         outcomes.write(Outcome(number, "done", TrialRecord(f"seed={number}"), directory=str(number)))
         if number % 10 == 0:
@@ -72,12 +73,12 @@ def test_a_sweep_of_a_thousand_trials_reads_each_run_once(tmp_path: Path, monkey
 
 def test_lines_count_down_and_lost_trials_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = Outcomes.create(tmp_path)
-    progress = Progress(outcomes, total=3)
+    progress = Progress(outcomes, Plan(tmp_path, 3, "basic", 1, constant=("a=1",)))
     progress._began -= 60
     outcomes.write(Outcome(0, trial=TrialRecord("seed=0")))
     progress.poll()
     outcomes.write(stored(tmp_path, 0, seconds=61.4, resumed=True))
-    outcomes.write(Outcome(1, trial=TrialRecord("task=cb", key="k"), host="elsewhere", pid=1))
+    outcomes.write(Outcome(1, trial=TrialRecord("a=1 task=cb", key="k"), host="elsewhere", pid=1))
     progress.poll()
     assert capsys.readouterr().out == (
         "trial 1/3  seed=0  validation 0.700  test 0.700  1 min 1 s, resumed  2 left, about 2 min 0 s\n"
@@ -88,12 +89,12 @@ def test_lines_count_down_and_lost_trials_are_reported(tmp_path: Path, capsys: p
     assert "trial 2/3  task=cb: its process elsewhere:1 ended without a result" in said.err
     assert "1 trials done, 1 failed, 1 not run" in said.out
     (record,) = read_failures(tmp_path)
-    assert record.overrides == "task=cb" and "SIGKILL" in record.error
+    assert record.overrides == "a=1 task=cb" and "SIGKILL" in record.error
 
 
 def test_a_trial_fails_once_its_process_has_died_twice(tmp_path: Path) -> None:
     outcomes = Outcomes.create(tmp_path)
-    progress = Progress(outcomes, total=2)
+    progress = Progress(outcomes, Plan(tmp_path, 2, "basic", 1))
     for at in (1.0, 2.0):
         outcomes.write(Outcome(0, host="elsewhere", at=at))
         outcomes.write(Outcome(1, host="elsewhere", at=1.0))  # was not started again

@@ -48,7 +48,9 @@ def apart(root: Path, words: list[str], bomb: Bomb | None = None) -> int:
 def test_a_line_a_trial_and_a_ranked_table(whole: tuple[Path, str]) -> None:
     root, said = whole
     assert len(lines(said)) == 4
-    assert lines(said)[0].startswith("trial 1/4  experiment=smoke trainer.max_steps=6")
+    assert said.startswith("mmpt: 4 trials, each with experiment=smoke trainer.max_steps=6 ")
+    assert lines(said)[0].startswith("trial 1/4  method=multimask seed=1  validation ")
+    assert said.endswith(f"next:\n  python -m mmpt report {root}\n")
     assert "3 left, about" in lines(said)[0] and lines(said)[-1].endswith("  0 left")
     ranks = [row.split("|") for row in table(said)[2:]]
     assert [int(rank[1]) for rank in ranks] == [1, 2]
@@ -107,7 +109,7 @@ def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()
     assert process.returncode == 130
-    assert "interrupted after 0 of 2 trials; run the same command again to resume" in said
+    assert "Stopped after 0 of 2 trials. Run the same command again to resume." in said
     (status,) = root.glob("rte-*/status.json")
     assert json.loads(status.read_text())["status"] == "interrupted"
 

@@ -101,7 +101,7 @@ def test_the_same_command_shows_the_result_again(finished: Path, capsys: pytest.
     run(finished)
     told = capsys.readouterr().out
     assert "this run is done" in told
-    assert told.rstrip().splitlines()[-1].endswith(str(finished))
+    assert f"run directory: {finished}" in told.splitlines()
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
 
 
@@ -251,7 +251,7 @@ def test_overwriting_begins_only_once_the_new_run_can(finished: Path, capsys: py
 def test_no_permission_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([f"run.dir='{tmp_path / 'file' / 'r'}'", *SMALL]) == 2
-    assert "can't write" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

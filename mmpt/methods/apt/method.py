@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.apt.options import AdaptivePrefix
-from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.apt.options import APT
+from mmpt.methods.base import BackboneShape
 from mmpt.methods.deep_prefix import DeepPrefixMethod
 
 
@@ -36,29 +36,22 @@ def gated_attention(scores: Tensor, tokens: int, hidden: Tensor, state: Tensor |
 class AdaptivePrefixTuning(DeepPrefixMethod):
     """One deep prefix, seen by each query through gates of its own."""
 
-    options: AdaptivePrefix
+    options: APT
 
-    def __init__(self, options: AdaptivePrefix, shape: BackboneShape) -> None:
+    def __init__(self, options: APT, shape: BackboneShape) -> None:
         """Create prefix, W and λ for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens
-        self.prefix = self.new_tables(tokens)
         self.token_gates, self.layer_gates = nn.ParameterDict(), nn.ParameterDict()
         for site, layout in self.layouts.items():
             layers = layout.shape.layers
             self.token_gates[site] = nn.Parameter(torch.zeros(layers, shape.state_width, tokens))
             self.layer_gates[site] = nn.Parameter(torch.ones(layers))
 
-    def _prefix(self, site: str) -> KeyValue:
+    def site_prefix(self, site: str) -> KeyValue:
+        """See the base class."""
         layout = self.layouts[site]
         slots = layout.slots(self.dropped(self.prefix[site]))
         slots = slots * self.layer_gates[site][layout.columns].unsqueeze(-1)  # (S, 2L, H·k)
         gates = self.token_gates[site].unsqueeze(0)
         return replace(layout.keys_values(slots.unsqueeze(0)), attend=gated_attention, attend_state=gates)
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class."""
-        return Contribution({site: self._prefix(site) for site in self.layouts})
-
-
-METHOD = AdaptivePrefixTuning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,15 +10,9 @@ from mmpt.methods.options import DeepPrefix
 
 
 @dataclass(frozen=True)
-class AdaptivePrefix(DeepPrefix):
+class APT(DeepPrefix):
     """Options of ``method=apt``."""
 
     name: ClassVar[str] = "apt"
     GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "token_gates", "layer_gates")
-
-    def transferable_groups(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().transferable_groups(), "prefix": "prefix of layout per_layer"}
-
-
-OPTIONS = AdaptivePrefix
+    SAME: ClassVar[Mapping[str, str]] = {"prefix": "prefix of layout per_layer"}

@@ -38,6 +38,3 @@ class DecomposedPromptTuning(PromptTuning):
         scale = self.options.alpha / sqrt(self.options.r)
         update = scale * (self.low_rank["A"] @ self.low_rank["B"])
         return Contribution(prompt=self.prompt().unsqueeze(0), embedding_update=update)
-
-
-METHOD = DecomposedPromptTuning

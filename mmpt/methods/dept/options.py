@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import not_positive, too_small
 from mmpt.methods.prompt.options import Prompt
 
 
@@ -15,6 +15,8 @@ class DePT(Prompt):
 
     name: ClassVar[str] = "dept"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "low_rank")
+    LEAST: ClassVar[Mapping[str, int]] = {"r": 1, "max_length": 1}
+    POSITIVE: ClassVar[tuple[str, ...]] = ("alpha",)
 
     num_virtual_tokens: int = 40
     r: int = 45
@@ -25,10 +27,3 @@ class DePT(Prompt):
     def text_limit(self) -> int:
         """See the base class."""
         return self.max_length
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        return super().problems() + too_small(self, 1, "r", "max_length") + not_positive(self, "alpha")
-
-
-OPTIONS = DePT

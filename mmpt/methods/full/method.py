@@ -40,6 +40,3 @@ class FullFineTuning(Method):
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class: nothing is added."""
         return Contribution()
-
-
-METHOD = FullFineTuning

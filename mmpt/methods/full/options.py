@@ -15,6 +15,3 @@ class Full(MethodOptions):
     name: ClassVar[str] = "full"
     GROUPS: ClassVar[tuple[str, ...]] = ("backbone",)
     trains_all: ClassVar[bool] = True
-
-
-OPTIONS = Full

@@ -35,6 +35,3 @@ class RescaledActivations(PeftLayers):
         self.options = replace(options, target_modules=targets, feedforward_modules=list(rescaled))
         config = IA3Config(target_modules=targets, feedforward_modules=list(rescaled))
         self.put_in(backbone, config, targets, "ia3_", name)
-
-
-METHOD = RescaledActivations

@@ -29,6 +29,3 @@ class IA3(MethodOptions):
         if rest := [name for name in self.feedforward_modules if name not in self.target_modules]:
             return [f"method.feedforward_modules has {rest[0]}, which is not in method.target_modules; add it there"]
         return []
-
-
-OPTIONS = IA3

@@ -36,6 +36,3 @@ class LowRankAdaptation(PeftLayers):
         options, targets = self.options, list(self.options.target_modules)
         config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)  # type: ignore[arg-type]
         self.put_in(backbone, config, targets, "lora_", name)
-
-
-METHOD = LowRankAdaptation

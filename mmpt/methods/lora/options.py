@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options import MethodOptions, not_positive, too_small
+from mmpt.methods.options import MethodOptions
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class LoRA(MethodOptions):
 
     name: ClassVar[str] = "lora"
     GROUPS: ClassVar[tuple[str, ...]] = ("lora",)
+    LEAST: ClassVar[Mapping[str, int]] = {"r": 1}
+    POSITIVE: ClassVar[tuple[str, ...]] = ("alpha",)
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout",)
 
     r: int = 8
     alpha: float = 16.0
@@ -22,10 +26,7 @@ class LoRA(MethodOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = too_small(self, 1, "r") + too_small(self, 0, "dropout") + not_positive(self, "alpha")
+        lines = super().problems()
         if not self.target_modules:
             lines.append("method.target_modules=[] names no module; set method.target_modules=auto")
         return lines
-
-
-OPTIONS = LoRA

@@ -98,6 +98,3 @@ class _RoutedPrompts:
         """See :class:`mmpt.methods.base.LayerPrompts`: the last layer's routes, and the mean over layers' balance."""
         balance = torch.stack(self.balance).mean() if self.balance else None
         return replace(contribution, route_probs=self.probs, auxiliary_loss=balance)
-
-
-METHOD = MixtureOfExpertPrompts

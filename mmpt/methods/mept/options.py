@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import RouterOptions, Start, too_small
+from mmpt.methods.options import RouterOptions, Start
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,9 @@ class MEPT(Start, RouterOptions):
     name: ClassVar[str] = "mept"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "shared", "router")
 
-    num_virtual_tokens: int = 10
     init_std: float = 0.05
     shared_expert: bool = True
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(shared=self.shared_expert, router=self.num_routes > 1)
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        lines = [*Start.problems(self), *RouterOptions.problems(self)]
-        return lines + too_small(self, 1, "num_virtual_tokens")
-
-
-OPTIONS = MEPT

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.errors import ConfigError
-from mmpt.methods.options import MaskOptions, PrefixShape, RouterOptions, too_small
+from mmpt.methods.options import MaskOptions, PrefixShape, RouterOptions
 
 
 @dataclass(frozen=True)
@@ -16,22 +17,20 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     name: ClassVar[str] = "multimask"
     GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "prompts", "masks", "router", "gates")
+    LEAST: ClassVar[Mapping[str, int]] = {"num_route_tokens": 1}
 
     share_type: Literal["only", "add", "prepend", "none"] = "only"
     num_route_tokens: int = 1
     mask: Literal["per_route", "single", "none"] = "per_route"
-    router_input: Literal["embedding", "encoder"] = "embedding"
+    mask_init: Literal["alike", "apart"] = "alike"
+    routing: Literal["soft", "straight_through"] = "soft"
+    router_input: Literal["embedding", "encoder", "layer_below"] = "embedding"
 
     @property
     def has_router(self) -> bool:
         """Whether there is a router: where it can change the result, and always in the published layout."""
         effect = self.num_routes > 1 and (self.mask == "per_route" or self.share_type != "only")
         return effect or self.layout == "paper"
-
-    @property
-    def reads_encoder(self) -> bool:
-        """See the base class."""
-        return self.router_input == "encoder"
 
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
@@ -50,8 +49,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
 
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = [*PrefixShape.problems(self), *RouterOptions.problems(self)]
-        lines += too_small(self, 1, "num_route_tokens") + self.mask_problems(self.mask, self.layout)
+        lines = super().problems()
         if self.share_type == "add" and self.num_route_tokens != self.num_virtual_tokens:
             lines.append(
                 f"method.share_type=add adds route prompts to the shared prefix, so method.num_route_tokens="
@@ -62,29 +60,35 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
                 f"method.share_type=only with method.mask={self.mask} leaves the routes without effect; set "
                 f"method.mask=per_route, or use method=prefix method.mask={self.mask}"
             )
-        return lines + self._router_problems()
-
-    def for_architecture(self, model_type: str) -> Self:
-        """See the base class."""
-        if self.reads_encoder and not ARCHITECTURES[model_type].has_encoder:
-            raise ConfigError(
-                f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
-                "set method.router_input=embedding"
-            )
-        return super().for_architecture(model_type)
-
-    def _router_problems(self) -> list[str]:
-        lines = []
-        if self.reads_encoder and "encoder" in self.sites:
+        if self.mask_init == "apart" and self.mask != "per_route":
+            lines.append("method.mask_init=apart opens another part for each route; set method.mask=per_route")
+        if self.routing == "straight_through" and self.top_k > 1:
+            lines.append(f"method.routing=straight_through takes one route; set method.top_k=1, not {self.top_k}")
+        if self.reads == "encoder" and "encoder" in self.sites:
             lines.append(
                 "method.router_input=encoder reads the encoder's output, which needs the router's own prefix where "
                 "method.sites has encoder; set method.router_input=embedding or leave encoder out of method.sites"
             )
         if not self.has_router:
-            for name, plain in (("router_input", "embedding"), ("load_balance", 0.0)):
-                if (value := getattr(self, name)) != plain:
-                    lines.append(f"method.{name}={value} has no effect without routes; set method.{name}={plain}")
+            names = "router_input", "routing", "router_temperature", "load_balance", "mask_init"
+            lines += self._without_effect("without routes", *names)
         return lines
 
-
-OPTIONS = MultiMask
+    def for_architecture(self, model_type: str) -> Self:
+        """See the base class; what lies below a decoder's prefix is the encoder's output."""
+        options, has_encoder = super().for_architecture(model_type), ARCHITECTURES[model_type].has_encoder
+        if self.reads == "encoder" and not has_encoder:
+            raise ConfigError(
+                f"method.router_input=encoder: {model_type} models have no encoder whose output a router could read; "
+                "set method.router_input=embedding or method.router_input=layer_below"
+            )
+        if self.reads != "layer_below":
+            return options
+        if has_encoder and "encoder" not in options.sites:
+            return replace(options, router_input="encoder")
+        if self.layers == "all":
+            raise ConfigError(
+                "method.router_input=layer_below reads the layer below the prefix, which method.layers=all has "
+                "everywhere; set method.layers=last_N, or method.router_input=embedding"
+            )
+        return options

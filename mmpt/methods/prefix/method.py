@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.base import BackboneShape
 from mmpt.methods.deep_prefix import DeepPrefixMethod
 from mmpt.methods.prefix.options import Prefix
 
@@ -45,39 +45,32 @@ class PrefixTuning(DeepPrefixMethod):
     """One deep prefix for all inputs."""
 
     options: Prefix
+    prefix: Any  # tables, or networks that make them
 
     def __init__(self, options: Prefix, shape: BackboneShape) -> None:
-        """Create the prefix, and the mask and gates where asked, for every chosen site."""
+        """Create the network and the mask where asked, for every chosen site."""
         super().__init__(options, shape)
         tokens = options.num_virtual_tokens
-        self.prefix: nn.ParameterDict | nn.ModuleDict
         if options.reparametrization == "mlp":
             self.prefix = nn.ModuleDict()
             for site, layout in self.layouts.items():
                 sizes = (tokens, shape.width, options.reparametrization_hidden, layout.table_width)
                 self.prefix[site] = Reparametrization(*sizes)
-        else:
-            self.prefix = self.new_tables(tokens)
         if options.mask == "single":
             self.masks = nn.ParameterDict({site: self.new_mask(site, tokens) for site in self.layouts})
-        if options.gate:
-            self.gates = self.new_gates()
 
     def _table(self, site: str) -> Tensor:
         entry: Any = self.prefix[site]
         table: Tensor = entry() if isinstance(entry, Reparametrization) else entry
         return table
 
-    def _prefix(self, site: str) -> KeyValue:
+    def site_prefix(self, site: str) -> KeyValue:
+        """See the base class."""
         layout = self.layouts[site]
         slots = layout.slots(self.dropped(self._table(site)))  # (S, 2L, H·k)
         if self.options.mask == "single":
             slots = layout.gate(slots, self.masks[site])
         return self.gated(site, layout.keys_values(slots.unsqueeze(0)))
-
-    def forward(self, mean: Tensor | None) -> Contribution:
-        """See the base class."""
-        return Contribution({site: self._prefix(site) for site in self.layouts})
 
     def folded(self) -> tuple[Prefix, dict[str, Tensor]]:
         """See the base class: the reparametrisation's output is saved, not its weights."""
@@ -87,6 +80,3 @@ class PrefixTuning(DeepPrefixMethod):
             with torch.no_grad():
                 state |= {f"prefix.{site}": self._table(site) for site in self.layouts}
         return replace(self.options, reparametrization="none"), state
-
-
-METHOD = PrefixTuning

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options import MaskOptions, PrefixShape, too_small
+from mmpt.methods.options import MaskOptions, PrefixShape
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Prefix(PrefixShape, MaskOptions):
 
     name: ClassVar[str] = "prefix"
     GROUPS: ClassVar[tuple[str, ...]] = ("prefix", "masks", "gates")
+    SAME: ClassVar[Mapping[str, str]] = {"masks": "one mask"}
+    LEAST: ClassVar[Mapping[str, int]] = {"reparametrization_hidden": 1}
 
     reparametrization: Literal["none", "mlp"] = "none"
     reparametrization_hidden: int = 512
@@ -23,22 +26,12 @@ class Prefix(PrefixShape, MaskOptions):
         """See the base class."""
         return self._groups(masks=self.mask == "single", gates=self.gate)
 
-    def transferable_groups(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().transferable_groups(), "masks": "one mask"}
-
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = super().problems() + too_small(self, 1, "reparametrization_hidden")
-        lines += self.mask_problems(self.mask, self.layout)
-        if self.layout == "paper" and self.reparametrization != "none":
-            lines.append("method.layout=paper has no reparametrization; set method.reparametrization=none")
+        lines = super().problems()
         if self.reparametrization == "mlp" and self.init != "random":
             lines.append(
                 f"method.init={self.init} sets the prefix itself; set method.reparametrization=none or "
                 "method.init=random"
             )
         return lines
-
-
-OPTIONS = Prefix

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import Init, Start, too_small
+from mmpt.methods.options import Init, Start
 
 
 @dataclass(frozen=True)
@@ -14,21 +15,14 @@ class Prompt(Start):
 
     name: ClassVar[str] = "prompt"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts",)
+    SAME: ClassVar[Mapping[str, str]] = {"prompts": "prompt"}
 
-    num_virtual_tokens: int = 10
     init: Init = "vocab"
     init_std: float = 1.0
 
-    def transferable_groups(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().transferable_groups(), "prompts": "prompt"}
-
     def problems(self) -> list[str]:
         """See the base class."""
-        lines = super().problems() + too_small(self, 1, "num_virtual_tokens")
+        lines = super().problems()
         if self.init == "adapter" and getattr(self, "reparametrization", "none") != "none":
             lines.append("method.init=adapter sets the prompt itself; set method.reparametrization=none")
         return lines
-
-
-OPTIONS = Prompt

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmpt.methods.prompt.method import ReparametrizedPrompt
 from mmpt.methods.ptuning.options import PTuning
-from mmpt.methods.reparametrized import ReparametrizedPrompt
 
 
 class LSTMEncoder(nn.Module):
@@ -46,6 +46,3 @@ class EncodedPromptTuning(ReparametrizedPrompt):
             return LSTMEncoder(width, hidden)
         layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)]
         return nn.Sequential(*layers)
-
-
-METHOD = EncodedPromptTuning

@@ -30,6 +30,3 @@ class PTuning(Prompt):
         if hidden is not None and (hidden < 2 or hidden % 2):
             lines.append(f"method.reparametrization_hidden={hidden} must be even and at least 2, or null")
         return lines
-
-
-OPTIONS = PTuning

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmpt.methods.reparametrized import ReparametrizedPrompt
+from mmpt.methods.prompt.method import ReparametrizedPrompt
 from mmpt.methods.residual.options import Residual
 
 
@@ -38,6 +38,3 @@ class ResidualPromptTuning(ReparametrizedPrompt):
     def network(self) -> nn.Module:
         """See the base class."""
         return ResidualMLP(self.shape.width, self.options.reparametrization_hidden, self.options.layer_norm)
-
-
-METHOD = ResidualPromptTuning

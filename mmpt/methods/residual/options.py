@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options import too_small
 from mmpt.methods.prompt.options import Prompt
 
 
@@ -15,6 +15,7 @@ class Residual(Prompt):
 
     name: ClassVar[str] = "residual"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reparametrization")
+    LEAST: ClassVar[Mapping[str, int]] = {"reparametrization_hidden": 1}
 
     reparametrization: Literal["mlp", "none"] = "mlp"
     reparametrization_hidden: int = 800
@@ -23,10 +24,3 @@ class Residual(Prompt):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(reparametrization=self.reparametrization != "none")
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        return super().problems() + too_small(self, 1, "reparametrization_hidden")
-
-
-OPTIONS = Residual

@@ -8,23 +8,22 @@ not reproduced (docs/fidelity.md).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, start_prompt
+from mmpt.methods.base import BackboneShape, Contribution
+from mmpt.methods.prompt.method import PromptTuning
 from mmpt.methods.router import Router, route_gates
 from mmpt.methods.smop.options import SMoP
 
 
-class SparseMixtureOfPrompts(Method):
+class SparseMixtureOfPrompts(PromptTuning):
     """Routed soft prompts at the encoder's input."""
 
     options: SMoP
 
     def __init__(self, options: SMoP, shape: BackboneShape) -> None:
         """Create the prompts (R·v, d), and a router where there is a choice."""
-        super().__init__(options, shape)
-        rows = options.num_routes * options.num_virtual_tokens
-        self.prompts = nn.ParameterDict({"input": nn.Parameter(options.spread * torch.randn(rows, shape.width))})
+        super().__init__(options, shape, options.num_routes)
         if options.num_routes > 1:
             self.router = Router(shape.width, options)
 
@@ -33,13 +32,9 @@ class SparseMixtureOfPrompts(Method):
         """See the base class."""
         return self.options.num_routes > 1
 
-    def initialise(self, backbone: StartingValues) -> None:
-        """See the base class."""
-        start_prompt(self.prompts["input"], self.options, backbone)
-
     def forward(self, mean: Tensor | None) -> Contribution:
         """See the base class."""
-        table = self.prompts["input"].unflatten(0, (self.options.num_routes, -1))  # (R, v, d)
+        table = self.prompt().unflatten(0, (self.options.num_routes, -1))  # (R, v, d)
         if self.options.num_routes == 1:
             return Contribution(prompt=table)
         if mean is None:
@@ -47,6 +42,3 @@ class SparseMixtureOfPrompts(Method):
         probs = self.router(mean)
         prompt = torch.einsum("br,rvd->bvd", route_gates(probs, self.options.top_k), table)
         return Contribution(prompt=prompt, route_probs=probs, auxiliary_loss=self.router.balance(probs))
-
-
-METHOD = SparseMixtureOfPrompts

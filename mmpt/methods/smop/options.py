@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import Init, RouterOptions, Start, too_small
+from mmpt.methods.options import Init, RouterOptions, Start
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class SMoP(Start, RouterOptions):
 
     name: ClassVar[str] = "smop"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "router")
+    SAME: ClassVar[Mapping[str, str]] = {"router": "router over the embedding"}
 
     num_virtual_tokens: int = 5
     init: Init = "vocab"
@@ -22,15 +24,3 @@ class SMoP(Start, RouterOptions):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(router=self.num_routes > 1)
-
-    def transferable_groups(self) -> dict[str, str]:
-        """See the base class."""
-        return {**super().transferable_groups(), "router": "router over the embedding"}
-
-    def problems(self) -> list[str]:
-        """See the base class."""
-        lines = [*Start.problems(self), *RouterOptions.problems(self)]
-        return lines + too_small(self, 1, "num_virtual_tokens")
-
-
-OPTIONS = SMoP

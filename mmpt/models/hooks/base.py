@@ -15,7 +15,6 @@ Letters: B batch, T source tokens, P prompt tokens, d model width.
 from __future__ import annotations
 
 import inspect
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -31,8 +31,10 @@ from mmpt.attention.prefix import shift_of
 from mmpt.methods.base import Contribution, Method, mean_embedding
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion, insert
+from mmpt.models.partial_forward import below
 from mmpt.models.parts import embed, refuse_positions
 from mmpt.models.stacking import stack
+from mmpt.utils.weak import Weak
 
 NOTHING = Contribution()
 
@@ -68,7 +70,7 @@ class Hooks(ABC):
     def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
         """Install the hooks on a model whose attention can carry prefixes."""
         self.injection, self.methods = injection, methods
-        self._model = weakref.ref(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
+        self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
         self.method: Method | None = None
         self.source = Source()
         self._given = False  # whether passes carry ``source`` and read nothing
@@ -85,9 +87,7 @@ class Hooks(ABC):
     @property
     def model(self) -> PreTrainedModel:
         """The model that has the hooks."""
-        model = self._model()
-        assert model is not None
-        return model
+        return self._model()
 
     @abstractmethod
     def _install(self) -> None:
@@ -123,13 +123,21 @@ class Hooks(ABC):
             self.source, self._given = before
             self.injection.set({})
 
-    def read(self, embeddings: Tensor, mask: Tensor | None, at: int | Tensor = 0, **where: Any) -> Tensor:
+    def read(
+        self,
+        embeddings: Tensor,
+        mask: Tensor | None,
+        at: int | Tensor = 0,
+        types: Tensor | None = None,
+        **where: Any,
+    ) -> Tensor:
         """Let the active method, or each row's own, contribute to this pass's source, and insert its prompt.
 
         Args:
             embeddings: Of the source's words (B, T, d).
             mask: (B, T), what a router may read; None: all.
             at: How many tokens stand before the prompt, one number or (B,).
+            types: Which text of a pair each token is of (B, T), of networks that read it.
             where: More on that, as of :func:`mmpt.models.insertion.insert`.
 
         Returns:
@@ -138,14 +146,32 @@ class Hooks(ABC):
         names = self._options.get("adapter_names")
         if names is not None:
             contribution = stack(self.methods, names, embeddings, mask, self.injection.shapes)
-        elif self.method is None or self.method.reads_encoder:  # which has not run yet
+        elif self.method is None or self.method.options.reads == "encoder":  # which has not run yet
             contribution = NOTHING
+        elif self.method.options.reads == "layer_below":
+            contribution = self.method(self._mean_below(self.method, embeddings, mask, types))
         else:
             contribution = self.method(mean_of(embeddings, mask) if self.method.reads_input else None)
         rows, insertion = insert(contribution, embeddings, at, **where)
         refuse_positions(self.model, rows.shape[1] + shift_of(contribution.prefixes))
         self.source = Source(contribution, insertion)
         return rows
+
+    def _mean_below(self, method: Method, embeddings: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
+        """Mean (B, d) over what a mask (B, T) has of the states that enter the first layer that a method changes."""
+        count = method.cacheable_layers.count
+        assert count, "options of methods that read the layer below refuse to change every layer"
+        mask = embeddings.new_ones(embeddings.shape[:2]).long() if mask is None else mask.long()
+        order = (mask == 0).long().argsort(dim=1, stable=True)  # padding last: positions are the text's own
+        rows = embeddings.gather(1, order.unsqueeze(-1).expand_as(embeddings))
+        inputs: dict[str, Any] = {"inputs_embeds": rows, "attention_mask": mask.gather(1, order)}
+        if types is not None:
+            inputs["token_type_ids"] = types.gather(1, order)
+        if self.injection.architecture.decoder_only:
+            inputs["use_cache"] = False
+        self.injection.set({})
+        with torch.no_grad(), self.given(NOTHING):
+            return mean_of(below(self.model, method.shape.first_site, count, inputs), inputs["attention_mask"])
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         wanted = any(getattr(layer, "gradient_checkpointing", False) for layer in self._first_layers)

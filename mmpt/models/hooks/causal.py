@@ -132,10 +132,7 @@ class DecoderHooks(Hooks):
         return output
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generate with what the prompt contributes, worked out once.
-
-        A method's prompt is put into the embeddings, so that caches and positions count it from the start.
-        """
+        """Generate with what the prompt contributes; a method's prompt is put into the embeddings, as tokens."""
         cache = kwargs.get(CACHE)
         if self._given or (cache is not None and cache.get_seq_length() > 0):
             return self._continued(*args, **kwargs)

@@ -27,7 +27,7 @@ class EncoderHooks(Hooks):
             self.injection.set(self.source.contribution.prefixes)
             return (), named
         embeddings, mask = self._embeddings(named)
-        rows, insertion = self.read(embeddings, mask, FIRST), self.source.insertion
+        rows, insertion = self.read(embeddings, mask, FIRST, named.get("token_type_ids")), self.source.insertion
         self.injection.set(self.source.contribution.prefixes)
         if rows is embeddings:
             return (), named

@@ -67,7 +67,7 @@ class EncoderDecoderHooks(Hooks):
         if output is None or self._given:
             return
         states, contribution = output[0], self.source.contribution
-        if self.method is not None and self.method.reads_encoder and "adapter_names" not in self._options:
+        if self.method is not None and self.method.options.reads == "encoder" and "adapter_names" not in self._options:
             contribution = self.method(mean_of(states, self._mask))
         elif contribution.layer_prompts is not None:
             contribution = contribution.layer_prompts.finish(contribution)

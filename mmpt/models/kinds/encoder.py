@@ -82,7 +82,7 @@ class EncoderClassifier(AdaptedModel):
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; of N sources, the head's scores (N, C or 1)."""
-        states, mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch["means"])
+        states, mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch)
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
         with self.hooks.given(contribution), resumed(self.backbone, "self", states, self.first_trained):
             scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.attention import absorb
 from mmpt.data.encode import TextToText
-from mmpt.methods.base import Contribution, mean_embedding
+from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.partial_forward import below, resumed
@@ -57,9 +57,7 @@ class EncoderDecoder(TextModel):
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class."""
         states, mask = batch["states"], batch["attention_mask"]
-        if self.method.reads_encoder:  # all of the encoder is constant then
-            return Encoded(states, mask, self.contribute(mean_embedding(states, mask)))
-        contribution = self.contribute(batch["means"])
+        contribution = self.contribute(batch)
         if not self._all_constant:
             inputs = {"inputs_embeds": states, "attention_mask": mask}
             with self.hooks.given(contribution), resumed(self.backbone, "encoder", states, self.first_trained):
