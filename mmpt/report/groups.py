@@ -153,7 +153,7 @@ def _row(members: Sequence[Run]) -> Row:
     row = Row(first.known("task"), first.known("model"), first.known("method"), metric, done, rest)
     row.notes += _mixed(done) + _not_counted(rest)
     if row.scores:
-        row.summary = describe(row.scores)
+        row.summary = describe(row.scores, row.metric)
     return row
 
 
