@@ -108,9 +108,16 @@ class Drawing:
         self.tips[identity] = tip
 
 
-SIDES = [(7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top")]
-SIDES += [(x * 5, y * 5, h, v) for y, v in ((1, "bottom"), (-1, "top")) for x, h in ((1, "left"), (-1, "right"))]
-SIDES += [(2 * x, 2.5 * y, h, v) for x, y, h, v in SIDES]
+_CORNERS = [(x * 5, y * 5, h, v) for y, v in ((1, "bottom"), (-1, "top")) for x, h in ((-1, "right"), (1, "left"))]
+SIDES: list[tuple[float, float, str, str]] = [
+    _CORNERS[0],
+    _CORNERS[3],
+    (7, 0, "left", "center"),
+    (-7, 0, "right", "center"),
+    _CORNERS[1],
+    _CORNERS[2],
+]
+SIDES += [(2 * x, 2.5 * y, h, v) for x, y, h, v in SIDES]  # points to the right and up, and what of the text is there
 
 
 def label_points(drawing: Drawing, axes: Any, labels: Sequence[tuple[float, float, str, int]], boxes: Boxes) -> None:
@@ -124,8 +131,8 @@ def label_points(drawing: Drawing, axes: Any, labels: Sequence[tuple[float, floa
     """
     renderer = FigureCanvasAgg(drawing.canvas).get_renderer()
     axes.autoscale(False)
-    corners = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
-    taken = [Bbox(ends).padded(drawing.canvas.dpi * 5 / 72) for ends in corners]
+    ends = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
+    taken = [Bbox(one).padded(drawing.canvas.dpi * (5 if one[0][0] == one[1][0] else 1) / 72) for one in ends]
     for x, y, text, index in labels:
         for dx, dy, horizontal, vertical in SIDES:
             style = {"ha": horizontal, "va": vertical, "color": colour(index), "xytext": (dx, dy)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,8 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
     drawing.caption = "Small dots are seeds, the large mark is their mean, the bar its 95 % interval."
     left, right = axes.get_xlim()
     if majority is not None and left <= majority <= right:
-        axes.axvline(majority, color=SOFT, linestyle="--", linewidth=1, zorder=0)
+        at = np.arange(lines)
+        axes.vlines([majority] * lines, at - 0.2, at + 0.2, color=SOFT, linestyle="--", linewidth=1)
         drawing.caption += " The dashed line is the majority baseline."
     if figures:
         drawing.caption += " Hollow diamonds (†) are published figures, not run here."
@@ -133,6 +134,8 @@ def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Dr
     _number_axis(axes, "x", [value for value, _ in points], log=True)
     axes.set(xlabel=name, ylabel=f"test {rows[0].metric}")
     axes.margins(x=0.1, y=0.12)
+    # nor do labels cross the front's line
+    boxes += [(points[i][0], points[i][1], points[j][0], points[i][1]) for i, j in pairwise(front)]
     named = [(*points[i], _cut(known[i][0].label), methods[known[i][0].method]) for i in front]
     label_points(drawing, axes, named, boxes)
     drawing.description = "Pareto front: " + "; ".join(

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used, validation
 from mmpt.report.groups import Row, blocks
@@ -137,12 +137,11 @@ def _mean(rows: Sequence[Row | None]) -> Cell:
 def _rank(lines: Sequence[list[Cell]]) -> None:
     """Mark the best and the second best of each column of scores."""
     for column in range(2, len(lines[0])):
-        values = {float(line[column].value) for line in lines if isinstance(line[column].value, float | int)}
+        values = {value for line in lines if isinstance(value := line[column].value, float | int)}
         ranks = {value: count for count, value in enumerate(sorted(values, reverse=True), start=1)}
         for line in lines:
-            one = line[column]
-            if isinstance(one.value, float | int):
-                line[column] = Cell(one.text, one.value, ranks[float(one.value)], one.sd, one.star)
+            if isinstance(value := line[column].value, float | int):
+                line[column] = replace(line[column], rank=ranks[value])
 
 
 def _published_lines(
@@ -159,7 +158,10 @@ def _published_lines(
         cells = [Cell(f"{scores[task]:.1f}", scores[task]) if task in scores else Cell(NONE) for task in tasks]
         head = [Cell(f"{method}, {backbone} †"), Cell(next(iter(by_task.values())).parameters or NONE)]
         lines.append([*head, *cells, *([Cell(NONE)] if with_mean else [])])
-    return lines, sorted({f"{f.source}: {f.setting}" for by_task in methods.values() for f in by_task.values()})
+    settings: dict[str, dict[str, None]] = defaultdict(dict)
+    for figure in (figure for by_task in methods.values() for figure in by_task.values()):
+        settings[figure.source] |= dict.fromkeys(figure.setting.split("; "))
+    return lines, [f"{source}: {', '.join(said)}" for source, said in settings.items()]
 
 
 def _caption(shown: Sequence[Row], rows: Sequence[Row], sources: Sequence[str]) -> str:
@@ -203,7 +205,7 @@ def grid(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def as_markdown(table: Table, marks: Mapping[int, str] = BEST_AND_SECOND) -> str:
-    """Write a table as Markdown, with its caption below."""
+    """Write a table as Markdown, without its caption."""
 
     def write(cell: Cell) -> str:
         text = cell.text if isinstance(cell.value, float | int) else markdown(cell.text)
@@ -211,8 +213,7 @@ def as_markdown(table: Table, marks: Mapping[int, str] = BEST_AND_SECOND) -> str
         return text + (r" \*" if cell.star and 2 in marks else "")
 
     heads = [markdown(column.heading) for column in table.columns]
-    text = grid(heads, [[write(cell) for cell in line] for line in table.lines])
-    return f"{text}\n{markdown(table.caption)}\n" if table.caption else text
+    return grid(heads, [[write(cell) for cell in line] for line in table.lines])
 
 
 def short(rows: Sequence[Row]) -> str:
@@ -223,7 +224,8 @@ def short(rows: Sequence[Row]) -> str:
 
 def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
     """Everything a report says about its rows, in Markdown: the overview, and a table for each task and model."""
-    parts = [f"## Overview\n\n{as_markdown(overview(rows, figures))}"]
+    top = overview(rows, figures)
+    parts = [f"## Overview\n\n{as_markdown(top)}\n{markdown(top.caption)}\n"]
     for block in blocks(rows):
         title = f"## {markdown(block[0].task)} ({markdown(block[0].metric)}), {markdown(block[0].model)}"
         parts.append(f"{title}\n\n{as_markdown(of_rows(FULL, block))}")
