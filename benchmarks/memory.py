@@ -3,7 +3,7 @@
 Prints two numbers of bytes: the largest resident size of the process over three steps, with Python, PyTorch and
 weights; and how much of it lies above the loaded model, which is what training itself needs. The activation cache is
 filled before, as in every run but the first. Linux only: the kernel's high-water mark is reset before the steps. After
-LENGTHS, prefix tokens and another number of steps may be given.
+LENGTHS, prefix tokens, another number of steps and the network's type may be given.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 
-def peak(way: str, shape: str, lengths: str, prefix: int = 10, steps: int = 3) -> tuple[int, int]:
+def peak(
+    way: str, shape: str, lengths: str, prefix: int = 10, steps: int = 3, dtype: str = "float32"
+) -> tuple[int, int]:
     """Bytes of a fresh process, and those above the model; ``lengths`` is of ``setting.draw``, or a token count."""
-    command = [sys.executable, "-m", "benchmarks.memory", way, shape, lengths, str(prefix), str(steps)]
+    command = [sys.executable, "-m", "benchmarks.memory", way, shape, lengths, str(prefix), str(steps), dtype]
     words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return int(words[-2]), int(words[-1])
 
@@ -35,9 +37,10 @@ def main() -> None:
     way, shape, lengths = sys.argv[1:4]
     prefix = int(sys.argv[4]) if len(sys.argv) > 4 else 10
     steps = int(sys.argv[5]) if len(sys.argv) > 5 else 3
+    dtype = sys.argv[6] if len(sys.argv) > 6 else "float32"
     batch = draw("fixed", int(lengths)) if lengths.isdigit() else draw(lengths)
-    step_of(way, shape, draw("fixed", 8, rows=2), prefix)()  # libraries' own buffers
-    step = step_of(way, shape, batch, prefix)
+    step_of(way, shape, draw("fixed", 8, rows=2), prefix, dtype)()  # libraries' own buffers
+    step = step_of(way, shape, batch, prefix, dtype)
     gc.collect()  # the first model: its hooks refer to it
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what building the models left free
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the high-water mark

@@ -61,12 +61,12 @@ class Words:
         return VOCABULARY
 
 
-def build(shape: str, attention: str) -> Any:
+def build(shape: str, attention: str, dtype: str = "float32") -> Any:
     """A random T5 of a shape, frozen, without dropout: HF's Trainer would switch it on, which doubles a step here."""
     torch.manual_seed(0)
     more = {"vocab_size": VOCABULARY, "decoder_start_token_id": 0, "dropout_rate": 0.0}
     config = AutoConfig.for_model("t5", **SHAPES[shape], **more)
-    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention)
+    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention, dtype=getattr(torch, dtype))
     return model.requires_grad_(False).eval()
 
 
@@ -104,7 +104,7 @@ def draw(lengths: str, tokens: int = TOKENS, rows: int = BATCH) -> dict[str, Ten
     return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
 
 
-def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PREFIX) -> Step:
+def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PREFIX, dtype: str = "float32") -> Step:
     """One optimizer step of a way, as a function that returns the loss.
 
     Args:
@@ -112,12 +112,13 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
         shape: One of :data:`SHAPES`.
         batch: From :func:`draw`.
         prefix: Prefix tokens S.
+        dtype: Of the network.
     """
     if not way.startswith("ours"):
-        return _peer(way, shape, batch, prefix)
+        return _peer(way, shape, batch, prefix, dtype)
     sites = ["encoder", "decoder", "cross"] if way == "ours, encoder sites" else ["decoder", "cross"]
     cross = "projected" if way in ("ours, plain", "ours, cached") else "auto"
-    backbone = Backbone(build(shape, "mmpt_sdpa"), Words(), "", "random", cross)  # type: ignore[arg-type]
+    backbone = Backbone(build(shape, "mmpt_sdpa", dtype), Words(), "", "random", cross)  # type: ignore[arg-type]
     model = build_engine(backbone, parse("multimask", {"sites": sites, "num_virtual_tokens": prefix})).train()
     if "cached" not in way:
         return stepper(model, lambda: model(**batch).loss)
@@ -127,11 +128,11 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
     return stepper(model, lambda: model(**batch, **activations.batch(list(range(rows)))).loss)
 
 
-def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int) -> Step:
+def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int, dtype: str) -> Step:
     """A step of peft's prefix tuning or LoRA, or of full fine-tuning."""
     from peft import LoraConfig, PrefixTuningConfig, TaskType, get_peft_model
 
-    model: Any = build(shape, "sdpa")
+    model: Any = build(shape, "sdpa", dtype)
     if way == PEFT:
         model = get_peft_model(model, PrefixTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=prefix))
     elif way == "peft lora":

@@ -9,12 +9,14 @@ loop would start it. Those 24 processes do the same work: a few of them are time
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +49,44 @@ def main() -> None:
     parser.add_argument("--peft", type=int, default=3, help="how many of the 24 runs with peft to time")
     parser.add_argument("--ways", nargs="+", choices=LAUNCHERS, default=["one by one", "two at once"])
     arguments = parser.parse_args()
-    ways = {f"ours, {way}": LAUNCHERS[way] for way in arguments.ways}
+    rows, alone = measure(arguments.examples, arguments.validation, arguments.epochs, arguments.peft, arguments.ways)
+    show(rows)
+    write("sweep", command_line("sweep"), rows, shape="t5_small", examples=arguments.examples, timed_with_peft=alone)
+
+
+def measure(
+    examples: int, validation: int, epochs: int, timed_peft: int, launchers: Sequence[str], grid: Sequence[str] = GRID
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """Rows of peft's processes and of ours, and the seconds of each process with peft.
+
+    Args:
+        examples: Of the training split.
+        validation: Of the validation split.
+        epochs: Of each trial.
+        timed_peft: How many processes with peft are timed.
+        launchers: Names in ``LAUNCHERS``.
+        grid: Overrides of the sweep; none: one run, a cold start.
+    """
+    trials = math.prod(word.count(",") + 1 for word in grid)
+    ways = {f"ours, {way}": LAUNCHERS[way] for way in launchers}
     alone: list[float] = []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        overrides = texts.make(folder, arguments.examples, arguments.validation)
-        peft = [sys.executable, "-m", "benchmarks.peft_trial", str(folder), "--epochs", str(arguments.epochs)]
+        overrides = texts.make(folder, examples, validation)
+        peft = [sys.executable, "-m", "benchmarks.peft_trial", str(folder), "--epochs", str(epochs)]
         model = [f"method.num_virtual_tokens={PREFIX}", "model=t5_small_random", "logger=none"]
-        length = [f"trainer.num_train_epochs={arguments.epochs}"]
+        length = [f"trainer.num_train_epochs={epochs}"]
+        many = ["-m"] if grid else []
         for number, (way, launcher) in enumerate(ways.items()):
-            alone += [timed(peft, folder / "none") for _ in range(_share(arguments.peft, len(ways), number))]
+            alone += [timed(peft, folder / "none") for _ in range(_share(timed_peft, len(ways), number))]
             root = [f"run.root='{folder / f'runs{number}'}'"]
-            ours = [sys.executable, "train.py", "-m", *overrides, *model, *length, *launcher, *root, *GRID]
+            ours = [sys.executable, "train.py", *many, *overrides, *model, *length, *launcher, *root, *grid]
             seconds = timed(ours, folder / f"cache{number}")
-            rows.append({"way": way, "trials": 24, "epochs": arguments.epochs, "seconds": seconds})
-    base = 24 * statistics.median(alone)
-    one = {"way": "peft prefix, 24 processes", "trials": 24, "epochs": arguments.epochs, "seconds": base}
-    rows = [{**row, "peft prefix / this": base / row["seconds"]} for row in [one, *rows]]
-    show(rows)
-    write("sweep", command_line("sweep"), rows, shape="t5_small", examples=arguments.examples, timed_with_peft=alone)
+            rows.append({"way": way, "trials": trials, "epochs": epochs, "seconds": seconds})
+    base = trials * statistics.median(alone)
+    one = {"way": f"peft prefix, {trials} processes", "trials": trials, "epochs": epochs, "seconds": base}
+    return [{**row, "peft prefix / this": base / row["seconds"]} for row in [one, *rows]], alone
 
 
 def _share(whole: int, parts: int, number: int) -> int:

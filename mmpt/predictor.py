@@ -17,8 +17,8 @@ from mmpt.config.compose import CONF
 from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
+from mmpt.data.mixture import task_of
 from mmpt.data.special_tokens import answers
-from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, ConfigError, DataError, MmptError, nearest
 from mmpt.methods import method_class
 from mmpt.methods.base import mean_embedding
@@ -195,7 +195,7 @@ def load(
     path = located(directory, revision)
     adapter = read_adapter(path)
     stated_task, evaluation, length, seed = _parts(adapter, path, task)
-    built_task = Task(stated_task)
+    built_task = task_of(stated_task)
     backbone, built = join(adapter, path, model=model, classes=built_task.outputs, force=force)
     try:
         evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from mmpt.models.adapted import AdaptedModel
-from tests.tiny import batch
+from tests.tiny import SHAPE, backbone, batch
 from tests.tolerance import assert_close, terms_of
+
+WIDTH = int(SHAPE["d_model"])  # terms of a value that one matrix of a tiny network makes
+TERMS = terms_of(backbone().model)  # of its logits
 
 
 def logits(model: AdaptedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

@@ -80,8 +80,8 @@ class Store(CacheDirectory):
 
         Args:
             key: Names everything that the content depends on.
-            tensors: Type and shape of each tensor.
-            fill: Writes them.
+            tensors: Type and shape of each tensor, which ``fill`` writes.
+            fill: See ``tensors``.
             description: What the entry is of, for people.
             note: Shows lines about damage and waiting.
 

@@ -15,6 +15,7 @@ from mmpt.config.schema import (
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
+    MixConfig,
     ModelConfig,
     RunConfig,
     TaskConfig,
@@ -67,6 +68,7 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value mu
         "must name ranking, generation or both, once each",
     ),
     "cache.max_gb": (lambda size: size > 0, "must be positive; cache=ram uses no disk"),
+    "mix.temperature": (lambda temperature: 0 < temperature < math.inf, "must be a positive number"),
     "seed": (lambda seed: 0 <= seed < 2**32, f"must lie between 0 and {2**32 - 1}"),
 }
 
@@ -180,8 +182,13 @@ def _folder(problems: Problems, key: str, path: str | None, or_null: bool = Fals
         problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
 
+def _mix(mix: MixConfig, task: TaskConfig, problems: Problems) -> None:
+    if mix.tasks and not task.parts:
+        problems.add("mix.tasks", f"mix.tasks has no effect with task={task.name}; set task=mix")
+
+
 def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, problems: Problems) -> None:
-    if not task.labels and "ranking" in evaluation.decoding:
+    if not (task.labels or task.parts) and "ranking" in evaluation.decoding:
         problems.add(
             "evaluation.decoding",
             f"task={task.name} has free text, so there are no labels to rank; set evaluation.decoding=[generation]",
@@ -189,6 +196,10 @@ def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, proble
 
 
 def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> None:
+    if task.parts:
+        for part in task.parts.values():
+            _task_with_data(part, data, problems)
+        return
     if data.name == "bundled" and task.name not in NAMES:
         text = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
         problems.add("data.name", f"{text}; for the official or your own data use data=local data.dir=DIR")
@@ -206,7 +217,7 @@ def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfi
 
 
 def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
-    if trainer.loss == "label_ranking" and not task.labels:
+    if trainer.loss == "label_ranking" and not (task.labels or task.parts):
         text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
         problems.add("trainer.loss", f"{text}; set trainer.loss=cross_entropy")
 
@@ -221,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     (("cache",), _folders),
     (("logger",), _logger),
     (("run",), _folders),
+    (("mix", "task"), _mix),
     (("task", "evaluation"), _task_with_evaluation),
     (("task", "data"), _task_with_data),
     (("evaluation", "trainer"), _evaluation_with_trainer),

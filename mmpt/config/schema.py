@@ -52,6 +52,16 @@ class TaskConfig:
     missing: Literal["error", "skip", "empty"] = "error"
     csv: CsvConfig = field(default_factory=CsvConfig)
     columns: list[str] | None = None  # the same as csv.columns
+    parts: dict[str, TaskConfig] = field(default_factory=dict)  # of a mixture: filled in from mix.tasks
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Tasks that one adapter learns, with ``task=mix``."""
+
+    tasks: list[str] = field(default_factory=list)  # names of conf/task
+    sampling: Literal["proportional", "equal", "temperature"] = "proportional"
+    temperature: float = 2.0  # of sampling=temperature: a task of n examples has a share proportional to n^(1/T)
 
 
 @dataclass(frozen=True)
@@ -253,6 +263,7 @@ class Config:
     run: RunConfig
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
     seed: int = 1
     experiment: str | None = None
     sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -186,8 +186,8 @@ class Continuation(TextToText):
         Raises:
             DataError: As of the base class; or the template ends in a space.
         """
-        template = task.config.template
-        if template != template.rstrip(" \t"):
+        ends = (one.config.template for one in task.parts.values() or [task])
+        if template := next((one for one in ends if one != one.rstrip(" \t")), None):
             raise DataError(
                 f"task.template={template!r} ends in a space, but decoder-only models get one before the label; "
                 "leave it out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import CsvConfig, TaskConfig
@@ -31,6 +32,7 @@ class Example:
         group: What is scored and split as one (a MultiRC question); None without ``group_field``.
         segments: What models with a classification head read: one text or two, for each choice where ``task.choices``
             has some; empty where the task does not define it, and they read ``source``.
+        task: Its task in a mixture.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Example:
     label: int | None
     group: str | None
     segments: tuple[tuple[str, ...], ...] = ()
+    task: str | None = None
 
 
 class Task:
@@ -50,7 +53,10 @@ class Task:
         free_text: Whether the target is free text.
         choices: Whether a classification head scores each label's own text, instead of one text for all labels.
         metric: The name of its row in the table of metrics; ``accuracy`` of free text is ``exact_match``.
+        parts: The tasks of a mixture by name.
     """
+
+    parts: Mapping[str, Task] = MappingProxyType({})
 
     def __init__(self, config: TaskConfig) -> None:
         """Check the definition once, so that rows are only looked up.
@@ -113,6 +119,10 @@ class Task:
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that the template names."""
         return tuple(dict.fromkeys(self._template.fields))
+
+    def of(self, example: Example) -> Task:
+        """The task that an example belongs to, this one or one of its parts."""
+        return self if example.task is None else self.parts[example.task]
 
     @property
     def outputs(self) -> int:

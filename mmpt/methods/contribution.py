@@ -79,12 +79,13 @@ class Contribution:
 
     def cacheable_layers(self, shape: BackboneShape, who: str) -> CacheableLayers:
         """What this contribution leaves constant; ``who`` begins the reason."""
-        if self.prompt is not None:
-            return CacheableLayers(None, f"{who} puts a prompt before the text")
-        if self.embedding_update is not None:
-            return CacheableLayers(None, f"{who} changes the word embeddings")
-        if self.layer_prompts is not None:
-            return CacheableLayers(None, f"{who} puts prompts into the encoder's layers")
+        for part, what in (
+            (self.prompt, "puts a prompt before the text"),
+            (self.embedding_update, "changes the word embeddings"),
+            (self.layer_prompts, "puts prompts into the encoder's layers"),
+        ):
+            if part is not None:
+                return CacheableLayers(None, f"{who} {what}")
         site, total = shape.first_site, shape.first_stack.layers
         prefixed = self.prefixes[site].key.shape[1] if site in self.prefixes else 0
         prefixed = max(prefixed, int(site == "self"))  # where there is one stack, its last layer always runs
@@ -113,19 +114,17 @@ class Contribution:
             sizes["B"] = [size for size in range(1, rows + 1) if rows % size == 0]
         _require(f"{who}: its prompt", self.prompt, "B P d", sizes)
         update = self.embedding_update
-        _require(
-            f"{who}: its embedding update", update, "M d" if update is None or update.dim() < 3 else "B M d", sizes
-        )
+        letters = "B M d" if update is not None and update.dim() == 3 else "M d"
+        _require(f"{who}: its embedding update", update, letters, sizes)
         for site, prefix in self.prefixes.items():
             at, of = shape.sites[site], f"of its prefix at site {site}"
             sizes |= {"L": range(1, at.layers + 1), "H": [at.heads], "h": sorted({1, at.heads}), "k": [at.head_dim]}
             sizes.pop("P", None)
             _require(f"{who}: key {of}", prefix.key, "B L H P k", sizes)
             sizes |= {"L": [prefix.key.shape[1]], "P": [prefix.key.shape[3]]}
-            _require(f"{who}: value {of}", prefix.value, "B L H P k", sizes)
-            _require(f"{who}: key_gate {of}", prefix.key_gate, "B L h P", sizes)
-            _require(f"{who}: value_gate {of}", prefix.value_gate, "B L h P", sizes)
-            _require(f"{who}: output_gate {of}", prefix.output_gate, "L", sizes)
+            shapes = {"value": "B L H P k", "key_gate": "B L h P", "value_gate": "B L h P", "output_gate": "L"}
+            for name, letters in shapes.items():
+                _require(f"{who}: {name} {of}", getattr(prefix, name), letters, sizes)
 
 
 def _require(what: str, part: Tensor | None, letters: str, sizes: Mapping[str, Sequence[int]]) -> None:

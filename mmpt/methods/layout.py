@@ -22,14 +22,7 @@ class Layout:
     """How the slots of one site become its layers' keys and values."""
 
     def __init__(self, name: str, shape: SiteShape, granularity: str = "layer", temperature: float = 1.0) -> None:
-        """Work out the slots.
-
-        Args:
-            name: ``per_layer``, ``paper``, or ``peft``: as ``per_layer``, with the text behind the prefix.
-            shape: The site's attention.
-            granularity: What a mask's entry is about: ``layer``, ``head`` or ``key_value``.
-            temperature: What masks are divided by before the sigmoid.
-        """
+        """Work out the slots; arguments are the options ``layout``, ``mask_granularity`` and ``mask_temperature``."""
         layers = shape.layers
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature

@@ -44,16 +44,8 @@ def _linear_layers(backbone: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-Usual = Literal["lora", "ia3", "feedforward"]
-
-
-def usual_targets(backbone: nn.Module, what: Usual) -> list[str]:
-    """What ``auto`` means for a backbone: peft's own choice for its architecture, ours where peft has none.
-
-    Args:
-        backbone: A transformers model.
-        what: ``lora``, ``ia3``, or ``feedforward``, those of ``ia3`` whose input is rescaled.
-    """
+def usual_targets(backbone: nn.Module, what: Literal["lora", "ia3", "feedforward"]) -> list[str]:
+    """What ``auto`` means for a backbone: peft's own choice for its architecture, ours where peft has none."""
     from peft.utils import constants
 
     config: Any = backbone.config
@@ -74,17 +66,9 @@ class PeftLayers(Method):
     _layers: Sequence[Any] = ()  # those that peft has wrapped
 
     def put_in(self, backbone: nn.Module, config: Any, targets: Sequence[str], part: str, name: str) -> None:
-        """Let peft wrap layers of the backbone, and borrow their parameters.
+        """Let peft wrap the layers ``targets`` of the backbone for the adapter ``name``, and borrow their parameters.
 
-        Args:
-            backbone: Is changed.
-            config: peft's configuration of the method, with these targets.
-            targets: Names of linear layers or the ends of them (``q``, ``SelfAttention.q``): ``method.target_modules``.
-            part: What the names of peft's own modules begin with.
-            name: The adapter's.
-
-        Raises:
-            ModelError: A name is that of no layer.
+        ``config`` is peft's, ``part`` what the names of its modules begin with. ModelError: a target is no layer.
         """
         from peft import inject_adapter_in_model
 

@@ -210,6 +210,14 @@ class AdaptedModel(nn.Module, ABC):
         """See :meth:`likelihoods`; without gradients."""
         return self.likelihoods(encoded, candidates)
 
+    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+        """See :meth:`likelihoods`, with candidates of each source's own; without gradients.
+
+        Raises:
+            NotImplementedError: The model has a classification head, which has the same classes for all.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generated ids (B, U); ``options`` go to the backbone's own ``generate``."""

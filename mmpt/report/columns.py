@@ -87,6 +87,17 @@ def notes(row: Row) -> str:
     return one_line("; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""])))
 
 
+def by_task(row: Row) -> str:
+    """The mean test score of each task of a mixture, by its first metric; a dash without one."""
+    means: dict[str, float] = {}
+    for run in row.runs[:1]:
+        scores = {} if run.result is None else run.result.scores.splits["test"].metrics
+        for name in (name for name in scores if "/" in name):
+            found = [one.result.scores.splits["test"].metrics.get(name) for one in row.runs if one.result is not None]
+            means.setdefault(name.partition("/")[0], statistics.fmean(value for value in found if value is not None))
+    return ", ".join(f"{task} {mean:.3f}" for task, mean in means.items()) or NONE
+
+
 def _at(path: str) -> Callable[[Row], Any]:
     """Read attributes of a row; None where one on the way is None."""
 
@@ -160,6 +171,7 @@ COLUMNS = (
     Column("sd", "number", _at("summary.sd")),
     Column("median", "number", _at("summary.median"), "median"),
     Column("best", "number", _at("summary.best"), "best"),
+    Column("by_task", "text", by_task, "by task"),
     Column("low", "number", _at("summary.low"), "95 % interval", _interval),
     Column("high", "number", _at("summary.high")),
     Column("validation_mean", "number", _validation, "validation"),
@@ -204,14 +216,14 @@ def view(names: str, **changes: Mapping[str, Any]) -> list[Column]:
 COMPARED = "difference p_seeds_holm p_examples_holm p_mcnemar_holm"
 COSTS = "trainable bytes step_ms_median train_s peak_bytes"
 SHORT = view(
-    "task model method settings trainable mean n majority step_ms_median train_s difference notes",
+    "task model method settings trainable mean by_task n majority step_ms_median train_s difference notes",
     n={"heading": "seeds"},
     train_s={"digits": 0},
 )
 FULL = view(f"label n mean median best low validation_mean {COSTS} {COMPARED} notes")
-PAGE = view(f"mean low median best n {COSTS} {COMPARED} notes")
+PAGE = view(f"mean by_task low median best n {COSTS} {COMPARED} notes")
 PAPER = view(f"task label n mean median best low step_ms_median train_s peak_bytes {COMPARED}")
-OPTIONAL = ("settings", "notes", *COMPARED.split())  # left out of short tables and of papers where no row has them
+OPTIONAL = ("settings", "notes", "by_task", *COMPARED.split())  # left out where no row has them
 
 
 def used(columns: Sequence[Column], rows: Sequence[Row], optional: Sequence[str] = OPTIONAL) -> list[Column]:

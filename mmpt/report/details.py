@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,21 @@ def routes(lines: list[dict[str, Any]]) -> list[list[float]]:
     while any((name := names.ROUTE_LOAD.format(route=len(loads))) in line for line in evaluations):
         loads.append([number(line.get(name)) or 0.0 for line in evaluations])
     return loads
+
+
+def routes_by_task(lines: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Take the mean probability of each route at the last evaluation, for each task of a mixture; empty without one.
+
+    Args:
+        lines: Of :func:`metrics`.
+    """
+    by_task: dict[str, list[float]] = {}
+    last: dict[str, Any] = next((line for line in reversed(lines) if names.ROUTE_ENTROPY in line), {})
+    first = names.ROUTE_OF_TASK.format(route=0, task="")
+    for task in (name.removeprefix(first) for name in last if name.startswith(first)):
+        routes = (names.ROUTE_OF_TASK.format(route=route, task=task) for route in count())
+        by_task[task] = [number(last[name]) or 0.0 for name in takewhile(last.__contains__, routes)]
+    return by_task
 
 
 def masks(run: Run) -> tuple[Masks, str]:

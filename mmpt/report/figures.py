@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mmpt.report.columns import interval, spread
-from mmpt.report.details import Points, curve, masks, metrics, routes
+from mmpt.report.details import Points, curve, masks, metrics, routes, routes_by_task
 from mmpt.report.drawing import HEAT, INK, SOFT, WIDTH, Drawing, colour, marker
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
@@ -61,6 +61,8 @@ def draw(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) 
         drawn.append(curves(lines, methods, title, name, log))
     loads = ((row, load) for row, several in logs if several and (load := routes(several[0])))
     drawn += [route_load(row, load, methods[row.method]) for row, load in islice(loads, PICTURES)]
+    maps = ((row, found) for row, several in logs if several and (found := routes_by_task(several[0])))
+    drawn += [route_map(row, found, methods[row.method]) for row, found in islice(maps, PICTURES)]
     for row in best:
         sites, problem = masks(row.runs[0])
         remarks += [problem] if problem else []
@@ -215,6 +217,27 @@ def route_load(row: Row, loads: Sequence[Sequence[float]], index: int) -> Drawin
     return drawing
 
 
+def route_map(row: Row, by_task: Mapping[str, Sequence[float]], index: int) -> Drawing:
+    """Mean route probabilities of the tasks of a mixture: tasks down, routes across."""
+    drawing, axes = Drawing.start(f"Routes by task: {row.label}, seed {row.seeds[0]}", 0.9 + 0.3 * len(by_task))
+    values = np.array(list(by_task.values()))
+    axes.grid(False)
+    drawing.tag(axes.pcolormesh(values, cmap=_shades(), vmin=0, vmax=1, edgecolors="none"), index)
+    for (y, x), value in np.ndenumerate(values):
+        axes.text(x + 0.5, y + 0.5, f"{value:.2f}", color=INK, ha="center", va="center")
+    axes.set_xticks(np.arange(values.shape[1]) + 0.5, [f"route {route}" for route in range(values.shape[1])])
+    axes.set_yticks(np.arange(len(values)) + 0.5, list(by_task))
+    axes.invert_yaxis()
+    shares = ((task, " ".join(f"{share:.2f}" for share in each)) for task, each in by_task.items())
+    drawing.description = "; ".join(f"{task}: {text}" for task, text in shares)
+    drawing.caption = "Mean probability of each route over a task's validation examples, at the last evaluation."
+    return drawing
+
+
+def _shades() -> ListedColormap:
+    return ListedColormap([(*to_rgb(HEAT), 0.04 + 0.96 * level / 255) for level in range(256)])
+
+
 def mask_map(row: Row, site: str, values: npt.NDArray[Any], index: int) -> Drawing:
     """What each route's mask lets through: a panel a route, tokens down, layers across; ``values: (R, S, L)``."""
     routes, tokens, layers = values.shape
@@ -222,12 +245,11 @@ def mask_map(row: Row, site: str, values: npt.NDArray[Any], index: int) -> Drawi
     drawing, axes = Drawing.start(f"Masks at {site}: {row.label}, seed {row.runs[0].seed}", height, width=width)
     axes.remove()
     panels = drawing.canvas.subplots(1, routes, squeeze=False, sharey=True)[0]
-    shades = ListedColormap([(*to_rgb(HEAT), 0.04 + 0.96 * level / 255) for level in range(256)])
     for route, panel in enumerate(panels):
         panel.grid(False)
         panel.patch.set_alpha(0)
         mesh = panel.pcolormesh(
-            np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=shades, vmin=0, vmax=1
+            np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=_shades(), vmin=0, vmax=1
         )
         drawing.tag(mesh, index, f"route {route}, mean {float(values[route].mean()):.2f}")
         panel.set(title=f"route {route}", xlabel="layer", xlim=(-0.5, layers - 0.5), ylim=(tokens - 0.5, -0.5))

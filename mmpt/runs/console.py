@@ -31,13 +31,7 @@ class Progress:
             self._task = bar.add_task("training", total=total, completed=done, loss="", score="")
 
     def update(self, step: int, *, loss: float | None = None, score: float | None = None) -> None:
-        """Show a step.
-
-        Args:
-            step: Optimizer steps so far.
-            loss: Training loss; the last one is shown again where None.
-            score: A new score of the validation split; it is always worth a line.
-        """
+        """Show a step, with its loss (None: the last one), and a new score, which is always worth a line."""
         self._loss = self._loss if loss is None else f"loss {loss:.4f}"
         self._score = self._score if score is None else f"validation {score:.3f}"
         self._step = step
@@ -63,12 +57,7 @@ class Console:
     """Everything a run prints, so that it reads as one text."""
 
     def __init__(self, directory: Path, file: TextIO | None = None) -> None:
-        """Choose where to print.
-
-        Args:
-            directory: The run directory, named at the end.
-            file: A text stream; standard output where None.
-        """
+        """Print to ``file``, standard output where None; ``directory`` is the run directory, named at the end."""
         self._directory = directory
         self._console = new_console(file)
         self._warned: set[str] = set()
@@ -85,15 +74,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int = 0) -> Iterator[Progress]:
-        """Show progress while the block runs; notes and warnings appear above the bar.
-
-        Args:
-            total: Steps in all.
-            done: Steps an earlier process did.
-
-        Yields:
-            An object whose ``update`` takes each step.
-        """
+        """Show progress of ``total`` steps while the block runs, ``done`` of them by an earlier process."""
         if not self._console.is_terminal:
             progress = Progress(self, total, done, None)
             yield progress

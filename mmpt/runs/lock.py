@@ -14,10 +14,7 @@ _held: set[int] = set()  # descriptors of the locks of this process
 
 
 def acquire_lock(directory: Path) -> int:
-    """Lock a run directory for this process; the system releases the lock even if the process is killed.
-
-    Returns:
-        The file descriptor that holds the lock.
+    """Lock a run directory for this process, by a file descriptor that the system closes if the process is killed.
 
     Raises:
         InUseError: Another process holds it.

@@ -19,10 +19,11 @@ VALIDATION_SCORE = "validation/score"
 VALIDATION_METRIC = "validation/{metric}"
 ROUTE_LOAD = "routes/load_{route}"
 ROUTE_MEAN = "routes/mean_{route}"
+ROUTE_OF_TASK = "routes/mean_{route}/{task}"  # of a mixture
 ROUTE_ENTROPY = "routes/entropy"
 _TRAINING = (LOSS, EPOCH, GRAD_NORM, STEP_MS, LEARNING_RATE)
 _VALIDATION = (VALIDATION_LOSS, VALIDATION_SCORE, VALIDATION_METRIC)
-METRICS = (*_TRAINING, *_VALIDATION, ROUTE_LOAD, ROUTE_MEAN, ROUTE_ENTROPY)  # by step
+METRICS = (*_TRAINING, *_VALIDATION, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK, ROUTE_ENTROPY)  # by step
 
 MASKS = "masks/{site}"  # a heat map by evaluation
 PREDICTIONS = "predictions"  # a table

@@ -75,13 +75,10 @@ class RunRecord:
         """Create the run directory, or continue with the one that exists.
 
         Args:
-            directory: The run directory; created with its parents where missing.
+            directory: Created with its parents where missing.
             fingerprint: Of :func:`mmpt.training.identity.identify`.
             resolved: The whole configuration, plain values only; written to ``config.yaml``.
             overwrite: Delete what an earlier run left in the directory, and start anew.
-
-        Returns:
-            The record. Its ``state`` says whether the run is new, done, or to be resumed.
 
         Raises:
             RunError: The directory is another run's or no run's, is in use, cannot be written, or is damaged.

@@ -125,11 +125,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Result:
-        """Read JSON of any origin: what does not fit its field becomes None, and unknown keys are ignored.
-
-        Args:
-            content: The content of a result file; ``config``, where it has that key, is the resolved configuration.
-        """
+        """Read JSON of any origin: what does not fit its field becomes None, and unknown keys are ignored."""
         result: Result = from_json(cls, content, [])
         config = content.get("config")
         return dataclasses.replace(
@@ -139,11 +135,7 @@ class Result:
         )
 
     def to_dict(self, *, config: bool = False) -> dict[str, Any]:
-        """Write plain values; fields that the file read from did not have are left out.
-
-        Args:
-            config: Whether to add the configuration, as files of many results do.
-        """
+        """Write plain values, of fields that the file read from had; ``config`` adds the configuration."""
         content = {"format": FORMAT, **to_json(self)}
         content = {name: value for name, value in content.items() if name not in self.absent}
         return content | ({"config": self.config} if config and self.config is not None else {})

@@ -54,16 +54,9 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, value: Any, problems: list[str], key: str = "") -> Any:
-    """Fit plain values to a type.
+    """Fit JSON of any origin to a dataclass, or the type of a field of one; None where it does not fit.
 
-    Args:
-        kind: A dataclass, or the type of a field of one.
-        value: JSON of any origin.
-        problems: Gets one line, with its key, for each value that does not fit.
-        key: Of the value.
-
-    Returns:
-        The typed value; None where it does not fit.
+    ``problems`` gets one line, with its key, for each value that does not fit.
     """
     origin, arguments = _parts(kind)
     if origin is None:

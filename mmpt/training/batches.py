@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmpt.config.schema import TrainerConfig
+from mmpt.config.schema import MixConfig, TrainerConfig
+from mmpt.data.mixture import draw
 
 Batch = dict[str, Tensor]
 WINDOW = 50  # batches within which group_by_length sorts
@@ -29,6 +30,8 @@ class Batches:
         seed: Of the order.
         rank: This process's number.
         processes: How many processes share each step.
+        mix: How the tasks of a mixture are sampled.
+        tasks: The task of each example of a mixture; empty without one.
     """
 
     features: Sequence[Any]
@@ -38,6 +41,8 @@ class Batches:
     seed: int
     rank: int = 0
     processes: int = 1
+    mix: MixConfig = field(default_factory=MixConfig)
+    tasks: Sequence[str] = ()
 
     @property
     def examples_per_pass(self) -> int:
@@ -85,6 +90,9 @@ class Batches:
         """The examples of each of this process's passes in an epoch."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.features), generator=generator).tolist()
+        if self.tasks and self.mix.sampling != "proportional":  # which all examples of an epoch are
+            drawn = draw(order, self.tasks, self.mix)
+            order = [drawn[index] for index in torch.randperm(len(drawn), generator=generator)]
         if self.settings.group_by_length:
             order = self._grouped(order, generator)
         size = self.examples_per_pass

@@ -181,10 +181,7 @@ def tensors_of(
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int, processes: int) -> State:
-    """Set trained parameters, the optimizer's state and this process's random generators.
-
-    Returns:
-        Where training was.
+    """Set trained parameters, the optimizer's state and this process's random generators; returns where training was.
 
     Raises:
         RunError: The checkpoint is not one that this run writes.

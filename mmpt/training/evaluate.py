@@ -22,7 +22,7 @@ from mmpt.data.tokenized import TokenizedSplit as Prepared
 from mmpt.errors import DataError
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.engine import ENGINES
-from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN
+from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ class Evaluator:
 
         Args:
             task: The task.
-            tokenizer: The backbone's tokenizer.
+            tokenizer: The backbone's.
             config: Decoding, batch size, bootstrap.
             max_length: Most tokens of a source.
             seed: Of the bootstrap.
@@ -110,13 +110,7 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:
-        """Predict a split in evaluation mode.
-
-        Args:
-            model: The model; its mode is restored.
-            split: What :meth:`prepare` gave.
-            decoding: ``ranking`` or ``generation``.
-        """
+        """Predict a split by ``ranking`` or ``generation``, in evaluation mode."""
         training, device = model.training, next(model.parameters()).device
         model.eval()
         count = len(split.features)
@@ -128,7 +122,7 @@ class Evaluator:
             encoded = model.start(batch)
             losses = None  # of the targets, by example
             if probabilities is not None:
-                likelihoods = model.rank(encoded, self.candidates).cpu()
+                likelihoods = self._rank(model, encoded, [split.examples[row] for row in rows]).cpu()
                 probabilities[rows] = torch.softmax(likelihoods, dim=-1)
                 answers = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
                 losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
@@ -146,6 +140,17 @@ class Evaluator:
         model.injection.set({})
         routed = torch.stack(routes) if routes and routes[0].numel() else None
         return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
+
+    def _rank(self, model: AdaptedModel, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
+        """Log-likelihoods (B, C) of the candidates; of a mixture, -inf for words that are not of an example's task."""
+        if not self.task.parts:
+            return model.rank(encoded, self.candidates)
+        own = [[self.task.words.index(word) for word in self.task.of(example).words] for example in examples]
+        most = max(map(len, own))
+        own = [[*columns, *columns[-1:] * (most - len(columns))] for columns in own]
+        ranked = model.rank_rows(encoded, [[self.candidates[column] for column in columns] for columns in own])
+        likelihoods = ranked.new_full((len(own), len(self.candidates)), -torch.inf)
+        return likelihoods.scatter(1, torch.tensor(own, device=ranked.device), ranked)
 
     def _ranked_losses(self, features: Sequence[dict[str, Any]], likelihoods: Tensor) -> Tensor | None:
         """Minus the likelihood of each target, (B,), from those of all candidates (B, C).
@@ -196,17 +201,20 @@ class Evaluator:
             if predictions.probabilities is not None:
                 values = predictions.probabilities[index].tolist()
                 row["probabilities"] = dict(zip(self.task.words, values, strict=True))
+                if example.task is not None:
+                    own = self.task.of(example).words
+                    row["probabilities"] = {word: row["probabilities"][word] for word in own}
             result.append(row)
         return result
 
     def _right(self, example: Example, text: str) -> bool:
         if self.task.free_text:
             return normalise(text) == normalise(example.target or "")
-        return bool(label_indices(self.task.words, [text])[0] == example.label)
+        return bool(label_indices(self.task.of(example).words, [text])[0] == example.label)
 
 
-def route_statistics(predictions: Predictions) -> dict[str, float]:
-    """Share of examples whose likeliest route is r, mean probability of r, and mean entropy in nats."""
+def route_statistics(predictions: Predictions, examples: Sequence[Example]) -> dict[str, float]:
+    """Share of examples whose likeliest route is r, mean probability of r (of a mixture by task too), mean entropy."""
     probs = predictions.route_probs
     if probs is None:
         return {}
@@ -215,4 +223,7 @@ def route_statistics(predictions: Predictions) -> dict[str, float]:
     entropy = -(probs * probs.clamp_min(1e-12).log()).sum(dim=-1).mean()
     values = {ROUTE_LOAD.format(route=route): float(share) for route, share in enumerate(chosen)}
     values |= {ROUTE_MEAN.format(route=route): float(share) for route, share in enumerate(mean)}
+    for task in dict.fromkeys(example.task for example in examples if example.task is not None):
+        of_task = probs[[example.task == task for example in examples]].mean(dim=0).tolist()
+        values |= {ROUTE_OF_TASK.format(route=route, task=task): share for route, share in enumerate(of_task)}
     return {**values, ROUTE_ENTROPY: float(entropy)}

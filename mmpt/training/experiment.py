@@ -72,16 +72,13 @@ class Experiment:
         began: float,
         on_score: Callable[[int, float], None] | None = None,
     ) -> Result:
-        """Train and evaluate.
+        """Train and evaluate; returns the result without what the record fills in.
 
         Args:
             resolved: The configuration as plain values, for the loggers.
             accelerator: Of :func:`mmpt.training.device.prepare_device`.
             began: When the run began, by ``time.perf_counter``.
             on_score: Called with step and validation score at each evaluation.
-
-        Returns:
-            The result without what the record fills in.
         """
         self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
@@ -129,29 +126,17 @@ class Experiment:
         """The splits with the states below the first trained layer, where those are constants."""
         settings = self.config.trainer
         seen = settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        cache = SplitCache(
-            self.config.cache,
-            model,
-            self.backbone.fingerprint,
-            self.config.model.name,
-            self.evaluator,
-            short=0 < seen * distributed.count() < len(splits["train"].examples),
-            note=self.console.note,
-        )
+        short = 0 < seen * distributed.count() < len(splits["train"].examples)
+        names = (self.backbone.fingerprint, self.config.model.name)
+        cache = SplitCache(self.config.cache, model, *names, self.evaluator, short, self.console.note)
         return dict(zip(splits, cache.fill(*splits.values()), strict=True))
 
     def _trainer(self, model: AdaptedModel, splits: Splits, accelerator: Accelerator, monitor: Monitor) -> Trainer:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
-        batches = Batches(
-            train.features,
-            train.longest,
-            collate,
-            config.trainer,
-            config.seed,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        share = (accelerator.process_index, accelerator.num_processes)
+        mixed = (config.mix, [example.task for example in train.examples if example.task is not None])
+        batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = [feature["labels"] for feature in train.features]
         settings = config.trainer
         loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)

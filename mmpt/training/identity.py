@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mmpt.config.schema import Config
 from mmpt.data.metrics import source_file as metric_file
-from mmpt.data.sources import Splits, load_splits
+from mmpt.data.mixture import load_all, task_of
+from mmpt.data.sources import Splits
 from mmpt.data.tasks import Task
 from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
@@ -35,8 +36,8 @@ def identify(config: Config) -> Identity:
     Raises:
         MmptError: The data, the files of a local model, or the adapter to start from, cannot be read.
     """
-    task = Task(config.task)
-    splits = load_splits(task, config.data, config.seed)
+    task = task_of(config.task)
+    splits = load_all(task, config.data, config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
     if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
@@ -45,7 +46,7 @@ def identify(config: Config) -> Identity:
     # a changed method, metric or loss is another run
     own = (
         method_file(config.method.name),
-        metric_file(config.task.metric),
+        *(metric_file(part.config.metric) for part in task.parts.values() or [task]),
         extensions.find("loss", config.trainer.loss),
     )
     parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]

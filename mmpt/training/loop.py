@@ -70,18 +70,7 @@ class Trainer:
         monitor: Monitor,
         accelerator: Accelerator,
     ) -> None:
-        """Join the parts of a run.
-
-        Args:
-            config: The run's configuration.
-            model: The backbone with its method, on the device.
-            loss: What is minimised.
-            batches: The training examples in their order.
-            evaluator: Scores the validation split.
-            validation: The validation split.
-            monitor: Receives metrics and progress.
-            accelerator: Of :func:`mmpt.training.device.prepare_device`.
-        """
+        """Join the parts of a run, with the model on the accelerator's device; the monitor receives metrics."""
         self.config, self.settings = config, config.trainer
         self.model, self.method, self.loss, self.batches = model, model.method, loss, batches
         self.evaluator, self.validation, self.monitor, self.accelerator = evaluator, validation, monitor, accelerator
@@ -106,10 +95,7 @@ class Trainer:
         self._set_rates()
 
     def train(self, checkpoint: Path | None = None) -> None:
-        """Train to the end, and load the best checkpoint.
-
-        Args:
-            checkpoint: Where to resume.
+        """Train to the end, from a checkpoint where given, and load the best one.
 
         Raises:
             TrainingError: A loss is not a finite number, or memory has run out.
@@ -240,7 +226,8 @@ class Trainer:
         score = float(scores[self.evaluator.task.primary])
         values = {names.VALIDATION_LOSS: loss, names.VALIDATION_SCORE: score}
         values |= {names.VALIDATION_METRIC.format(metric=k): v for k, v in scores.items() if isinstance(v, float)}
-        self.monitor.log_evaluation(self.step, {**values, **route_statistics(predictions)}, self.method)
+        values |= route_statistics(predictions, self.validation.examples)
+        self.monitor.log_evaluation(self.step, values, self.method)
         self._judge(-loss if self.config.evaluation.best_by == "loss" else score, predictions)
         self._save()
 

@@ -22,9 +22,8 @@ _MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "Can
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, or torch on a CPU or GPU, ran out of memory."""
     torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(one in str(error) for one in _MESSAGES))
 
 
 def smaller(batch: int, accumulation: int) -> tuple[int, int] | None:

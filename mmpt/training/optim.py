@@ -15,12 +15,7 @@ from mmpt.config.schema import OptimizerConfig
 def build_optimizer(
     config: OptimizerConfig, groups: Mapping[str, Sequence[nn.Parameter]], rates: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    """Create the optimizer over a method's parameter groups.
-
-    Args:
-        config: ``adafactor`` (without parameter scaling and relative step, as published) or ``adamw``.
-        groups: Parameters by group.
-        rates: Learning rate by group.
+    """Create ``adafactor`` (without parameter scaling and relative step, as published) or ``adamw`` over groups.
 
     Returns:
         An optimizer whose parameter groups have their ``name`` and their learning rate before the schedule,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
@@ -17,13 +18,15 @@ from mmpt.config import fingerprint
 from mmpt.config.check import examine, plain
 from mmpt.config.parsers import local_model, trainer
 from mmpt.config.rules import RULES, Rule, max_length
-from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, ModelConfig, TaskConfig
+from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, MixConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import INVALID, Problems, build, shown
-from mmpt.data.tasks import Task
+from mmpt.data.mixture import check_parts, task_of
 from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
 from mmpt.methods.options import HEAD, HEAD_RATE
+from mmpt.utils import extensions
 from mmpt.utils.processor import fast_dtype
+from mmpt.utils.untrusted import read_text
 
 __all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
 
@@ -139,7 +142,12 @@ def _rates(
 
 
 def _join(parts: dict[str, Any], problems: Problems) -> None:
-    """Fill in what the method leaves to the architecture, where that is known before the model is loaded."""
+    """Fill in the tasks of a mixture, and what the method leaves to the architecture where that is known already."""
+    if "task" in parts and "mix" in parts and not parts["task"].template:
+        before = len(problems.found)
+        parts["task"] = dataclasses.replace(parts["task"], parts=_mixed(parts["task"], parts["mix"], problems))
+        if len(problems.found) > before:
+            del parts["task"]  # further findings about it would mean nothing
     if "method" not in parts or "model" not in parts:
         return
     method, architecture = parts["method"], parts["model"].architecture
@@ -159,6 +167,28 @@ def _join(parts: dict[str, Any], problems: Problems) -> None:
         parts["model"] = dataclasses.replace(parts["model"], dtype=dtype)
 
 
+def _mixed(task: TaskConfig, mix: MixConfig, problems: Problems) -> dict[str, TaskConfig]:
+    """The tasks that ``mix.tasks`` names; those of a record are in it."""
+    found: dict[str, TaskConfig] = dict(task.parts)
+    if doubled := next((name for name in mix.tasks if mix.tasks.count(name) > 1), None):
+        problems.add("mix.tasks", f"mix.tasks names {doubled} twice; name each task once")
+    for name in mix.tasks:
+        files = extensions.configurations("task")
+        if name not in files or name == task.name:
+            known = sorted(files.keys() - {task.name})
+            text = f"mix.tasks names {name}, which is no task; choose from: {', '.join(known)}{nearest(name, known)}"
+            problems.add("mix.tasks", text)
+        elif name not in found:
+            part = build(TaskConfig, yaml.safe_load(read_text(files[name])), f"mix.tasks ({name})", problems)
+            found |= {} if part is INVALID else {name: part}
+    try:
+        if not problems.found:
+            check_parts(found)
+    except ConfigError as error:
+        problems.extend("mix.tasks", error)
+    return found
+
+
 _PARSERS: dict[str, Callable[[Any, Problems], Any]] = {
     "method": _method,
     "model": local_model,
@@ -168,7 +198,7 @@ _PARSERS: dict[str, Callable[[Any, Problems], Any]] = {
 
 def _task(task: TaskConfig, problems: Problems) -> None:
     try:
-        Task(task)  # the template, the labels and the metric are checked where they are used
+        task_of(task)  # the template, the labels and the metric are checked where they are used
     except ConfigError as error:
         problems.extend("task", error)
 
@@ -195,7 +225,9 @@ def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, pr
     if model.architecture not in ARCHITECTURES or not has_head(model.architecture):
         return
     what = f"model.architecture={model.architecture} has a classification head and writes no text"
-    if not task.labels:
+    if task.parts:
+        problems.add("model.architecture", f"{what}, so it cannot learn a mixture of tasks; choose another model")
+    elif not task.labels:
         problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
     elif "generation" in evaluation.decoding:
         problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")

@@ -21,6 +21,7 @@ from mmpt.utils.untrusted import one_line
 
 Kind = Literal["method", "metric", "loss"]
 VARIABLE = "MMPT_EXTENSIONS"  # folders DIR, separated as in PATH
+CONF = Path(__file__).resolve().parents[2] / "conf"
 METHOD_FOLDERS = "MMPT_METHODS"  # folders of methods alone, before there was VARIABLE; still read
 
 
@@ -37,6 +38,12 @@ def folders(kind: Kind) -> list[Path]:
     if kind == "method":
         named += [Path(entry).expanduser() for entry in os.environ.get(METHOD_FOLDERS, "").split(os.pathsep) if entry]
     return named
+
+
+def configurations(group: str) -> dict[str, Path]:
+    """The YAML files of a configuration group by name: ours, and the user's in place of ours."""
+    own = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    return {path.stem: path for folder in [CONF, *reversed(own)] for path in sorted((folder / group).glob("*.yaml"))}
 
 
 def hint(kind: Kind) -> str:

@@ -20,6 +20,7 @@ OPTIONS_ON_DISK = [(group, name) for group, names in group_options([CONF]).items
 NEEDS = {  # what an option can't do without
     ("data", "local"): ["data.dir=."],
     ("model", "local"): ["model.path=."],
+    ("task", "mix"): ["++mix.tasks=[rte,cb]"],
     ("task", "wsc"): ["data=local", "data.dir=."],
     **{("task", name): ["data=hub"] for name in ("cola", "mnli", "mrpc", "qnli", "qqp", "sst2")},
 }

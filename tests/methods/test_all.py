@@ -15,8 +15,9 @@ from mmpt.methods.options import SITES
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state
 from mmpt.models.parts import word_embeddings
-from tests.rows import assert_generation_agrees, assert_rows_are_independent, logits
+from tests.rows import TERMS, WIDTH, assert_generation_agrees, assert_rows_are_independent, logits
 from tests.tiny import adapted, batch
+from tests.tolerance import assert_close
 
 ALL = list(SITES)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -173,7 +174,7 @@ def test_routes_differ_between_examples_and_noise_is_for_training_only(name: str
         first, second = (model(ids, mask, labels).route_probs for _ in range(2))
     assert first is not None and second is not None
     assert torch.equal(first, second)
-    assert torch.allclose(first.sum(dim=-1), torch.ones(len(ids)), atol=1e-6)
+    assert_close(first.sum(dim=-1), torch.ones(len(ids)), WIDTH)
     assert (first[0] - first[1]).abs().max() > 1e-4
     model.train()
     with torch.no_grad():
@@ -260,7 +261,7 @@ def test_ia3_rescales_as_published() -> None:
             vector.normal_(1.0, 0.5)
             layer: Any = merged.backbone.get_submodule(key.split("/ia3_")[0].replace("/", "."))
             layer.base_layer.weight.mul_(vector)
-    assert torch.allclose(logits(model, *batch()), logits(merged, *batch()), atol=1e-5)
+    assert_close(logits(model, *batch()), logits(merged, *batch()), TERMS)
 
 
 @pytest.mark.parametrize("name", ["ptuning-lstm", "ptuning-mlp", "residual"])
@@ -280,7 +281,7 @@ def test_a_residual_prompt_is_a_table_plus_its_network() -> None:
     hidden = torch.relu(table @ first.weight.T + first.bias) @ second.weight.T + second.bias
     centred = hidden - hidden.mean(dim=1, keepdim=True)
     wanted = table + centred / (hidden.var(dim=1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    assert torch.allclose(method.prompt(), wanted, atol=1e-5)
+    assert_close(method.prompt(), wanted, WIDTH)
 
 
 def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
@@ -299,4 +300,4 @@ def test_dept_starts_as_prompt_tuning_and_updates_the_first_tokens() -> None:
         seen = torch.nn.functional.pad(mask, (3, 0), value=1)
         with mmpt.disable_adapter(plain.backbone):
             wanted = plain.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=seen).last_hidden_state
-        assert torch.allclose(model.encode(ids, mask).states, wanted, atol=1e-6)
+        assert_close(model.encode(ids, mask).states, wanted, TERMS)

@@ -11,7 +11,9 @@ from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.models.engine import build_engine
 from tests.methods.test_all import opened
+from tests.rows import TERMS
 from tests.tiny import adapted, backbone, batch
+from tests.tolerance import assert_close
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -27,7 +29,7 @@ def test_equal_gates_make_it_prefix_tuning(site: str, attention: str) -> None:
         scale = method.layer_gates[site].repeat_interleave(2)[:, None]  # keys and values of each layer
         table = method.prefix[site].view(4, 2 * layers, -1)
         plain.method.prefix[site].copy_((0.5 * scale * table).flatten(1))
-        assert torch.allclose(model.logits(*batch()), plain.logits(*batch()), atol=1e-5)
+        assert_close(model.logits(*batch()), plain.logits(*batch()), TERMS)
 
 
 def test_each_query_has_gates_from_its_own_state() -> None:
@@ -50,7 +52,7 @@ def test_each_query_has_gates_from_its_own_state() -> None:
         after = after.masked_fill(torch.ones(targets, targets).triu(1).bool(), float("-inf"))
         weights = torch.softmax(torch.cat([gates * (query @ key.T), after], dim=-1), dim=-1)
         wanted = (gates * weights[..., :2]) @ value + weights[..., 2:] @ module.v(hidden)
-        assert torch.allclose(seen["context"], wanted, atol=1e-5)
+        assert_close(seen["context"], wanted, TERMS)
 
 
 def test_no_state_outlives_its_pass() -> None:
@@ -69,12 +71,12 @@ def test_other_architectures_have_it_too(model_type: str) -> None:
     with torch.no_grad():
         for site, table in plain.method.prefix.items():
             table.copy_(0.5 * model.method.prefix[site])
-        assert torch.allclose(model.logits(ids, mask, labels), plain.logits(ids, mask, labels), atol=1e-5)
+        assert_close(model.logits(ids, mask, labels), plain.logits(ids, mask, labels), TERMS)
         together = opened(model).logits(ids, mask, labels)
         assert not torch.allclose(together, plain.logits(ids, mask, labels), atol=1e-3)
         length, target = int(mask[1].sum()), int((labels[1] != -100).sum())
         alone = model.logits(ids[1:2, :length], mask[1:2, :length], labels[1:2, :target])
-        assert torch.allclose(alone[0], together[1, :target], atol=1e-5)
+        assert_close(alone[0], together[1, :target], TERMS)
 
 
 def test_capped_scores_are_refused() -> None:

@@ -13,7 +13,9 @@ from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import balance_loss, route_gates
 from mmpt.models.parts import word_embeddings
 from tests.methods.test_start import TEXT
+from tests.rows import TERMS, WIDTH
 from tests.tiny import adapted, batch
+from tests.tolerance import assert_close
 
 OPTIONS = {"num_virtual_tokens": 3, "init_std": 1.0}
 
@@ -41,9 +43,9 @@ def test_each_layer_gets_its_own_routed_prompt() -> None:
             states = given[:, 3:]
         wanted = backbone.encoder.final_layer_norm(given)
         seen = whole.bool()
-        assert torch.allclose(encoded.states[seen], wanted[seen], atol=1e-5)
+        assert_close(encoded.states[seen], wanted[seen], TERMS)
         assert torch.equal(encoded.mask, whole)
-        assert torch.allclose(encoded.contribution.route_probs, probs, atol=1e-6)
+        assert_close(encoded.contribution.route_probs, probs, WIDTH)
 
 
 def _attended(layer: Any, states: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
@@ -92,6 +94,6 @@ def test_another_encoder_decoder_has_it_too_and_a_decoder_alone_is_refused() -> 
         together = model.logits(ids, mask, labels)
         length, target = int(mask[1].sum()), int((labels[1] != -100).sum())
         alone = model.logits(ids[1:2, :length], mask[1:2, :length], labels[1:2, :target])
-        assert torch.allclose(alone[0], together[1, :target], atol=1e-5)
+        assert_close(alone[0], together[1, :target], TERMS)
     with pytest.raises(ConfigError, match="method=mept puts prompts into the encoder's layers"):
         adapted("mept", OPTIONS, model_type="gpt2")

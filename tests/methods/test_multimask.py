@@ -12,6 +12,7 @@ from mmpt.methods import create, parse
 from mmpt.methods.base import BackboneShape, mean_embedding
 from mmpt.methods.options import RouterOptions
 from mmpt.methods.router import Router, balance_loss, chosen_route, route_gates
+from tests.rows import TERMS, WIDTH
 from tests.tiny import adapted, batch
 from tests.tolerance import assert_close, terms_of
 
@@ -23,7 +24,7 @@ def test_open_masks_make_it_prefix_tuning(layout: str) -> None:
     with torch.no_grad():
         many.method.masks["decoder"].fill_(100.0)
         one.method.prefix["decoder"].copy_(many.method.prefix["decoder"])
-        assert torch.allclose(many.logits(*batch()), one.logits(*batch()), atol=1e-6)
+        assert_close(many.logits(*batch()), one.logits(*batch()), TERMS)
 
 
 def test_closed_masks_are_not_without_effect() -> None:
@@ -46,7 +47,7 @@ def test_equal_masks_make_the_router_irrelevant() -> None:
             mask.copy_(mask[:1].expand_as(mask))
         before = model.logits(*batch())
         model.method.router.weight.normal_()
-        assert torch.allclose(model.logits(*batch()), before, atol=1e-6)
+        assert_close(model.logits(*batch()), before, TERMS)
 
 
 def test_one_route_has_no_router_and_equals_prefix_with_one_mask() -> None:
@@ -56,7 +57,7 @@ def test_one_route_has_no_router_and_equals_prefix_with_one_mask() -> None:
         for site in ("decoder", "cross"):
             one.method.prefix[site].copy_(many.method.prefix[site])
             one.method.masks[site].copy_(many.method.masks[site][0])
-        assert torch.allclose(many.logits(*batch()), one.logits(*batch()), atol=1e-6)
+        assert_close(many.logits(*batch()), one.logits(*batch()), TERMS)
 
 
 def test_a_mask_entry_acts_on_its_own_token_and_layer_only() -> None:
@@ -81,7 +82,7 @@ def test_masks_are_blended_before_the_sigmoid() -> None:
         slots = model.method.prefix["cross"].view(10, 3, 2, 3, 8)  # S, L, key/value, H, k
         expected = torch.einsum("bsl,slhk->blhsk", blended, slots[:, :, 0])
         key, _ = model.encode(ids, mask).contribution.prefixes["cross"].expanded(len(ids))
-        assert torch.allclose(key, expected, atol=1e-6)
+        assert_close(key, expected, WIDTH)
 
 
 def test_router_noise_scales_the_logits_and_leaves_the_gradient_alone() -> None:
@@ -93,13 +94,13 @@ def test_router_noise_scales_the_logits_and_leaves_the_gradient_alone() -> None:
     noise = 1.0 + torch.randn_like(clean)
     torch.manual_seed(5)
     probs = router(mean)
-    assert torch.allclose(probs, torch.softmax(clean * noise, dim=-1), atol=1e-6)
+    assert_close(probs, torch.softmax(clean * noise, dim=-1), WIDTH)
     upstream = torch.randn_like(probs)
     probs.backward(upstream)
     leaf = (clean * noise).requires_grad_()
     torch.softmax(leaf, dim=-1).backward(upstream)
     assert torch.allclose(router.weight.grad, leaf.grad.T @ mean, atol=1e-6)  # dz'/dz = 1
-    assert torch.allclose(router.weight @ router.weight.T, torch.eye(3), atol=1e-5), "not orthogonal"
+    assert_close(router.weight @ router.weight.T, torch.eye(3), WIDTH)
 
 
 def test_router_dropout_takes_the_place_of_noise() -> None:
@@ -110,7 +111,7 @@ def test_router_dropout_takes_the_place_of_noise() -> None:
     torch.manual_seed(3)
     dropped = nn.functional.dropout(logits, 0.5)
     torch.manual_seed(3)
-    assert torch.allclose(router(mean), torch.softmax(dropped, dim=-1), atol=1e-6)
+    assert_close(router(mean), torch.softmax(dropped, dim=-1), WIDTH)
 
 
 def test_gates_and_means() -> None:
@@ -147,10 +148,10 @@ def test_equal_entries_make_finer_masks_masks_by_layer(method: str) -> None:
             for name, parameter in fine.method.named_parameters():
                 value = plain.method.get_parameter(name)
                 parameter.copy_(value.unsqueeze(-1) if parameter.dim() > value.dim() else value)
-            assert torch.allclose(fine.logits(*batch()), plain.logits(*batch()), atol=1e-6)
+            assert_close(fine.logits(*batch()), plain.logits(*batch()), TERMS)
         for name, value in fine.method.mask_values().items():
             wanted = plain.method.mask_values()[name.removesuffix("_keys").removesuffix("_values")]
-            assert torch.allclose(value, wanted, atol=1e-6)
+            assert_close(value, wanted, WIDTH)
 
 
 def test_temperature_divides_masks_before_the_sigmoid() -> None:
@@ -158,7 +159,7 @@ def test_temperature_divides_masks_before_the_sigmoid() -> None:
     with torch.no_grad():
         for mask in plain.method.masks.values():
             mask.mul_(2.0)
-        assert torch.allclose(cold.logits(*batch()), plain.logits(*batch()), atol=1e-6)
+        assert_close(cold.logits(*batch()), plain.logits(*batch()), TERMS)
     for site, values in plain.method.mask_values().items():
         assert torch.allclose(cold.method.mask_values()[site], values)
 
@@ -206,7 +207,7 @@ def test_load_balance_is_least_for_even_routes_and_is_added_while_training() -> 
         output, tested = model.train()(*batch()), model.eval()(*batch())
         assert tested.auxiliary is None and output.auxiliary is not None
         assert torch.allclose(output.auxiliary, 0.5 * balance_loss(output.route_probs))
-        assert torch.allclose(output.loss, tested.loss + output.auxiliary, atol=1e-6)
+        assert_close(output.loss, tested.loss + output.auxiliary, WIDTH)
         output.auxiliary.backward()
         assert model.method.router.weight.grad.abs().max() > 0
 

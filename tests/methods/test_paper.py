@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from mmpt.attention import paper
+from tests.rows import TERMS
 from tests.tiny import adapted, backbone, batch
+from tests.tolerance import assert_close
 
 
 def dead_slots(grad: Tensor, layers: int) -> list[int]:
@@ -74,7 +76,7 @@ def test_a_source_as_long_as_the_prefix_is_read() -> None:
         ids, mask, labels = batch(longest=9)
         wider = [torch.nn.functional.pad(part, (0, 1)) for part in (ids, mask)]
         with torch.no_grad():
-            assert torch.allclose(model.logits(ids, mask, labels), model.logits(*wider, labels), atol=1e-5)
+            assert_close(model.logits(ids, mask, labels), model.logits(*wider, labels), TERMS)
             other = ids.masked_fill(ids > 3, 3)
             assert (model.logits(other, mask, labels) - model.logits(ids, mask, labels)).abs().max() > 1e-2
 
@@ -86,4 +88,4 @@ def test_as_many_prompts_as_examples_are_not_transposed(method: str) -> None:
     with torch.no_grad():
         together = model.logits(ids, mask, labels)
         alone = torch.cat([model.logits(ids[n : n + 1], mask[n : n + 1], labels[n : n + 1]) for n in range(5)])
-    assert torch.allclose(together, alone, atol=1e-5)
+    assert_close(together, alone, TERMS)

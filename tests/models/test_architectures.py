@@ -32,7 +32,8 @@ NAMES = [*SEQ2SEQ, *(name for name, row in ARCHITECTURES.items() if row.kind == 
 MODELS = [marked(name) for name in NAMES]
 CAUSAL = [marked(name) for name in NAMES if name not in SEQ2SEQ]
 FEW = [pytest.param(name, marks=[] if name in ("bart", "gpt2", "llama") else [pytest.mark.slow]) for name in NAMES]
-SITES = [marked(name, site) for name in NAMES for site in ARCHITECTURES[name].sites]
+T5 = ["t5", "mt5", "umt5"]
+SITES = [marked(name, site) for name in [*T5, *NAMES] for site in ARCHITECTURES[name].sites]
 METHODS: dict[str, dict[str, Any]] = {
     "multimask": {"num_routes": 3, "num_virtual_tokens": 4},
     "prefix": {"init": "vocab", "num_virtual_tokens": 3, "gate": True},
@@ -143,7 +144,7 @@ def test_without_a_prefix_it_is_the_backbone(model_type: str) -> None:
         assert_close(logits(model, ids, mask, labels)[row, :target], wanted, terms_of(model.backbone))
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", [*T5, *MODELS])
 def test_attention_implementations_agree(model_type: str) -> None:
     if architecture_of(model_type).soft_capped:
         pytest.skip("it runs eager attention alone")
@@ -191,7 +192,7 @@ def test_checkpointed_layers_run_again_with_the_prefix_of_their_pass() -> None:
     assert wanted.keys() == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", [*T5, *MODELS])
 def test_half_precision_runs(model_type: str) -> None:
     built = backbone(model_type)
     built.model.to(torch.bfloat16)
@@ -223,7 +224,7 @@ def test_a_prompt_of_a_text_is_that_text_before_the_source(model_type: str) -> N
     assert_close(logits(model, ids, mask, labels), wanted, terms_of(model.backbone))
 
 
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", *SEQ2SEQ])
+@pytest.mark.parametrize("model_type", [*T5, *SEQ2SEQ])
 def test_cross_attention_starts_from_keys_of_the_encoders_output(model_type: str) -> None:
     model: Any = adapted("prefix", {"sites": ["cross"]}, model_type=model_type).eval()
     ids = torch.tensor([5, 9, 17])

@@ -17,29 +17,6 @@ from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close, terms_of
 
-ALL = list(SITES)
-
-
-def all_logits(attention: str = "sdpa", model_type: str = "t5") -> Tensor:
-    model = adapted("multimask", {"sites": ALL}, attention=attention, model_type=model_type).eval()
-    with torch.no_grad():
-        return model.logits(*batch())
-
-
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
-def test_eager_and_sdpa_agree(model_type: str) -> None:
-    terms = terms_of(backbone(model_type).model)
-    assert_close(all_logits("eager", model_type), all_logits("sdpa", model_type), terms)
-
-
-@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
-@pytest.mark.parametrize("site", SITES)
-def test_every_architecture_trains_at_every_site(model_type: str, site: str) -> None:
-    model = adapted("prefix", {"sites": [site]}, model_type=model_type).train()
-    model(*batch()).loss.backward()
-    grad = model.method.prefix[site].grad
-    assert grad is not None and (grad.abs().amax(dim=-1) > 0).all()
-
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_prefix_equals_attention_over_longer_keys(site: str) -> None:
@@ -150,18 +127,6 @@ def test_other_attention_is_refused() -> None:
 def test_every_implementation_has_one_that_carries_prefixes(implementation: str, model_type: str, name: str) -> None:
     assert injected_attention(implementation, architecture_of(model_type)) == name
     assert name in AttentionInterface().valid_keys() and name in AttentionMaskInterface().valid_keys()
-
-
-def test_half_precision_runs() -> None:
-    built = backbone()
-    built.model.to(torch.bfloat16)
-    from mmpt.models.engine import build_engine
-
-    model = build_engine(built, parse("multimask", {"sites": ALL})).train()
-    output = model(*batch())
-    output.loss.backward()
-    assert model.logits(*batch()).dtype == torch.bfloat16
-    assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.method.parameters())
 
 
 @pytest.mark.parametrize("dropout", [False, True])

@@ -19,7 +19,16 @@ from mmpt.sweep.plan import plan_sweep
 from mmpt.training.settings import check
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))
-COUNTS = {"ablate": 30, "compare": 144, "compare_minilm": 4, "improve": 92, "paper": 90, "rates": 96, "tune": 30}
+COUNTS = {
+    "ablate": 30,
+    "compare": 144,
+    "compare_minilm": 4,
+    "improve": 92,
+    "options": 66,
+    "paper": 90,
+    "rates": 96,
+    "tune": 30,
+}
 
 
 @pytest.fixture(autouse=True)

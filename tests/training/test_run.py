@@ -101,7 +101,7 @@ def test_the_same_command_shows_the_result_again(finished: Path, capsys: pytest.
     run(finished)
     told = capsys.readouterr().out
     assert "this run is done" in told
-    assert told.rstrip().splitlines()[-1].endswith(str(finished))
+    assert f"run directory: {finished}" in told.splitlines()
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
 
 

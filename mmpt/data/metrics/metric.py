@@ -64,17 +64,13 @@ class Metric:
         counts = self.counts(answers)
         return float(self.value(counts, np.ones((1, len(counts))))[0])
 
-    def interval(self, answers: Answers, *, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
-        """Percentile bootstrap interval; groups are drawn as a whole.
+    def resample(self, answers: Answers, resamples: int, seed: int) -> Floats:
+        """The value of each sample of a bootstrap, (resamples,); groups are drawn as a whole.
 
         Args:
             answers: N examples.
             resamples: How many samples to draw.
-            confidence: Share of samples inside the interval, in (0, 1).
             seed: Seed of the draws.
-
-        Returns:
-            Low and high.
         """
         counts = self.counts(answers)
         rng = np.random.default_rng(seed)
@@ -84,9 +80,7 @@ class Metric:
         for start in range(0, resamples, size):
             drawn = rng.integers(0, groups, size=(min(size, resamples - start), groups))
             values.append(self.value(counts, _weights(drawn)[:, answers.groups]))
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-        return float(low), float(high)
+        return np.concatenate(values)
 
 
 def of_sums(formula: Callable[[Floats], Floats]) -> Callable[[Floats, Floats], Floats]:

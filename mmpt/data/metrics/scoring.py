@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +24,19 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
         predictions: N predicted label words or generated texts.
 
     Returns:
-        Metric name to value, the primary one first. Values lie in [0, 1], of correlations in [-1, 1].
+        Metric name to value, the primary one first. Values lie in [0, 1], of correlations in [-1, 1]. Of a mixture: the
+        mean of the tasks' primary metrics, then ``TASK/METRIC`` of each task.
 
     Raises:
         DataError: The numbers differ, there is nothing to score, or an example has no label.
     """
+    if task.parts:
+        each = {part.name: score(part, own, texts) for part, own, texts in _by_task(task, examples, predictions)}
+        mean = float(np.mean([next(iter(values.values())) for values in each.values()]))
+        return {
+            task.primary: mean,
+            **{f"{name}/{key}": value for name, values in each.items() for key, value in values.items()},
+        }
     answers = _answers(task, examples, predictions)
     return {metric.name: metric.of(answers) for metric in task.metrics}
 
@@ -42,15 +50,21 @@ def interval(
     confidence: float,
     seed: int,
 ) -> tuple[float, float] | None:
-    """The bootstrap interval of the primary metric (:meth:`Metric.interval`); None without resamples.
+    """The bootstrap interval of the primary metric; None without resamples. Of a mixture, each task is drawn from.
 
     Raises:
         DataError: As of :func:`score`.
     """
-    answers = _answers(task, examples, predictions)
-    if resamples == 0:
+    drawn = [
+        part.metrics[0].resample(_answers(part, own, texts), resamples, seed)
+        for part, own, texts in _by_task(task, examples, predictions)
+        if resamples
+    ]
+    if not drawn:
         return None
-    return task.metrics[0].interval(answers, resamples=resamples, confidence=confidence, seed=seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.mean(drawn, axis=0), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) -> list[str]:
@@ -64,6 +78,10 @@ def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) 
     Returns:
         N times that target.
     """
+    if task.parts:
+        train_of = {part.name: rows for part, rows, _ in _by_task(task, train, [""] * len(train))}
+        each = {name: majority(task.parts[name], rows, [examples[0]])[0] for name, rows in train_of.items()}
+        return [each[example.task or ""] for example in examples]
     counts = Counter(example.target for example in train if example.target is not None)
     if not counts:
         raise DataError(f'task "{task.name}": no labelled example to take a majority of')
@@ -74,7 +92,22 @@ def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) 
 
 def chance(task: Task) -> float | None:
     """The primary metric of guessing labels evenly; None where it depends on the data."""
+    if task.parts:
+        levels = [level for part in task.parts.values() if (level := chance(part)) is not None]
+        return sum(levels) / len(levels) if len(levels) == len(task.parts) else None
     return task.metrics[0].chance(len(task.words))
+
+
+Parts = Iterator[tuple["Task", list["Example"], list[str]]]
+
+
+def _by_task(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Parts:
+    """The task, or each task of a mixture, with its examples and their predictions."""
+    if not task.parts:
+        yield task, list(examples), list(predictions)
+    for name, part in task.parts.items():
+        rows = [(one, text) for one, text in zip(examples, predictions, strict=True) if one.task == name]
+        yield part, [one for one, _ in rows], [text for _, text in rows]
 
 
 def _answers(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:

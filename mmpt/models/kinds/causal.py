@@ -1,10 +1,7 @@
 """Decoder-only models: prompt, source and target are one sequence, and a target's logits are those of the token before.
 
-Rows are packed: a target follows its source at once, and padding comes last (before the source where text is
-generated). So positions and sliding windows are those of the example alone, whatever it is batched with.
-
-Candidates are ranked in one pass over B·C rows, the source anew for each: to keep its keys and values for all of them
-would leave padding between source and target, which a sliding window counts.
+A row has a source and all its candidates, which do not see each other: the source is computed once for all. Positions
+and sliding windows are those of the source and one candidate alone, whatever else is in the row or the batch.
 
 Below the first layer with a prefix, states of source and label are constants: they are cached, and a pass resumes
 from them. Generated tokens have no such states, so generation runs all layers.
@@ -22,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt.attention.prefix import for_batch, shift_of
+from mmpt.attention.prefix import shift_of
 from mmpt.data.collate import IGNORED
 from mmpt.data.encode import Continuation
 from mmpt.methods.base import Contribution
@@ -53,21 +50,13 @@ class DecoderOnly(TextModel):
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class: states of each source, and behind them of its continuations (B, C, V)."""
-        examples, count, _ = batch["continuations"].shape
+        examples, count, longest = batch["continuations"].shape
         read = batch["continuations"].flatten(0, 1)  # (B·C, V)
         source = Encoded(embed(self.backbone, batch["input_ids"]), batch["attention_mask"], Contribution())
-        rows, mask = self._rows(source, read)
-        refuse_positions(self.backbone, rows.shape[1])
-        inputs = {"inputs_embeds": rows, "attention_mask": mask, "use_cache": False}
         with self.hooks.given(Contribution()):
-            states = below(self.backbone, "self", self.first_trained, inputs).unflatten(0, (examples, count))
-        ends = source.mask.sum(dim=1).tolist()
-        tokens = (read != IGNORED).sum(dim=1).view(examples, count).tolist()
-        joined = [
-            torch.cat([each[0, :end], *(row[end : end + more] for row, more in zip(each, many, strict=True))])
-            for each, end, many in zip(states, ends, tokens, strict=True)
-        ]
-        return pad_sequence(joined, batch_first=True)
+            states = below(self.backbone, "self", self.first_trained, {**self._rows(source, read), "use_cache": False})
+        there = torch.cat([source.mask.bool(), (read != IGNORED).view(examples, count * longest)], dim=1)
+        return pad_sequence([row[real] for row, real in zip(states, there, strict=True)], batch_first=True)
 
     def resume(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; with embeddings too, from which text is generated."""
@@ -78,33 +67,68 @@ class DecoderOnly(TextModel):
     def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """See the base class."""
         read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # nothing follows a label's last token
-        rows, mask = self._rows(encoded, read)
-        refuse_positions(self.backbone, rows.shape[1] + shift_of(encoded.contribution.prefixes))
-        ends = for_batch(encoded.mask.sum(dim=1, keepdim=True), len(labels))
-        positions = ends - 1 + torch.arange(labels.shape[1], device=labels.device)  # (B', U), whose logits are wanted
-        model: Any = self.backbone
+        model, inputs = self.backbone, self._rows(encoded, read)
+        rows, (examples, width) = inputs["inputs_embeds"], encoded.mask.shape
+        ends = encoded.mask.sum(dim=1).view(examples, 1, 1).expand(-1, len(read) // examples, -1)
+        behind = torch.arange(width, rows.shape[1], device=rows.device).view(1, ends.shape[1], read.shape[1])
+        wanted = torch.cat([ends - 1, behind.expand(examples, -1, -1)], dim=2).flatten(1)  # (B, C·U), whose logits
         begin: AbstractContextManager[None] = nullcontext()
         if encoded.label_states is not None:
             begin = resumed(model, "self", rows, self.first_trained)
-            rows = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # which no layer reads
+            inputs["inputs_embeds"] = rows.new_zeros(*rows.shape[:2], word_embeddings(model).embedding_dim)  # not read
 
         def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (gathered(args[0], positions.clamp(max=rows.shape[1] - 1)), *args[1:])
+            return (gathered(args[0], wanted), *args[1:])
 
-        hook = model.get_output_embeddings().register_forward_pre_hook(select, prepend=True)  # before only_labelled's
+        head: Any = model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(select, prepend=True)  # before only_labelled's
         with hook, begin, self.hooks.given(encoded.contribution):
-            logits: Tensor = model(inputs_embeds=rows, attention_mask=mask, use_cache=False).logits
-        return logits
+            logits: Tensor = model(**inputs, use_cache=False).logits
+        return logits.view(*labels.shape, -1) if logits.dim() == 3 else logits
 
-    def _rows(self, encoded: Encoded, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Sources and targets (B', U) in one row, as the first layer reads them: (B', S+U, d), and its mask."""
-        ends = for_batch(encoded.mask.sum(dim=1, keepdim=True), len(read))
-        more, width = (read != IGNORED).sum(dim=1, keepdim=True), encoded.states.shape[1] + read.shape[1]
-        if encoded.label_states is not None:
-            first = ends + encoded.label_states.starts(read)
-            return _packed(for_batch(encoded.label_states.states, len(read)), ends, first, more, width)
-        states = torch.cat([for_batch(encoded.states, len(read)), embed(self.backbone, read.clamp(min=0))], dim=1)
-        return _packed(states, ends, torch.full_like(ends, encoded.states.shape[1]), more, width)
+    def _rows(self, encoded: Encoded, read: Tensor) -> dict[str, Any]:
+        """Arguments of a pass over rows of a source and all its targets, each of which sees the source and itself.
+
+        Args:
+            encoded: B sources of up to S tokens.
+            read: Ids of C targets of each, (B·C, V), -100 for padding.
+
+        Returns:
+            Embeddings or states (B, S+C·V, d), the mask, and positions: a target's follow its source's.
+        """
+        (examples, width), longest = encoded.mask.shape, max(read.shape[1], 1)
+        ends, count = encoded.mask.sum(dim=1, keepdim=True), len(read) // examples
+        refuse_positions(self.backbone, width + read.shape[1] + shift_of(encoded.contribution.prefixes))
+        if encoded.label_states is None:
+            behind = embed(self.backbone, read.clamp(min=0).view(examples, count * read.shape[1]))
+            rows = torch.cat([encoded.states, behind], dim=1)
+        else:
+            states = encoded.label_states.states
+            first = ends.repeat_interleave(count, dim=0) + encoded.label_states.starts(read)  # (B·C, 1)
+            order = (first + torch.arange(read.shape[1], device=first.device)).view(examples, count * read.shape[1])
+            rows = torch.cat([states[:, :width], gathered(states, order.clamp(max=states.shape[1] - 1))], dim=1)
+        index = torch.arange(rows.shape[1], device=rows.device)
+        target = (index - width).div(longest, rounding_mode="floor").clamp(min=-1)  # -1: the source
+        positions = torch.where(index < width, index, ends + (index - width) % longest)  # (B, N)
+        there = torch.cat([encoded.mask.bool(), (read != IGNORED).view(examples, count * read.shape[1])], dim=1)
+        seen = (index <= index[:, None]) & ((target < 0) | (target == target[:, None]))  # (N, N)
+        mask = self._masks(seen & there[:, None], positions, rows.dtype)
+        return {"inputs_embeds": rows, "attention_mask": mask, "position_ids": positions}
+
+    def _masks(self, seen: Tensor, positions: Tensor, dtype: torch.dtype) -> Any:
+        """The mask (B, 1, N, N) that is added to scores, or one for each type of layer where some have a window."""
+        config = self.backbone.config
+        types, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+
+        def added(seen: Tensor) -> Tensor:
+            return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)[
+                :, None
+            ]
+
+        if not types or window is None:
+            return added(seen)
+        near = positions[:, :, None] - positions[:, None] < window
+        return {kind: added(seen & near if kind == "sliding_attention" else seen) for kind in set(types)}
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
@@ -123,10 +147,3 @@ class DecoderOnly(TextModel):
         with self.hooks.given(encoded.contribution):
             ids: Tensor = model.generate(inputs_embeds=rows, attention_mask=mask, **options)
         return ids
-
-
-def _packed(states: Tensor, ends: Tensor, first: Tensor, more: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Put targets of ``more`` tokens, which begin at ``first``, right after their sources' ``ends``, each (B, 1)."""
-    index = torch.arange(width, device=states.device)  # (S+U,)
-    order = torch.where(index < ends, index, index - ends + first).clamp(max=states.shape[1] - 1)
-    return gathered(states, order), (index < ends + more).long()

@@ -21,12 +21,7 @@ __all__ = ["Logger", "Loggers", "RunInfo", "Say", "make_logger"]
 def make_logger(config: LoggerConfig, say: Say | None = None) -> Loggers:
     """Make the loggers of a configuration; nothing is imported or contacted before they start.
 
-    Args:
-        config: The logger group.
-        say: Shows one line to the user; standard error where None.
-
-    Returns:
-        Loggers that have not started, behind one interface.
+    ``say`` shows one line to the user, on standard error where None.
     """
     say = say or functools.partial(print, file=sys.stderr)
     loggers: list[Logger] = [WandbLogger(config, say)] if config.wandb else []

@@ -9,14 +9,7 @@ import numpy.typing as npt
 
 
 def draw_masks(array: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Draw masks side by side, tokens down and layers across, dark where the prefix is shut out.
-
-    Args:
-        array: ``(R, S, L)``, values in [0, 1].
-
-    Returns:
-        The picture, ``(height, width, 4)``.
-    """
+    """Draw masks ``(R, S, L)`` in [0, 1] side by side, tokens down and layers across, as ``(height, width, 4)``."""
     masks = np.asarray(array, dtype=np.float32)
     return _draw(masks.tobytes(), masks.shape)
 

@@ -110,9 +110,6 @@ class WandbLogger(Logger):
 def choose_mode(asked: str) -> tuple[Mode, str | None]:
     """Decide how W&B logs: an explicit ``logger.mode`` decides, else W&B's own settings, without a key offline.
 
-    Args:
-        asked: ``auto``, ``online`` or ``offline``.
-
     Returns:
         The mode, and the reason to show where it is not simply the one that was asked for.
 

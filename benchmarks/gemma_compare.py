@@ -1,0 +1,164 @@
+"""Compare methods on Gemma 3 270M and real data: ``python -m benchmarks.gemma_compare MODEL DATA``.
+
+MODEL is what ``python -m benchmarks.gemma MODEL`` wrote, DATA a folder with the official SuperGLUE files. For each task
+and method, every rate of a small grid trains with seed 1; the rate with the best validation score then trains with the
+other seeds. All trials have the same number of steps and the same batches. Pairs of task and method follow in the order
+of :data:`ORDER`, so that the first results can be compared early. Each finished trial is written to
+``benchmarks/results/gemma/`` at once; the same command continues after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "gemma"
+LAYERS = range(12, 18)  # last_6 of 18
+STEPS = ["trainer.max_steps=200", "trainer.eval_strategy=steps", "trainer.eval_steps=50", "trainer.save_steps=50"]
+COMMON = ["model=gemma_3_270m", "data=local", "logger=none", "trainer.group_by_length=true", "cache=auto"]
+COMMON += ["trainer.per_device_train_batch_size=16", "evaluation.batch_size=32", *STEPS]
+TASKS = {  # with the text that prefixes start from, and limits
+    "rte": ("Does sentence1 entail sentence2? Answer entailment or not_entailment.", []),
+    "cb": ("Does the premise entail, contradict or leave open the hypothesis?", []),
+    "wic": ("Is the word used in the same sense in both sentences? Answer True or False.", []),
+    "boolq": (
+        "Read the passage and answer the question by True or False.",
+        ["data.limit_train=2000", "data.limit_validation=300", "data.limit_test=1000"],
+    ),
+}
+DEEP = ["method.layers=last_6", "method.init=text"]
+RATES = {"low": 0.3, "mid": 1.0, "high": 3.0}  # times the rates below
+METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
+    "zero_shot": (
+        ["method=lora", "trainer.max_steps=1", "trainer.eval_strategy=no"],
+        {"lora": 1e-12},
+    ),  # changes nothing
+    "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.01}),
+    "multimask": (["method=multimask", *DEEP], {"prefix": 0.01, "masks": 0.05, "router": 0.0005}),
+    "lora": (
+        ["method=lora", "method.target_modules=[MODULES]"],
+        {"lora": 0.001},
+    ),
+    "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.1}),
+    "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.1, "router": 0.0005}),
+}
+SEEDS = {"zero_shot": 1, "prefix": 5, "multimask": 5}  # 3 of the others
+ORDER = [
+    *((task, method) for task in ("rte", "cb") for method in ("zero_shot", "prefix", "multimask")),
+    *((task, method) for task in ("wic", "boolq") for method in ("zero_shot", "prefix", "multimask")),
+    *((task, method) for task in TASKS for method in ("lora", "prompt", "smop")),
+]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run."""
+
+    task: str
+    method: str
+    rate: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.task}-{self.method}-{self.rate}-s{self.seed}"
+
+    def words(self) -> list[str]:
+        """What train.py is told about it, without paths."""
+        own, rates = METHODS[self.method]
+        text, limits = TASKS[self.task]
+        modules = [f"layers.{layer}.self_attn.{part}_proj" for layer in LAYERS for part in ("q", "v")]
+        own = [word.replace("MODULES", ",".join(modules)) for word in own]
+        own += [f"method.init_text='{text}'"] if "method.init=text" in own else []
+        factor = RATES.get(self.rate, 1.0)
+        own += [f"method.lr.{group}={rate * factor:g}" for group, rate in rates.items()]
+        return [f"task={self.task}", *COMMON, *limits, *own, f"seed={self.seed}"]
+
+    def result(self) -> dict[str, Any] | None:
+        """What was written about it; None where it has not run."""
+        file = RESULTS / f"{self.name}.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def trials(task: str, method: str) -> Iterator[Trial]:
+    """The trials of a task and method; which come after the grid depends on its results."""
+    if method == "zero_shot":
+        yield Trial(task, method, "mid", 1)
+        return
+    grid = [Trial(task, method, rate, 1) for rate in ("mid", "low", "high")]
+    yield from grid
+    scored = [(found["scores"]["validation"][found["metric"]], one.rate) for one in grid if (found := one.result())]
+    if scored:
+        best = max(scored, key=lambda pair: pair[0])[1]
+        yield from (Trial(task, method, best, seed) for seed in range(2, SEEDS.get(method, 3) + 1))
+
+
+def run(trial: Trial, model: Path, data: Path, root: Path) -> bool:
+    """Run a trial and write its result; whether it succeeded."""
+    directory = root / trial.name
+    words = [*trial.words(), f"model.path={model}", f"data.dir={data}", f"run.dir={directory}"]
+    if subprocess.run([sys.executable, "train.py", *words], check=False).returncode:
+        return False
+    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    lines = (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    result["correct"] = "".join(str(int(json.loads(line)["correct"])) for line in lines)  # by test example
+    result["data"].pop("origin", None)
+    result["command"] = shlex.join(["python", "train.py", *trial.words(), "model.path=MODEL", "data.dir=DATA"])
+    file = RESULTS / f"{trial.name}.json"
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
+    return True
+
+
+def table() -> str:
+    """Test scores in points by task and method, at the rate that validation chose."""
+    lines = ["| method | " + " | ".join(TASKS) + " |", "|---" * (len(TASKS) + 1) + "|"]
+    for method in METHODS:
+        cells = []
+        for task in TASKS:
+            chosen = list(trials(task, method))
+            rate = chosen[-1].rate
+            found = [result for one in chosen if one.rate == rate and (result := one.result())]
+            scores = [100 * result["scores"]["test"][result["metric"]] for result in found]
+            spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+            cells.append(f"{statistics.fmean(scores):.1f}{spread} (n = {len(scores)})" if scores else "–")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--root", type=Path, default=Path("runs/gemma"), help="where run directories lie")
+    parser.add_argument("--only", metavar="TASK,METHOD", help="one pair")
+    parser.add_argument("--table", action="store_true", help="print the table of what there is, and run nothing")
+    chosen = parser.parse_args(arguments)
+    pairs = [tuple(chosen.only.split(","))] if chosen.only else ORDER
+    if wrong := [pair for pair in pairs if pair not in ORDER]:
+        parser.error(
+            f"--only {','.join(wrong[0])}: choose a task of {', '.join(TASKS)} and a method of {', '.join(METHODS)}"
+        )
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for task, method in () if chosen.table else pairs:
+        for trial in trials(task, method):
+            if trial.result() is None:
+                failed += not run(trial, chosen.model.absolute(), chosen.data.absolute(), chosen.root.absolute())
+    print(table())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

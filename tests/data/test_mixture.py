@@ -1,0 +1,115 @@
+"""Mixtures of tasks: data, sampling and scores are those of the tasks."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from mmpt.config.compose import CONF, compose
+from mmpt.config.schema import DataConfig, MixConfig, TrainerConfig
+from mmpt.data.metrics import chance, interval, majority, score
+from mmpt.data.mixture import Mixture, counts, load_all, task_of
+from mmpt.data.sources import load_splits
+from mmpt.errors import DataError
+from mmpt.training.batches import Batches
+from mmpt.training.settings import check, find_problems, plain
+
+BUNDLED = DataConfig("bundled")
+
+
+@pytest.fixture(scope="module")
+def mixture() -> Mixture:
+    task = task_of(check(compose(["task=mix", "++mix.tasks=[rte,cb,multirc]"], CONF)).task)
+    assert isinstance(task, Mixture)
+    return task
+
+
+def test_splits_are_those_of_the_tasks_one_after_another(mixture: Mixture) -> None:
+    splits = load_all(mixture, BUNDLED)
+    for name, part in mixture.parts.items():
+        alone = load_splits(part, BUNDLED).test
+        mine = [example for example in splits.test if example.task == name]
+        assert [(one.source, one.target, one.label) for one in mine] == [(o.source, o.target, o.label) for o in alone]
+    assert len({example.id for example in splits.train}) == len(splits.train)
+    fewer = load_all(mixture, replace(BUNDLED, limit_train=30))
+    assert fewer.fingerprint != splits.fingerprint
+    assert len(fewer.train) <= 3 * 30
+
+
+def test_scores_are_those_of_each_task_and_their_mean(mixture: Mixture) -> None:
+    splits = load_all(mixture, replace(BUNDLED, limit_test=60))
+    texts = majority(mixture, splits.train, splits.test)
+    found = score(mixture, splits.test, texts)
+    assert tuple(found) == mixture.metric_names
+    for name, part in mixture.parts.items():
+        rows = [(one, text) for one, text in zip(splits.test, texts, strict=True) if one.task == name]
+        own = score(part, [one for one, _ in rows], [text for _, text in rows])
+        assert {key: found[f"{name}/{key}"] for key in own} == own
+    primary = [found[f"{name}/{part.primary}"] for name, part in mixture.parts.items()]
+    assert found[mixture.primary] == pytest.approx(statistics.fmean(primary))
+    low, high = interval(mixture, splits.test, texts, resamples=300, confidence=0.9, seed=1) or (1, 0)
+    assert low < found[mixture.primary] < high
+    assert chance(mixture) is None or chance(mixture) == statistics.fmean(
+        chance(p) or 0 for p in mixture.parts.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "temperature", "expected"),
+    [("proportional", 2.0, [900, 90, 10]), ("equal", 2.0, [333, 334, 333]), ("temperature", 2.0, [703, 223, 74])],
+)
+def test_tasks_are_sampled_as_configured(sampling: str, temperature: float, expected: list[int]) -> None:
+    mix = MixConfig([], sampling, temperature)  # type: ignore[arg-type]
+    assert counts([900, 90, 10], mix) == expected
+
+
+def test_an_epoch_draws_every_task_its_share_and_resumes_anywhere() -> None:
+    tasks = ["large"] * 90 + ["small"] * 10
+    features = [{"index": index} for index in range(100)]
+    batches = Batches(
+        features, [1] * 100, list, TrainerConfig(per_device_train_batch_size=10, max_steps=25), 3,
+        mix=MixConfig([], "equal"), tasks=tasks,
+    )  # fmt: skip
+    rows = [row for batch in batches.rows(0) for row in batch]
+    assert [sum(tasks[row] == name for row in rows) for name in ("large", "small")] == [50, 50]
+    assert all(rows.count(row) == 5 for row in range(90, 100))
+    assert any(len({tasks[row] for row in batch}) == 2 for batch in batches.rows(0))
+    assert batches.rows(1) != batches.rows(0)
+    assert list(batches.steps(0))[13:] == list(batches.steps(13))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["task=mix"], "names no task; a mixture needs at least two tasks"),
+        (["task=mix", "++mix.tasks=[rte]"], "names rte; a mixture needs at least two tasks"),
+        (["task=mix", "++mix.tasks=[rte,rte]"], "names rte twice"),
+        (["task=mix", "++mix.tasks=[rte,wics]"], "names wics, which is no task; choose from: boolq"),
+        (["task=mix", "++mix.tasks=[rte,mix]"], "names mix, which is no task"),
+        (["task=mix", "++mix.tasks=[rte,qqp]"], "no miniature of task=qqp"),
+        (["++mix.tasks=[rte,cb]"], "has no effect with task=rte; set task=mix"),
+        (["task=mix", "++mix.tasks=[rte,cb]", "++mix.temperature=0"], "must be a positive number"),
+        (["task=mix", "++mix.tasks=[rte,cb]", "++mix.sampling=evenly"], "choose from: proportional, equal"),
+        (["task=mix", "++mix.tasks=[rte,cb]", "model=bert_base"], "cannot learn a mixture"),
+    ],
+)
+def test_what_cannot_be_mixed_is_one_clear_line(words: list[str], expected: str) -> None:
+    lines = [text for _, text in find_problems(compose(words, CONF))]
+    assert any(expected in line for line in lines), lines
+
+
+def test_a_task_of_free_text_is_refused(mixture: Mixture) -> None:
+    values = plain(check(compose(["task=mix", "++mix.tasks=[rte,cb]"], CONF)))
+    assert plain(check(values)) == values  # a record holds the tasks themselves
+    values["task"]["parts"]["cb"]["labels"] = {}
+    assert "a task of free text" in find_problems(values)[0][1]
+
+
+def test_a_row_names_its_task(mixture: Mixture) -> None:
+    row = {"task": "rte", "premise": "p", "hypothesis": "h"}
+    (example,) = mixture.examples([("row 1", row)], require_label=False)
+    assert (example.task, example.source) == ("rte", next(mixture.parts["rte"].examples([("", row)], False)).source)
+    with pytest.raises(DataError, match=r'the field "task" is "rt"; it must name .* did you mean "rte"'):
+        list(mixture.examples([("row 1", {**row, "task": "rt"})], require_label=False))
