@@ -24,6 +24,7 @@ COUNTS = {
     "compare": 144,
     "compare_minilm": 4,
     "improve": 92,
+    "mix": 18,
     "options": 66,
     "paper": 90,
     "rates": 96,
