@@ -19,6 +19,7 @@ from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.mixture import task_of
 from mmpt.data.special_tokens import answers
+from mmpt.data.tokenizer import refuse_other_tokenizer
 from mmpt.errors import AdapterError, ConfigError, DataError, MmptError, nearest
 from mmpt.methods import method_class
 from mmpt.methods.base import mean_embedding
@@ -29,7 +30,6 @@ from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import engine_of
 from mmpt.models.located import located
 from mmpt.models.saving import put_on
-from mmpt.models.tokenizer import refuse_other_tokenizer
 from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text

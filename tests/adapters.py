@@ -10,11 +10,11 @@ import torch
 from mmpt.cli import CONF
 from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import ModelConfig
+from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.methods import method_class
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import build_engine
-from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.training.settings import check
 
 _BACKBONES: dict[str, Backbone] = {}

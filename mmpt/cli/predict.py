@@ -47,6 +47,8 @@ def predict(
 
     glue = format == "glue"
 
+    if glue and "name" not in _task(runs[0]):
+        raise AdapterError(f"--format glue needs the directory of a run with a task; {runs[0]} is none")
     form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
     rows = list(read_rows(sys.stdin, "stdin") if input == "-" else read_rows(Path(input), input, form))
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read

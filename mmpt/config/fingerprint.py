@@ -22,6 +22,10 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
     "save_total_limit",
 }
 
+# how data is read, of which the fingerprint of the splits holds the outcome; and what is null unless it is chosen
+_READING = {"task": {"csv", "columns", "missing"}, "data": {"num_proc", "streaming"}}
+_CHOSEN = {"repo", "config", "revision"}
+
 
 def run_fingerprint(config: Config, has_head: HasHead) -> str:
     """Identify a run by what decides its result (SHA-256): not by where it is stored, logged or shown.
@@ -53,6 +57,10 @@ def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
     architecture = model.get("architecture") if isinstance(model, Mapping) else None
     if isinstance(task, Mapping) and not has_head(architecture):
         chosen["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
+    for group, left_out in _READING.items():
+        if isinstance(part := chosen.get(group), Mapping):
+            absent = {name for name in _CHOSEN & set(part) if group == "data" and part[name] is None}
+            chosen[group] = {name: value for name, value in part.items() if name not in left_out | absent}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}

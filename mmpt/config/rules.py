@@ -143,6 +143,10 @@ def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
 
 
 def _data(data: DataConfig, problems: Problems) -> None:
+    if data.repo is None and (data.streaming or data.config is not None or data.revision is not None):
+        problems.add("data.repo", "data.config, data.revision and data.streaming need data=hub data.repo=OWNER/NAME")
+    elif data.repo is not None and data.name != "hub":
+        problems.add("data.repo", f"data.repo={data.repo} has no meaning with data={data.name}; add data=hub")
     max_length(data.max_length, problems, "data.max_length")
     if data.name == "local" and data.dir is None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
@@ -203,7 +207,7 @@ def _task_with_data(task: TaskConfig, data: DataConfig, problems: Problems) -> N
     if data.name == "bundled" and task.name not in NAMES:
         text = f"data=bundled has no miniature of task={task.name}, only of {', '.join(sorted(NAMES))}"
         problems.add("data.name", f"{text}; for the official or your own data use data=local data.dir=DIR")
-    if data.name == "hub" and task.hub is None:
+    if data.name == "hub" and task.hub is None and data.repo is None:
         text = f"task={task.name} has no task.hub, so data=hub cannot load it; use data=local data.dir=DIR"
         problems.add("data.name", text)
     if data.name == "local" and not task.files:

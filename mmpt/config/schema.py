@@ -188,6 +188,12 @@ class DataConfig:
     limit_train: int | None = None
     limit_validation: int | None = None
     limit_test: int | None = None
+    # data=hub: any dataset there, in place of task.hub
+    repo: str | None = None  # OWNER/NAME
+    config: str | None = None  # one of its configurations
+    revision: str | None = None  # commit, branch or tag
+    streaming: bool = False  # read no more than the limits (or trainer.max_steps) need
+    num_proc: int = 1  # processes that tokenise
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import EvaluationConfig
+from mmpt.data.columns import BATCH
 from mmpt.data.metrics.answers import label_indices
+from mmpt.data.stored import StoredExamples, tokenise
 from mmpt.data.tasks import Example, Task
 from mmpt.data.tokenized import TokenizedSplit
+from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 READ = ("input_ids", "token_type_ids")  # what classifiers read of a tokenizer's output
+FORMAT = 1  # raise it when the same example comes to have other features
 SAMPLE = 500  # texts of a split among which unknown tokens are counted
 UNKNOWN = 0.02  # share of characters from which on they are reported
 
@@ -48,22 +52,32 @@ class TextToText:
         return ids if self.end is None or ids[-1:] == [self.end] else [*ids, self.end]
 
     def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
-        """Tokenise the sources and targets of N examples."""
-        sources, truncated = self._source_ids([example.source for example in examples])
+        """Tokenise the sources and targets of N examples; of stored ones, into an Arrow file beside theirs."""
+        if isinstance(examples, StoredExamples):
+            kind, pieces = type(self).__name__, tokenizer_fingerprint(self.tokenizer)
+            key = f"{FORMAT} {kind} {self.max_length} {pieces} {self.end} {self.candidates} {self.task.config!r}"
+            rows = tokenise(examples, key, self.features)
+            return TokenizedSplit(examples, rows, sum(map(sum, (batch["cut"] for batch in rows.iter(BATCH)))))
+        features = self.features(examples)
+        return TokenizedSplit(tuple(examples), features, sum(feature.pop("cut") for feature in features))
+
+    def features(self, examples: Sequence[Example], first: int = 0) -> list[dict[str, Any]]:
+        """What a model reads of examples, the first of which has this number; ``cut`` is 1 where one was shortened."""
         targets: dict[str, list[int]] = {}
         features: list[dict[str, Any]] = []
-        for index, (example, ids) in enumerate(zip(examples, sources, strict=True)):
-            feature: dict[str, Any] = {"input_ids": ids, "index": index}
+        pairs = zip(examples, self._source_ids([example.source for example in examples]), strict=True)
+        for index, (example, (ids, cut)) in enumerate(pairs, first):
+            feature: dict[str, Any] = {"input_ids": ids, "index": index, "cut": cut}
             if example.target is not None:
                 if example.target not in targets:
                     targets[example.target] = self.target(example.target)
                 labels = targets[example.target]
                 if len(labels) > self.max_length:
-                    truncated.add(index)
+                    feature["cut"] = 1
                     labels = [*labels[: self.max_length - 1], labels[-1]]  # keeps the end token
                 feature["labels"] = list(labels)
             features.append(feature)
-        return TokenizedSplit(tuple(examples), features, len(truncated))
+        return features
 
     def check_generation(self, evaluation: EvaluationConfig) -> None:
         """Refuse label words that the model cannot write.
@@ -100,7 +114,7 @@ class TextToText:
         """
         notes, rows = self._unknown(splits), splits[0]
         texts = (example.source for example in rows.examples)
-        if _all_equal(feature["input_ids"] for feature in rows.features) and not _all_equal(texts):
+        if _all_equal(feature["input_ids"] for feature in rows) and not _all_equal(texts):
             notes.append(f"all {len(rows.examples)} training texts have the same tokens, so nothing can be learnt")
         return [*notes, *self._length_notes(splits, evaluation)]
 
@@ -132,7 +146,7 @@ class TextToText:
         notes = [f"{cut} of {total} texts were cut at data.max_length={self.max_length}"] if cut else []
         if "generation" in evaluation.decoding and not self.candidates:
             most = evaluation.max_new_tokens
-            targets = [feature["labels"] for split in splits for feature in split.features if "labels" in feature]
+            targets = [feature["labels"] for split in splits for feature in split if "labels" in feature]
             if cut := sum(self._new_tokens(ids) > most for ids in targets):
                 longer = f"{cut} of {len(targets)} targets are longer than evaluation.max_new_tokens={most}"
                 notes.append(f"{longer}, so no output can match them")
@@ -159,17 +173,14 @@ class TextToText:
             words[ids] = word
         return [list(ids) for ids in words]
 
-    def _source_ids(self, texts: list[str]) -> tuple[list[list[int]], set[int]]:
-        """Ids of every text, and the indices of those that were cut."""
-        if not texts:
-            return [], set()
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
-        cut = {index for index, one in enumerate(ids) if len(one) > self.max_length}
-        for index in cut:  # again, because only the tokenizer knows where its special tokens belong
-            ids[index] = self.tokenizer(texts[index], truncation=True, max_length=self.max_length, verbose=False)[
-                "input_ids"
-            ]
-        return ids, cut
+    def _source_ids(self, texts: list[str]) -> Iterator[tuple[list[int], int]]:
+        """Ids of every text, and 1 where it was cut."""
+        whole: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        for text, ids in zip(texts, whole, strict=True):
+            if len(ids) <= self.max_length:
+                yield ids, 0
+            else:  # again, because only the tokenizer knows where its special tokens belong
+                yield self.tokenizer(text, truncation=True, max_length=self.max_length, verbose=False)["input_ids"], 1
 
 
 class Continuation(TextToText):
@@ -207,23 +218,23 @@ class Continuation(TextToText):
             raise DataError(f'the tokenizer has no border before "{text}" in "a {text}"; choose another word')
         return [*both[len(before) :], *([] if self.end is None else [self.end])]
 
-    def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
+    def features(self, examples: Sequence[Example], first: int = 0) -> list[dict[str, Any]]:
         """See the base class; an empty source is one token, from which the first label token is predicted.
 
         A source has no end token, even if the tokenizer adds one: the label continues the text. Continuations are all
         labels, and a target that is none of them, each without its last token, which no model reads; one of no tokens
         where there is neither.
         """
-        split, tokenizer = super().encode(examples), self.tokenizer
+        features, tokenizer = super().features(examples, first), self.tokenizer
         start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         choices = [ids[:-1] for ids in self.candidates] or [[]]
-        for feature in split.features:
+        for feature in features:
             ids = feature["input_ids"]
             feature["input_ids"] = (ids[:-1] if ids[-1:] == [self.end] else ids) or [start]
             feature["continuations"] = choices
             if "labels" in feature and feature["labels"][:-1] not in choices:  # free text, or cut at the longest length
                 feature["continuations"] = [*(choices if self.candidates else []), feature["labels"][:-1]]
-        return split
+        return features
 
 
 class Classes(TextToText):
@@ -232,18 +243,16 @@ class Classes(TextToText):
     A task with ``choices`` has one source for each label: the head scores each, and the scores are the classes'.
     """
 
-    def encode(self, examples: Sequence[Example]) -> TokenizedSplit:
-        """Tokenise a split; the longer text of a pair is cut first."""
+    def features(self, examples: Sequence[Example], first: int = 0) -> list[dict[str, Any]]:
+        """See the base class; the longer text of a pair is cut first."""
         features: list[dict[str, Any]] = []
-        truncated = 0
-        for index, example in enumerate(examples):
+        for index, example in enumerate(examples, first):
             parts = [self._source(texts) for texts in example.segments or ((example.source,),)]
-            truncated += any(cut for _, cut in parts)
             ids = {name: [part[name] for part, _ in parts] for name in READ if name in parts[0][0]}
             feature: dict[str, Any] = ids if self.task.choices else {name: rows[0] for name, rows in ids.items()}
-            feature["index"] = index
+            feature |= {"index": index, "cut": int(any(cut for _, cut in parts))}
             features.append(feature if example.label is None else {**feature, "labels": [example.label]})
-        return TokenizedSplit(tuple(examples), features, truncated)
+        return features
 
     def _label_ids(self) -> list[list[int]]:
         if self.task.free_text:

@@ -1,19 +1,27 @@
-"""Where examples come from: the bundled miniature, a local directory, the hub. Imports no torch."""
+"""Where examples come from: the bundled miniature, local files, the hub. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmpt.config.schema import DataConfig, HubConfig
-from mmpt.data.files import listing, read_rows
+from mmpt.data.files import Located, listing, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
+from mmpt.data.stored import directory, library, one_line_problems, store
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
 from mmpt.utils.untrusted import one_line
 
 OFFLINE = "data=bundled and data=local data.dir=DIR work offline"
+SMALL = 2**20  # bytes of a split that is read at once in less time than `datasets` takes to be imported
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,9 @@ class Splits:
         notes: What weakens a score, one line each.
     """
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
     fingerprint: str
     bundled: bool
     origin: str
@@ -55,45 +63,85 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     del seed
     loader = {"bundled": _bundled, "local": _local, "hub": _hub}[data.name]
     given, as_given, origin = loader(task, data)
-    splits = cut(given, data, as_given)
+    splits = cut({name: examples for name, (examples, _) in given.items()}, data, as_given)
     notes = check(task, splits, origin)
-    if task.skipped:
-        notes = (f"{task.skipped} rows with a missing value were left out (task.missing=skip)", *notes)
+    if skipped := sum(count for _, count in given.values()):
+        notes = (f"{skipped} rows with a missing value were left out (task.missing=skip)", *notes)
     if as_given and data.split == "held_out":
         notes = (f"{origin} has all three splits: used as they are, data.split has no effect", *notes)
     return Splits(**splits, fingerprint=fingerprint(splits), bundled=data.name == "bundled", origin=origin, notes=notes)
 
 
-Loaded = tuple[dict[str, Examples], bool, str]
+Read = tuple[Examples, int]  # examples, and how many rows were left out
+Loaded = tuple[dict[str, Read], bool, str]
+
+
+def _in_memory(task: Task, rows: Located) -> Read:
+    checked = list(task.checked(rows))
+    examples = tuple(example for example in checked if example is not None)
+    return examples, len(checked) - len(examples)
 
 
 def _bundled(task: Task, data: DataConfig) -> Loaded:
     from mmpt.bundled.tasks import records  # makes the miniature, only where it is asked for
 
-    origin = "bundled miniature (synthetic)"
-    rows = records(task.name)
     given = {
-        name: tuple(task.examples((f"bundled {task.name} {name}:{number}", row) for number, row in enumerate(part, 1)))
-        for name, part in rows.items()
+        name: _in_memory(task, ((f"bundled {task.name} {name}:{number}", row) for number, row in enumerate(part, 1)))
+        for name, part in records(task.name).items()
     }
-    return given, True, origin
+    return given, True, "bundled miniature (synthetic)"
 
 
 def _local(task: Task, data: DataConfig) -> Loaded:
     try:
-        directory = _directory(task, data)
+        folder = _directory(task, data)
     except (OSError, RuntimeError) as error:  # too long a name, no permission, ~ of an unknown user
         raise DataError(f"data.dir={data.dir} cannot be read ({one_line(error)}); give another directory") from error
     files = task.config.files
     as_given = data.split == "official" or all(name in files for name in SPLITS)
     names = _needed(files, as_given, "task.files")
-    given = {name: _read(task, directory / files[name], files[name]) for name in names}
-    return given, as_given, f"local {directory}"
+    return (
+        {name: _read(task, _paths(folder, files[name]), data.num_proc) for name in names},
+        as_given,
+        f"local {folder}",
+    )
 
 
-def _read(task: Task, path: Path, name: str) -> Examples:
-    name = f"{path.parent.name}/{path.name}" if path.parent.name else name
-    return tuple(task.examples(read_rows(path, name, task.csv, task.is_row)))
+def _paths(folder: Path, name: str) -> dict[Path, str]:
+    """A split's files, with what messages call them; several where the name is a pattern."""
+    paths = [folder / name]
+    if glob.has_magic(name) and not paths[0].exists():
+        paths = sorted(folder.glob(name))
+        if not paths:
+            raise DataError(f"task.files: {name} matches nothing in {folder}, which has: {listing(folder)}")
+    return {path: f"{path.parent.name}/{path.name}" if path.parent.name else name for path in paths}
+
+
+def _read(task: Task, paths: Mapping[Path, str], workers: int) -> Read:
+    """The examples of one split, of small files in memory and of others stored."""
+
+    def rows(task: Task) -> Located:
+        for path, name in paths.items():
+            if (path / "dataset_info.json").exists():
+                with one_line_problems(name, directory()):
+                    yield from _numbered(library().load_from_disk(str(path)), name)
+            else:
+                yield from read_rows(path, name, task.csv, task.is_row)
+
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    if len(sizes) == len(paths) and sum(sizes) <= SMALL:
+        return _in_memory(task, rows(task))
+    digest = hashlib.sha256()
+    for path in sorted(inner for given in paths for inner in (given.rglob("*") if given.is_dir() else [given])):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    return store(task.config, digest.hexdigest(), rows, workers)
+
+
+def _numbered(rows: Any, name: str) -> Located:
+    for number, row in enumerate(rows, start=1):
+        yield f"{name} row {number}", row
 
 
 def _directory(task: Task, data: DataConfig) -> Path:
@@ -111,7 +159,7 @@ def _directory(task: Task, data: DataConfig) -> Path:
     folder = task.config.directory
     if folder is not None and (root / folder).is_dir():
         return root / folder
-    if any((root / name).exists() for name in files.values()):
+    if any(glob.has_magic(name) or (root / name).exists() for name in files.values()):
         return root
     wanted = f"neither {folder}/ nor {', '.join(files.values())}" if folder else f"no {', '.join(files.values())}"
     names = [entry.name for entry in root.iterdir()]
@@ -140,17 +188,72 @@ def _needed(files: Mapping[str, str], as_given: bool, key: str) -> tuple[str, ..
 
 
 def _hub(task: Task, data: DataConfig) -> Loaded:
+    if data.repo is not None:
+        return _hub_dataset(task, data, data.repo)
     hub = task.config.hub
     if hub is None:
-        raise DataError(f'task "{task.name}" names no hub dataset (task.hub); {OFFLINE}')
+        raise DataError(f'task "{task.name}" names no hub dataset (task.hub or data.repo=OWNER/NAME); {OFFLINE}')
     as_given = data.split == "official"
     names = _needed(hub.files, as_given, "task.hub.files")
-    paths = {name: _download(hub, hub.files[name]) for name in names}
-    given = {
-        name: tuple(task.examples(read_rows(path, hub.files[name], task.csv, task.is_row)))
-        for name, path in paths.items()
-    }
+    given = {name: _read(task, {_download(hub, hub.files[name]): hub.files[name]}, data.num_proc) for name in names}
     return given, as_given, f"hub {hub.repo}@{hub.revision[:12]}"
+
+
+def _hub_dataset(task: Task, data: DataConfig, repo: str) -> Loaded:
+    """Any dataset of the hub, through `datasets`."""
+    library()
+    from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+
+    where = {"path": repo, "revision": data.revision}
+    with _one_line(repo):
+        configs = get_dataset_config_names(**where)
+        if data.config not in configs and (data.config is not None or len(configs) > 1):
+            hint = nearest(data.config or "", configs)
+            raise DataError(f"hub {repo}: set data.config to one of {', '.join(map(str, configs[:40]))}{hint}")
+        where["name"] = data.config or configs[0]
+        splits = [
+            name for name in SPLITS if name in get_dataset_split_names(repo, where["name"], revision=data.revision)
+        ]
+    as_given = data.split == "official"
+    kept = splits if as_given or "validation" not in splits else splits[:2]  # labels of a test split are often hidden
+    names = _needed({name: name for name in kept}, as_given, f"hub {repo}")
+    limits = {"train": data.limit_train, "validation": data.limit_validation, "test": data.limit_test}
+    if data.streaming and limits["train"] is None:
+        raise DataError("data.streaming=true needs data.limit_train=N or trainer.max_steps=N: how much is to be read")
+
+    def read(name: str) -> Read:
+        with _one_line(repo):
+            rows: Any = load_dataset(**where, split=name, streaming=data.streaming)
+        most = limits[name] if data.streaming else None
+        if most is not None and name == "train" and not as_given:
+            most = math.ceil(most / (1 - data.validation_fraction))
+        label = f"{repo} {name}"
+        key = f"{where}{name}{most}{getattr(rows, 'info', None) and rows.info.version}{data.streaming}"
+
+        def located(task: Task) -> Located:
+            with _one_line(repo):
+                yield from itertools.islice(_numbered(rows, label), most)
+
+        return store(task.config, key, located, data.num_proc)
+
+    return {name: read(name) for name in names}, as_given, f"hub {repo} {where['name']}"
+
+
+@contextmanager
+def _one_line(repo: str) -> Iterator[None]:
+    """Every failure of the hub, or of a dataset there, as one line."""
+    from datasets.exceptions import DatasetsError
+
+    from mmpt.utils.hub import one_line_errors
+
+    with one_line_errors(repo, DataError, check="data.repo and data.revision", instead=OFFLINE):
+        try:
+            yield
+        except (DatasetsError, ValueError, RuntimeError) as error:
+            text = one_line(error)
+            if "script" in text:
+                text = "it needs code from the hub, which is never run; choose a revision with data files alone"
+            raise DataError(f"hub {repo}: {text[:300]}") from error
 
 
 def _download(hub: HubConfig, file: str) -> Path:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from mmpt.config.schema import DataConfig
+from mmpt.data.columns import values
+from mmpt.data.stored import StoredExamples
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-Examples = tuple[Example, ...]
+Examples = Sequence[Example]  # a tuple, or stored ones
+Indices = np.ndarray  # (n,) int64
 
 
 def held_out(examples: Examples, fraction: float, pick: str) -> tuple[Examples, Examples]:
@@ -30,20 +33,19 @@ def held_out(examples: Examples, fraction: float, pick: str) -> tuple[Examples, 
     Returns:
         The remaining training examples and the validation examples, both in file order.
     """
-    strata: dict[Hashable, dict[Hashable, list[int]]] = {}
-    for index, example in enumerate(examples):
-        stratum, unit = (None, example.group) if example.group is not None else (example.label, index)
-        strata.setdefault(stratum, {}).setdefault(unit, []).append(index)
-    rng = random.Random(fingerprint({"train": examples}))
-    chosen: set[int] = set()
-    for units in strata.values():
-        members = list(units.values())
+    rng = random.Random(fingerprint({"train": examples}) if pick == "random" else None)
+    chosen = np.zeros(len(examples), dtype=bool)
+    groups = _members(values(examples, "group"))
+    strata = _members(values(examples, "label")) if (None,) in groups else {(None,): np.arange(len(groups))}
+    units = None if (None,) in groups else list(groups.values())
+    for members in strata.values():
+        order = list(members)
         if pick == "random":
-            rng.shuffle(members)
-        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
-        chosen.update(index for unit in members[len(members) - count :] for index in unit)
-    train = tuple(example for index, example in enumerate(examples) if index not in chosen)
-    return train, tuple(examples[index] for index in sorted(chosen))
+            rng.shuffle(order)
+        count = min(max(1, round(len(order) * fraction)), len(order) - 1)
+        for member in order[len(order) - count :]:
+            chosen[member if units is None else units[member]] = True
+    return _select(examples, np.flatnonzero(~chosen)), _select(examples, np.flatnonzero(chosen))
 
 
 def limit(examples: Examples, most: int | None) -> Examples:
@@ -56,26 +58,29 @@ def limit(examples: Examples, most: int | None) -> Examples:
     if most is None or len(examples) <= most:
         return examples
     if examples[0].group is not None:
-        return _first_groups(examples, most)
-    totals, seen = Counter(example.label for example in examples), Counter[int | None]()
-    ranked: list[tuple[Fraction, int]] = []
-    for index, example in enumerate(examples):
-        # How far into its label an example lies; the smallest shares keep every label's proportion. Exact
-        # fractions, so that no platform breaks a tie differently.
-        ranked.append((Fraction(2 * seen[example.label] + 1, totals[example.label]), index))
-        seen[example.label] += 1
-    return tuple(examples[index] for index in sorted(index for _, index in sorted(ranked)[:most]))
+        groups = list(_members(values(examples, "group")).values())
+        total = np.cumsum([len(group) for group in groups])
+        whole = max(1, int(np.searchsorted(total, most, side="right")))
+        return _select(examples, np.sort(np.concatenate(groups[:whole])))
+    share = np.empty(len(examples))
+    for members in _members(values(examples, "label")).values():
+        # How far into its label an example lies; the smallest shares keep every label's proportion.
+        share[members] = (2 * np.arange(len(members)) + 1) / len(members)
+    return _select(examples, np.sort(np.argsort(share, kind="stable")[:most]))
 
 
-def _first_groups(examples: Examples, most: int) -> Examples:
-    chosen: set[str | None] = set()
-    total = 0
-    for group, size in Counter(example.group for example in examples).items():
-        if chosen and total + size > most:
-            break
-        chosen.add(group)
-        total += size
-    return tuple(example for example in examples if example.group in chosen)
+def _members(keys: Iterable[Hashable]) -> dict[Hashable, Indices]:
+    """The indices that have each key, keys in order of appearance."""
+    numbers: dict[Hashable, int] = {}
+    codes = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), dtype=np.int32)
+    bounds = np.cumsum(np.bincount(codes, minlength=len(numbers)))[:-1]
+    return dict(zip(numbers, np.split(np.argsort(codes, kind="stable"), bounds), strict=True))
+
+
+def _select(examples: Examples, indices: Indices) -> Examples:
+    if isinstance(examples, StoredExamples):
+        return examples.select(indices.tolist())
+    return tuple(examples[index] for index in indices)
 
 
 def cut(given: Mapping[str, Examples], data: DataConfig, as_given: bool) -> dict[str, Examples]:
@@ -119,22 +124,23 @@ def check(task: Task, splits: Mapping[str, Examples], origin: str) -> tuple[str,
     notes: list[str] = []
     if not task.free_text:
         notes += _label_notes(task, splits, origin)
-    sources = {name: {example.source for example in splits[name]} for name in SPLITS}
+    hashes = {name: _hashes(values(splits[name], "source")) for name in SPLITS}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        shared = sum(example.source in sources[one] for example in splits[other])
-        if shared:
+        if shared := int(np.isin(hashes[other], hashes[one]).sum()):
             notes.append(f"{shared} of {len(splits[other])} {other} examples read the same as one in {one}")
-    targets: dict[str, set[str | None]] = {}
-    for example in splits["train"]:
-        targets.setdefault(example.source, set()).add(example.target)
-    conflicts = sum(len(different) > 1 for different in targets.values())
-    if conflicts:
+    first = np.unique(_hashes(values(splits["train"], "source", "target")), return_index=True)[1]
+    if conflicts := int((np.unique(hashes["train"][first], return_counts=True)[1] > 1).sum()):
         notes.append(f"{conflicts} train texts occur with different targets")
     return tuple(notes)
 
 
+def _hashes(values: Iterable[Hashable]) -> Indices:
+    """64 bits of each value, in place of a set of millions of texts."""
+    return np.fromiter(map(hash, values), dtype=np.int64)
+
+
 def _label_notes(task: Task, splits: Mapping[str, Examples], origin: str) -> list[str]:
-    known = {example.target for example in splits["train"]}
+    known = {target for (target,) in values(splits["train"], "target")}
     if len(known) == 1:
         raise DataError(
             f'{origin}: all {len(splits["train"])} train examples have the one label "{next(iter(known))}"; '
@@ -155,7 +161,7 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     """
     digest = hashlib.sha256()
     for name, examples in splits.items():
-        for example in examples:
-            line = json.dumps([name, example.source, example.target, example.group])
+        for columns in values(examples, "source", "target", "group"):
+            line = json.dumps([name, *columns])
             digest.update(line.encode("utf-8") + b"\n")
     return digest.hexdigest()

@@ -69,7 +69,6 @@ class Task:
         """
         self.config = config
         self.name = config.name
-        self.skipped = 0  # rows that task.missing=skip has left out so far
         self._labels = LabelMap(config.labels)
         self.words = self._labels.words
         self.free_text = not self.words
@@ -142,6 +141,12 @@ class Task:
         Raises:
             DataError: As of :meth:`example`.
         """
+        for example in self.checked(rows, require_label):
+            if example is not None:
+                yield example
+
+    def checked(self, rows: Rows, require_label: bool = True) -> Iterator[Example | None]:
+        """The same, with None for each row that ``task.missing=skip`` leaves out."""
         if self.config.unroll is not None:
             rows = LAYOUTS[self.config.unroll](rows)
         for where, row in rows:
@@ -150,7 +155,7 @@ class Task:
             except MissingError:
                 if self.config.missing != "skip" or not require_label:
                     raise
-                self.skipped += 1
+                yield None
 
     def example(self, row: Mapping[str, Any], where: str, require_label: bool = True) -> Example:
         """Render one flat row.

@@ -139,12 +139,11 @@ class SplitCache:
             yield source_rows(rows, batch), flat
 
     def _stored(self, split: Prepared) -> bool:
-        return self._store.has(self._key(split))
+        fits = self._needed((split,)) <= self._store.max_bytes  # else no key is needed, which reads all ids
+        return fits and self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        return key_of(
-            self.model, self.fingerprint, list(map(_read, split.features)), self.evaluator.cut(split), self._dtype
-        )
+        return key_of(self.model, self.fingerprint, list(map(_read, split)), self.evaluator.cut(split), self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)

@@ -5,7 +5,7 @@ Letters: N examples, C label words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.collate import CachingCollator, Collator
+from mmpt.data.collate import IGNORED, CachingCollator, Collator
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.special_tokens import answers, inner_end
 from mmpt.data.tasks import Example, Task
@@ -90,7 +90,7 @@ class Evaluator:
     def batches(self, split: Prepared, device: torch.device) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Rows and tensors of each batch of :meth:`cut`."""
         for rows in self.cut(split):
-            batch = CachingCollator(self.collate, split.activations)([split.features[row] for row in rows])
+            batch = CachingCollator(self.collate, split.activations)(split.at(rows))
             yield rows, {name: value.to(device) for name, value in batch.items()}
 
     def check_longest(self, model: AdaptedModel, *splits: Prepared) -> None:
@@ -125,14 +125,14 @@ class Evaluator:
                 likelihoods = self._rank(model, encoded, [split.examples[row] for row in rows]).cpu()
                 probabilities[rows] = torch.softmax(likelihoods, dim=-1)
                 answers = [self.task.words[index] for index in likelihoods.argmax(dim=-1).tolist()]
-                losses = self._ranked_losses([split.features[row] for row in rows], likelihoods)
+                losses = self._ranked_losses(split.at(rows), likelihoods)
             else:
                 answers = self.generate(model, encoded)
             for row, text in zip(rows, answers, strict=True):
                 texts[row] = text
             if "labels" in batch:
                 total += (model.losses(encoded, batch["labels"]) if losses is None else losses).sum().item()
-                tokens += sum(len(split.features[row]["labels"]) for row in rows)
+                tokens += int((batch["labels"] != IGNORED).sum())
             if encoded.contribution.route_probs is not None:
                 for row, probs in zip(rows, encoded.contribution.route_probs.cpu(), strict=True):
                     routes[row] = probs
@@ -152,7 +152,7 @@ class Evaluator:
         likelihoods = ranked.new_full((len(own), len(self.candidates)), -torch.inf)
         return likelihoods.scatter(1, torch.tensor(own, device=ranked.device), ranked)
 
-    def _ranked_losses(self, features: Sequence[dict[str, Any]], likelihoods: Tensor) -> Tensor | None:
+    def _ranked_losses(self, features: Sequence[Mapping[str, Any]], likelihoods: Tensor) -> Tensor | None:
         """Minus the likelihood of each target, (B,), from those of all candidates (B, C).
 
         None where a target is no candidate: there is none, or data.max_length cut it.

@@ -13,12 +13,13 @@ from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import CachingCollator
+from mmpt.data.columns import values
+from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
-from mmpt.models.tokenizer import tokenizer_fingerprint
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -135,9 +136,9 @@ class Experiment:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
         share = (accelerator.process_index, accelerator.num_processes)
-        mixed = (config.mix, [example.task for example in train.examples if example.task is not None])
+        mixed = (config.mix, [name for (name,) in values(train.examples, "task") if name is not None])
         batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
-        targets = [feature["labels"] for feature in train.features]
+        targets = (feature["labels"] for feature in train)
         settings = config.trainer
         loss = create_loss(settings.loss, settings.label_smoothing_factor, self.evaluator.candidates, targets)
         trainer = Trainer(config, model, loss, batches, self.evaluator, splits["validation"], monitor, accelerator)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmpt.config.schema import Config
+from mmpt.config.schema import Config, DataConfig
 from mmpt.data.metrics import source_file as metric_file
 from mmpt.data.mixture import load_all, task_of
 from mmpt.data.sources import Splits
@@ -37,7 +37,7 @@ def identify(config: Config) -> Identity:
         MmptError: The data, the files of a local model, or the adapter to start from, cannot be read.
     """
     task = task_of(config.task)
-    splits = load_all(task, config.data, config.seed)
+    splits = load_all(task, _bounded(config), config.seed)
     parts = [run_fingerprint(config), splits.fingerprint]
     if (start := getattr(config.method.options, "init_adapter", None)) is not None:
         parts.append(str(read_adapter(Path(start).expanduser()).description["sha256"]))
@@ -53,6 +53,15 @@ def identify(config: Config) -> Identity:
     parts += [f"x{distributed.count()}"] if distributed.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
+
+
+def _bounded(config: Config) -> DataConfig:
+    """The data; of what is streamed, the part that ``trainer.max_steps`` see."""
+    data, trainer = config.data, config.trainer
+    if not data.streaming or data.limit_train is not None or trainer.max_steps < 1:
+        return data
+    seen = trainer.max_steps * trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps
+    return replace(data, limit_train=seen * distributed.count())
 
 
 def run_directory(config: Config, fingerprint: str) -> Path:

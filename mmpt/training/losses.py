@@ -8,7 +8,7 @@ Letters: B batch, U target tokens, C label words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -80,16 +80,17 @@ class LabelRanking:
         """The number of examples."""
         return len(labels)
 
-    def check(self, targets: Sequence[Sequence[int]]) -> None:
+    def check(self, targets: Iterable[Sequence[int]]) -> None:
         """Reject training targets that are no label word.
 
         Raises:
             DataError: One is not, such as a word that was cut.
         """
         known = {tuple(ids) for ids in self.candidates}
-        if wrong := sum(tuple(ids) not in known for ids in targets):
+        other = [tuple(ids) not in known for ids in targets]
+        if wrong := sum(other):
             raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {len(targets)} training targets are no label word; "
+                f"trainer.loss=label_ranking: {wrong} of {len(other)} training targets are no label word; "
                 "raise data.max_length, or set trainer.loss=cross_entropy"
             )
 
@@ -115,7 +116,7 @@ class Custom:
 
 
 def create_loss(
-    name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    name: str, smoothing: float, candidates: Sequence[Sequence[int]], targets: Iterable[Sequence[int]]
 ) -> Loss:
     """Create the loss ``trainer.loss=name`` of a run, from the token ids of each label word and training target.
 

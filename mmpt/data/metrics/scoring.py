@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmpt.data.columns import values
 from mmpt.data.metrics.answers import Answers, Ints, label_indices
 from mmpt.errors import DataError
 
@@ -82,7 +83,7 @@ def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) 
         train_of = {part.name: rows for part, rows, _ in _by_task(task, train, [""] * len(train))}
         each = {name: majority(task.parts[name], rows, [examples[0]])[0] for name, rows in train_of.items()}
         return [each[example.task or ""] for example in examples]
-    counts = Counter(example.target for example in train if example.target is not None)
+    counts = Counter(target for (target,) in values(train, "target") if target is not None)
     if not counts:
         raise DataError(f'task "{task.name}": no labelled example to take a majority of')
     order = {word: index for index, word in enumerate(task.words)}

@@ -1,0 +1,197 @@
+"""Examples and token ids in Arrow files, by the library `datasets`: mapped into memory, made once, found by a key.
+
+Imports `datasets` where something is stored, because that takes a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from mmpt.config.schema import TaskConfig
+from mmpt.data.columns import BATCH
+from mmpt.data.files import Located
+from mmpt.data.tasks import Example, Task
+from mmpt.errors import DataError
+from mmpt.utils.untrusted import one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("id", "source", "target", "label", "group", "segments", "task")
+
+
+class StoredExamples(Sequence[Example]):
+    """Examples of one split in an Arrow file.
+
+    Attributes:
+        rows: Them, a row each.
+        key: Hex sha256 of what they were made of.
+        workers: Processes that tokenise them.
+    """
+
+    def __init__(self, rows: Dataset, key: str, workers: int = 1) -> None:
+        """Wrap what :func:`store` gave."""
+        self.rows, self.key, self.workers = rows, key, workers
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """One, or several as a list."""
+        if isinstance(index, slice):
+            return list(examples_of(self.rows[index]))
+        return next(examples_of({name: [value] for name, value in self.rows[index].items()}))
+
+    def __iter__(self) -> Iterator[Example]:
+        """All, in batches."""
+        for batch in self.rows.iter(BATCH):
+            yield from examples_of(batch)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the examples are equal."""
+        return isinstance(other, StoredExamples) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def select(self, indices: Sequence[int]) -> StoredExamples:
+        """Some of them, in the order of ``indices``."""
+        key = hashlib.sha256(self.key.encode() + np.asarray(indices, dtype=np.int64).tobytes()).hexdigest()
+        return StoredExamples(self.rows.select(indices), key, self.workers)
+
+
+def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
+    """The examples of a batch of columns."""
+    for name, source, target, label, group, segments, task in zip(*(batch[column] for column in COLUMNS), strict=True):
+        yield Example(name, source, target, label, group, tuple(map(tuple, segments)), task)
+
+
+def store(task: TaskConfig, key: str, read: Callable[[Task], Located], workers: int = 1) -> tuple[StoredExamples, int]:
+    """Render rows into an Arrow file, or find it where that has been done before.
+
+    Args:
+        task: The task.
+        key: What the rows come from; with the task, what is stored is named by it.
+        read: Gives where each row was read, and the row.
+        workers: Processes that tokenise the examples later.
+
+    Returns:
+        The examples, and how many rows ``task.missing=skip`` left out.
+
+    Raises:
+        DataError: As of :meth:`Task.example`; or the folder cannot be written.
+    """
+    datasets = library()
+    key = hashlib.sha256(f"{task!r}{key}".encode()).hexdigest()
+    text, texts = datasets.Value("large_string"), datasets.Sequence(datasets.Sequence(datasets.Value("large_string")))
+    types = [text, text, text, datasets.Value("int32"), text, texts, text]
+    features = datasets.Features(dict(zip(COLUMNS, types, strict=True)))
+
+    def generate(key: str) -> Iterator[dict[str, Any]]:
+        made = Task(task)
+        for example in made.checked(read(made)):
+            yield dict.fromkeys(COLUMNS) if example is None else {name: getattr(example, name) for name in COLUMNS}
+
+    with one_line_problems("data", directory()) as place:
+        rows = datasets.Dataset.from_generator(
+            generate, features, cache_dir=str(place), gen_kwargs={"key": key}, fingerprint=key[:40]
+        )
+    total = len(rows)
+    if task.missing == "skip":
+        kept = [index for index, source in enumerate(rows["source"]) if source is not None]
+        rows = rows if len(kept) == total else rows.select(kept)
+    return StoredExamples(rows, key, workers), total - len(rows)
+
+
+def tokenise(
+    examples: StoredExamples, key: str, encode: Callable[[Sequence[Example], int], list[dict[str, Any]]]
+) -> Dataset:
+    """Token ids of stored examples, in an Arrow file beside theirs.
+
+    Args:
+        examples: N examples, one or more.
+        key: What the ids depend on besides the examples.
+        encode: Examples and the number of the first -> their features, all with the same names.
+    """
+    datasets = library()
+    features = datasets.Features({name: _type(value) for name, value in encode(examples[:1], 0)[0].items()})
+
+    def encoded(batch: dict[str, Any], indices: list[int]) -> dict[str, list[Any]]:
+        rows = encode(list(examples_of(batch)), indices[0])
+        return {name: [row[name] for row in rows] for name in features}
+
+    with one_line_problems("tokens", directory()):
+        return examples.rows.map(
+            encoded,
+            with_indices=True,
+            batched=True,
+            batch_size=BATCH,
+            remove_columns=list(COLUMNS),
+            features=features,
+            num_proc=examples.workers if examples.workers > 1 else None,
+            new_fingerprint=hashlib.sha256(f"{examples.key}{key}".encode()).hexdigest()[:40],
+            load_from_cache_file=True,
+            desc="tokens",
+        )
+
+
+def directory() -> Path:
+    """``datasets`` in ``$MMPT_CACHE``, else in ``$XDG_CACHE_HOME/mmpt``, else in ``~/.cache/mmpt``."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mmpt"
+    return Path(os.environ.get("MMPT_CACHE") or base).expanduser() / "datasets"
+
+
+def library() -> Any:
+    """The library, quiet; with bars of its progress in a terminal alone."""
+    import datasets
+
+    datasets.logging.set_verbosity_error()
+    (datasets.enable_progress_bars if sys.stderr.isatty() else datasets.disable_progress_bars)()
+    return datasets
+
+
+@contextmanager
+def one_line_problems(what: str, place: Path) -> Iterator[Path]:
+    """Turn what fails while something is written into one line; the library removes what is half-written.
+
+    Raises:
+        DataError: The cause, where it is one; or the folder is full or read-only.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
+    except Exception as error:  # the library wraps what its callbacks raise
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, DataError):
+                raise cause from None
+            if isinstance(cause, OSError):
+                free = f", {shutil.disk_usage(place).free // 2**20} MiB free" if place.is_dir() else ""
+                raise DataError(
+                    f"{what}: {place} cannot be written ({cause.strerror or one_line(cause)}{free}); free some, or set "
+                    "MMPT_CACHE=DIR"
+                ) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def _type(value: Any) -> Any:
+    """The column type of a value: a number, or lists of numbers."""
+    import datasets
+
+    if isinstance(value, list):
+        return datasets.Sequence(_type(next((item for item in value if item != []), 0)))
+    return datasets.Value("int32")
