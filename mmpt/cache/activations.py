@@ -192,6 +192,7 @@ def key_of(
         "stored": str(stored or weight.dtype),
         "layers": model.cacheable_layers.count,
         "device": weight.device.type,
+        "processor": torch.backends.cpu.get_cpu_capability(),  # it decides how sums are split
         "precision": (torch.backends.cuda if weight.is_cuda else torch.backends.mkldnn).matmul.fp32_precision,
         "versions": [torch.__version__, transformers.__version__],
     }

@@ -102,7 +102,7 @@ def _sections(wr: Any, key: Any) -> dict[str, list[Any]]:
 
     parameters, score = wr.SummaryMetric(names.TRAINABLE), wr.SummaryMetric(names.TEST_SCORE)
     trade_off = wr.ScatterPlot(title="test score against trainable parameters", x=parameters, y=score, log_x=True)
-    masks = {f"masks: {site}": [names.MASKS.format(site=site)] for site in SITES}
+    masks = {f"masks: {site}": names.MASKS.format(site=site) for site in SITES}
     return {
         "Scores": [
             bars("test score", names.TEST_SCORE),

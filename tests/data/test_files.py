@@ -140,7 +140,7 @@ def _separated(tmp_path: Path, name: str, content: str | bytes, **form: Any) -> 
         ("a.csv", '"""say ""hi",1\n', {"columns": ["x", "y"]}),
         ("a.csv", 'p,q\n"""say ""hi",1\n', {"columns": ["x", "y"], "header": True}),
         ("a.csv", 'x,y\n"""say ""hi",1\n'.encode("utf-16"), {"encoding": "utf-16"}),
-        ("a.csv.gz", gzip.compress(b'x,y\n"""say ""hi",1\n'), {}),
+        ("a.csv.gz", gzip.compress(b'x,y\n"""say ""hi",1\n', mtime=0), {}),
         ("a.csv.zst", pa.compress(b'x,y\n"""say ""hi",1\n', codec="zstd", asbytes=True), {}),
     ],
 )
