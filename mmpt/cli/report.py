@@ -1,4 +1,4 @@
-"""``python -m mmpt.report RUNS... [--out DIR or FILE.jsonl] [--baseline METHOD] [--published] [--formats ...]``."""
+"""``python -m mmpt.report RUNS... [--out DIR or FILE.jsonl] [--baseline METHOD] [--watch] [--diff] ...``."""
 
 from __future__ import annotations
 
@@ -74,13 +74,15 @@ def report(
         return _watch(runs, baseline, published, console) if watch else _diff(runs, out, console)
     made = _report(runs, baseline, published)
     if len({row.task for row in made.rows}) > 1:
-        overview = tables.overview(made.rows, made.figures)
+        overview = tables.overview(made.rows)
         show_markdown(console, tables.as_markdown(overview))
-        show(console, f"\n{overview.caption}\n")
+        for line in ("", overview.caption, ""):
+            show(console, line)
     if made.rows:
         show_markdown(console, tables.short(made.rows))
     if made.figures and out is None:
-        show_markdown(console, f"\nPublished figures, not run here:\n\n{tables.published(made.figures)}")
+        beside = tables.as_markdown(tables.published(made.figures))
+        show_markdown(console, f"\nPublished figures, not run here:\n\n{beside}")
     if out is not None and made.rows:
         _write(made, out, chosen)
     if figures is not None:
@@ -138,7 +140,13 @@ def _watch(runs: Sequence[Path], baseline: str | None, with_published: bool, con
             made, more = _report(runs, None, with_published), [str(error)]
         return page(made.rows, made.records, made.figures, [*made.problems, *more], live=state)
 
-    serve(runs, make, lambda address: show(console, f"live page: {address} (this machine only; Ctrl-C ends it)"))
+    def ready(address: str) -> None:
+        show(console, f"live page: {address} (this machine only; Ctrl-C ends it)")
+        sys.stdout.flush()  # also where it is no terminal
+
+    if gone := [path for path in runs if not path.exists()]:
+        raise RunError(f"{gone[0]} does not exist; give run directories, their root, or jsonl files")
+    serve(runs, make, ready)
     return 0
 
 

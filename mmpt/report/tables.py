@@ -117,9 +117,13 @@ def _points(row: Row) -> Cell:
     """A row's score in points; a score that is no share as it is."""
     if row.summary is None:
         return Cell(row.rest[0].status if row.rest else NONE)
-    scale = 100 if max(map(abs, row.scores)) <= 1 else 1
+    scale = _scale(row)
     sd = "" if row.summary.sd is None else f"{scale * row.summary.sd:.1f}"
     return Cell(f"{scale * row.summary.mean:.1f}", scale * row.summary.mean, None, sd, significant(row))
+
+
+def _scale(row: Row) -> int:
+    return 100 if max(map(abs, row.scores)) <= 1 else 1
 
 
 def _mean(rows: Sequence[Row | None]) -> Cell:
@@ -128,9 +132,9 @@ def _mean(rows: Sequence[Row | None]) -> Cell:
     if len(done) < len(rows):
         return Cell(NONE)
     seeds = set.intersection(*(set(row.seeds) for row in done))
-    scores = [{run.seed: run.score() or 0.0 for run in row.runs} for row in done]
-    means = [100 * statistics.fmean(one[seed] for one in scores) for seed in seeds]
-    mean = 100 * statistics.fmean(row.summary.mean for row in done if row.summary)
+    scores = [{run.seed: _scale(row) * (run.score() or 0.0) for run in row.runs} for row in done]
+    means = [statistics.fmean(one[seed] for one in scores) for seed in seeds]
+    mean = statistics.fmean(_scale(row) * row.summary.mean for row in done if row.summary)
     return Cell(f"{mean:.1f}", mean, None, f"{statistics.stdev(means):.1f}" if len(means) > 1 else "")
 
 
