@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmpt.attention.architectures import Architecture
-from mmpt.attention.inject import CACHE, carried, pop_hidden
+from mmpt.attention.function import carried, pop_hidden
+from mmpt.attention.inject import CACHE
 from mmpt.attention.prefix import LayerPrefix, times
 from mmpt.errors import ModelError
 from mmpt.utils.weak import Weak
 
 ROWS = 8  # of a slice of the batch with a length of its own
 MIN_SAVED = 0.1  # share of the tokens that cutting the batch must save
+_CHUNKS = "_mmpt_chunks"  # an attribute of the states that were cut
 
 
 def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bool:
@@ -148,19 +150,18 @@ def _attend_source(
     key, (batch, heads, queries, _) = getattr(module, names.key), query.shape
     folded = _per_head(query, key.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, H·U, d)
     shift = None if key.bias is None else _per_head(query, key.bias.view(heads, -1, 1))  # (B, H, U, 1)
-    cut = _chunks(mask, *states.shape[:2])
-    sizes = [rows.stop - rows.start for rows, _ in cut]
+    cut = _chunks(mask, states)
+    sizes = [len(source) for _, source, _ in cut]
     nothing: list[Tensor | None] = [None] * len(cut)
     before = None if prefix is None else prefix.scores(query)
     fronts, shifts = (nothing if part is None else part.split(sizes) for part in (before, shift))
     seen, shares, weights = [], [], []
     parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
-    for (rows, tokens), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
-        source = states[rows, :tokens]
+    for (rows, source, allowed), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
+        tokens = source.shape[1]
         scores = (part @ source.transpose(1, 2)).unflatten(1, (heads, queries))  # (B', H, U, T')
         scores = scores if bias is None else scores + bias
-        if mask is not None:
-            allowed = mask[rows, ..., :tokens]
+        if allowed is not None:
             scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
         if prefix is None or front is None:
             probs = torch.softmax(scores, dim=-1)
@@ -174,21 +175,42 @@ def _attend_source(
     return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares), torch.cat(weights)
 
 
-def _chunks(mask: Tensor | None, batch: int, longest: int) -> list[tuple[slice, int]]:
+def _chunks(mask: Tensor | None, states: Tensor) -> Sequence[tuple[slice, Tensor, Tensor | None]]:
+    """Slices of rows of a batch, their source as far as any of them may see it (B', T', d), and their mask.
+
+    In half precision the sources are contiguous, because products with slices of rows would copy them; constant states
+    keep them for the other layers, which read the same states and mask. Float32 has the bits of the slices.
+    """
+    known: Any = getattr(states, _CHUNKS, None)
+    if known is not None and known[0] is mask:
+        chunks: Sequence[tuple[slice, Tensor, Tensor]] = known[1]
+        return chunks
+    cut = None if mask is None else _cut(mask, *states.shape[:2])
+    if mask is None or cut is None:
+        return [(slice(None), states, mask)]
+    chunks = [(rows, states[rows, :tokens], mask[rows, ..., :tokens]) for rows, tokens in cut]
+    if states.dtype != torch.float32:
+        copied = torch.contiguous_format  # never a view, which would hold the states that hold it
+        chunks = [(rows, source.clone(memory_format=copied), allowed) for rows, source, allowed in chunks]
+        if not states.requires_grad:
+            setattr(states, _CHUNKS, (mask, chunks))
+    return chunks
+
+
+def _cut(mask: Tensor, batch: int, longest: int) -> list[tuple[slice, int]] | None:
     """Cut a batch so that few padded tokens are multiplied: slices of rows, and the tokens that any of them may see.
 
-    Batches come sorted by length, so a few slices leave little padding. On a GPU the batch stays whole: to read the
-    lengths would wait for the device.
+    Batches come sorted by length, so a few slices leave little padding. None: the batch stays whole, as always on a
+    GPU, where to read the lengths would wait for the device.
     """
-    whole = [(slice(0, batch), longest)]
-    if mask is None or mask.shape[0] != batch or batch < 2 * ROWS or mask.device.type != "cpu":
-        return whole
+    if mask.shape[0] != batch or batch < 2 * ROWS or mask.device.type != "cpu":
+        return None
     allowed = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).flatten(1, -2).any(dim=1)
     lengths = longest - allowed.flip(-1).int().argmax(dim=-1)  # rows without any token count as whole
     firsts = range(0, batch, ROWS)
     cut = [(slice(at, min(at + ROWS, batch)), int(lengths[at : at + ROWS].max())) for at in firsts]
     saved = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
-    return cut if saved > MIN_SAVED else whole
+    return cut if saved > MIN_SAVED else None
 
 
 def _per_head(rows: Tensor, weights: Tensor) -> Tensor:

@@ -1,29 +1,21 @@
 """Prefixes inside a frozen model's attention, through transformers' attention registry.
 
-No model code is subclassed or copied: a registered attention function puts each module's own prefix before its keys
-and values, and calls the model's original implementation.
-
-Letters: B batch, H heads, k head width, P prefix tokens, Q queries, N keys (without prefix).
+No model code is subclassed or copied: a registered attention function (:mod:`mmpt.attention.function`) puts each
+module's own prefix before its keys and values, and calls the model's original implementation.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, GenerationMixin, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers import GenerationMixin, PreTrainedModel
 
 from mmpt.attention import paper, positions
 from mmpt.attention.architectures import Architecture, architecture_of
-from mmpt.attention.prefix import KeyValue, LayerPrefix, SiteShape, for_batch, shift_of
+from mmpt.attention.function import carry
+from mmpt.attention.prefix import KeyValue, SiteShape, shift_of
 from mmpt.errors import ModelError
 
 # what models and their layers call a cache of keys and values: transformers 5.24 has another name for it
@@ -32,8 +24,7 @@ CACHE = next(
     for name in ("cache", "past_key_values")
     if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 )
-_PREFIX = "_mmpt_prefix"  # an attention module's attribute with its prefix of this pass
-_HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and the hook that keeps them
+OWN = "mmpt_"  # what the names of our attention functions begin with
 
 
 def injected_attention(implementation: str, architecture: Architecture) -> str:
@@ -48,165 +39,6 @@ def injected_attention(implementation: str, architecture: Architecture) -> str:
     """
     eager = architecture.soft_capped or implementation.endswith("eager")
     return "mmpt_eager" if eager else "mmpt_sdpa"
-
-
-def carried(module: nn.Module) -> LayerPrefix | None:
-    """The prefix that an attention module carries in this pass; None without one."""
-    prefix: LayerPrefix | None = getattr(module, _PREFIX, None)
-    return prefix
-
-
-def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) -> None:
-    """Let attention modules carry a prefix each, or none."""
-    for module, prefix in zip(modules, prefixes, strict=True):
-        # not through nn.Module's own bookkeeping: a prefix is a value of one pass, never part of the state
-        object.__setattr__(module, _PREFIX, prefix)
-        if prefix is not None and prefix.attend is not None and not hasattr(module, _HOOKED):
-            handle = module.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
-            object.__setattr__(module, _HOOKED, handle)
-        elif prefix is None and (handle := module.__dict__.pop(_HOOKED, None)) is not None:
-            handle.remove()
-
-
-def pop_hidden(module: nn.Module) -> Tensor:
-    """The hidden states (B, Q, d) that a module was called with, once; its prefix has ``attend``."""
-    hidden: Tensor = module.__dict__.pop(_HIDDEN)
-    return hidden
-
-
-def _keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    prefix = carried(module)
-    if prefix is not None and prefix.attend is not None:
-        object.__setattr__(module, _HIDDEN, args[0] if args else kwargs["hidden_states"])
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    added: Sequence[Tensor | None],
-    prefix: LayerPrefix,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention (B, Q, H, k) through the method's own ``attend``, which no other implementation knows.
-
-    ``added`` are mask (bool, True may be attended, or float) and position bias, each (…, Q, N) or None.
-    """
-    if softcap is not None:
-        raise ModelError(
-            "a method with its own attend function does not work where attention scores are capped; use another method "
-            "or model"
-        )
-    groups = query.shape[1] // key.shape[1]  # queries that share one key and value
-    key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in (key, value))
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = query @ key.transpose(2, 3)
-    for part in added:
-        if part is not None and part.dtype == torch.bool:
-            scores = scores.masked_fill(~part, torch.finfo(scores.dtype).min)
-        elif part is not None:
-            scores = scores + part
-    scores = torch.cat([prefix.scores(query), scores], dim=-1)
-    weights = prefix.weights(scores, pop_hidden(module), slice(None), len(query))
-    weights = F.dropout(weights, dropout, module.training)
-    before, after = weights.split([prefix.tokens, key.shape[2]], dim=-1)
-    return (prefix.read(before) + after @ value).transpose(1, 2).contiguous(), None
-
-
-def _extend(
-    module: nn.Module,
-    prefix: LayerPrefix,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Put a prefix before key and value (B, H, N, k); widen mask and position bias (…, Q, N) to match."""
-    length, past = prefix.tokens, key.shape[2] - query.shape[2]
-    front, front_value = prefix.expanded(key.shape[0], key.dtype)
-    key, value = torch.cat([front, key], dim=2), torch.cat([front_value, value], dim=2)
-    if mask is not None:  # bool: True may be attended; float: 0 is added
-        mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
-    if prefix.real is not None:
-        mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
-    if bias is not None and prefix.positioned:
-        before = paper.prefix_bias(module, queries=query.shape[2], past=past, length=length)
-        bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
-    elif bias is not None:
-        bias = F.pad(bias, (length, 0))
-    return key, value, mask, bias
-
-
-def _hide_padding(real: Tensor, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
-    """Keep queries from the padding of stacked prefixes; ``real`` (B, P), mask (…, Q, P+N) or None."""
-    allowed = F.pad(real, (0, key.shape[2] - real.shape[1]), value=True)[:, None, None]  # (B, 1, 1, P+N)
-    if mask is None:  # as numbers, which every implementation adds
-        mask = torch.zeros((), dtype=query.dtype, device=query.device)
-        return mask.masked_fill(~allowed, torch.finfo(query.dtype).min).expand(-1, -1, query.shape[2], -1)
-    if mask.dtype == torch.bool:
-        return mask & allowed
-    return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
-
-
-def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callable[..., Any]:
-    """An attention function that puts the module's prefix first, then calls the original one for that module."""
-
-    def attend(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        position_bias: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        prefix = carried(module)
-        if prefix is not None and prefix.attend is not None:
-            return _attend(module, query, key, value, (position_bias, attention_mask), prefix, **kwargs)
-        if prefix is not None and prefix.output_gate is None:
-            key, value, attention_mask, position_bias = _extend(
-                module, prefix, query, key, value, attention_mask, position_bias
-            )
-        output = original(module)(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
-        if prefix is None or prefix.output_gate is None:
-            return output
-        return output[0] + prefix.separate(query, kwargs.get("scaling")).transpose(1, 2), output[1]
-
-    return attend
-
-
-def _eager(module: nn.Module) -> Callable[..., Any]:
-    """The eager attention of the module's own architecture."""
-    function: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
-    return function
-
-
-def _explicit(mask_function: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
-    """A mask function that never leaves causality to sdpa's flag.
-
-    Without a mask, sdpa aligns causality at the upper left and cuts the keys to the number of queries, which is wrong
-    as soon as a prefix stands before them.
-    """
-
-    def build(*args: Any, **kwargs: Any) -> Tensor | None:
-        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
-
-    return build
-
-
-AttentionInterface.register("mmpt_sdpa", _with_prefix(lambda _: sdpa_attention_forward))
-AttentionInterface.register("mmpt_eager", _with_prefix(_eager))
-AttentionMaskInterface.register("mmpt_sdpa", _explicit(sdpa_mask))
-AttentionMaskInterface.register("mmpt_eager", _explicit(eager_mask))
-
-
-OWN = "mmpt_"  # what the names of our attention functions begin with
 
 
 def running_attention(model: PreTrainedModel) -> str:

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, cycle, islice, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import DataConfig, MixConfig, TaskConfig
 from mmpt.data.layouts import Rows
-from mmpt.data.sources import Splits, load_splits
-from mmpt.data.splits import SPLITS
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from mmpt.data.sources import Splits
 
 MEAN = "mean"  # of the tasks' primary metrics
 
@@ -93,6 +94,9 @@ def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     Raises:
         DataError: As of :func:`mmpt.data.sources.load_splits`.
     """
+    from mmpt.data.sources import Splits, load_splits  # imports numpy, which a check of the settings needs not
+    from mmpt.data.splits import SPLITS
+
     if not task.parts:
         return load_splits(task, data, seed)
     each = {name: load_splits(part, data, seed) for name, part in task.parts.items()}

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
-from mmpt.attention.inject import Injection, carried, carry
+from mmpt.attention.function import carried, carry
+from mmpt.attention.inject import Injection
 from mmpt.utils.weak import Weak
 
 _FLAG = "gradient_checkpointing"  # by which transformers' layers know that they are to be checkpointed

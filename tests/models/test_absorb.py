@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from mmpt.attention.absorb import pays
+from mmpt.attention import absorb
+from mmpt.attention.absorb import Names, attend, pays
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
@@ -56,6 +59,46 @@ def test_outputs_and_gradients_are_equal(name: str, shape: dict[str, Any]) -> No
 @pytest.mark.parametrize("model_type", ["bart", "pegasus"])
 def test_scaling_and_biases_are_exact(model_type: str, name: str) -> None:
     assert_equal(name, model_type=model_type)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_cut_by_lengths_attends_as_a_whole_one(dtype: torch.dtype, constant: bool) -> None:
+    built = backbone()
+    module = built.model.bfloat16().to(dtype).decoder.block[0].layer[1].EncDecAttention
+    names = Names("q", "k", "v", "o", module.n_heads, module.key_value_proj_dim)
+    torch.manual_seed(0)
+    states = torch.randn(20, 12, 24).bfloat16().to(dtype).requires_grad_(not constant)
+    hidden = torch.randn(20, 3, 24).bfloat16().to(dtype).requires_grad_()
+    mask = (torch.arange(12) < torch.tensor([2] * 8 + [5] * 8 + [12] * 4)[:, None])[:, None, None]
+    results = []
+    for cut in (mask, mask.expand(-1, 1, 3, -1), torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))):
+        output = attend(module, names, hidden, states, cut.to(dtype) if cut.dtype != torch.bool else cut)
+        leaves = [hidden] if constant else [hidden, states]
+        results.append([output, *torch.autograd.grad(output.float().sin().sum(), leaves)])
+    module.float()
+    leaves = [part.detach().float().requires_grad_() for part in (hidden, states)]
+    output = torch.cat([attend(module, names, *(part[[row]] for part in (*leaves, mask))) for row in range(20)])
+    wanted = [output, *torch.autograd.grad(output.sin().sum(), leaves)]
+    for found in results:
+        for part, exact in zip(found, wanted, strict=False):
+            # each product adds in float32 and rounds its result: 8 on the way there and back
+            assert_close(part, exact.to(dtype), terms=8 if dtype == torch.bfloat16 else 4 * 24 + 12)
+
+
+def test_constant_states_are_cut_once_and_freed_with_their_last_user() -> None:
+    states, mask = torch.randn(16, 6, 4, dtype=torch.bfloat16), torch.ones(16, 1, 1, 6, dtype=torch.bool)
+    mask[:8, ..., 2:] = False
+    first, second = (absorb._chunks(mask, states) for _ in range(2))
+    assert first is second and [part.shape[1] for _, part, _ in first] == [2, 6]
+    assert absorb._chunks(mask.clone(), states) is not first
+    gone = weakref.ref(states)
+    gc.disable()  # no circle holds the states
+    try:
+        del states, first, second
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_it_is_used_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

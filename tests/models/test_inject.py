@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSeq2SeqLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmpt.attention.architectures import architecture_of
+from mmpt.attention.function import carry
 from mmpt.attention.inject import Injection, injected_attention
-from mmpt.attention.prefix import KeyValue
+from mmpt.attention.prefix import KeyValue, LayerPrefix
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.methods.options import SITES
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
-from tests.tolerance import assert_close, terms_of
+from tests.tolerance import assert_close, assert_gradients_close, terms_of
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -44,6 +46,42 @@ def test_a_prefix_equals_attention_over_longer_keys(site: str) -> None:
         scores = heads(module.q(hidden)) @ key.transpose(2, 3) + torch.nn.functional.pad(own, (4, 0))
         expected = module.o((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
     assert_close(found, expected, terms_of(module))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_few_keys_in_bfloat16_are_the_same_attention_without_a_copy_of_the_prefix(
+    heads: int, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and gradients are those of float32, rounded once; ``heads`` of keys serve 4 of queries."""
+    torch.manual_seed(0)
+    shapes = {"query": (6, 4, 3, 8), "key": (6, heads, 3, 8), "value": (6, heads, 3, 8)}
+    gates = {"key_gate": (6, 1, 4), "value_gate": (6, 1, 4)}
+    given = {name: torch.randn(shape) for name, shape in shapes.items()}
+    trained = {"key": torch.randn(1, heads, 4, 8), "value": torch.randn(1, heads, 4, 8)}
+    trained |= {name: torch.rand(shape) for name, shape in gates.items()}
+    trained = {name: value.bfloat16().float() for name, value in trained.items()}
+    real = torch.tensor([[True, True, False, True]]) if padded else None
+    mask, bias = torch.ones(6, 1, 3, 3, dtype=torch.bool).tril(), torch.randn(1, 4, 3, 3).bfloat16()
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = {name: value.clone().requires_grad_() for name, value in trained.items()}
+        module = torch.nn.Linear(1, 1)
+        module.is_causal, module.num_key_value_groups = False, 4 // heads  # type: ignore[assignment]
+        if dtype == torch.bfloat16:
+            monkeypatch.setattr(LayerPrefix, "expanded", lambda *_: pytest.fail("the prefix is copied"))
+        carry([module], [LayerPrefix(**leaves, real=real)])  # type: ignore[arg-type]
+        inputs = {name: value.bfloat16().to(dtype) for name, value in given.items()}
+        output, _ = ALL_ATTENTION_FUNCTIONS["mmpt_sdpa"](
+            module, *inputs.values(), mask, scaling=0.5, position_bias=bias.to(dtype)
+        )
+        assert output.dtype == dtype
+        output.float().sin().sum().backward()
+        found[dtype] = {"output": output.detach(), **{name: value.grad for name, value in leaves.items()}}
+    wanted = found[torch.float32]
+    assert_close(found[torch.bfloat16].pop("output"), wanted.pop("output").bfloat16(), terms=1)
+    rounded = [{name: value.bfloat16() for name, value in part.items()} for part in (found[torch.bfloat16], wanted)]
+    assert_gradients_close(*rounded, terms=1)  # type: ignore[misc]
 
 
 def test_without_a_prefix_the_backbone_is_untouched() -> None:

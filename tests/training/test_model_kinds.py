@@ -30,6 +30,8 @@ SHORT = [
     "trainer.eval_steps=2",
     "evaluation.bootstrap=50",
 ]
+ATTENTION = {"gemma2": ["model.attention=eager"]}  # it has no sdpa
+LONGEST = {"qwen2": 14}  # tokens of a label: its own tokenizer class reads the bundled vocabulary letter by letter
 POSITIONS = {"gpt2": {"n_positions": 320}}
 
 
@@ -38,7 +40,7 @@ def directory_of(model_type: str, root: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     shape = POSITIONS.get(model_type, {"max_position_embeddings": 320})
     model = backbone(model_type, vocab_size=len(tokenizer), **shape).model
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation("eager" if model_type in ATTENTION else "sdpa")
     place = root / f"tiny-{model_type}"
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
@@ -54,7 +56,6 @@ def predictions(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-ATTENTION = {"gemma2": ["model.attention=eager"]}
 FAST = ["llama"]
 SLOW = ["bart", "pegasus", "gpt2", "opt", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"]
 
@@ -64,7 +65,8 @@ def test_a_run_trains_ranks_generates_and_is_loaded_to_the_bit(
     model_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place, directory = directory_of(model_type, tmp_path), tmp_path / "run"
-    words = ["evaluation.decoding=[ranking,generation]", "evaluation.max_new_tokens=4", *ATTENTION.get(model_type, [])]
+    longest = f"evaluation.max_new_tokens={LONGEST.get(model_type, 4)}"
+    words = ["evaluation.decoding=[ranking,generation]", longest, *ATTENTION.get(model_type, [])]
     result = run(place, directory, *words)
     assert {"validation", "test", "validation_generation", "test_generation"} <= set(result["scores"])
     stated = json.loads((directory / "adapter" / "adapter.json").read_text(encoding="utf-8"))
