@@ -92,6 +92,7 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
         drawing.caption += " The dashed line is the majority baseline."
     if figures:
         drawing.caption += " Hollow diamonds (†) are published figures, not run here."
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(ylim=(lines - 0.6, -0.8), yticks=[], xlabel=f"test {rows[0].metric}")
     drawing.description = "; ".join(f"{row.label}: {spread(row)}" for row in rows[:12])
     return drawing
@@ -181,7 +182,7 @@ def curves(
         drawing.tag(axes.plot(*zip(*mean, strict=True), **style)[0], index, tip)
     if log:
         _number_axis(axes, "y", [value for _, several in lines for points in several for _, value in points], log=True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="optimizer step", ylabel=name)
     drawing.description = "; ".join(f"{row.label} ends at {_mean(several)[-1][1]:.3g}" for row, several in lines)
     drawing.caption = "Thin lines are seeds, thick ones their mean."
