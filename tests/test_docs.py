@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import main
-from mmpt.config.schema import TaskConfig, TrainerConfig
+from mmpt.config.schema import CsvConfig, TaskConfig, TrainerConfig
 from mmpt.data.metrics import TABLE, score
 from mmpt.data.tasks import Task
 from mmpt.utils import extensions
@@ -78,6 +79,37 @@ def test_the_page_about_training_lists_every_key_with_its_default() -> None:
         for item in dataclasses.fields(TrainerConfig)
     }
     assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
+
+
+def test_glue_files_of_the_page_about_data_give_a_submission(tmp_path: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    (shell,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    words = ["bash", "-euo", "pipefail", "-c", shell]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    header, *rows = (tmp_path / "CoLA.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "index\tprediction"
+    assert [row.split("\t")[0] for row in rows] == ["0", "1"] and {row.split("\t")[1] for row in rows} <= {"0", "1"}
+    sources = (tmp_path / "runs/cola/predictions.jsonl").read_text(encoding="utf-8")
+    assert json.loads(sources.splitlines()[0])["source"] == 'cola sentence: The "dog" number 1 ran.'
+
+
+def test_the_page_about_data_names_every_setting_of_reading() -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    keys = [f"task.csv.{item.name}" for item in dataclasses.fields(CsvConfig) if item.name != "columns"]
+    keys += [
+        "task.columns",
+        "task.missing",
+        "data.repo",
+        "data.config",
+        "data.revision",
+        "data.streaming",
+        "data.num_proc",
+    ]
+    assert not [key for key in keys if f"`{key}" not in page]
 
 
 @pytest.mark.slow

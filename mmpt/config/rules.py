@@ -34,7 +34,7 @@ COUNTS = {  # the least and the most of what is counted
     (1, MOST): "trainer.per_device_train_batch_size trainer.gradient_accumulation_steps trainer.eval_steps "
     "trainer.save_steps trainer.save_total_limit evaluation.max_new_tokens evaluation.batch_size",
     (1, math.inf): "trainer.logging_steps trainer.dataloader_prefetch_factor evaluation.patience data.limit_train "
-    "data.limit_validation data.limit_test",
+    "data.limit_validation data.limit_test data.num_proc",
     (0, MOST): "evaluation.bootstrap",
     (0, math.inf): "trainer.max_grad_norm trainer.eval_delay trainer.dataloader_num_workers",
 }
