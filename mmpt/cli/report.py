@@ -1,4 +1,4 @@
-"""``python -m mmpt.report RUNS... [--out DIR or FILE.jsonl] [--baseline METHOD] [--published] [--formats ...]``."""
+"""``python -m mmpt.report RUNS... [--out DIR or FILE.jsonl] [--baseline METHOD] [--watch] [--diff] ...``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from rich.console import Console
 from typer import Argument, Option
 
 from mmpt.cli.program import run, single
 from mmpt.errors import RunError, nearest
 from mmpt.report import published, tables
 from mmpt.report.columns import published_record, record
+from mmpt.report.diff import diff as compare_two
 from mmpt.report.groups import Row, blocks, group, problems
 from mmpt.report.load import load
 from mmpt.report.published import Figure
@@ -56,6 +58,8 @@ def report(
     published: Annotated[bool, Option("--published", help="Show published figures beside, marked as such.")] = False,
     formats: Annotated[str | None, Option(metavar="LIST", help=f"Of {FORMATS}; default: {DEFAULT}.")] = None,
     figures: Annotated[Path | None, Option(metavar="DIR", help="Write each figure there: SVG, PDF, PNG.")] = None,
+    watch: Annotated[bool, Option("--watch", help="Serve a live page on this machine, until Ctrl-C.")] = False,
+    diff: Annotated[bool, Option("--diff", help="Compare two runs: settings, scores, test examples.")] = False,
 ) -> int:
     """Make tables, figures and a page of runs.
 
@@ -63,12 +67,22 @@ def report(
     nothing to report. docs/report.md has every statistic and format.
     """
     chosen = _formats(formats, out)
-    made = _report(runs, baseline, published)
     console, errors = new_console(), new_console(sys.stderr)
+    if watch or diff:
+        if (watch and diff) or formats is not None or figures is not None or (watch and out is not None):
+            raise RunError("--watch and --diff write no report; leave out --formats, --figures, and --out with --watch")
+        return _watch(runs, baseline, published, console) if watch else _diff(runs, out, console)
+    made = _report(runs, baseline, published)
+    if len({row.task for row in made.rows}) > 1:
+        overview = tables.overview(made.rows)
+        show_markdown(console, tables.as_markdown(overview))
+        for line in ("", overview.caption, ""):
+            show(console, line)
     if made.rows:
         show_markdown(console, tables.short(made.rows))
     if made.figures and out is None:
-        show_markdown(console, f"\nPublished figures, not run here:\n\n{tables.published(made.figures)}")
+        beside = tables.as_markdown(tables.published(made.figures))
+        show_markdown(console, f"\nPublished figures, not run here:\n\n{beside}")
     if out is not None and made.rows:
         _write(made, out, chosen)
     if figures is not None:
@@ -106,6 +120,34 @@ def _report(paths: Sequence[Path], baseline: str | None, with_published: bool) -
     tasks = {row.task for row in rows}
     beside = [figure for figure in published.figures() if figure.task in tasks] if with_published else []
     return Report(loaded.runs, rows, beside, [*loaded.problems, *problems(rows)])
+
+
+def _diff(runs: Sequence[Path], out: Path | None, console: Console) -> int:
+    show_markdown(console, compare_two(runs, SHOWN))
+    if out is not None:
+        _save(out / "diff.md", compare_two(runs))
+    return 0
+
+
+def _watch(runs: Sequence[Path], baseline: str | None, with_published: bool, console: Console) -> int:
+    from mmpt.report.page import page
+    from mmpt.report.watch import serve
+
+    def make(state: str) -> str:
+        try:
+            made, more = _report(runs, baseline, with_published), []
+        except RunError as error:  # no run of the baseline yet
+            made, more = _report(runs, None, with_published), [str(error)]
+        return page(made.rows, made.records, made.figures, [*made.problems, *more], live=state)
+
+    def ready(address: str) -> None:
+        show(console, f"live page: {address} (this machine only; Ctrl-C ends it)")
+        sys.stdout.flush()  # also where it is no terminal
+
+    if gone := [path for path in runs if not path.exists()]:
+        raise RunError(f"{gone[0]} does not exist; give run directories, their root, or jsonl files")
+    serve(runs, make, ready)
+    return 0
 
 
 def _write(report: Report, out: Path, formats: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ Files of records (CSV, Parquet, JSON) have every column, unrounded; tables have 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmpt.report.groups import Row
@@ -30,15 +30,19 @@ class Column:
         text: Shows it in a table, unescaped; None: the value, with ``digits`` decimals.
         digits: Decimals; None: a whole number with thousands apart.
         unit: Of the value in records.
+        about: What it says, for readers of a table.
+        extra: Whether the page shows it only on request.
     """
 
     name: str
     kind: Literal["text", "count", "number"]
-    value: Callable[[Row], Any]
+    value: Callable[[Row], Any] = lambda row: None
     heading: str = ""
     text: Callable[[Row], str] | None = None
     digits: int | None = 3
     unit: str = ""
+    about: str = ""
+    extra: bool = False
 
     def show(self, row: Row) -> str:
         """The cell of a table, as plain text."""
@@ -65,12 +69,11 @@ def p_value(value: float | None) -> str:
     return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def spread(row: Row, mark: str = "{}") -> str:
-    """Mean and standard deviation; the mark is a format for the mean."""
+def spread(row: Row) -> str:
+    """Mean and standard deviation."""
     if row.summary is None:
-        return NONE
-    sd = "" if row.summary.sd is None else f" ± {row.summary.sd:.3f}"
-    return mark.format(f"{row.summary.mean:.3f}") + sd
+        return row.rest[0].status if row.rest else NONE
+    return f"{row.summary.mean:.3f}" + ("" if row.summary.sd is None else f" ± {row.summary.sd:.3f}")
 
 
 def versus(row: Row) -> str:
@@ -118,7 +121,8 @@ def _baseline(name: Literal["majority", "chance"]) -> Callable[[Row], float | No
     return lambda row: row.median(lambda run: None if run.result is None else run.result.baseline(name))
 
 
-def _validation(row: Row) -> float | None:
+def validation(row: Row) -> float | None:
+    """Mean validation score; None where no run has one."""
     scores = row.values(lambda run: run.score("validation"))
     return statistics.fmean(scores) if scores else None
 
@@ -140,10 +144,20 @@ def _compared(count: Callable[[Any], int]) -> Callable[[Row], int | None]:
     return lambda row: None if row.comparison is None else count(row.comparison)
 
 
-def _p(name: str, path: str, heading: str) -> Column:
+def _p(name: str, path: str, heading: str, about: str, extra: bool = False) -> Column:
     read = _at(path)
-    return Column(name, "number", read, heading, lambda row: p_value(read(row)))
+    return Column(name, "number", read, heading, lambda row: p_value(read(row)), about=about, extra=extra)
 
+
+def _settings(row: Row) -> str:
+    return " ".join(f"{key}={value}" for key, value in row.settings.items())
+
+
+_INTERVAL = "where the mean over other seeds lies; none below three seeds, since it would be wider than what it tells"
+_DIFFERENCE = "mean difference to the baseline on common seeds, with its 95 % interval"
+_SEEDS = "the main p value. Does the difference hold for other seeds? Paired t test; none below two seeds"
+_EXAMPLES = "does it hold for other test examples, with these trained adapters? Paired bootstrap"
+_MCNEMAR = "do the two err on different examples more often than chance lets them? McNemar's exact test"
 
 COLUMNS = (
     Column("source", "text", lambda row: "runs"),
@@ -151,88 +165,70 @@ COLUMNS = (
     Column("model", "text", _at("model"), "model"),
     Column("method", "text", _at("method"), "method"),
     Column("label", "text", _at("label"), "method"),
-    Column(
-        "settings",
-        "text",
-        lambda row: " ".join(f"{key}={value}" for key, value in row.settings.items()),
-        "settings",
-        _at("setting"),
-    ),
+    Column("settings", "text", _settings, "settings", _at("setting")),
     Column("metric", "text", _at("metric")),
     Column("seeds", "text", lambda row: ",".join(map(str, row.seeds))),
     Column("baseline", "text", _at("comparison.baseline")),
     Column("notes", "text", notes, "notes"),
-    Column("n", "count", lambda row: len(row.runs), "n", digits=0),
+    Column("n", "count", lambda row: len(row.runs), "seeds", digits=0),
     Column("not_counted", "count", lambda row: len(row.rest)),
     Column("place", "count", _at("rank")),
     Column("paired_seeds", "count", _compared(lambda one: len(one.seeds))),
     Column("paired_examples", "count", _compared(lambda one: one.examples)),
     Column("mean", "number", _at("summary.mean"), "test, mean ± sd", spread),
     Column("sd", "number", _at("summary.sd")),
-    Column("median", "number", _at("summary.median"), "median"),
-    Column("best", "number", _at("summary.best"), "best"),
+    Column("median", "number", _at("summary.median"), "median", extra=True),
+    Column("best", "number", _at("summary.best"), "best", extra=True),
     Column("by_task", "text", by_task, "by task"),
-    Column("low", "number", _at("summary.low"), "95 % interval", _interval),
+    Column("low", "number", _at("summary.low"), "95 % interval", _interval, about=_INTERVAL),
     Column("high", "number", _at("summary.high")),
-    Column("validation_mean", "number", _validation, "validation"),
+    Column("validation_mean", "number", validation, "validation", extra=True),
     Column("majority", "number", _baseline("majority"), "majority"),
     Column("chance", "number", _baseline("chance")),
     Column("trainable", "number", _median("parameters.trainable"), "trainable", digits=None),
     Column("total", "number", _median("parameters.total")),
-    Column("bytes", "number", _median("parameters.bytes"), "bytes", digits=None, unit="bytes"),
+    Column("bytes", "number", _median("parameters.bytes"), "bytes", digits=None, unit="bytes", extra=True),
     Column("step_ms_median", "number", _median("timing.step_ms_median"), "ms a step", digits=1, unit="ms"),
-    Column("train_s", "number", _median("timing.train_s"), "training s", digits=1, unit="s"),
+    Column("train_s", "number", _median("timing.train_s"), "training s", digits=0, unit="s"),
     Column("total_s", "number", _median("timing.total_s"), unit="s"),
     Column("examples_per_s", "number", _median("timing.examples_per_s"), unit="1/s"),
-    Column("peak_bytes", "number", _peak, "peak MB", _megabytes, unit="bytes"),
+    Column("peak_bytes", "number", _peak, "peak MB", _megabytes, unit="bytes", extra=True),
     Column("steps", "number", _median("steps")),
     Column("epochs", "number", _median("epochs")),
-    Column("difference", "number", _at("comparison.by_seed.difference"), "Δ to baseline", versus),
+    Column("difference", "number", _at("comparison.by_seed.difference"), "Δ to baseline", versus, about=_DIFFERENCE),
     Column("difference_low", "number", _at("comparison.by_seed.low")),
     Column("difference_high", "number", _at("comparison.by_seed.high")),
     Column("p_seeds", "number", _at("comparison.by_seed.p")),
-    _p("p_seeds_holm", "comparison.holm_seed", "p, seeds"),
+    _p("p_seeds_holm", "comparison.holm_seed", "p, seeds (main)", _SEEDS),
     Column("example_difference", "number", _at("comparison.by_example.difference")),
     Column("example_difference_low", "number", _at("comparison.by_example.low")),
     Column("example_difference_high", "number", _at("comparison.by_example.high")),
     Column("p_examples", "number", _at("comparison.by_example.p")),
-    _p("p_examples_holm", "comparison.holm_example", "p, examples"),
+    _p("p_examples_holm", "comparison.holm_example", "p, examples", _EXAMPLES, extra=True),
     Column("p_mcnemar", "number", _at("comparison.mcnemar")),
-    _p("p_mcnemar_holm", "comparison.holm_mcnemar", "p, McNemar"),
+    _p("p_mcnemar_holm", "comparison.holm_mcnemar", "p, McNemar", _MCNEMAR, extra=True),
 )
 
 
-def view(names: str, **changes: Mapping[str, Any]) -> list[Column]:
-    """Choose the columns of a table.
-
-    Args:
-        names: Names of columns, in order.
-        changes: Name -> fields that the table has otherwise.
-    """
+def view(names: str) -> list[Column]:
+    """Choose the columns of a table by their names, in order."""
     by_name = {column.name: column for column in COLUMNS}
-    return [replace(by_name[name], **changes.get(name, {})) for name in names.split()]
+    return [by_name[name] for name in names.split()]
 
 
 COMPARED = "difference p_seeds_holm p_examples_holm p_mcnemar_holm"
 COSTS = "trainable bytes step_ms_median train_s peak_bytes"
-SHORT = view(
-    "task model method settings trainable mean by_task n majority step_ms_median train_s difference notes",
-    n={"heading": "seeds"},
-    train_s={"digits": 0},
-)
+SHORT = view("task model method settings trainable mean by_task n majority step_ms_median train_s difference notes")
 FULL = view(f"label n mean median best low validation_mean {COSTS} {COMPARED} notes")
-PAGE = view(f"mean by_task low median best n {COSTS} {COMPARED} notes")
+PAGE = view(f"label mean by_task low median best validation_mean n {COSTS} {COMPARED} notes")
 PAPER = view(f"task label n mean median best low step_ms_median train_s peak_bytes {COMPARED}")
 OPTIONAL = ("settings", "notes", "by_task", *COMPARED.split())  # left out where no row has them
 
 
-def used(columns: Sequence[Column], rows: Sequence[Row], optional: Sequence[str] = OPTIONAL) -> list[Column]:
+def used(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
     """Leave out optional columns that say nothing of any row."""
-    return [
-        column
-        for column in columns
-        if column.name not in optional or any(column.show(row) not in ("", NONE) for row in rows)
-    ]
+    said = ("", NONE)
+    return [c for c in columns if c.name not in OPTIONAL or any(c.show(row) not in said for row in rows)]
 
 
 def record(row: Row) -> Record:

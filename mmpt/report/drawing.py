@@ -1,4 +1,4 @@
-"""How figures look and where they go: inline SVG for the page, and SVG, PDF and PNG files.
+"""How figures look and where they go: inline SVG for the page, and SVG, PDF and PNG files of one paper column's width.
 
 Each part of a method has an id with ``-mNUMBER-``, by which the page shows and hides it. Colours are those of
 the page's style sheet, so that figures follow its light and dark scheme.
@@ -10,24 +10,27 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from mmpt.utils.files import write_bytes
 
+Boxes = Sequence[tuple[float, float, float, float]]
 COLOURS = ("#1f6fb4", "#c4530f", "#17803d", "#8b3fb0", "#b3261e", "#7a5c00", "#0e7c86", "#5a5f66")
 INK, SOFT, RULE, HEAT = "#1b1f24", "#59636e", "#d8dde3", "#08519c"
 VARIABLES = {colour: f"var(--k{count})" for count, colour in enumerate(COLOURS)}
 VARIABLES |= {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", HEAT: "var(--heat)"}
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★"}  # of matplotlib, and as text
-WIDTH = 6.4  # inches
+WIDTH = 3.5  # inches: one column of a paper, and of the page
 FILES = ("svg", "pdf", "png")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -35,6 +38,7 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # names of runs are never notation
     "font.size": 8,
+    "lines.markersize": 5,
     "text.color": INK,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": SOFT,
@@ -88,13 +92,13 @@ class Drawing:
     tips: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, title: str, height: float = 3.4, left: float = 0.65, width: float = WIDTH) -> tuple[Drawing, Any]:
+    def start(cls, title: str, height: float = 2.5, left: float = 0.55) -> tuple[Drawing, Any]:
         """Begin a figure with one pair of axes; sizes in inches."""
-        canvas = Canvas(figsize=(width, height))
+        canvas = Canvas(figsize=(WIDTH, height))
         canvas.patch.set_alpha(0)
         axes = canvas.subplots()
         axes.patch.set_alpha(0)
-        canvas.subplots_adjust(left / width, 0.45 / height, 1 - 0.15 / width, 1 - 0.1 / height)
+        canvas.subplots_adjust(left / WIDTH, 0.42 / height, 1 - 0.12 / WIDTH, 1 - 0.1 / height)
         return cls(title, canvas), axes
 
     def tag(self, artist: Any, index: int, tip: str = "") -> None:
@@ -102,6 +106,44 @@ class Drawing:
         identity = f"part-m{index}-{len(self.tips)}"
         artist.set_gid(identity)
         self.tips[identity] = tip
+
+
+_CORNERS = [(x * 5, y * 5, h, v) for y, v in ((1, "bottom"), (-1, "top")) for x, h in ((-1, "right"), (1, "left"))]
+SIDES: list[tuple[float, float, str, str]] = [
+    _CORNERS[0],
+    _CORNERS[3],
+    (7, 0, "left", "center"),
+    (-7, 0, "right", "center"),
+    _CORNERS[1],
+    _CORNERS[2],
+]
+SIDES += [(2 * x, 2.5 * y, h, v) for x, y, h, v in SIDES]  # points to the right and up, and what of the text is there
+
+
+def label_points(drawing: Drawing, axes: Any, labels: Sequence[tuple[float, float, str, int]], boxes: Boxes) -> None:
+    """Name points where there is room: inside of the axes, apart from every mark and from other labels.
+
+    Args:
+        drawing: Of the axes, whose limits no longer change.
+        axes: Where the points are.
+        labels: x, y, text, and number of the method.
+        boxes: Marks: left, bottom, right and top in the axes' units.
+    """
+    renderer = FigureCanvasAgg(drawing.canvas).get_renderer()
+    axes.autoscale(False)
+    ends = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
+    taken = [Bbox(one).padded(drawing.canvas.dpi * (5 if one[0][0] == one[1][0] else 1) / 72) for one in ends]
+    for x, y, text, index in labels:
+        for dx, dy, horizontal, vertical in SIDES:
+            style = {"ha": horizontal, "va": vertical, "color": colour(index), "xytext": (dx, dy)}
+            one = axes.annotate(text, (x, y), textcoords="offset points", **style)
+            box = one.get_window_extent(renderer)
+            inside = axes.bbox.x0 <= box.x0 and axes.bbox.y0 <= box.y0 and box.x1 <= axes.bbox.x1
+            if inside and box.y1 <= axes.bbox.y1 and not box.count_overlaps(taken):
+                taken.append(box)
+                drawing.tag(one, index)
+                break
+            one.remove()
 
 
 def inline(drawing: Drawing, prefix: str) -> str:
@@ -134,7 +176,7 @@ def _adapted(tag: str, drawing: Drawing, prefix: str) -> str:
 
 
 def save(drawing: Drawing, folder: Path, name: str) -> None:
-    """Write a figure as SVG, PDF and PNG, with a legend and on white.
+    """Write a figure as SVG, PDF and PNG: with a legend, on white, with its fonts.
 
     Raises:
         RunError: A file cannot be written.
@@ -143,9 +185,11 @@ def save(drawing: Drawing, folder: Path, name: str) -> None:
         Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in drawing.legend.items()
     ]
     if marks:
-        drawing.canvas.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(len(marks), 4))
+        columns = max(1, min(len(marks), 40 // (4 + max(map(len, drawing.legend)))))
+        drawing.canvas.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
     for kind in FILES:
         file = io.BytesIO()
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        drawing.canvas.savefig(file, format=kind, metadata=undated, bbox_inches="tight", facecolor="white", dpi=200)
+        with matplotlib.rc_context({"svg.fonttype": "path"}):
+            drawing.canvas.savefig(file, format=kind, metadata=undated, bbox_inches="tight", facecolor="white", dpi=300)
         write_bytes(folder / f"{name}.{kind}", file.getvalue())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mmpt.report.columns import interval, spread
 from mmpt.report.details import Points, curve, masks, metrics, routes, routes_by_task
-from mmpt.report.drawing import HEAT, INK, SOFT, WIDTH, Drawing, colour, marker
+from mmpt.report.drawing import HEAT, INK, SOFT, WIDTH, Drawing, colour, label_points, marker
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
 from mmpt.report.settings import flatten
@@ -25,7 +25,7 @@ from mmpt.runs.typed_json import number
 
 STRIPS, CURVES, SEEDS, PICTURES, KEYS = 40, 12, 5, 6, 6  # rows, rows, runs a row, rows, settings: drawn for a task
 DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash and dot"}  # of the settings of one method, in turn
-LONGEST = 38  # characters of a label at an axis
+LONGEST = 46  # characters of a label
 Methods = Mapping[str, int]
 
 
@@ -75,23 +75,24 @@ def draw(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) 
 def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) -> Drawing:
     """Score by method: seeds as dots, the mean as a mark, the interval as a bar; published figures below."""
     lines = len(rows) + len(figures)
-    drawing, axes = Drawing.start("Score by method", 0.6 + 0.3 * lines, left=2.6)
+    drawing, axes = Drawing.start("Score by method", 0.6 + 0.34 * lines, left=0.15)
     values = [score for row in rows for score in row.scores] + [float(figure.score) for figure in figures]
     low, high = min(values) - 0.2, max(values) + 0.2
     majority = rows[0].median(lambda run: None if run.result is None else run.result.baseline("majority"))
     for y, row in enumerate(rows):
         _strip(drawing, axes, y, row, methods[row.method], (low, high))
     for y, figure in enumerate(figures, start=len(rows)):
-        axes.plot(float(figure.score), y, "D", color=SOFT, markerfacecolor="none", markersize=5)
+        axes.plot(float(figure.score), y, "D", color=SOFT, markerfacecolor="none")
         _row_label(axes, y, f"{figure.method}, {figure.backbone} †", SOFT)
     drawing.caption = "Small dots are seeds, the large mark is their mean, the bar its 95 % interval."
     left, right = axes.get_xlim()
     if majority is not None and left <= majority <= right:
-        axes.axvline(majority, color=SOFT, linestyle="--", linewidth=1)
+        at = np.arange(lines)
+        axes.vlines([majority] * lines, at - 0.2, at + 0.2, color=SOFT, linestyle="--", linewidth=1)
         drawing.caption += " The dashed line is the majority baseline."
     if figures:
         drawing.caption += " Hollow diamonds (†) are published figures, not run here."
-    axes.set(ylim=(lines - 0.5, -0.5), yticks=[], xlabel=f"test {rows[0].metric}")
+    axes.set(ylim=(lines - 0.6, -0.8), yticks=[], xlabel=f"test {rows[0].metric}")
     drawing.description = "; ".join(f"{row.label}: {spread(row)}" for row in rows[:12])
     return drawing
 
@@ -99,19 +100,22 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
 def _strip(drawing: Drawing, axes: Any, y: int, row: Row, index: int, ends: tuple[float, float]) -> None:
     summary = row.summary
     assert summary is not None
-    drawing.tag(_row_label(axes, y, row.label, INK), index, row.label)
+    shown = (
+        f"{row.label}: {spread(row)}, {summary.n} seed{'s' * (summary.n > 1)}, {interval(summary.low, summary.high)}"
+    )
+    drawing.tag(_row_label(axes, y, row.label, INK), index)
     if summary.low is not None and summary.high is not None:
         bar = (max(summary.low, ends[0]), min(summary.high, ends[1]))
-        drawing.tag(axes.plot(bar, (y, y), color=colour(index), linewidth=2, alpha=0.7)[0], index)
-    seeds = ", ".join(f"seed {run.seed}: {run.score():.3f}" for run in row.runs)
-    dots = axes.plot(row.scores, [y] * len(row.scores), "o", color=colour(index), markersize=3, alpha=0.45)
-    drawing.tag(dots[0], index, seeds)
-    tip = f"{row.label}: {spread(row)}, n = {summary.n}, {interval(summary.low, summary.high)}"
-    drawing.tag(axes.plot(summary.mean, y, marker(index), color=colour(index), markersize=6)[0], index, tip)
+        drawing.tag(axes.plot(bar, (y, y), color=colour(index), linewidth=2, alpha=0.7)[0], index, shown)
+    for run in row.runs:
+        dot = axes.plot(run.score(), y, "o", color=colour(index), markersize=3, alpha=0.45)
+        drawing.tag(dot[0], index, f"{row.label}, seed {run.seed}: {run.score():.3f}")
+    drawing.tag(axes.plot(summary.mean, y, marker(index), color=colour(index))[0], index, shown)
 
 
 def _row_label(axes: Any, y: int, text: str, ink: str) -> Any:
-    return axes.text(-0.015, y, _cut(text), color=ink, ha="right", va="center", transform=axes.get_yaxis_transform())
+    """A name above its line of marks."""
+    return axes.text(0, y - 0.42, _cut(text), color=ink, va="center", transform=axes.get_yaxis_transform())
 
 
 def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Drawing | None:
@@ -121,38 +125,38 @@ def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Dr
         return None
     drawing, axes = Drawing.start(f"Score against {name}")
     points = [(value, row.summary.mean) for row, value in known if row.summary]
-    for row, value in known:
-        _point(drawing, axes, row, methods, value, name)
+    boxes = [_point(drawing, axes, row, methods, value, name) for row, value in known]
     front = pareto(points)
     axes.step(*zip(*(points[i] for i in front), strict=True), where="post", color=SOFT, linestyle=":", zorder=1)
-    for count, i in enumerate(front):
-        row, index = known[i][0], methods[known[i][0].method]
-        ring = axes.plot(*points[i], "o", color=INK, markerfacecolor="none", markersize=12, markeredgewidth=1)
-        drawing.tag(ring[0], index)
-        right = points[i][0] > statistics.median(value for value, _ in points)
-        offset = {"xytext": (-9 if right else 9, (9, -13)[count % 2]), "textcoords": "offset points"}
-        label = axes.annotate(
-            _cut(row.label), points[i], **offset, ha="right" if right else "left", color=colour(index)
-        )
-        drawing.tag(label, index)
+    for i in front:
+        ring = axes.plot(*points[i], "o", color=INK, markerfacecolor="none", markersize=10, markeredgewidth=1)
+        drawing.tag(ring[0], methods[known[i][0].method])
     _number_axis(axes, "x", [value for value, _ in points], log=True)
     axes.set(xlabel=name, ylabel=f"test {rows[0].metric}")
+    axes.margins(x=0.1, y=0.12)
+    # nor do labels cross the front's line
+    boxes += [(points[i][0], points[i][1], points[j][0], points[i][1]) for i, j in pairwise(front)]
+    named = [(*points[i], _cut(known[i][0].label), methods[known[i][0].method]) for i in front]
+    label_points(drawing, axes, named, boxes)
     drawing.description = "Pareto front: " + "; ".join(
         f"{known[i][0].label}: {_compact(points[i][0])}, {points[i][1]:.3f}" for i in front
     )
-    drawing.caption = "Named and ringed: the Pareto front, where no other row costs less and scores more. "
-    drawing.caption += "Bars: ± sd over seeds."
+    drawing.caption = "Ringed, and named where there is room: the Pareto front, where no other row costs less and "
+    drawing.caption += "scores more. Bars: ± sd over seeds."
     return drawing
 
 
-def _point(drawing: Drawing, axes: Any, row: Row, methods: Methods, x: float, name: str) -> None:
-    """A row's mean with its standard deviation."""
+def _point(
+    drawing: Drawing, axes: Any, row: Row, methods: Methods, x: float, name: str
+) -> tuple[float, float, float, float]:
+    """Draw a row's mean with its standard deviation; returns the box of both."""
     assert row.summary is not None
     index, mean, sd = methods[row.method], row.summary.mean, row.summary.sd or 0.0
     drawing.legend[row.method] = index
-    drawing.tag(axes.plot((x, x), (mean - sd, mean + sd), color=colour(index), linewidth=1.2, alpha=0.7)[0], index)
     tip = f"{row.label}: {spread(row)} at {_compact(x)} {name}"
-    drawing.tag(axes.plot(x, mean, marker(index), color=colour(index), markersize=6)[0], index, tip)
+    drawing.tag(axes.plot((x, x), (mean - sd, mean + sd), color=colour(index), linewidth=1.2, alpha=0.7)[0], index)
+    drawing.tag(axes.plot(x, mean, marker(index), color=colour(index))[0], index, tip)
+    return x, mean - sd, x, mean + sd
 
 
 def curves(
@@ -170,7 +174,7 @@ def curves(
         drawing.legend[row.method] = index
         for points in several:
             thin = axes.plot(*zip(*points, strict=True), color=colour(index), linewidth=0.8, alpha=0.4)
-            drawing.tag(thin[0], index)
+            drawing.tag(thin[0], index, f"{row.label}, one seed, ends at {points[-1][1]:.3g}")
         mean = _mean(several)
         style = {"color": colour(index), "linestyle": dash, "marker": marker(index), "markersize": 3, "linewidth": 1.5}
         tip = f"{row.label}, ends at {mean[-1][1]:.3g}"
@@ -195,7 +199,7 @@ def _mean(lines: Sequence[Points]) -> Points:
 
 def route_load(row: Row, loads: Sequence[Sequence[float]], index: int) -> Drawing:
     """Share of validation examples by route and evaluation, stacked."""
-    drawing, axes = Drawing.start(f"Route load: {row.label}, seed {row.seeds[0]}", 2.3)
+    drawing, axes = Drawing.start(f"Route load: {row.label}, seed {row.seeds[0]}", 2.0)
     counts = range(1, len(loads[0]) + 1)
     shades = [colour(route) for route in range(len(loads))]
     if len(counts) > 1:
@@ -219,14 +223,16 @@ def route_load(row: Row, loads: Sequence[Sequence[float]], index: int) -> Drawin
 
 def route_map(row: Row, by_task: Mapping[str, Sequence[float]], index: int) -> Drawing:
     """Mean route probabilities of the tasks of a mixture: tasks down, routes across."""
-    drawing, axes = Drawing.start(f"Routes by task: {row.label}, seed {row.seeds[0]}", 0.9 + 0.3 * len(by_task))
+    height = 0.6 + 0.3 * len(by_task)
+    drawing, axes = Drawing.start(f"Routes by task: {row.label}, seed {row.seeds[0]}", height, left=0.9)
     values = np.array(list(by_task.values()))
     axes.grid(False)
     drawing.tag(axes.pcolormesh(values, cmap=_shades(), vmin=0, vmax=1, edgecolors="none"), index)
     for (y, x), value in np.ndenumerate(values):
         axes.text(x + 0.5, y + 0.5, f"{value:.2f}", color=INK, ha="center", va="center")
-    axes.set_xticks(np.arange(values.shape[1]) + 0.5, [f"route {route}" for route in range(values.shape[1])])
+    axes.set_xticks(np.arange(values.shape[1]) + 0.5, [str(route) for route in range(values.shape[1])])
     axes.set_yticks(np.arange(len(values)) + 0.5, list(by_task))
+    axes.set_xlabel("route")
     axes.invert_yaxis()
     shares = ((task, " ".join(f"{share:.2f}" for share in each)) for task, each in by_task.items())
     drawing.description = "; ".join(f"{task}: {text}" for task, text in shares)
@@ -241,22 +247,27 @@ def _shades() -> ListedColormap:
 def mask_map(row: Row, site: str, values: npt.NDArray[Any], index: int) -> Drawing:
     """What each route's mask lets through: a panel a route, tokens down, layers across; ``values: (R, S, L)``."""
     routes, tokens, layers = values.shape
-    width, height = max(WIDTH, routes * (0.3 + 0.12 * layers)), 0.8 + min(4.0, max(0.08, 0.2) * tokens)
-    drawing, axes = Drawing.start(f"Masks at {site}: {row.label}, seed {row.runs[0].seed}", height, width=width)
+    across = max(1, min(routes, int((WIDTH - 0.5) / (0.3 + 0.06 * layers))))
+    down = -(-routes // across)
+    height = 0.2 + down * (0.5 + min(2.0, 0.12 * tokens))
+    drawing, axes = Drawing.start(f"Masks at {site}: {row.label}, seed {row.runs[0].seed}", height)
     axes.remove()
-    panels = drawing.canvas.subplots(1, routes, squeeze=False, sharey=True)[0]
+    panels = drawing.canvas.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat
     for route, panel in enumerate(panels):
         panel.grid(False)
         panel.patch.set_alpha(0)
-        mesh = panel.pcolormesh(
-            np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5, values[route], cmap=_shades(), vmin=0, vmax=1
-        )
+        if route >= routes:
+            panel.set_axis_off()
+            continue
+        edges = np.arange(layers + 1) - 0.5, np.arange(tokens + 1) - 0.5
+        mesh = panel.pcolormesh(*edges, values[route], cmap=_shades(), vmin=0, vmax=1)
         drawing.tag(mesh, index, f"route {route}, mean {float(values[route].mean()):.2f}")
-        panel.set(title=f"route {route}", xlabel="layer", xlim=(-0.5, layers - 0.5), ylim=(tokens - 0.5, -0.5))
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_ylabel("token")
-    drawing.canvas.subplots_adjust(top=1 - 0.3 / height)
+        panel.set(title=f"route {route}", xlim=(-0.5, layers - 0.5), ylim=(tokens - 0.5, -0.5))
+        panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    drawing.canvas.supxlabel("layer", fontsize=8, color=SOFT, y=0.05 / height)
+    drawing.canvas.supylabel("token", fontsize=8, color=SOFT, x=0.02)
+    drawing.canvas.subplots_adjust(top=1 - 0.25 / height, hspace=0.35)
     means = (f"route {route} {float(values[route].mean()):.2f}" for route in range(routes))
     drawing.description = f"Mean: {', '.join(means)}"
     drawing.caption = "Sigmoid of the masks: full colour lets a prefix token through at a layer, faint shuts it out."
@@ -281,7 +292,7 @@ def _effects(rows: Sequence[Row], methods: Methods) -> list[Drawing]:
 def effect(values: Sequence[tuple[Row, Any]], key: str, methods: Methods) -> Drawing:
     """Score against one setting of a method."""
     method, metric = values[0][0].method, values[0][0].metric
-    drawing, axes = Drawing.start(f"Effect of {key} on {method}", 2.5)
+    drawing, axes = Drawing.start(f"Effect of {key} on {method}", 2.0)
     numeric = all(number(value) is not None for _, value in values)
     words = sorted({str(value) for _, value in values})
     positions = [float(value) if numeric else float(words.index(str(value))) for _, value in values]

@@ -6,7 +6,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import Any
 
 from mmpt.report.run import Run
@@ -82,10 +81,8 @@ class Row:
 
     def values(self, read: str | Callable[[Run], float | None]) -> list[float]:
         """One number of each run that has it: by a path in the result such as ``timing.train_s``, or by a function."""
-        if isinstance(read, str):
-            get = attrgetter(f"result.{read}")
-            return [value for run in self.runs if run.result is not None and (value := get(run)) is not None]
-        return [value for run in self.runs if (value := read(run)) is not None]
+        get = (lambda run: run.number(read)) if isinstance(read, str) else read
+        return [value for run in self.runs if (value := get(run)) is not None]
 
     def median(self, read: str | Callable[[Run], float | None]) -> float | None:
         """Median of a number over the runs; None where no run has it."""
@@ -153,7 +150,7 @@ def _row(members: Sequence[Run]) -> Row:
     row = Row(first.known("task"), first.known("model"), first.known("method"), metric, done, rest)
     row.notes += _mixed(done) + _not_counted(rest)
     if row.scores:
-        row.summary = describe(row.scores)
+        row.summary = describe(row.scores, row.metric)
     return row
 
 

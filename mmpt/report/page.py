@@ -14,18 +14,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from mmpt.report.columns import COMPARED, NONE, PAGE, Column, Record, used
+from mmpt.report import tables
+from mmpt.report.columns import PAGE, Record, used
 from mmpt.report.groups import Row, blocks
 from mmpt.report.published import Figure
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows, and what it sorts by."""
-
-    text: str
-    value: float | str
-    numeric: bool
+from mmpt.report.stats import FEWEST
 
 
 @dataclass
@@ -34,13 +27,14 @@ class Section:
 
     title: str
     anchor: str
-    columns: list[Column]
-    lines: list[tuple[Row, int, list[Cell]]]  # with the number of the method
+    table: tables.Table
     figures: list[dict[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
-def page(rows: Sequence[Row], records: Sequence[Record], figures: Sequence[Figure], problems: Sequence[str]) -> str:
+def page(
+    rows: Sequence[Row], records: Sequence[Record], figures: Sequence[Figure], problems: Sequence[str], live: str = ""
+) -> str:
     """Make the page.
 
     Args:
@@ -48,9 +42,7 @@ def page(rows: Sequence[Row], records: Sequence[Record], figures: Sequence[Figur
         records: The same as :func:`mmpt.report.columns.record` has them, for whoever wants to save them.
         figures: Published figures to show beside them.
         problems: Trials that do not count, one line each.
-
-    Returns:
-        HTML.
+        live: Names the state of the runs; the page then asks its server for it, and loads again when it changes.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -59,18 +51,24 @@ def page(rows: Sequence[Row], records: Sequence[Record], figures: Sequence[Figur
     methods = method_numbers(rows)
     with style():
         sections = [_section(block, methods, figures, count) for count, block in enumerate(blocks(rows), start=1)]
+    columns = {column.name: column for section in sections for column in section.table.columns[2:]}
     script = _text("page.js")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string(_text("page.html")).render(
         style=_text("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        live=live,
         methods=[{"name": name, "mark": MARKERS[marker(i)], "index": i} for name, i in methods.items()],
+        numbers=methods,
+        columns=[column for column in PAGE if column.name in columns],
         colours=len(COLOURS),
+        overview=tables.overview(rows, figures),
         sections=sections,
         problems=problems,
+        explanations=tables.explanations(PAGE, rows),
         synthetic=any(run.result is not None and run.result.data.bundled for row in rows for run in row.runs),
-        published=[figure for figure in figures if figure.task in {row.task for row in rows}],
+        published=tables.published([figure for figure in figures if figure.task in {row.task for row in rows}]),
         facts=_facts(rows, problems),
         data=embed(records),
     )
@@ -104,11 +102,15 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
     from mmpt.report.figures import draw
 
     first = block[0]
-    columns = used(PAGE, block, COMPARED.split())
-    lines = [(row, methods[row.method], [_cell(column, row) for column in columns]) for row in block]
-    section = Section(f"{first.task} ({first.metric}), {first.model}", f"task-{count}", columns, lines)
+    table = tables.of_rows(used(PAGE, block), block)
+    section = Section(f"{first.task} ({first.metric}), {first.model}", f"task-{count}", table)
+    if few := sum(row.summary is not None and row.summary.n < FEWEST for row in block):
+        section.remarks.append(
+            f"No 95 % interval for {few} of {len(block)} settings: they have fewer than three seeds."
+        )
     if done := drawable(block):
-        drawings, section.remarks = draw(done, methods, [figure for figure in figures if figure.task == first.task])
+        drawings, remarks = draw(done, methods, [figure for figure in figures if figure.task == first.task])
+        section.remarks += remarks
         for number, drawing in enumerate(drawings):
             parts = {part.split("-")[1] for part in drawing.tips}
             method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
@@ -120,10 +122,3 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
 def drawable(block: Sequence[Row]) -> list[Row]:
     """The rows of one task and model that figures can show together."""
     return [row for row in block if row.summary is not None and row.metric == block[0].metric]
-
-
-def _cell(column: Column, row: Row) -> Cell:
-    if column.kind == "text":
-        return Cell(column.show(row), column.show(row), numeric=False)
-    value = column.value(row)
-    return Cell(column.show(row) or NONE, "" if value is None else value, numeric=True)

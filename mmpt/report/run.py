@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Run:
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where there is none."""
         return None if self.result is None else self.result.score(split)
+
+    def number(self, path: str) -> float | None:
+        """A number of the result, by a path such as ``timing.train_s``; None where it is not known."""
+        value: float | None = None if self.result is None else attrgetter(path)(self.result)
+        return value
 
     @property
     def location(self) -> tuple[str, Path | None]:

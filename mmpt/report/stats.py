@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 DRAWS = 5_000  # of a bootstrap
+FEWEST = 3  # values of an interval: with two, Student's t is 12.7 standard errors wide on each side
+SIGNED = ("matthews", "pearson", "spearman")  # metrics from -1 to 1; others are from 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Summary:
     sd: float | None  # sample standard deviation; None below two
     median: float
     best: float
-    low: float | None  # interval for the mean over seeds; None below two
+    low: float | None  # interval for the mean over seeds; None below three
     high: float | None
 
 
@@ -35,17 +37,26 @@ class Paired:
     p: float | None
 
 
-def describe(scores: Sequence[float]) -> Summary:
-    """Summarise scores over seeds, at least one: with the sample's deviation and Student's t interval at 95 %."""
+def describe(scores: Sequence[float], metric: str = "accuracy") -> Summary:
+    """Summarise scores over seeds, at least one: with the sample's deviation and a 95 % interval for the mean.
+
+    The interval is Student's t on the logit scale (delta method), so that it never leaves the scale of the metric.
+    Scores that are not on that scale have the plain t interval.
+    """
     mean, low, high = t_interval(scores)
+    floor, span = (-1.0, 2.0) if metric in SIGNED else (0.0, 1.0)
+    share, inside = (mean - floor) / span, floor <= min(scores) and max(scores) <= floor + span
+    if low is not None and high is not None and high > mean and 0 < share < 1 and inside:
+        centre, half = math.log(share / (1 - share)), (high - mean) / span / (share * (1 - share))
+        low, high = (floor + span * (1 + math.tanh((centre + end) / 2)) / 2 for end in (-half, half))
     sd = statistics.stdev(scores) if len(scores) > 1 else None
     return Summary(len(scores), mean, sd, statistics.median(scores), max(scores), low, high)
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None, float | None]:
-    """Mean of a sample, and the ends of its Student's t interval; no ends below two values."""
+    """Mean of a sample, and the ends of its Student's t interval; no ends below three values."""
     mean = statistics.fmean(values)
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return mean, None, None
     half = _t_quantile(len(values) - 1, (1 + confidence) / 2) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half

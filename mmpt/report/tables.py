@@ -1,17 +1,22 @@
-"""Rows as tables: Markdown for the console and a file, LaTeX (booktabs) for a paper. All texts of runs are escaped."""
+"""Tables of a report: rows or an overview as cells, and these as Markdown and LaTeX. All texts of runs are escaped."""
 
 from __future__ import annotations
 
 import re
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, spread, used
+from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used, validation
 from mmpt.report.groups import Row, blocks
 from mmpt.report.published import Figure
 from mmpt.utils.untrusted import one_line
 
-PAPER_HEAD = "% needs \\usepackage{booktabs}; best bold, second underlined; mean and standard deviation over seeds"
+SIGNIFICANT = 0.05
+PAPER_HEAD = "% needs \\usepackage{booktabs,graphicx}; a table wider than its column is scaled down"
+BEST = {1: "**{}**"}
+BEST_AND_SECOND = BEST | {2: "<ins>{}</ins>"}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -20,6 +25,7 @@ _LATEX = {
     "−": "$-$",
     "×": r"$\times$",
     "Δ": r"$\Delta$",
+    "†": r"$^\dagger$",
     "–": "--",
     "…": r"\dots{}",
     "<": r"\textless{}",
@@ -29,6 +35,166 @@ _LATEX = {
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table.
+
+    Attributes:
+        text: As plain text.
+        value: What the page sorts by; a number marks a cell whose text is ours.
+        rank: 1 is bold, 2 underlined.
+        sd: Shown behind the text.
+        star: Whether it differs significantly from the baseline.
+    """
+
+    text: str
+    value: float | str | None = None
+    rank: int | None = None
+    sd: str = ""
+    star: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells below columns; ``rows`` has the row of each line, or None for a published one."""
+
+    columns: Sequence[Column]
+    lines: Sequence[Sequence[Cell]]
+    rows: Sequence[Row | None]
+    caption: str = ""
+
+
+def of_rows(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """One line a row."""
+    return Table(columns, [[_cell(column, row) for column in columns] for row in rows], rows)
+
+
+def _cell(column: Column, row: Row) -> Cell:
+    text = column.show(row)
+    if column.name == "mean":
+        mean, _, sd = text.partition(" ± ")
+        return Cell(mean, column.value(row), row.rank, sd, significant(row))
+    return Cell(text, text if column.kind == "text" else column.value(row))
+
+
+def significant(row: Row) -> bool:
+    """Whether the main p value, that over seeds after Holm's correction, is below 0.05."""
+    p = row.comparison.holm_seed if row.comparison else None
+    return p is not None and p < SIGNIFICANT
+
+
+def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
+    """Methods by tasks in points, with the mean over tasks; of several settings the best on validation, never on test.
+
+    Args:
+        rows: Of :func:`mmpt.report.groups.group`.
+        figures: Published figures, which have lines of their own and no part in the marks.
+    """
+    tasks = sorted({(row.task, row.metric) for row in rows})
+    chosen: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
+    for row in sorted(rows, key=lambda row: (row.summary is not None, validation(row) or -1.0, row.label)):
+        chosen[row.model, row.method][row.task, row.metric] = row
+    models = {model for model, _ in chosen}
+    lines, listed = [], []
+    for (model, method), by_task in sorted(chosen.items()):
+        name = f"{method} ({model})" if len(models) > 1 else method
+        size = next(iter(by_task.values())).median("parameters.trainable")
+        cells = [_points(by_task[task]) if task in by_task else Cell(NONE) for task in tasks]
+        cells += [_mean([by_task.get(task) for task in tasks])] if len(tasks) > 1 else []
+        lines.append([Cell(name, name), Cell(decimal(size, None), size), *cells])
+        listed.append(next(iter(by_task.values())))
+    for model in models:
+        _rank([line for line, row in zip(lines, listed, strict=True) if row.model == model])
+    published, sources = _published_lines(figures, [task for task, _ in tasks], len(tasks) > 1)
+    heads = [f"{task} ({metric})" for task, metric in tasks] + ["mean over tasks"] * (len(tasks) > 1)
+    columns = [Column("label", "text", heading="method"), Column("trainable", "number", heading="trainable")]
+    columns += [Column(f"score-{count}", "number", heading=head) for count, head in enumerate(heads)]
+    shown = [row for by_task in chosen.values() for row in by_task.values()]
+    return Table(columns, lines + published, [*listed, *(None for _ in published)], _caption(shown, rows, sources))
+
+
+def _points(row: Row) -> Cell:
+    """A row's score in points; a score that is no share as it is."""
+    if row.summary is None:
+        return Cell(row.rest[0].status if row.rest else NONE)
+    scale = _scale(row)
+    sd = "" if row.summary.sd is None else f"{scale * row.summary.sd:.1f}"
+    return Cell(f"{scale * row.summary.mean:.1f}", scale * row.summary.mean, None, sd, significant(row))
+
+
+def _scale(row: Row) -> int:
+    return 100 if max(map(abs, row.scores)) <= 1 else 1
+
+
+def _mean(rows: Sequence[Row | None]) -> Cell:
+    """The mean over tasks with the deviation over the seeds that all tasks have; a dash where a task is missing."""
+    done = [row for row in rows if row is not None and row.summary is not None]
+    if len(done) < len(rows):
+        return Cell(NONE)
+    seeds = set.intersection(*(set(row.seeds) for row in done))
+    scores = [{run.seed: _scale(row) * (run.score() or 0.0) for run in row.runs} for row in done]
+    means = [statistics.fmean(one[seed] for one in scores) for seed in seeds]
+    mean = statistics.fmean(_scale(row) * row.summary.mean for row in done if row.summary)
+    return Cell(f"{mean:.1f}", mean, None, f"{statistics.stdev(means):.1f}" if len(means) > 1 else "")
+
+
+def _rank(lines: Sequence[list[Cell]]) -> None:
+    """Mark the best and the second best of each column of scores."""
+    for column in range(2, len(lines[0])):
+        values = {value for line in lines if isinstance(value := line[column].value, float | int)}
+        ranks = {value: count for count, value in enumerate(sorted(values, reverse=True), start=1)}
+        for line in lines:
+            if isinstance(value := line[column].value, float | int):
+                line[column] = replace(line[column], rank=ranks[value])
+
+
+def _published_lines(
+    figures: Sequence[Figure], tasks: Sequence[str], with_mean: bool
+) -> tuple[list[list[Cell]], list[str]]:
+    """One line a published method and source, and the sources."""
+    methods: dict[tuple[str, str, str], dict[str, Figure]] = defaultdict(dict)
+    for figure in figures:
+        if figure.task in tasks:
+            methods[figure.source, figure.backbone, figure.method][figure.task] = figure
+    lines = []
+    for (_, backbone, method), by_task in methods.items():
+        scores = {task: 100 * float(figure.score) for task, figure in by_task.items()}
+        cells = [Cell(f"{scores[task]:.1f}", scores[task]) if task in scores else Cell(NONE) for task in tasks]
+        head = [Cell(f"{method}, {backbone} †"), Cell(next(iter(by_task.values())).parameters or NONE)]
+        lines.append([*head, *cells, *([Cell(NONE)] if with_mean else [])])
+    settings: dict[str, dict[str, None]] = defaultdict(dict)
+    for figure in (figure for by_task in methods.values() for figure in by_task.values()):
+        settings[figure.source] |= dict.fromkeys(figure.setting.split("; "))
+    return lines, [f"{source}: {', '.join(said)}" for source, said in settings.items()]
+
+
+def _caption(shown: Sequence[Row], rows: Sequence[Row], sources: Sequence[str]) -> str:
+    counts = sorted({len(row.runs) for row in shown if row.runs}) or [0]
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] != 1)}"
+    text = f"Test scores in points, mean ± standard deviation over {seeds}; best bold, second underlined."
+    if baselines := sorted({row.comparison.baseline for row in shown if row.comparison}):
+        text += f" * differs from {', '.join(baselines)}: p < {SIGNIFICANT} (paired t test over seeds, after Holm)."
+    if len(shown) < len(rows):
+        text += " Of several settings of a method, the one with the best validation score."
+    return text + (f" † published, not run here ({'; '.join(sources)})." if sources else "")
+
+
+def published(figures: Sequence[Figure]) -> Table:
+    """Published figures, each with its source and setting."""
+    heads = ("task", "method", "score", "trainable", "metric", "backbone", "setting", "source")
+    columns = [
+        Column("label" if name == "method" else name, "number" if name == "score" else "text", heading=name)
+        for name in heads
+    ]
+    lines = [
+        [Cell(figure.task, figure.task), Cell(f"{figure.method} †", figure.method)]
+        + [Cell(figure.score, float(figure.score)), Cell(figure.parameters or NONE, figure.parameters)]
+        + [Cell(text, text) for text in (figure.metric, figure.backbone, figure.setting, figure.source)]
+        for figure in figures
+    ]
+    return Table(columns, lines, [None] * len(lines))
+
+
 def markdown(text: object) -> str:
     """Escape what Markdown or HTML would read as markup."""
     plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -36,158 +202,91 @@ def markdown(text: object) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)
 
 
-def latex(text: object) -> str:
-    """Escape what LaTeX would read as a command."""
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
-
-
-def short(rows: Sequence[Row]) -> str:
-    """Format the short Markdown table.
-
-    Args:
-        rows: Of :func:`mmpt.report.groups.group`.
-
-    Returns:
-        One line a row; the best mean of a task is bold. Columns that say nothing are left out.
-    """
-    columns = [column for column in used(SHORT, rows) if column.name != "model" or len({row.model for row in rows}) > 1]
-    return _markdown_table(columns, rows, {1: "**{}**"})
-
-
-def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
-    """Format everything a report says about its rows, in Markdown.
-
-    Args:
-        rows: Of :func:`mmpt.report.groups.group`.
-        figures: Published figures to show beside them.
-
-    Returns:
-        A heading and a table for each task and model, then the published figures of that task.
-    """
-    parts = []
-    for block in blocks(rows):
-        title = f"## {markdown(block[0].task)} ({markdown(block[0].metric)}), {markdown(block[0].model)}"
-        parts.append(f"{title}\n\n{_markdown_table(FULL, block, {1: '**{}**', 2: '_{}_'})}")
-        if mine := [figure for figure in figures if figure.task == block[0].task]:
-            parts.append(f"Published figures for {markdown(block[0].task)}, not run here:\n\n{published(mine)}")
-    return "\n".join(parts)
-
-
-def published(figures: Sequence[Figure]) -> str:
-    """Format published figures as a Markdown table, each with its source and setting."""
-    lines = [
-        [markdown(f"{figure.method} †"), figure.score, markdown(figure.parameters or NONE)]
-        + [markdown(text) for text in (figure.metric, figure.backbone, figure.setting, figure.source)]
-        for figure in figures
-    ]
-    return grid(["method", "score", "trainable", "metric", "backbone", "setting", "source"], lines)
-
-
-def grid(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def grid(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table of cells that are escaped already."""
     rule = "|" + "---|" * len(names)
     return "\n".join([f"| {' | '.join(names)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def _markdown_table(columns: Sequence[Column], rows: Sequence[Row], marks: dict[int, str]) -> str:
-    def cell(column: Column, row: Row) -> str:
-        if column.name == "mean":
-            return spread(row, marks.get(row.rank or 0, "{}"))
-        return markdown(column.show(row)) if column.kind == "text" else column.show(row)
+def as_markdown(table: Table, marks: Mapping[int, str] = BEST_AND_SECOND) -> str:
+    """Write a table as Markdown, without its caption."""
 
-    return grid([column.heading for column in columns], [[cell(column, row) for column in columns] for row in rows])
+    def write(cell: Cell) -> str:
+        text = cell.text if isinstance(cell.value, float | int) else markdown(cell.text)
+        text = marks.get(cell.rank or 0, "{}").format(text) + (f" ± {cell.sd}" if cell.sd else "")
+        return text + (r" \*" if cell.star and 2 in marks else "")
+
+    heads = [markdown(column.heading) for column in table.columns]
+    return grid(heads, [[write(cell) for cell in line] for line in table.lines])
+
+
+def short(rows: Sequence[Row]) -> str:
+    """The short table, in Markdown: one line a row, the best mean of a task bold, without columns that say nothing."""
+    columns = [column for column in used(SHORT, rows) if column.name != "model" or len({row.model for row in rows}) > 1]
+    return as_markdown(of_rows(columns, rows), BEST)
+
+
+def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
+    """Everything a report says about its rows, in Markdown: the overview, and a table for each task and model."""
+    top = overview(rows, figures)
+    parts = [f"## Overview\n\n{as_markdown(top)}\n{markdown(top.caption)}\n"]
+    for block in blocks(rows):
+        title = f"## {markdown(block[0].task)} ({markdown(block[0].metric)}), {markdown(block[0].model)}"
+        parts.append(f"{title}\n\n{as_markdown(of_rows(FULL, block))}")
+        if mine := [figure for figure in figures if figure.task == block[0].task]:
+            title = f"Published figures for {markdown(block[0].task)}, not run here:"
+            parts.append(f"{title}\n\n{as_markdown(published(mine))}")
+    if lines := explanations(FULL, rows):
+        parts.append("\n".join(f"- {markdown(line)}" for line in lines) + "\n")
+    return "\n".join(parts)
+
+
+def explanations(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """What the columns of a table mean that need it, one line each; for those that have content."""
+    return [f"{c.heading}: {c.about}." for c in columns if c.about and (c.name == "low" or c in used([c], rows))]
+
+
+def latex(text: object) -> str:
+    """Escape what LaTeX would read as a command."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def paper(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
-    """Format a report as LaTeX tables: methods by tasks, and one line a row with all statistics.
-
-    Args:
-        rows: Of :func:`mmpt.report.groups.group`.
-        figures: Published figures to show beside them.
-    """
-    return "\n\n".join([PAPER_HEAD, _by_task(rows, figures), _all_statistics(rows)]) + "\n"
-
-
-def _by_task(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
-    tasks = sorted({(row.task, row.metric) for row in rows})
-    cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
-    for row in rows:
-        cells[row.model, row.label][row.task, row.metric] = row
-    several = len({model for model, _ in cells}) > 1
-    lines = []
-    for (model, label), mine in sorted(cells.items()):
-        trainable = decimal(next(iter(mine.values())).median("parameters.trainable"), None)
-        scores = [_score(mine[task]) if task in mine else NONE for task in tasks]
-        lines.append([latex(f"{label} ({model})" if several else label), _math(trainable), *scores])
-    names = [task for task, _ in tasks]
-    figures = [figure for figure in figures if figure.task in names]
-    caption = "Test scores."
-    if sources := sorted({f"{figure.source}: {figure.setting}" for figure in figures}):
-        caption += f" $\\dagger$ published, not run here ({latex('; '.join(sources))})."
-    head = ["method", "trainable", *(latex(f"{task} ({metric})") for task, metric in tasks)]
-    return _latex_table(head, [lines, _published_lines(figures, names)], caption)
-
-
-def _published_lines(figures: Sequence[Figure], tasks: Sequence[str]) -> list[list[str]]:
-    """One line a published method and source."""
-    methods: dict[tuple[str, str, str], dict[str, Figure]] = defaultdict(dict)
-    for figure in figures:
-        methods[figure.source, figure.backbone, figure.method][figure.task] = figure
-    lines = []
-    for (_, backbone, method), by_task in methods.items():
-        size = latex(next(iter(by_task.values())).parameters or NONE)
-        scores = [by_task[task].score if task in by_task else NONE for task in tasks]
-        lines.append([f"{latex(method)} ({latex(backbone)})$^\\dagger$", size, *scores])
-    return lines
-
-
-def _all_statistics(rows: Sequence[Row]) -> str:
+    """A report as LaTeX: the overview in one column, and one line a row with all statistics across both."""
     columns = used(PAPER, rows)
-
-    def cell(column: Column, row: Row) -> str:
-        if column.name == "mean":
-            return _score(row)
-        if column.name == "task":
-            return latex(row.task)
-        if column.kind == "text":
-            return latex(column.show(row)) + ("$^*$" if column.name == "label" and row.notes else "")
-        return _math(column.show(row))
-
-    remarks = [f"{row.task}, {row.label}: {notes(row)}" for row in rows if row.notes]
-    caption = "All statistics; $p$ values after Holm." + (f" $^*$ {latex('; '.join(remarks))}." if remarks else "")
-    lines = [[cell(column, row) for column in columns] for row in rows]
-    return _latex_table([latex(column.heading) for column in columns], [lines], caption)
-
-
-def _score(row: Row) -> str:
-    if row.summary is None:
-        return latex(row.rest[0].status if row.rest else NONE)
-    mark = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}.get(row.rank or 0, "{}")
-    mean = mark.format(f"{row.summary.mean:.3f}")
-    return mean if row.summary.sd is None else f"{mean}$_{{\\pm {row.summary.sd:.3f}}}$"
-
-
-def _latex_table(head: Sequence[str], parts: Iterable[Sequence[Sequence[str]]], caption: str) -> str:
-    """Lay out cells that are escaped already; a rule between parts."""
-    bodies = [
-        "\n".join(" & ".join(_guarded(line)).replace(NONE, "--") + r" \\" for line in part) for part in parts if part
+    said = [f"{row.task}, {row.label}: {notes(row)}." for row in rows if row.notes]
+    caption = " ".join(["All statistics; p values after Holm.", *explanations(columns, rows), *said])
+    lines = of_rows(columns, rows)
+    tables = [
+        _latex_table(overview(rows, figures), "table", "overview"),
+        _latex_table(Table(columns, lines.lines, rows, caption), "table*", "all"),
     ]
-    lines = "\n\\midrule\n".join([" & ".join(head) + r" \\", *bodies])
-    columns = "l" + "r" * (len(head) - 1)
+    return "\n\n".join([PAPER_HEAD, *tables]) + "\n"
+
+
+def _latex_table(table: Table, environment: str, label: str) -> str:
+    def write(cell: Cell) -> str:
+        text = _math(cell.text) if isinstance(cell.value, float | int) else latex(cell.text)
+        text = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}.get(cell.rank or 0, "{}").format(text)
+        return text + (f"$_{{\\pm {cell.sd}}}$" if cell.sd else "") + ("$^*$" if cell.star else "")
+
+    heads = " & ".join(latex(column.heading) for column in table.columns)
+    body = [f"{heads} \\\\\n\\midrule"]
+    for count, (line, row) in enumerate(zip(table.lines, table.rows, strict=True)):
+        first = "\\midrule\n" if row is None and count and table.rows[count - 1] is not None else ""
+        # {} keeps a bracket or a star from being read as an argument of the line break before
+        body.append(f"{first}{{}}{' & '.join(map(write, line))} \\\\".replace(NONE, "--"))
+    columns = "".join("l" if column.kind == "text" else "r" for column in table.columns)
+    lines = "\n".join(body)
     return (
-        f"\\begin{{table}}\n\\centering\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines}\n\\bottomrule\n"
-        f"\\end{{tabular}}\n\\caption{{{caption}}}\n\\end{{table}}"
+        f"\\begin{{{environment}}}\n\\centering\n\\sbox0{{\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines}\n"
+        "\\bottomrule\n\\end{tabular}}%\n\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\box0}\\else\\box0\\fi\n"
+        f"\\caption{{{latex(table.caption)}}}\n\\label{{tab:mmpt-{label}}}\n\\end{{{environment}}}"
     )
 
 
-def _guarded(line: Sequence[str]) -> list[str]:
-    """Keep a bracket at a line's start from being read as an argument of the line break before."""
-    first = line[0]
-    return [f"{{}}{first}" if first[:1] in ("[", "*") else first, *line[1:]]
-
-
 def _math(text: str) -> str:
-    """A signed number or a bound, with a proper minus and less-than sign; thousands without a space."""
-    if text[:1] in "+-<" or re.search(r"\d,\d", text):
+    """Numbers with proper minus and less-than signs; thousands without a space."""
+    if re.search(r"[-+<]|\d,\d", text):
         return f"${re.sub(r'(?<=[0-9]),(?=[0-9])', '{,}', text)}$"
     return text

@@ -51,7 +51,7 @@ def show_markdown(console: Console, text: str) -> None:
                 show(console, line)
             continue
         head, _, *rows = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines)
-        columns = [[*name.split(), "", *cells] for name, *cells in zip(head, *rows, strict=True)]
+        columns = [[*name.split(), "", *map(_plain, cells)] for name, *cells in zip(head, *rows, strict=True)]
         widths = [max(map(cell_len, column)) for column in columns]
         if sum(min(width, SHORT) + 2 for width in widths) <= console.width:
             console.print(_table(head, widths, rows))
@@ -59,7 +59,11 @@ def show_markdown(console: Console, text: str) -> None:
         for row in rows:  # too many columns
             cells = zip(head, row, strict=True)
             text = "  ".join(f"{name} {cell}" for name, cell in cells if cell not in ("", "–"))
-            show(console, text.replace("**", "").replace("\\|", "|"))
+            show(console, _plain(text))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\*\*|</?ins>|\\(?=[|*])", "", text)
 
 
 def _table(head: list[str], widths: list[int], rows: list[list[str]]) -> Table:
@@ -67,7 +71,8 @@ def _table(head: list[str], widths: list[int], rows: list[list[str]]) -> Table:
     for name, width in zip(head, widths, strict=True):  # a name is broken at its spaces
         table.add_column("\n".join(textwrap.wrap(name, width)), overflow="fold", no_wrap=width <= SHORT)
     for row in rows:
-        cells = [re.sub(r"\*\*(.+?)\*\*", r"[bold]\1[/]", escape(cell.replace("\\|", "|"))) for cell in row]
+        cells = [re.sub(r"\*\*(.+?)\*\*", r"[bold]\1[/]", escape(re.sub(r"\\(?=[|*])", "", cell))) for cell in row]
+        cells = [re.sub(r"<ins>(.+?)</ins>", r"[underline]\1[/]", cell) for cell in cells]
         table.add_row(*map(Text.from_markup, cells))
     return table
 

@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from mmpt.cli.report import main
 from mmpt.models.adapter_files import save_adapter
@@ -65,7 +67,7 @@ def test_every_picture_has_a_title_and_a_description(report: Path) -> None:
         r'<svg viewBox="[^"]*" role="img" aria-label="([^"]+)"><title>([^<]+)</title><desc>([^<]+)</desc>',
         report.read_text(),
     )
-    assert len(pictures) == report.read_text().count('role="img"')
+    assert len(pictures) == report.read_text().count("<svg ")
     titles = {title for _, title, _ in pictures}
     assert {"Score by method", "Score against trainable parameters", "Score against training seconds"} <= titles
     assert {"Validation score over training", "Training loss", "Effect of method.lr.prefix on multimask"} <= titles
@@ -128,8 +130,13 @@ def test_figures_are_written_for_papers(report: Path, tmp_path: Path) -> None:
     assert any(stem.endswith("Score_by_method") for stem in stems)
     heads = {path.suffix: path.read_bytes()[:5] for path in tmp_path.iterdir()}
     assert heads == {".svg": b"<?xml", ".pdf": b"%PDF-", ".png": b"\x89PNG\r"}
-    drawn = (tmp_path / "rte-bundled-02-Score_against_trainable_parameters.svg").read_text()
-    assert "var(--" not in drawn and ">multimask</text>" in drawn  # its own colours and legend
+    stem = tmp_path / "rte-bundled-02-Score_against_trainable_parameters"
+    drawn = stem.with_suffix(".svg").read_text()
+    root = ElementTree.fromstring(drawn)  # an XML file of its own
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.attrib["width"].removesuffix("pt")) < 3.7 * 72
+    assert "var(--" not in drawn and "<text" not in drawn and "<!-- multimask -->" in drawn  # colours, fonts, a legend
+    assert b"/FontFile2" in stem.with_suffix(".pdf").read_bytes()
+    assert imread(stem.with_suffix(".png")).shape[1] > 3 * 300
 
 
 @pytest.fixture
@@ -145,8 +152,6 @@ COLUMN = "[...document.querySelectorAll('#task-1 tbody tr')].map(row => row.chil
 
 
 def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -> None:
-    from matplotlib.image import imread
-
     browser.size(1200, 1000)
     browser.scheme("light")
     browser.open(report)
@@ -165,7 +170,7 @@ def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -
     assert browser.run(COLUMN.format(0)) == names[::-1]
     browser.press("Tab")
     assert browser.run("document.activeElement.textContent") == "test, mean ± sd"
-    assert "Sorted by method" in browser.run("document.getElementById('told').textContent")
+    assert "Sorted by method" in browser.run("document.getElementById('status').textContent")
 
     # toggles a method everywhere, by keyboard
     browser.run("scrollTo(0, 300)")
@@ -173,9 +178,9 @@ def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -
     parts = "document.querySelectorAll('#task-1 .m2, #task-1 [id*=\"-m2-\"]')"
     shown = f"[...{parts}].filter(one => one.getClientRects().length).length"
     assert browser.run(shown) > 4
-    browser.run("document.querySelector('input[data-method=\"2\"]').focus()")
+    browser.run("document.querySelector('input[data-off=\"off-2\"]').focus()")
     browser.press(" ", " ")
-    assert browser.run("document.querySelector('input[data-method=\"2\"]').checked") is False
+    assert browser.run("document.querySelector('input[data-off=\"off-2\"]').checked") is False
     assert browser.run(shown) == 0
     browser.run("scrollTo(0, 300)")
     after = imread(browser.screenshot(tmp_path / "toggled.png"))

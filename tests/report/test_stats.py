@@ -7,6 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
+from scipy import special
 from scipy import stats as scipy_stats
 
 from mmpt.report.stats import combine, describe, holm, mcnemar, paired_bootstrap, paired_t, pareto, t_interval
@@ -16,8 +17,44 @@ def test_summary_of_three_seeds() -> None:
     found = describe([0.7, 0.8, 0.9])
     assert (found.n, found.median, found.best) == (3, 0.8, 0.9)
     assert found.mean == pytest.approx(0.8) and found.sd == pytest.approx(0.1)
-    expected = scipy_stats.t.interval(0.95, 2, loc=0.8, scale=0.1 / 3**0.5)
-    assert (found.low, found.high) == pytest.approx(expected)
+    expected = scipy_stats.t.interval(0.95, 2, loc=np.log(0.8 / 0.2), scale=0.1 / 3**0.5 / (0.8 * 0.2))
+    assert (found.low, found.high) == pytest.approx(tuple(special.expit(expected)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "metric", "floor", "top"),
+    [
+        ((0.2, 0.9, 0.99), "accuracy", 0, 1),
+        ((0.001, 0.002, 0.6), "f1", 0, 1),
+        ((-0.9, 0.1, 0.8), "matthews", -1, 1),
+        ((0.0, 0.0, 1.0), "accuracy", 0, 1),
+    ],
+)
+def test_an_interval_stays_within_the_scale(scores: tuple[float, ...], metric: str, floor: int, top: int) -> None:
+    found = describe(scores, metric)
+    assert found.low is not None and found.high is not None
+    assert floor < found.low < found.mean < found.high < top
+
+
+def test_scores_off_the_scale_have_the_plain_interval() -> None:
+    assert describe([20.0, 30.0, 40.0], "bleu").high == t_interval([20.0, 30.0, 40.0])[2]
+    found = describe([0.5, 0.5, 0.5])
+    assert (found.low, found.high) == (0.5, 0.5)
+
+
+def test_the_interval_on_the_logit_scale_holds_the_mean_as_often_as_it_says() -> None:
+    rng, inside = np.random.default_rng(1), 0
+    for sample in (rng.binomial(200, 0.9, size=(2000, 4)) / 200).tolist():
+        found = describe(sample)
+        assert found.low is not None and found.high is not None
+        inside += found.low <= 0.9 <= found.high
+    assert 0.93 <= inside / 2000 <= 0.97
+
+
+def test_two_seeds_have_no_interval() -> None:
+    found = describe([0.7, 0.8])
+    assert found.sd is not None and (found.low, found.high) == (None, None)
+    assert paired_t([0.1, 0.2]).low is None and paired_t([0.1, 0.2]).p is not None
 
 
 def test_one_seed_has_no_spread() -> None:

@@ -1,0 +1,100 @@
+"""Two runs side by side: their settings that differ, what they measured, and the test examples on which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import RunError
+from mmpt.report.columns import NONE, decimal
+from mmpt.report.load import load
+from mmpt.report.run import Run
+from mmpt.report.settings import differing, flatten, shown
+from mmpt.report.tables import grid, markdown
+from mmpt.utils.files import read_jsonl
+
+MEASURED = {  # name: path in a result, decimals
+    "trainable parameters": ("parameters.trainable", None),
+    "adapter, bytes": ("parameters.bytes", None),
+    "ms a step": ("timing.step_ms_median", 1),
+    "training s": ("timing.train_s", 1),
+    "peak bytes": ("memory.peak_bytes", None),
+    "steps": ("steps", None),
+}
+LONGEST = 160  # characters of a source
+
+
+def diff(paths: Sequence[Path], most: int | None = None) -> str:
+    """Compare two runs.
+
+    Args:
+        paths: Two run directories.
+        most: Examples to show; None: all.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        RunError: These are not two runs.
+    """
+    runs = [_one(path) for path in paths]
+    if len(runs) != 2:
+        raise RunError(f"--diff compares two run directories; got {len(runs)}: mmpt report RUN_A RUN_B --diff")
+    names = [markdown(f"{label}: {run.name}") for label, run in zip("AB", runs, strict=True)]
+    flat = [flatten(run.settings.values) | {"seed": run.seed} if run.settings else {} for run in runs]
+    settings = [[key, *(shown(one[key]) if key in one else NONE for one in flat)] for key in differing(flat)]
+    parts = [f"Settings that differ\n\n{_table(['setting', *names], settings)}" if settings else "Equal settings\n"]
+    parts.append(f"Measured\n\n{_table(['measured', *names], _measured(runs))}")
+    return "\n".join([*parts, _examples(runs, most)])
+
+
+def _one(path: Path) -> Run:
+    loaded = load([path])
+    if loaded.problems or len(loaded.runs) != 1:
+        raise RunError("; ".join(loaded.problems) or f"{path} holds {len(loaded.runs)} runs; --diff needs a run's own")
+    return loaded.runs[0]
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return grid(heads, [[markdown(text) for text in line] for line in lines])
+
+
+def _measured(runs: Sequence[Run]) -> list[list[str]]:
+    lines = [["status", *(run.status for run in runs)]]
+    for split in ("test", "validation"):
+        scores = [
+            f"{decimal(run.score(split))} ({run.metric})" if run.score(split) is not None else "–" for run in runs
+        ]
+        lines.append([f"{split} score", *scores])
+    for name, (path, digits) in MEASURED.items():
+        lines.append([name, *(decimal(run.number(path), digits) for run in runs)])
+    return lines
+
+
+def _examples(runs: Sequence[Run], most: int | None) -> str:
+    """The test examples that only one of both gets right, or that both predict differently."""
+    try:
+        first, second = (_answers(run) for run in runs)
+    except (OSError, RunError) as error:
+        return f"No test examples to compare: {markdown(error)}\n"
+    common = [key for key in first if key in second and first[key].get("source") == second[key].get("source")]
+    differ = [key for key in common if first[key].get("prediction") != second[key].get("prediction")]
+    right = [sum(one[key].get("correct") is True for key in differ) for one in (first, second)]
+    said = (
+        f"{len(differ)} of {len(common)} common test examples differ; A is right on {right[0]} of them, B on {right[1]}"
+    )
+    lines = [
+        [key, str(first[key].get("source"))[:LONGEST], str(first[key].get("target"))]
+        + [f"{one[key].get('prediction')}{' (right)' * (one[key].get('correct') is True)}" for one in (first, second)]
+        for key in differ[:most]
+    ]
+    if len(differ) > len(lines):
+        said += f"; the first {len(lines)} are shown, --out DIR writes all"
+    return f"{said}\n" + (f"\n{_table(['id', 'source', 'target', 'A', 'B'], lines)}" if lines else "")
+
+
+def _answers(run: Run) -> dict[str, dict[str, Any]]:
+    if run.directory is None:
+        raise RunError(f"{run.name} is no run directory")
+    return {str(line.get("id")): line for line in read_jsonl(run.directory / "predictions.jsonl")}
