@@ -81,15 +81,18 @@ def test_the_page_about_training_lists_every_key_with_its_default() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
 
 
-def test_glue_files_of_the_page_about_data_give_a_submission(tmp_path: Path) -> None:
+def test_the_page_about_data_makes_a_task_and_a_submission_to_glue(tmp_path: Path) -> None:
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
-    (shell,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    shell = "".join(re.findall(r"```bash\n(.*?)```", page, re.S))
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     words = ["bash", "-euo", "pipefail", "-c", shell]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "  kinds text: the red lion 1 -> animal" in done.stdout and re.search(
+        r"^train +18 +9 +9 ", done.stdout, re.M
+    )
     header, *rows = (tmp_path / "CoLA.tsv").read_text(encoding="utf-8").splitlines()
     assert header == "index\tprediction"
     assert [row.split("\t")[0] for row in rows] == ["0", "1"] and {row.split("\t")[1] for row in rows} <= {"0", "1"}

@@ -35,9 +35,9 @@ def train_command() -> None:
 
 app.command()(predict.predict)
 app.command()(report.report)
-app.command()(tasks.tasks)
 app.command()(dashboard.dashboard)
 app.add_typer(methods, name="methods")
+app.add_typer(tasks.command, name="tasks")
 app.add_typer(cache.command, name="cache")
 app.add_typer(hub.command, name="hub")
 app.add_typer(convert.command, name="convert")
