@@ -77,12 +77,12 @@ def spread(row: Row) -> str:
 
 
 def versus(row: Row) -> str:
-    """Difference to the baseline with its interval over seeds, or over examples where there is one seed."""
+    """Difference to the baseline with its interval over seeds, or over examples where there are fewer than three."""
     one = row.comparison
     if one is None or one.by_seed is None:
         return NONE
     best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
-    return f"{best.difference:+.3f} {interval(best.low, best.high)}"
+    return f"{best.difference:+.3f}" + ("" if best.low is None else f" {interval(best.low, best.high)}")
 
 
 def notes(row: Row) -> str:
@@ -154,7 +154,9 @@ def _settings(row: Row) -> str:
 
 
 _INTERVAL = "where the mean over other seeds lies; none below three seeds, since it would be wider than what it tells"
-_DIFFERENCE = "mean difference to the baseline on common seeds, with its 95 % interval"
+_DIFFERENCE = (
+    "mean difference to the baseline on common seeds, with its 95 % interval; below three seeds that over examples"
+)
 _SEEDS = "the main p value. Does the difference hold for other seeds? Paired t test; none below two seeds"
 _EXAMPLES = "does it hold for other test examples, with these trained adapters? Paired bootstrap"
 _MCNEMAR = "do the two err on different examples more often than chance lets them? McNemar's exact test"

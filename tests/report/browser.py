@@ -83,7 +83,7 @@ class Browser:
 
     def press(self, key: str, text: str = "") -> None:
         """Press a key."""
-        codes = {"Enter": 13, "Tab": 9, " ": 32}
+        codes = {"Enter": 13, "Tab": 9, " ": 32, "ArrowRight": 39}
         same = {"key": key, "code": {" ": "Space"}.get(key, key), "windowsVirtualKeyCode": codes[key]}
         self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **same)
         self.call("Input.dispatchKeyEvent", type="keyUp", **same)

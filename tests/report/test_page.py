@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import json
 import re
@@ -194,6 +195,19 @@ def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -
     assert imread(browser.screenshot(tmp_path / "dark.png"))[..., :3].mean() < 0.3
     browser.size(400, 800)
     assert browser.run("document.documentElement.scrollWidth") <= 400
+    browser.size(1400, 900)
+    assert browser.run("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)")
+
+    # a column on request, and the names of points by keyboard
+    column = "document.querySelector('#task-1 td.col-median').getClientRects().length"
+    assert browser.run(column) == 0
+    browser.run("document.querySelector('[data-off=\"without-median\"]').click()")
+    assert browser.run(column) == 1
+    browser.run("document.querySelector('#task-1 figure svg').focus()")
+    browser.press("ArrowRight")
+    assert browser.run("document.getElementById('tip').hidden === false")
+    assert "multimask lr.prefix=0.5" in browser.run("document.getElementById('tip').textContent")
+    assert base64.b64decode(browser.call("Page.printToPDF")["data"]).startswith(b"%PDF-")
 
     # nothing was asked for, nothing failed, no text became code
     urls = [

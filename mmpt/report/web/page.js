@@ -69,7 +69,10 @@ for (const picture of document.querySelectorAll("figure svg")) {
     shown[at < 0 && step < 0 ? shown.length - 1 : (at + step + shown.length) % shown.length].focus();
   });
 }
-addEventListener("scroll", () => { tip.hidden = true; }, true);
+addEventListener("scroll", () => { // focus scrolls too, and the tip then moves with its part
+  if (document.activeElement.closest("figure [aria-label]")?.id && !tip.hidden) showTip(document.activeElement);
+  else tip.hidden = true;
+}, true);
 
 document.getElementById("save").addEventListener("click", () => {
   const link = document.createElement("a");
