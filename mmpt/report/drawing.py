@@ -98,7 +98,7 @@ class Drawing:
         canvas.patch.set_alpha(0)
         axes = canvas.subplots()
         axes.patch.set_alpha(0)
-        canvas.subplots_adjust(left / WIDTH, 0.42 / height, 1 - 0.12 / WIDTH, 1 - 0.1 / height)
+        canvas.subplots_adjust(left / WIDTH, 0.42 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
         return cls(title, canvas), axes
 
     def tag(self, artist: Any, index: int, tip: str = "") -> None:
