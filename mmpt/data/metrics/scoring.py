@@ -51,7 +51,7 @@ def interval(
     confidence: float,
     seed: int,
 ) -> tuple[float, float] | None:
-    """The bootstrap interval of the primary metric; None without resamples. Of a mixture, each task is drawn from.
+    """Percentile bootstrap of the primary metric; None without resamples. Of a mixture, each task is drawn from.
 
     Raises:
         DataError: As of :func:`score`.
