@@ -17,7 +17,6 @@ from mmpt.report.drawing import INK, SOFT, Drawing, colour, label_points, marker
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
 from mmpt.report.route_figures import mask_map, route_load, route_map
-from mmpt.report.settings import flatten
 from mmpt.report.stats import pareto
 from mmpt.runs import names
 from mmpt.runs.typed_json import number
@@ -201,12 +200,10 @@ def _effects(rows: Sequence[Row], methods: Methods) -> list[Drawing]:
     """One figure for each method and each of its settings that differ."""
     drawn = []
     for method in methods:
-        mine = [
-            (row, flatten(row.runs[0].settings.values)) for row in rows if row.method == method and row.runs[0].settings
-        ]
-        keys = sorted({key for row, _ in mine for key in row.settings})
+        mine = [row for row in rows if row.method == method]
+        keys = sorted({key for row in mine for key in row.settings})
         for key in keys[:KEYS] if len(mine) > 1 else []:
-            values = [(row, flat[key]) for row, flat in mine if flat.get(key) is not None]
+            values = [(row, value) for row in mine if (value := row.flat.get(key)) is not None]
             if len({str(value) for _, value in values}) > 1:
                 drawn.append(effect(values, key, methods))
     return drawn

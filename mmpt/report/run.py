@@ -60,13 +60,7 @@ class Run:
 
     def number(self, path: str) -> float | None:
         """A number of the result, by a path such as ``timing.train_s``; None where it is not known."""
-        value: float | None = None if self.result is None else attrgetter(path)(self.result)
-        return value
-
-    @property
-    def location(self) -> tuple[str, Path | None]:
-        """Name and directory."""
-        return self.name, self.directory
+        return None if self.result is None else attrgetter(path)(self.result)
 
     @property
     def fingerprint(self) -> str:
@@ -88,16 +82,14 @@ def from_content(run: Run, content: Mapping[str, Any]) -> Run:
         return replace(run, status="damaged", problem=f"its result {newer}")
     result = Result.from_dict(content)
     settings = Settings.of(result.config) if result.config is not None and run.settings is None else run.settings
-    run = replace(run, result=replace(result, config=None), settings=settings)
+    run = replace(run, result=replace(result, config=None), settings=settings, status="damaged")
     if missing := [name for name in NEEDED if name in result.absent]:
-        return replace(run, status="damaged", result=None, problem=f"its result lacks {', '.join(missing)}")
+        return replace(run, result=None, problem=f"its result lacks {', '.join(missing)}")
     if result.seed is None:
-        return replace(run, status="damaged", seed=None, problem="its seed is not a whole number")
-    run = replace(run, status="done", seed=result.seed)
+        return replace(run, seed=None, problem="its seed is not a whole number")
+    run = replace(run, seed=result.seed)
     if run.score() is None:
-        return replace(
-            run, status="damaged", problem=f"its test score ({run.metric}) is missing or not a number{run.problem}"
-        )
-    if missing := [name for name in result.absent if name not in OPTIONAL]:
-        return replace(run, problem=f"older format, without {', '.join(missing)}")
-    return run
+        return replace(run, problem=f"its test score ({run.metric}) is missing or not a number{run.problem}")
+    missing = [name for name in result.absent if name not in OPTIONAL]
+    older = f"older format, without {', '.join(missing)}"
+    return replace(run, status="done", problem=older if missing else run.problem)

@@ -136,6 +136,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def ranks(values: Iterable[float]) -> dict[float, int]:
+    """The place of each value: 1 for the largest, and no place for the equals of another."""
+    return {value: place for place, value in enumerate(sorted(set(values), reverse=True), start=1)}
+
+
 def pareto(points: Iterable[tuple[float, float]]) -> list[int]:
     """Indices, by rising cost, of the points (cost, score) that no other one dominates.
 

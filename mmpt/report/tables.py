@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used, validation
+from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used
 from mmpt.report.groups import Row, blocks
 from mmpt.report.published import Figure
+from mmpt.report.stats import ranks
 from mmpt.utils.untrusted import one_line
 
 SIGNIFICANT = 0.05
@@ -92,7 +93,7 @@ def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
     """
     tasks = sorted({(row.task, row.metric) for row in rows})
     chosen: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
-    for row in sorted(rows, key=lambda row: (row.summary is not None, validation(row) or -1.0, row.label)):
+    for row in sorted(rows, key=lambda row: (row.summary is not None, row.validation or -1.0, row.label)):
         chosen[row.model, row.method][row.task, row.metric] = row
     models = {model for model, _ in chosen}
     lines, listed = [], []
@@ -141,11 +142,10 @@ def _mean(rows: Sequence[Row | None]) -> Cell:
 def _rank(lines: Sequence[list[Cell]]) -> None:
     """Mark the best and the second best of each column of scores."""
     for column in range(2, len(lines[0])):
-        values = {value for line in lines if isinstance(value := line[column].value, float | int)}
-        ranks = {value: count for count, value in enumerate(sorted(values, reverse=True), start=1)}
+        places = ranks(value for line in lines if isinstance(value := line[column].value, float | int))
         for line in lines:
             if isinstance(value := line[column].value, float | int):
-                line[column] = replace(line[column], rank=ranks[value])
+                line[column] = replace(line[column], rank=places[value])
 
 
 def _published_lines(
