@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +74,8 @@ def _against(row: Row, other: Row, answers: Callable[[Path | None], Answers]) ->
     if not pairs:
         one.note = "no seed in common"
         return one
-    one.by_seed = paired_t([(first.score() or 0.0) - (second.score() or 0.0) for first, second in pairs])
+    most = row.ends[1] - row.ends[0] if row.ends and row.ends == other.ends else math.inf
+    one.by_seed = paired_t([(first.score() or 0.0) - (second.score() or 0.0) for first, second in pairs], most)
     data = {run.result.data_fingerprint for pair in pairs for run in pair if run.result is not None}
     warnings = ["warning: not the same data"] if len(data) > 1 else []
     try:

@@ -43,6 +43,7 @@ class Row:
         runs: Those that count, by seed.
         rest: Those that do not: not done, damaged, repeated.
         settings: Only those that distinguish this row from others.
+        ends: Of the metric's range; None where they are not known, or a score lies outside.
         summary: None where no run is done.
         rank: By mean among the rows of its task, model and metric; 1 is best, ties share a rank.
     """
@@ -55,6 +56,7 @@ class Row:
     rest: list[Run]
     settings: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ends: tuple[float, float] | None = None
     summary: Summary | None = None
     rank: int | None = None
     comparison: Comparison | None = None
@@ -170,8 +172,11 @@ def _row(members: Sequence[Run]) -> Row:
     metric = next((run.metric for run in [*done, *rest] if run.result is not None), "?")
     task, model, method = (members[0].known(name) for name in ("task", "model", "method"))
     row = Row(task, model, method, metric, done, rest, notes=_mixed(done) + _not_counted(rest))
-    if row.scores:
-        row.summary = describe(row.scores, row.metric)
+    if scores := row.scores:
+        first, *others = {run.range for run in done}
+        if first and not others and first[0] <= min(scores) and max(scores) <= first[1]:
+            row.ends = first
+        row.summary = describe(scores, row.ends)
     return row
 
 

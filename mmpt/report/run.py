@@ -8,13 +8,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from mmpt.data.metrics import known
 from mmpt.report.settings import Settings
 from mmpt.runs.result import FORMAT, Result
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line
 
 NEEDED = ("task", "method", "model", "seed", "metric", "scores")  # a row cannot do without them
-OPTIONAL = ("status", "format")  # a result without them is still of today's format
+OPTIONAL = ("status", "format", "metric_range")  # a result without them is still of today's format
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,15 @@ class Run:
     def metric(self) -> str:
         """The primary metric."""
         return one_line(self.result.metric if self.result is not None and self.result.metric is not None else "?")
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the metric; None where there are none, or nothing says them."""
+        if self.result is None:
+            return None
+        metric = known().get(self.metric)
+        low, high = self.result.metric_range or (metric and metric.range) or (0.0, 0.0)
+        return (low, high) if low < high else None
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where there is none."""

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmpt.data.metrics import TABLE, find, known
 from mmpt.errors import RunError
 from mmpt.report.run import Run, from_content
 from mmpt.report.settings import Settings, flatten, nested
@@ -28,8 +29,6 @@ from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 
 LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
 STATES = {"finished": "done", "crashed": "failed"}
-METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
-PRIMARY = {"accuracy_f1": "accuracy", "f1a_em": "f1a"}  # metrics that are not named as their first value
 SCORES = {  # of scores in a summary; the first one that it has counts
     "test": ("test/{metric}", "test/score"),
     "validation": ("best/validation_score", "validation/{metric}"),
@@ -112,9 +111,9 @@ def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, An
     if state != "done":
         return run
     named = settings.group("task").get("metric")
-    metric = PRIMARY.get(named, named) if isinstance(named, str) else ""
+    metric = find(named)[0].name if named in TABLE else str(named)
     if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
-        metric = next((one for one in METRICS if number(summary.get(f"test/{one}")) is not None), "accuracy")
+        metric = next((one for one in known() if number(summary.get(f"test/{one}")) is not None), "accuracy")
     content: dict[str, Any] = dict.fromkeys(fields(Result))
     content |= {key: run.known(key) for key in ("task", "method", "model")} | {"seed": run.seed, "metric": metric}
     for group in ("timing", "parameters", "memory"):
