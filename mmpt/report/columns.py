@@ -177,7 +177,7 @@ COLUMNS = (
     Column("total_s", "number", _median("timing.total_s"), unit="s"),
     Column("examples_per_s", "number", _median("timing.examples_per_s"), unit="1/s"),
     Column("peak_bytes", "number", _peak, "peak MB", digits=0, per=1e6, unit="bytes", extra=True),
-    Column("steps", "number", _median("steps")),
+    Column("steps", "number", _median("steps"), "steps", digits=None),
     Column("epochs", "number", _median("epochs")),
     Column("difference", "number", _at("comparison.by_seed.difference"), "Δ to baseline", versus, about=_DIFFERENCE),
     Column("difference_low", "number", _at("comparison.by_seed.low")),
@@ -210,9 +210,10 @@ OPTIONAL = ("settings", "notes", "by_task", *COMPARED.split())  # left out where
 
 
 def used(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
-    """Leave out optional columns that say nothing of any row."""
-    said = ("", NONE)
-    return [c for c in columns if c.name not in OPTIONAL or any(c.show(row) not in said for row in rows)]
+    """Leave out optional columns that say nothing of any row, and the model where all rows have one."""
+    said, several = ("", NONE), len({row.model for row in rows}) > 1
+    say = (c for c in columns if c.name not in OPTIONAL or any(c.show(row) not in said for row in rows))
+    return [column for column in say if several or column.name != "model"]
 
 
 def record(row: Row) -> Record:

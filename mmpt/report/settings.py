@@ -42,13 +42,7 @@ class Settings:
 
 
 def read_settings(text: str) -> tuple[Settings, int | None]:
-    """Read config.yaml; runs of one setting share one object.
-
-    Args:
-        text: The content of the file.
-
-    Returns:
-        The settings, and the seed; None where the file has no whole number as its seed.
+    """Read the text of a config.yaml: its settings, one object for runs that share them, and its seed if any.
 
     Raises:
         ValueError: The text is not a YAML mapping.
