@@ -33,25 +33,11 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★
 WIDTH = 3.5  # inches: one column of a paper, and of the page
 _NEAR = ((-5, 5), (5, -5), (7, 0), (-7, 0), (5, 5), (-5, -5))
 PLACES = [(a * x, b * y) for a, b in ((1, 1), (2, 2.5)) for x, y in _NEAR]  # of labels, from their point
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mmpt",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # names of runs are never notation
-    "font.size": 8,
-    "lines.markersize": 5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": RULE,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mmpt", "pdf.fonttype": 42, "font.size": 8}
+_STYLE |= {"lines.markersize": 5, "text.color": INK, "grid.color": RULE}
+_STYLE |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), SOFT)
+_STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+_STYLE |= {"axes.grid": True, "axes.axisbelow": True, "text.parse_math": False}  # names of runs are never notation
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import pytest
 
 from mmpt.report.columns import COLUMNS, record
 from mmpt.report.compare import compare
+from mmpt.report.drawing import style
+from mmpt.report.figures import scores as figures_of_scores
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
 from mmpt.report.page import page
@@ -109,6 +111,17 @@ def test_below_three_seeds_no_interval_is_shown_and_it_says_why(seeds: int, tmp_
         assert reason in text and not re.search(r"\[-?\d\.\d+, ", text.partition("<script type")[0])
     assert "No 95 % interval for 2 of 2 settings, which have fewer than three seeds: with two seeds it would" in html
     assert ("p, seeds (main): the main p value" in html) == (seeds == 2)
+
+
+def test_the_bar_of_a_figure_is_the_interval_on_any_scale(tmp_path: Path) -> None:
+    for seed, score in enumerate((20.0, 30.0, 45.0)):
+        scores = {name: {"own": score} for name in ("test", "validation", "majority")}
+        write(tmp_path, seed=seed, metric="own", metric_range=[0, 100], scores=scores)
+    (row,) = group(load([tmp_path]).runs)
+    assert row.summary and row.summary.low is not None and row.summary.low < 20 - 1
+    with style():
+        drawn = figures_of_scores([row], {"prefix": 0})
+    assert [row.summary.low, row.summary.high] in [list(line.get_xdata()) for line in drawn.axes.lines]
 
 
 def test_csv_texts_are_no_formulas(tmp_path: Path) -> None:
