@@ -105,12 +105,12 @@ def label_points(drawing: Drawing, labels: Sequence[tuple[float, float, str, int
     """Name points where there is room: inside of the axes, apart from every mark and from other labels.
 
     Args:
-        drawing: Its axes' limits no longer change.
+        drawing: It has all its marks.
         labels: x, y, text, and number of the method.
         boxes: Marks: left, bottom, right and top in the axes' units.
     """
     axes, renderer = drawing.axes, FigureCanvasAgg(drawing.canvas).get_renderer()
-    axes.autoscale(False)
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # as the marks need them, whatever labels follow
     ends = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
     taken = [Bbox(one).padded(drawing.canvas.dpi * (5 if one[0][0] == one[1][0] else 1) / 72) for one in ends]
     for x, y, text, index in labels:

@@ -11,6 +11,7 @@ import pytest
 from mmpt.report.columns import COLUMNS, record
 from mmpt.report.compare import compare
 from mmpt.report.drawing import style
+from mmpt.report.figures import draw, numbered
 from mmpt.report.figures import scores as figures_of_scores
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
@@ -122,6 +123,22 @@ def test_the_bar_of_a_figure_is_the_interval_on_any_scale(tmp_path: Path) -> Non
     with style():
         drawn = figures_of_scores([row], {"prefix": 0})
     assert [row.summary.low, row.summary.high] in [list(line.get_xdata()) for line in drawn.axes.lines]
+
+
+def test_every_mark_lies_inside_its_figure(tmp_path: Path) -> None:
+    found = rows(tmp_path)
+    with style():
+        drawings, _ = draw(found, numbered(found))
+    marks = 0
+    for drawing in drawings:
+        axes = drawing.canvas.axes[0]
+        for line in axes.lines:
+            marks += 1
+            for values, (low, high) in ((line.get_xdata(), axes.get_xlim()), (line.get_ydata(), axes.get_ylim())):
+                assert min(low, high) <= min(values) and max(values) <= max(low, high), drawing.title
+    assert marks > 20
+    texts = [text.get_text() for drawing in drawings[1:3] for text in drawing.axes.texts]
+    assert texts == ["smop", "smop"]  # the Pareto fronts, named
 
 
 def test_csv_texts_are_no_formulas(tmp_path: Path) -> None:
