@@ -183,11 +183,12 @@ def _explicit(mask_function: Callable[..., Tensor | None]) -> Callable[..., Tens
     """A mask function that never leaves causality to sdpa's flag.
 
     Without a mask, sdpa aligns causality at the upper left and cuts the keys to the number of queries, which is wrong
-    as soon as a prefix stands before them.
+    as soon as a prefix stands before them. On the device ``meta`` no padding can be read, so a mask is always made.
     """
 
     def build(*args: Any, **kwargs: Any) -> Tensor | None:
-        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
+        more = {"allow_is_bidirectional_skip": False} if str(kwargs.get("device")) == "meta" else {}
+        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False, **more})
 
     return build
 
