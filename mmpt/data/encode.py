@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.columns import BATCH
+from mmpt.data.columns import values
 from mmpt.data.metrics.answers import label_indices
 from mmpt.data.stored import StoredExamples, tokenise
 from mmpt.data.tasks import Example, Task
@@ -56,8 +57,8 @@ class TextToText:
         if isinstance(examples, StoredExamples):
             kind, pieces = type(self).__name__, tokenizer_fingerprint(self.tokenizer)
             key = f"{FORMAT} {kind} {self.max_length} {pieces} {self.end} {self.candidates} {self.task.config!r}"
-            rows = tokenise(examples, key, self.features)
-            return TokenizedSplit(examples, rows, sum(map(sum, (batch["cut"] for batch in rows.iter(BATCH)))))
+            rows, name = tokenise(examples, key, self.features)
+            return TokenizedSplit(examples, rows, sum(cut for (cut,) in values(rows, "cut")), key=name)
         features = self.features(examples)
         return TokenizedSplit(tuple(examples), features, sum(feature.pop("cut") for feature in features))
 
@@ -146,9 +147,10 @@ class TextToText:
         notes = [f"{cut} of {total} texts were cut at data.max_length={self.max_length}"] if cut else []
         if "generation" in evaluation.decoding and not self.candidates:
             most = evaluation.max_new_tokens
-            targets = [feature["labels"] for split in splits for feature in split if "labels" in feature]
-            if cut := sum(self._new_tokens(ids) > most for ids in targets):
-                longer = f"{cut} of {len(targets)} targets are longer than evaluation.max_new_tokens={most}"
+            targets = (feature["labels"] for split in splits for feature in split if "labels" in feature)
+            long = Counter(self._new_tokens(ids) > most for ids in targets)
+            if cut := long[True]:
+                longer = f"{cut} of {long.total()} targets are longer than evaluation.max_new_tokens={most}"
                 notes.append(f"{longer}, so no output can match them")
         return notes
 

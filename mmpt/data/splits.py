@@ -39,12 +39,13 @@ def held_out(examples: Examples, fraction: float, pick: str) -> tuple[Examples, 
     strata = _members(values(examples, "label")) if (None,) in groups else {(None,): np.arange(len(groups))}
     units = None if (None,) in groups else list(groups.values())
     for members in strata.values():
-        order = list(members)
         if pick == "random":
-            rng.shuffle(order)
-        count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-        for member in order[len(order) - count :]:
-            chosen[member if units is None else units[member]] = True
+            rng.shuffle(order := members.tolist())
+            members = np.asarray(order)
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        last = members[len(members) - count :]
+        for chosen_of in [last] if units is None else [units[member] for member in last]:
+            chosen[chosen_of] = True
     return _select(examples, np.flatnonzero(~chosen)), _select(examples, np.flatnonzero(chosen))
 
 
@@ -79,7 +80,7 @@ def _members(keys: Iterable[Hashable]) -> dict[Hashable, Indices]:
 
 def _select(examples: Examples, indices: Indices) -> Examples:
     if isinstance(examples, StoredExamples):
-        return examples.select(indices.tolist())
+        return examples.select(indices)
     return tuple(examples[index] for index in indices)
 
 
