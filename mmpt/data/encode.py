@@ -41,11 +41,13 @@ class TextToText:
             max_length: Most tokens of a source, and of a target with its end token.
 
         Raises:
-            DataError: The tokenizer makes nothing of a label word, or the same of two.
+            DataError: The tokenizer makes nothing of a label word, or the same of two; or the template's first text
+                fills ``max_length``.
         """
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
         self.end = tokenizer.eos_token_id  # of every target, as mmpt.data.special_tokens has it
         self.candidates = self._label_ids()
+        self._check_opening()
 
     def target(self, text: str) -> list[int]:
         """Token ids of a target, with the end token."""
@@ -158,6 +160,14 @@ class TextToText:
         """How many tokens a model must generate to write a target: the end token may be missing."""
         return len(ids) - (len(ids) > 0 and ids[-1] == self.end)
 
+    def _check_opening(self) -> None:
+        for task in self.task.parts.values() or [self.task]:
+            if (count := len(self.tokenizer(task.opening, verbose=False)["input_ids"])) >= self.max_length:
+                raise DataError(
+                    f"task.template begins with {count} tokens before its first field, and texts are cut at "
+                    f"data.max_length={self.max_length}; raise it, or lower task.shots"
+                )
+
     def _label_ids(self) -> list[list[int]]:
         words: dict[tuple[int, ...], str] = {}
         name, tokenizer = self.task.name, self.tokenizer
@@ -261,6 +271,9 @@ class Classes(TextToText):
             name = self.task.name
             raise DataError(f'task "{name}" has free text, which models with a classification head cannot write')
         return [[index] for index in range(len(self.task.words))]
+
+    def _check_opening(self) -> None:
+        """A pair, or choices, are read in place of the template."""
 
     def _source(self, texts: Sequence[str]) -> tuple[dict[str, list[int]], bool]:
         """What the tokenizer makes of one text or two, and whether it was cut."""

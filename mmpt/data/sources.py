@@ -8,13 +8,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import DataConfig, HubConfig
 from mmpt.data.files import Located, listing, read_rows
-from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
+from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint, with_shots
 from mmpt.data.stored import directory, library, one_line_problems, store
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
@@ -36,6 +36,7 @@ class Splits:
         bundled: Whether this is the bundled synthetic miniature.
         origin: Where they come from, for people.
         notes: What weakens a score, one line each.
+        task: The task as it was read; its template begins with the examples of ``task.shots``.
     """
 
     train: Sequence[Example]
@@ -45,6 +46,7 @@ class Splits:
     bundled: bool
     origin: str
     notes: tuple[str, ...]
+    task: Task = field(compare=False)
 
 
 def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
@@ -55,21 +57,23 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     Args:
         task: The task.
         data: Source and cut.
-        seed: The run's seed. Splits do not depend on it: the seeds of a study see the same examples.
+        seed: Of the examples of ``task.shots``. Without them the seeds of a study see the same splits.
 
     Raises:
         DataError: Anything is missing, malformed, unlabelled, empty or of one class.
     """
-    del seed
     loader = {"bundled": _bundled, "local": _local, "hub": _hub}[data.name]
     given, as_given, origin = loader(task, data)
     splits = cut({name: examples for name, (examples, _) in given.items()}, data, as_given)
+    if task.config.shots:
+        task, splits = with_shots(task, splits, seed)
     notes = check(task, splits, origin)
     if skipped := sum(count for _, count in given.values()):
         notes = (f"{skipped} rows with a missing value were left out (task.missing=skip)", *notes)
     if as_given and data.split == "held_out":
         notes = (f"{origin} has all three splits: used as they are, data.split has no effect", *notes)
-    return Splits(**splits, fingerprint=fingerprint(splits), bundled=data.name == "bundled", origin=origin, notes=notes)
+    bundled = data.name == "bundled"
+    return Splits(**splits, fingerprint=fingerprint(splits), bundled=bundled, origin=origin, notes=notes, task=task)
 
 
 Read = tuple[Examples, int]  # examples, and how many rows were left out

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,6 +100,37 @@ def cut(given: Mapping[str, Examples], data: DataConfig, as_given: bool) -> dict
         splits = {"train": train, "validation": validation, "test": test}
     limits = (data.limit_train, data.limit_validation, data.limit_test)
     return {name: limit(splits[name], most) for name, most in zip(SPLITS, limits, strict=True)}
+
+
+def with_shots(task: Task, splits: Mapping[str, Examples], seed: int) -> tuple[Task, dict[str, Examples]]:
+    """Put ``task.shots`` training examples and their answers before every text; they leave the training split.
+
+    Args:
+        task: The task.
+        splits: The three splits after limits.
+        seed: Of the draw.
+
+    Returns:
+        The task with these examples at the beginning of its template, and the splits.
+
+    Raises:
+        DataError: There are too few training examples.
+    """
+    train, count = splits["train"], task.config.shots
+    if count >= len(train):
+        raise DataError(f"task.shots={count} leaves none of {len(train)} training examples; lower it")
+    drawn = random.Random(seed).sample(range(len(train)), count)
+    text = "".join(f"{one.source} {one.target}\n\n" for one in (train[index] for index in drawn))
+    template = text.replace("{", "{{").replace("}", "}}") + task.config.template
+    rest = {**splits, "train": _select(train, np.setdiff1d(np.arange(len(train)), drawn))}
+    prompted = {name: _after(text, examples) for name, examples in rest.items()}
+    return Task(replace(task.config, template=template, shots=0)), prompted
+
+
+def _after(text: str, examples: Examples) -> Examples:
+    if isinstance(examples, StoredExamples):
+        return examples.after(text)
+    return tuple(replace(example, source=text + example.source) for example in examples)
 
 
 def check(task: Task, splits: Mapping[str, Examples], origin: str) -> tuple[str, ...]:

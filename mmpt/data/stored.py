@@ -77,6 +77,17 @@ class StoredExamples(Sequence[Example]):
         key = hashlib.sha256(self.key.encode() + indices.tobytes()).hexdigest()
         return StoredExamples(self.rows.select(indices), key, self.workers)
 
+    def after(self, text: str) -> StoredExamples:
+        """The same with a text before each source."""
+        key = hashlib.sha256(f"{self.key}{text}".encode()).hexdigest()
+
+        def joined(sources: list[str]) -> dict[str, list[str]]:
+            return {"source": [text + source for source in sources]}
+
+        with one_line_problems("data", directory()), uncollected():
+            rows = self.rows.map(joined, input_columns="source", batched=True, new_fingerprint=key[:40])
+        return StoredExamples(rows, key, self.workers)
+
 
 def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
     """The examples of a batch of columns."""

@@ -203,7 +203,7 @@ class Experiment:
         return {
             "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
             "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-            "task": asdict(config.task),
+            "task": asdict(self.identity.task.config),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
             "seed": config.seed,
