@@ -23,7 +23,7 @@ COUNTS = {
     "ablate": 30,
     "compare": 144,
     "improve": 92,
-    "mix": 18,
+    "mix": 35,
     "options": 66,
     "paper": 90,
     "rates": 96,
@@ -57,6 +57,11 @@ def test_words_of_the_command_replace_those_of_the_definition() -> None:
     assert plan_sweep(line, CONF).total == 4
     line = read_command_line(["sweep=ablate", "seed=5"], CONF, sweep_options(SWEEPS))
     assert plan_sweep(line, CONF).total == 10
+
+
+def test_a_setting_wins_over_its_sweep() -> None:
+    config = check(compose(["sweep=mix", "setting=mix/mixed_prefix"], CONF))
+    assert (config.trainer.max_steps, config.trainer.eval_steps) == (800, 50)
 
 
 @pytest.mark.parametrize("setting", sweep_options(SWEEPS)["setting"])
