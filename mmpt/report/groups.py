@@ -168,7 +168,7 @@ def _key(run: Run) -> tuple[str, ...]:
 
 def _row(members: Sequence[Run]) -> Row:
     done, rest = _one_per_seed([run for run in members if run.status == "done"])
-    rest += [run for run in members if run.status != "done"]
+    rest += sorted((run for run in members if run.status != "done"), key=_by_seed)
     metric = next((run.metric for run in [*done, *rest] if run.result is not None), "?")
     task, model, method = (members[0].known(name) for name in ("task", "model", "method"))
     row = Row(task, model, method, metric, done, rest, notes=_mixed(done) + _not_counted(rest))
@@ -196,7 +196,11 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
             why = f"seed {run.seed} again, {'the same' if copies else 'another'} run as {run.name}, which counts"
             repeated.append(replace(other, status="repeated", problem=why))
         chosen[key] = run
-    return sorted(chosen.values(), key=lambda run: (run.seed or 0, run.name)), repeated
+    return sorted(chosen.values(), key=_by_seed), repeated
+
+
+def _by_seed(run: Run) -> tuple[int, str]:
+    return run.seed or 0, run.name
 
 
 def _mixed(runs: Sequence[Run]) -> list[str]:
