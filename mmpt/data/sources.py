@@ -263,7 +263,7 @@ def _one_line(repo: str) -> Iterator[None]:
     with one_line_errors(repo, DataError, check="data.repo and data.revision", instead=f"{OFFLINE}; {FETCHED}"):
         try:
             yield
-        except (DatasetsError, ValueError, RuntimeError) as error:
+        except (DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
             text = one_line(error)
             if "script" in text:
                 text = "it needs code from the hub, which is never run; choose a revision with data files alone"

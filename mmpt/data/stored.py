@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -84,9 +85,7 @@ class StoredExamples(Sequence[Example]):
         def joined(sources: list[str]) -> dict[str, list[str]]:
             return {"source": [text + source for source in sources]}
 
-        with one_line_problems("data", directory()), uncollected():
-            rows = self.rows.map(joined, input_columns="source", batched=True, new_fingerprint=key[:40])
-        return StoredExamples(rows, key, self.workers)
+        return StoredExamples(_mapped("data", self.rows, joined, key[:40], input_columns="source"), key, self.workers)
 
 
 def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
@@ -155,20 +154,25 @@ def tokenise(
         return {name: [row[name] for row in rows] for name in features}
 
     name = hashlib.sha256(f"{examples.key}{key}".encode()).hexdigest()[:40]
-    with one_line_problems("tokens", directory()), uncollected():
-        rows = examples.rows.map(
-            encoded,
-            with_indices=True,
-            batched=True,
-            batch_size=BATCH,
-            remove_columns=list(COLUMNS),
-            features=features,
-            num_proc=examples.workers if examples.workers > 1 else None,
-            new_fingerprint=name,
-            load_from_cache_file=True,
-            desc="tokens",
-        )
-    return rows, name
+    options = {"with_indices": True, "batch_size": BATCH, "remove_columns": list(COLUMNS), "features": features}
+    options |= {"num_proc": examples.workers if examples.workers > 1 else None, "desc": "tokens"}
+    return _mapped("tokens", examples.rows, encoded, name, **options), name
+
+
+def _mapped(what: str, rows: Dataset, function: Callable[..., Any], name: str, **options: Any) -> Dataset:
+    """Rows made of batches of others, in a folder of Arrow files, or found there; options are those of ``map``."""
+    with one_line_problems(what, directory()) as place, uncollected():
+        if not (folder := place / name).exists():
+            with TemporaryDirectory(dir=place) as draft:  # the library leaves its file there where the disk is full
+                (made := Path(draft, name)).mkdir()
+                rows.map(function, batched=True, new_fingerprint=name, cache_file_name=f"{made}/rows.arrow", **options)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process was faster
+                        raise
+        parts = [library().Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+        return library().concatenate_datasets(parts)
 
 
 def directory() -> Path:
