@@ -23,7 +23,7 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
 }
 
 # how data is read, of which the fingerprint of the splits holds the outcome; and what is null unless it is chosen
-_READING = {"task": {"csv", "columns", "missing"}, "data": {"num_proc", "streaming"}}
+_READING = {"task": {"csv", "columns", "missing", "shots"}, "data": {"num_proc", "streaming"}}
 _CHOSEN = {"repo", "config", "revision"}
 
 

@@ -35,15 +35,15 @@ COUNTS = {  # the least and the most of what is counted
     "trainer.save_steps trainer.save_total_limit evaluation.max_new_tokens evaluation.batch_size",
     (1, math.inf): "trainer.logging_steps trainer.dataloader_prefetch_factor evaluation.patience data.limit_train "
     "data.limit_validation data.limit_test data.num_proc",
-    (0, MOST): "evaluation.bootstrap",
+    (0, MOST): "evaluation.bootstrap task.shots",
     (0, math.inf): "trainer.max_grad_norm trainer.eval_delay trainer.dataloader_num_workers",
 }
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value must be
     "trainer.max_grad_norm": (math.isfinite, "must be a finite number"),
     "trainer.eval_delay": (math.isfinite, "must be a finite number"),
     "trainer.num_train_epochs": (
-        lambda epochs: 0 < epochs < math.inf,
-        "must be positive and finite; for a run of a few steps set trainer.max_steps",
+        lambda epochs: 0 <= epochs < math.inf,
+        "must be finite, and not negative; for a run of a few steps set trainer.max_steps",
     ),
     "trainer.max_steps": (
         lambda steps: steps == -1 or steps >= 1,

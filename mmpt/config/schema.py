@@ -50,6 +50,7 @@ class TaskConfig:
     # a row with null, NaN, an infinite number or an empty cell where a text, target or group is needed: an error, left
     # out, or (texts alone) an empty text
     missing: Literal["error", "skip", "empty"] = "error"
+    shots: int = 0  # training examples, with their answers, that stand before every text
     csv: CsvConfig = field(default_factory=CsvConfig)
     columns: list[str] | None = None  # the same as csv.columns
     parts: dict[str, TaskConfig] = field(default_factory=dict)  # of a mixture: filled in from mix.tasks

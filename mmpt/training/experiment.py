@@ -13,7 +13,6 @@ from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import CachingCollator
-from mmpt.data.columns import values
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
@@ -137,7 +136,7 @@ class Experiment:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
         share = (accelerator.process_index, accelerator.num_processes)
-        mixed = (config.mix, [name for (name,) in values(train.examples, "task") if name is not None])
+        mixed = (config.mix, [str(example.task) for example in train.examples] if config.task.parts else [])
         batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = (feature["labels"] for feature in train)
         settings = config.trainer
@@ -206,7 +205,7 @@ class Experiment:
         return {
             "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
             "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-            "task": asdict(config.task),
+            "task": asdict(self.identity.task.config),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
             "seed": config.seed,

@@ -230,6 +230,8 @@ def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, pr
         problems.add("model.architecture", f"{what}, so it cannot learn a mixture of tasks; choose another model")
     elif not task.labels:
         problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
+    elif task.shots:
+        problems.add("task.shots", f"{what}, so it reads no examples before a text; set task.shots=0")
     elif "generation" in evaluation.decoding:
         problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
 
