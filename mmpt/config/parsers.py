@@ -57,11 +57,18 @@ _NAMES = {  # what to set -> names of transformers.TrainingArguments, and others
     "train.py always evaluates": "do_eval",
     "train.py always writes predictions": "do_predict",
 }
+ONE_DEVICE = (  # of model.device_map
+    "a network lies on one device: prefixes do not follow layers to others; use a smaller model (mmpt models size NAME "
+    "says what it takes) or model.quantization=int8 or nf4"
+)
 INSTEAD = {name: text for text, names in _NAMES.items() for name in names.split()}
 
 
 def local_model(value: Any, problems: Problems) -> Any:
     """Build ``model``, and find out what ``model.path`` is: a directory in any model group, or a name on the hub."""
+    if isinstance(value, Mapping) and "device_map" in value:
+        problems.add("model.device_map", f"model.device_map cannot be set: {ONE_DEVICE}")
+        value = {key: item for key, item in value.items() if key != "device_map"}
     model = build(ModelConfig, value, "model", problems)
     if not isinstance(model, ModelConfig):
         return model

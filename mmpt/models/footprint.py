@@ -1,15 +1,14 @@
 """The memory that a model and a training step take, computed from the model's configuration: no weights are loaded.
 
 The model's own code and ours run on torch's device ``meta``, whose tensors have shapes and no numbers, while
-:class:`Peak` adds up those that exist at the same time.
+:class:`mmpt.models.peak.Peak` adds up those that exist at the same time.
 
 Letters: B batch, T source tokens, U label tokens, C candidate labels, N cached states of a text, d model width.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,9 +18,6 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode  # named by PyTorch's notes on extending it
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
@@ -32,12 +28,16 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone, random_shape, source_of, stated_shape
 from mmpt.models.engine import build_engine
 from mmpt.models.parts import word_embeddings
+from mmpt.models.peak import Fused, Peak
 from mmpt.models.quantization import weight_bytes
 from mmpt.models.size import network_without_weights
 
 SHAPES = Path(__file__).with_name("shapes.yaml")
 CANDIDATES = 2  # labels of a text whose states decoder-only models cache
 TYPES = (torch.float32, torch.bfloat16)
+INT8_STEP = (
+    1.3  # bytes of a step above the weights with int8, over those without: stored inputs of layers; docs/scale.md
+)
 ADAM_BYTES = 8  # of each trained number: two averages in float32
 
 
@@ -80,9 +80,17 @@ class Footprint:
 
     def total(self, kind: str, *, cached: bool) -> int | None:
         """Bytes of weights and the larger of step and evaluation; quantised networks compute in bfloat16."""
-        found = self.activations["float32" if kind == "float32" else "bfloat16"]
-        step = found.cached if cached else found.step
+        step, found = self.step(kind, cached=cached), self.of(kind)
         return None if step is None else self.weights[kind] + max(step, found.evaluation)
+
+    def of(self, kind: str) -> Activations:
+        """What is above weights of a kind."""
+        return self.activations["float32" if kind == "float32" else "bfloat16"]
+
+    def step(self, kind: str, *, cached: bool) -> int | None:
+        """Bytes of a training step above weights of a kind; None where there is no cache."""
+        step = self.of(kind).cached if cached else self.of(kind).step
+        return step if step is None or kind != "int8" else round(INT8_STEP * step)
 
 
 def footprint(
@@ -233,66 +241,3 @@ def _watched(model: AdaptedModel, batch: Mapping[str, Tensor]) -> Iterator[Peak]
     with Fused(), Peak([*model.parameters(), *model.buffers()]) as peak, torch.device("meta"):
         peak.add(batch.values())
         yield peak
-
-
-class Peak(TorchDispatchMode):
-    """Adds up the bytes of all tensors that exist, while operations run within the block.
-
-    Attributes:
-        most: Bytes at the worst moment so far.
-    """
-
-    def __init__(self, without: Iterable[Tensor] = ()) -> None:
-        """Start from nothing; tensors ``without``, such as weights, do not count, and no view of them."""
-        super().__init__()
-        self.now = self.most = 0
-        self._known = {id(storage): weakref.ref(storage) for storage in (each.untyped_storage() for each in without)}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See the base class."""
-        result = function(*args, **(kwargs or {}))
-        self.add(result if isinstance(result, tuple | list) else [result])
-        return result
-
-    def add(self, values: Iterable[Any]) -> None:
-        """Count tensors that are new, until they are gone."""
-        for value in values:
-            if not isinstance(value, Tensor):
-                continue
-            storage = value.untyped_storage()
-            if (known := self._known.get(id(storage))) is not None and known() is storage:
-                continue
-            self._known[id(storage)] = weakref.ref(storage)
-            self.now += storage.nbytes()
-            weakref.finalize(storage, self._remove, storage.nbytes())
-        self.most = max(self.most, self.now)
-
-    def _remove(self, count: int) -> None:
-        self.now -= count
-
-
-class Fused(TorchFunctionMode):
-    """Replaces torch's sdpa by what its fused kernels store, for which there is no kernel on the device ``meta``."""
-
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See the base class."""
-        kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention:
-            return _FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))
-        return function(*args, **kwargs)
-
-
-class _FusedAttention(torch.autograd.Function):
-    """Stores queries, keys, values, mask, results and one number for each query; never the table of scores."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        result = query.new_empty(*query.shape[:-1], value.shape[-1])
-        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, mask, result, sums)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *_ = ctx.saved_tensors
-        return *(torch.empty_like(part) for part in (query, key, value)), None

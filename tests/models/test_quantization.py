@@ -26,7 +26,8 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.fingerprint import weights_fingerprint
-from mmpt.models.footprint import shape_of
+from mmpt.models.footprint import INT8_STEP, shape_of
+from mmpt.models.peak import Peak
 from mmpt.models.quantization import numbers, quantised, weight_bytes
 from mmpt.training.settings import check, find_problems, first_line, run_fingerprint
 from tests import tiny, tiny_encoders
@@ -135,6 +136,27 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 @needs_bitsandbytes
+@pytest.mark.parametrize(("model_type", "options"), [("t5", {}), ("llama", {"layers": "last_2"})])
+def test_the_bytes_of_a_step_are_as_computed(
+    model_type: str, options: dict[str, Any], folder_of: Callable[[str], Path]
+) -> None:
+    peaks = {}
+    ids = torch.ones(16, 64, dtype=torch.long)
+    for way in ("none", *WAYS):
+        model = build_engine(loaded(folder_of(model_type), model_type, way), parse("multimask", options)).train()
+        given = {"input_ids": ids, "attention_mask": ids, "labels": ids[:, :4]}
+        model(**given).loss.backward()
+        model.zero_grad()
+        parts = (vars(layer.state).values() for layer in model.modules() if hasattr(layer, "state"))  # bitsandbytes'
+        moved = [value for part in parts for value in part if isinstance(value, Tensor)]
+        with Peak([*model.parameters(), *model.buffers(), *model.backbone.state_dict().values(), *moved]) as peak:
+            model(**given).loss.backward()
+        peaks[way] = peak.most
+    assert peaks["nf4"] == pytest.approx(peaks["none"], rel=0.05)
+    assert peaks["none"] < peaks["int8"] < INT8_STEP * peaks["none"]
+
+
+@needs_bitsandbytes
 @pytest.mark.parametrize("way", WAYS)
 def test_absorbed_attention_and_the_cache_give_the_same_losses(way: str, folder_of: Callable[[str], Path]) -> None:
     from mmpt.cache.activations import compute
@@ -215,6 +237,7 @@ def test_the_fingerprint_of_a_run_holds_it_and_without_it_nothing_changes(instal
         (["method=ia3", "model.quantization=nf4", "model.dtype=bfloat16"], "set model.dtype=float32"),
         (["model=t5_small_random", "model.quantization=nf4"], "model.source=random has none"),
         (["model.quantization=int4"], "choose from: none, int8, nf4"),
+        (["model.device_map=auto"], "model.device_map cannot be set: a network lies on one device"),
     ],
 )
 def test_what_cannot_work_is_refused_before_loading(words: list[str], part: str, installed: None) -> None:
