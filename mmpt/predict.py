@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mmpt.cli.predict import main
+from mmpt.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(command="predict"))

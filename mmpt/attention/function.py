@@ -119,7 +119,7 @@ def _extend(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Put a prefix before key and value (B, H, N, k); widen mask and position bias (…, Q, N) to match."""
     length, past = prefix.tokens, key.shape[2] - query.shape[2]
-    front, front_value = prefix.expanded(key.shape[0], key.dtype)
+    front, front_value = prefix.rows(key.shape[0], key.dtype)
     key, value = torch.cat([front, key], dim=2), torch.cat([front_value, value], dim=2)
     if mask is not None:  # bool: True may be attended; float: 0 is added
         mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
@@ -156,8 +156,7 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        prefix = carried(module)
-        function = original(module)
+        prefix, function = carried(module), original(module)
         few = prefix is not None and function is sdpa_attention_forward and _few(prefix, query, key)
         if prefix is not None and (few or prefix.attend is not None):
             return _attend(module, query, key, value, (position_bias, attention_mask), prefix, **kwargs)
@@ -185,11 +184,7 @@ def _explicit(mask_function: Callable[..., Tensor | None]) -> Callable[..., Tens
     Without a mask, sdpa aligns causality at the upper left and cuts the keys to the number of queries, which is wrong
     as soon as a prefix stands before them.
     """
-
-    def build(*args: Any, **kwargs: Any) -> Tensor | None:
-        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
-
-    return build
+    return lambda *args, **kwargs: mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
 
 
 AttentionInterface.register("mmpt_sdpa", _with_prefix(lambda _: sdpa_attention_forward))

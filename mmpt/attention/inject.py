@@ -7,13 +7,12 @@ module's own prefix before its keys and values, and calls the model's original i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 
 from transformers import GenerationMixin, PreTrainedModel
 
 from mmpt.attention import paper, positions
-from mmpt.attention.architectures import Architecture, architecture_of
+from mmpt.attention.architectures import architecture_of
 from mmpt.attention.function import carry
 from mmpt.attention.prefix import KeyValue, SiteShape, shift_of
 from mmpt.errors import ModelError
@@ -27,27 +26,16 @@ CACHE = next(
 OWN = "mmpt_"  # what the names of our attention functions begin with
 
 
-def injected_attention(implementation: str, architecture: Architecture) -> str:
-    """The implementation that can carry prefixes, to replace one that a model was loaded with.
-
-    Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
-    such models run torch's sdpa as long as they carry an adapter.
-
-    Args:
-        implementation: As transformers names it: ``sdpa``, ``eager``, ``flash_attention_2``, ….
-        architecture: The model's.
-    """
-    eager = architecture.soft_capped or implementation.endswith("eager")
-    return "mmpt_eager" if eager else "mmpt_sdpa"
-
-
 def running_attention(model: PreTrainedModel) -> str:
     """The attention that a model runs, such as ``sdpa``; transformers has no public name for it."""
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
 def switch_attention(model: PreTrainedModel) -> str | None:
-    """Let a model run the attention that can carry prefixes.
+    """Let a model run the attention that can carry prefixes: ``mmpt_eager`` or ``mmpt_sdpa``.
+
+    Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
+    such models run torch's sdpa as long as they carry an adapter.
 
     Returns:
         What it ran before; None where it ran ours already.
@@ -55,7 +43,8 @@ def switch_attention(model: PreTrainedModel) -> str | None:
     before = running_attention(model)
     if before.startswith(OWN):
         return None
-    set_attention(model, injected_attention(before, architecture_of(model.config.model_type)))
+    eager = architecture_of(model.config.model_type).soft_capped or before.endswith("eager")
+    set_attention(model, "mmpt_eager" if eager else "mmpt_sdpa")
     return before
 
 
@@ -105,26 +94,12 @@ class Injection:
             positions.shift(self.positions, shift_of(prefixes))
         for site in self.modules if sites is None else sites:
             modules, prefix = self.modules[site], prefixes.get(site)
-            first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
-            carry(
-                modules,
-                [
-                    None if prefix is None or index < 0 else prefix.layer(index)
-                    for index in range(-first, len(modules) - first)
-                ],
-            )
+            first = len(modules) - (0 if prefix is None else prefix.key.shape[1])  # layers below it carry none
+            layers = [] if prefix is None else [prefix.layer(index) for index in range(len(modules) - first)]
+            carry(modules, [*[None] * first, *layers])
 
     def remove(self) -> None:
         """Leave the backbone's modules without a trace."""
         self.set({})
         if self.positions is not None:
             positions.remove(self.positions)
-
-    @contextmanager
-    def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:
-        """Carry ``prefixes`` within the block, and none after it."""
-        self.set(prefixes)
-        try:
-            yield
-        finally:
-            self.set({})

@@ -85,13 +85,13 @@ def _rows(
     """Run the network up to the first trained layer: name of a tensor, first row, and rows of it."""
     if model.cacheable_layers.count is None:
         raise ValueError(f"nothing is constant: {model.cacheable_layers.reason}")
-    with model.injection.active({}):
-        for rows, batch in batches:
-            states = model.constants(batch)
-            means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
-            for index, row in enumerate(rows):
-                yield "means", row, means[index : index + 1]
-                yield "states", starts[row], _cast(states[index, : starts[row + 1] - starts[row]], dtype)
+    model.injection.set({})
+    for rows, batch in batches:
+        states = model.constants(batch)
+        means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
+        for index, row in enumerate(rows):
+            yield "means", row, means[index : index + 1]
+            yield "states", starts[row], _cast(states[index, : starts[row + 1] - starts[row]], dtype)
 
 
 def compute(

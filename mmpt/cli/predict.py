@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpt.cli.program import run, single
 from mmpt.errors import AdapterError, DataError
 
 if TYPE_CHECKING:
@@ -126,6 +124,3 @@ def _named(run: str) -> tuple[str, str]:
     if not name or not directory:
         raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
     return name, directory
-
-
-main = partial(run, single(predict), "mmpt predict")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import typer
 
@@ -24,15 +23,8 @@ def new_command(help: str) -> typer.Typer:
     )
 
 
-def single(function: Callable[..., Any]) -> typer.Typer:
-    """A program of one command, as ``python -m mmpt.predict`` is."""
-    program = new_command(function.__doc__ or "")
-    program.command()(function)
-    return program
-
-
-def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
-    """Run a command, or a group of commands, under a name that its help shows.
+def run(command: typer.Typer, argv: list[str]) -> int:
+    """Run ``mmpt`` with arguments.
 
     Returns:
         The exit code: what the command returned, 2 after an error of one line.
@@ -40,13 +32,13 @@ def run(command: typer.Typer, name: str, argv: list[str] | None = None) -> int:
 
     def work() -> int:
         try:
-            code = command(args=sys.argv[1:] if argv is None else argv, prog_name=name, standalone_mode=False)
+            code = command(args=argv, prog_name="mmpt", standalone_mode=False)
         except USAGE as error:
             text: str = error.format_message()  # type: ignore[attr-defined]
             if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command explains itself
                 print(text)
                 return 2
-            path = getattr(getattr(error, "ctx", None), "command_path", name)
+            path = getattr(getattr(error, "ctx", None), "command_path", "mmpt")
             raise ConfigError(f"{' '.join(text.split()).rstrip('.')} (see {path} --help)") from error
         return code if isinstance(code, int) else 0
 

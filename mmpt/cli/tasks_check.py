@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from mmpt.cli.program import print_table
 from mmpt.cli.train import COMPOSING
@@ -17,16 +19,18 @@ from mmpt.training.settings import check as check_settings
 from mmpt.utils.extensions import add_folder
 
 SHOWN = 3  # prompts
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Your folder, with DIR/task/NAME.yaml.")]
 
 
-def check(name: str, settings: list[str], config_dir: Path | None = None) -> None:
-    """Print it.
-
-    Raises:
-        ConfigError: A setting is wrong.
-        MmptError: The data or the model cannot be read.
-    """
-    config = _config([f"task={name}", *settings, *(["--config-dir", str(config_dir)] if config_dir else [])])
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A task, also one of your own.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As for train: data=local data.dir=DIR model=...")
+    ] = None,
+    config_dir: Folder = None,
+) -> None:
+    """Show what a model reads of a task: labels, lengths in tokens, what is cut or unknown, duplicates, prompts."""
+    config = _config([f"task={name}", *(settings or []), *(["--config-dir", str(config_dir)] if config_dir else [])])
     from mmpt.data.mixture import load_all, task_of
     from mmpt.models.backbone import load_backbone
     from mmpt.models.engine import ENGINES

@@ -6,7 +6,9 @@ import json
 import re
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from mmpt.config.schema import CsvConfig, TaskConfig
 from mmpt.data.files import Located, read_rows
@@ -22,15 +24,19 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "a
 OTHERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def new(file: Path, name: str | None, text: list[str], label: str | None, delimiter: str | None, folder: Path) -> None:
-    """Guess what is not given, write ``folder/task/NAME.yaml``, and print three examples and the next command.
-
-    Raises:
-        ConfigError: There is such a task already; a column does not exist, or none looks like a label.
-        DataError: The file cannot be read, or an example cannot be rendered.
-    """
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="csv, tsv, json, jsonl or parquet: the training file.")],
+    text: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to read; repeatable.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to answer.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The task's name; default: the file's.")] = None,
+    delimiter: Annotated[str | None, typer.Option(metavar="CHAR", help="Between columns, if not as usual.")] = None,
+    config_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where DIR/task/NAME.yaml is written.")] = Path(
+        "mine"
+    ),
+) -> None:
+    """Write a task's YAML file from a look at FILE; columns that are not named are guessed."""
     name = name or re.sub(r"\W+", "_", (file.absolute().parent if file.stem == "train" else file).name.split(".")[0])
-    target = folder / "task" / f"{name}.yaml"
+    target = config_dir / "task" / f"{name}.yaml"
     if target.exists():
         raise ConfigError(f"{target} exists; choose another name with --name NAME, or remove it")
     form = Task(TaskConfig(name, "{text}", csv=CsvConfig(delimiter=delimiter))).csv
@@ -40,7 +46,7 @@ def new(file: Path, name: str | None, text: list[str], label: str | None, delimi
 
     first = [row for _, row in islice(rows(), LOOK)]
     columns = list(dict.fromkeys(column for row in first for column in row))
-    for column in [*text, *([label] if label else [])]:
+    for column in [*(text or []), *([label] if label else [])]:
         if column not in columns:
             raise ConfigError(
                 f"{file.name} has no column {column!r}; it has: {', '.join(columns)}{nearest(column, columns)}"
@@ -61,7 +67,7 @@ def new(file: Path, name: str | None, text: list[str], label: str | None, delimi
         print(f"  {source} -> {answer}")
     if len(files) == 1:
         print(f"One more file is needed: files.validation in {target} (its scores are reported).")
-    words = [*program("tasks"), "check", name, "--config-dir", str(folder), "data=local", f"data.dir={file.parent}"]
+    words = [*program("tasks"), "check", name, "--config-dir", str(config_dir), "data=local", f"data.dir={file.parent}"]
     print(f"next: {' '.join(words)}")
 
 

@@ -18,7 +18,7 @@ from mmpt.config.typed_build import fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import MethodOptions
 from mmpt.utils import extensions
-from mmpt.utils.memory import GB, memory_bytes
+from mmpt.utils.machine import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:

@@ -152,11 +152,6 @@ class AdaptedModel(nn.Module, ABC):
         assert layers is not None, self.method.cacheable_layers.reason
         return layers
 
-    @property
-    def prevents_cache(self) -> str | None:
-        """The setting because of which no hidden state is a constant; None where some are."""
-        return self.cacheable_layers.reason
-
     def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
         """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
         means, mask = batch["means"], batch["attention_mask"]
@@ -209,14 +204,6 @@ class AdaptedModel(nn.Module, ABC):
     def rank(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See :meth:`likelihoods`; without gradients."""
         return self.likelihoods(encoded, candidates)
-
-    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """See :meth:`likelihoods`, with candidates of each source's own; without gradients.
-
-        Raises:
-            NotImplementedError: The model has a classification head, which has the same classes for all.
-        """
-        raise NotImplementedError
 
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

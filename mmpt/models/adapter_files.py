@@ -22,7 +22,7 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods import parse
 from mmpt.methods.base import Method
 from mmpt.utils.files import write_bytes, write_json
-from mmpt.utils.memory import memory_bytes
+from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
 
 FORMAT = 1

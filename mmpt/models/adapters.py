@@ -21,10 +21,9 @@ from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
-from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks import HOOKS
-from mmpt.models.parts import ADAPTERS, word_embeddings
+from mmpt.models.parts import ADAPTERS, has_weights, weights_fingerprint, word_embeddings
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -29,12 +29,11 @@ from mmpt.attention.architectures import Architecture, Kind, architecture_of, re
 from mmpt.config.schema import ModelConfig
 from mmpt.data.special_tokens import settle
 from mmpt.errors import ConfigError, ModelError
-from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
-from mmpt.models.parts import head_parameters
+from mmpt.models.parts import has_weights, head_parameters, weights_fingerprint
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.hub import fetch
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -84,14 +83,11 @@ class Backbone:
         return self.architecture.kind
 
 
-def load_backbone(
-    config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto", classes: int = 2
-) -> Backbone:
+def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", classes: int = 2) -> Backbone:
     """Load what ``config`` names, frozen, with attention that can carry prefixes.
 
     Args:
         config: Source, path, stated architecture, dtype and attention.
-        seed: For the weights of a random backbone.
         sites: ``method.sites``, which are refused before any weight is loaded where the backbone lacks them.
         classes: Outputs of the head, for kind ``encoder``.
 
@@ -114,12 +110,15 @@ def load_backbone(
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
     more = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
-        model = _random(config, architecture.kind, seed, more)
+        model = _random(config, architecture.kind, more)
         fresh = head_parameters(model)
     else:
         refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
         model, fresh = _pretrained(config, architecture.kind, path, more)
-    tokenizer = _tokenizer(config, path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        raise _unreadable(config, path, error) from error
     settle(tokenizer, model, f"model={config.name}")
     model.requires_grad_(False)
     model.eval()
@@ -207,30 +206,21 @@ def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]
     return model, absent
 
 
-def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(seed)
+def _random(config: ModelConfig, kind: Kind, more: dict[str, int]) -> PreTrainedModel:
     where = f"model={config.name}: model.config"
     refuse_counts(config.config, where)
     try:
         shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
         refuse_network(shape, CLASSES[kind], torch.float32, where)
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
-        model = CLASSES[kind].from_config(shape, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: PreTrainedModel = CLASSES[kind].from_config(shape, **options)
     except ModelError:
         raise
     except Exception as error:  # of transformers and torch, for a shape that cannot be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
-    finally:
-        torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))
-
-
-def _tokenizer(config: ModelConfig, path: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        raise _unreadable(config, path, error) from error
 
 
 def use_threads(model: nn.Module) -> None:

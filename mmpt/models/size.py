@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from mmpt.errors import ModelError
-from mmpt.utils.memory import GB, memory_bytes
+from mmpt.utils.machine import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: Python counts these one by one

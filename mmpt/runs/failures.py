@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.fingerprint import values_key
 from mmpt.errors import RunError
 from mmpt.runs.typed_json import from_json
-from mmpt.utils.files import newer_format, read_json, write_json
+from mmpt.utils.files import newer_format, read_json, values_key, write_json
 from mmpt.utils.secrets import redact
 from mmpt.utils.untrusted import one_line
 

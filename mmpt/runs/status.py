@@ -12,7 +12,7 @@ from typing import Any
 
 from mmpt.runs.result import FORMAT
 from mmpt.utils.files import write_json
-from mmpt.utils.process import is_alive
+from mmpt.utils.machine import is_alive
 from mmpt.utils.untrusted import parse_json, read_text
 
 STATUS = "status.json"

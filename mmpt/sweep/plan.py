@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
-from mmpt.sweep.devices import cores
+from mmpt.sweep.isolation import cores
 from mmpt.sweep.outcomes import split, trial_words, unresolved
 from mmpt.training.settings import find_problems
 

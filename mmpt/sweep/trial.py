@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmpt.errors import InUseError, MmptError
 from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
-from mmpt.sweep.devices import claim_share
-from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
+from mmpt.sweep.isolation import claim_share, freeze_imported, isolated, printing_to
 from mmpt.sweep.outcomes import Outcome, Outcomes, TrialPruned, trial_words, unresolved
 from mmpt.training.memory import is_out_of_memory
 from mmpt.training.settings import check, plain

@@ -1,4 +1,4 @@
-"""Where a run keeps states below the first trained layer: on disk, in memory, or nowhere, and what it says about it."""
+"""Where a run stores states below the first trained layer: on disk, in memory or nowhere, and what it says about it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 
 from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
 from mmpt.cache.entry import lay_out
-from mmpt.cache.store import GB, Store
+from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, SOURCES, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.parts import word_embeddings
 from mmpt.training.evaluate import Evaluator, Prepared
+from mmpt.utils.machine import GB
 from mmpt.utils.text import size_text
 
 
@@ -52,7 +53,7 @@ class SplitCache:
             ConfigError: ``cache=disk`` or ``cache=ram`` is impossible because of another setting.
         """
         mode = self.config.mode
-        reason = "cache=off" if mode == "off" else self.model.prevents_cache
+        reason = "cache=off" if mode == "off" else self.model.cacheable_layers.reason
         if reason is not None:
             if mode in ("ram", "disk"):
                 raise ConfigError(f"cache={mode} is impossible: {reason}; set cache=auto or change that setting")
@@ -105,14 +106,15 @@ class SplitCache:
         return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
 
     def _fetch(self, split: Prepared) -> Activations:
-        batches = self._batches(split)
-        task = self.evaluator.task.name
-        description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
-        description |= {"tokens": sum(split.lengths), "layers": self.model.cacheable_layers.count}
-        key = self._key(split)
-        return fetch(
-            self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
-        )
+        given = (self.model, split.lengths, self._batches(split), self._dtype)
+        description = {
+            "backbone": self.name,
+            "task": self.evaluator.task.name,
+            "examples": len(split.examples),
+            "tokens": sum(split.lengths),
+            "layers": self.model.cacheable_layers.count,
+        }
+        return fetch(self._store, self._key(split), *given, description=description, note=self.note)
 
     def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One run on several processes, as torchrun and accelerate start them: rank 0 keeps the records, all compute."""
+"""One run on several processes, as torchrun and accelerate start them: rank 0 writes the records, all compute."""
 
 from __future__ import annotations
 
@@ -44,12 +44,6 @@ def leave() -> None:
     """Part from the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def barrier() -> None:
-    """Wait until every process is here."""
-    if count() > 1:
-        distributed.barrier()
 
 
 def any_rank(here: bool) -> bool:

@@ -141,14 +141,17 @@ class Evaluator:
         routed = torch.stack(routes) if routes and routes[0].numel() else None
         return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
 
-    def _rank(self, model: AdaptedModel, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
+    def _rank(self, model: Any, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
         """Log-likelihoods (B, C) of the candidates; of a mixture, -inf for words that are not of an example's task."""
         if not self.task.parts:
-            return model.rank(encoded, self.candidates)
+            likelihoods: Tensor = model.rank(encoded, self.candidates)
+            return likelihoods
         own = [[self.task.words.index(word) for word in self.task.of(example).words] for example in examples]
         most = max(map(len, own))
         own = [[*columns, *columns[-1:] * (most - len(columns))] for columns in own]
-        ranked = model.rank_rows(encoded, [[self.candidates[column] for column in columns] for columns in own])
+        ranked = model.likelihoods_of_rows(
+            encoded, [[self.candidates[column] for column in columns] for columns in own]
+        )
         likelihoods = ranked.new_full((len(own), len(self.candidates)), -torch.inf)
         return likelihoods.scatter(1, torch.tensor(own, device=ranked.device), ranked)
 

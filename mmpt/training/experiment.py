@@ -95,7 +95,7 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
         scores |= self.evaluator.baselines(splits["train"], splits["test"])
-        size = save_adapter(self.record.adapter_dir, model.method, self._description())
+        size = save_adapter(self.record.adapter_dir, model.method, description(config, self.backbone))
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
@@ -197,18 +197,18 @@ class Experiment:
             "backbone_fingerprint": self.backbone.fingerprint,
         }
 
-    def _description(self) -> dict[str, Any]:
-        """What a user of the adapter must know."""
-        config, backbone = self.config, self.backbone
-        revision = backbone.revision or config.model.revision
-        return {
-            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
-            "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-            "task": asdict(config.task),
-            "evaluation": asdict(config.evaluation),
-            "max_length": config.data.max_length,
-            "seed": config.seed,
-        }
+
+def description(config: Config, backbone: Backbone) -> dict[str, Any]:
+    """What a user of an adapter must know, as adapter.json has it."""
+    revision = backbone.revision or config.model.revision
+    return {
+        "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+        "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
+        "task": asdict(config.task),
+        "evaluation": asdict(config.evaluation),
+        "max_length": config.data.max_length,
+        "seed": config.seed,
+    }
 
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:

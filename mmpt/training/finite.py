@@ -33,21 +33,16 @@ class FiniteWatch:
             raise self._error(step, float("nan"))
 
     def _error(self, step: int, loss: float) -> TrainingError:
+        what, groups = "parameters", self._broken(lambda parameter: parameter)
+        if not groups:
+            what, groups = "gradients", self._broken(lambda parameter: parameter.grad)
         return TrainingError(
-            f"loss is {loss} at step {step}; {self._culprits()}; the last evaluation's checkpoint is kept; "
-            "lower method.lr of that group, or set trainer.max_grad_norm"
+            f"loss is {loss} at step {step}; {what} that are not finite are in group {', '.join(groups) or '(none)'}; "
+            "the last evaluation's checkpoint stays; lower method.lr of that group, or set trainer.max_grad_norm"
         )
 
-    def _culprits(self) -> str:
-        if groups := self._broken(lambda parameter: parameter):
-            return f"parameters that are not finite are in group {groups}"
-        groups = self._broken(lambda parameter: parameter.grad)
-        return f"gradients that are not finite are in group {groups or '(none)'}"
-
-    def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> str:
-        broken = []
-        for name, parameters in self.method.parameter_groups().items():
-            present = [value for parameter in parameters if (value := values(parameter)) is not None]
-            if not all(torch.isfinite(value).all() for value in present):
-                broken.append(name)
-        return ", ".join(broken)
+    def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> list[str]:
+        """The parameter groups with a value that is not finite."""
+        groups = self.method.parameter_groups().items()
+        present = {name: [value for one in group if (value := values(one)) is not None] for name, group in groups}
+        return [name for name, found in present.items() if not all(torch.isfinite(value).all() for value in found)]

@@ -16,7 +16,7 @@ from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.models.model_files import files_fingerprint, local_folder
 from mmpt.training import distributed
-from mmpt.training.settings import run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
 from mmpt.utils import extensions
 
 

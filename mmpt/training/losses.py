@@ -80,20 +80,6 @@ class LabelRanking:
         """The number of examples."""
         return len(labels)
 
-    def check(self, targets: Iterable[Sequence[int]]) -> None:
-        """Reject training targets that are no label word.
-
-        Raises:
-            DataError: One is not, such as a word that was cut.
-        """
-        known = {tuple(ids) for ids in self.candidates}
-        other = [tuple(ids) not in known for ids in targets]
-        if wrong := sum(other):
-            raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {len(other)} training targets are no label word; "
-                "raise data.max_length, or set trainer.loss=cross_entropy"
-            )
-
 
 class Custom:
     """A function of the user's, and the number of examples as its weight unless the file has ``weight`` too."""
@@ -128,17 +114,16 @@ def create_loss(
     """
     if name == "cross_entropy":
         return CrossEntropy(smoothing)
-    if name == "label_ranking":
-        ranking = LabelRanking(candidates, smoothing)
-        ranking.check(targets)
-        return ranking
-    return load_loss(name)
-
-
-def require_loss(name: str) -> None:
-    """Reject a loss that :func:`load_loss` cannot load, before anything heavy happens."""
-    if name not in ("cross_entropy", "label_ranking"):
-        load_loss(name)
+    if name != "label_ranking":
+        return load_loss(name)
+    known = {tuple(ids) for ids in candidates}
+    other = [tuple(ids) not in known for ids in targets]  # such as a word that was cut
+    if wrong := sum(other):
+        raise DataError(
+            f"trainer.loss=label_ranking: {wrong} of {len(other)} training targets are no label word; "
+            "raise data.max_length, or set trainer.loss=cross_entropy"
+        )
+    return LabelRanking(candidates, smoothing)
 
 
 def load_loss(name: str) -> Custom:

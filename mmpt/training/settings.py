@@ -14,7 +14,6 @@ import yaml
 from omegaconf import DictConfig
 
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
-from mmpt.config import fingerprint
 from mmpt.config.check import examine, plain
 from mmpt.config.parsers import local_model, trainer
 from mmpt.config.rules import RULES, Rule, max_length
@@ -24,11 +23,12 @@ from mmpt.data.mixture import check_parts, task_of
 from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
 from mmpt.methods.options import HEAD, HEAD_RATE
+from mmpt.training.fingerprint import has_head
 from mmpt.utils import extensions
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 from mmpt.utils.untrusted import read_text
 
-__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
+__all__ = ["check", "find_problems", "first_line", "plain"]
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -52,31 +52,6 @@ def check(composed: DictConfig | Mapping[str, Any]) -> Config:
 def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, str]]:
     """List the problems of a configuration as (dotted key, line)."""
     return examine(composed, _PARSERS, _join, RULES + REGISTERED)[1].found
-
-
-def run_fingerprint(config: Config) -> str:
-    """Identify a run by what decides its result; see :func:`mmpt.config.fingerprint.run_fingerprint`."""
-    return fingerprint.run_fingerprint(config, has_head)
-
-
-def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what cannot change a result; see :func:`mmpt.config.fingerprint.deciding`."""
-    return fingerprint.deciding(values, has_head)
-
-
-def setting_key(values: Mapping[str, Any]) -> str:
-    """Identify what runs of one setting share: all that decides a result, except the seed.
-
-    Args:
-        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
-    """
-    return fingerprint.values_key({name: value for name, value in deciding(values).items() if name != "seed"})
-
-
-def has_head(architecture: object) -> bool:
-    """Whether models of an architecture have a classification head, or may have one."""
-    known = ARCHITECTURES.get(str(architecture))
-    return known is None or known.has_head
 
 
 def first_line(config: Config, composed: Mapping[str, Any] | DictConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -111,6 +112,12 @@ def newer_format(content: Mapping[str, Any], known: int) -> str:
     if isinstance(format, int) and not isinstance(format, bool) and 1 <= format <= known:
         return ""
     return f"has format {str(format)[:40]}, this mmpt reads up to {known}; update mmpt"
+
+
+def values_key(values: Mapping[str, Any]) -> str:
+    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
+    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from mmpt.cli import main
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
-from mmpt.models.gguf import dequantised
-from mmpt.models.model_files import local_folder
+from mmpt.models.model_files import dequantised, local_folder
 
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="gguf is not installed")
 WORDS = ["<end>", *"abcdefghijklmnopqrstuvwxyzĠ.,:?_'", "Ġa", "Ġb"]

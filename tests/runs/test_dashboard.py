@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main as train
-from mmpt.cli.dashboard import main
 from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
+from tests.commands import dashboard as main
 from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(

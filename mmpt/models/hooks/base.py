@@ -19,7 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,6 +76,7 @@ class Hooks(ABC):
         self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
         self._generating = False
         self._checkpointing = False
+        self._first_layers = [layers[0] for layers in injection.layers.values()]
         self._handles = [
             model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             model.register_forward_hook(self._after_model, always_call=True),
@@ -138,7 +138,7 @@ class Hooks(ABC):
             mask: (B, T), what a router may read; None: all.
             at: How many tokens stand before the prompt, one number or (B,).
             types: Which text of a pair each token is of (B, T), of networks that read it.
-            where: More on that, as of :func:`mmpt.models.insertion.insert`.
+            where: As of :func:`mmpt.models.insertion.insert`.
 
         Returns:
             (B, P+T, d); :attr:`source` says what was contributed.
@@ -183,10 +183,6 @@ class Hooks(ABC):
             if (value := named.pop(name, None)) is not None:
                 self._options[name] = value
         return (), named
-
-    @cached_property
-    def _first_layers(self) -> list[nn.Module]:
-        return [layers[0] for layers in self.injection.layers.values()]
 
     def _named(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments by name."""

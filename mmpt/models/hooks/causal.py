@@ -74,10 +74,14 @@ class DecoderHooks(Hooks):
             tokens = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
             positions = seen + torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
         if positions is not None:
-            named["position_ids"] = positions + _column(insertion, len(positions))
+            moved: int | Tensor = insertion.prompt
+            if insertion.lengths is not None:
+                moved = insertion.lengths.repeat_interleave(len(positions) // len(insertion.lengths)).unsqueeze(1)
+            named["position_ids"] = positions + moved
         return named
 
     def _moved(self, named: dict[str, Any], insertion: Insertion) -> dict[str, Any]:
+        """Arguments of the first pass, whose embeddings have the prompt already."""
         if (mask := named.get("attention_mask")) is not None:
             named["attention_mask"] = insertion.mask(_two(mask))
         elif insertion.lengths is not None:
@@ -102,24 +106,21 @@ class DecoderHooks(Hooks):
             count = count.repeat_interleave(len(embeddings) // len(count), dim=0)
             order = index if mask is None else mask.cumsum(dim=1) - 1  # counts from the first real token
             answer = order >= count
+        reads = self.method is not None and self.method.reads_input
         if answer is None:
-            self._refuse_unknown()
+            if reads and self.model.training and not self._generating:
+                raise DataError(
+                    "while training, the router must know where the prompt ends; give labels (with the prompt's set to "
+                    f"{IGNORED}) or prompt_length to the model"
+                )
             return mask
         read = ~answer if mask is None else mask * ~answer
-        reads = self.method is not None and self.method.reads_input
         if reads and not read.is_cuda and not read.any(dim=1).all():
             raise DataError(
                 "the router reads the prompt, and a row has none: all tokens are labelled; set the prompt's labels to "
                 f"{IGNORED}, or give prompt_length"
             )
         return read
-
-    def _refuse_unknown(self) -> None:
-        if self.model.training and self.method is not None and self.method.reads_input and not self._generating:
-            raise DataError(
-                "while training, the router must know where the prompt ends; give labels (with the prompt's set to "
-                f"{IGNORED}) or prompt_length to the model"
-            )
 
     def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         insertion, self._inserted = self._inserted, None
@@ -135,7 +136,12 @@ class DecoderHooks(Hooks):
         """Generate with what the prompt contributes; a method's prompt is put into the embeddings, as tokens."""
         cache = kwargs.get(CACHE)
         if self._given or (cache is not None and cache.get_seq_length() > 0):
-            return self._continued(*args, **kwargs)
+            if self.source.insertion is not None:
+                raise DataError(
+                    "a method with a prompt cannot continue a filled cache; give the whole text, and no cache"
+                )
+            with self.given(self.source.contribution):
+                return super()._generate(*args, **kwargs)
         self._answer = None
         ids: Any = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         mask, embeddings = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
@@ -153,13 +159,6 @@ class DecoderHooks(Hooks):
             kwargs = {name: value for name, value in kwargs.items() if name not in ("inputs", "input_ids")}
             kwargs |= {"inputs_embeds": rows, "attention_mask": named["attention_mask"]}
             return super()._generate(*([] if ids is None else [ids]), **kwargs)
-
-    def _continued(self, *args: Any, **kwargs: Any) -> Any:
-        """Continue a filled cache with what was contributed to it."""
-        if self.source.insertion is not None:
-            raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
-        with self.given(self.source.contribution):
-            return super()._generate(*args, **kwargs)
 
     def _real(self, ids: Tensor) -> Tensor:
         """A mask (B, T) of ids: padding is what the configuration names, unless it ends texts too."""
@@ -181,10 +180,3 @@ def _two(mask: Tensor) -> Tensor:
     if mask.dim() != 2:
         raise DataError("a method with a prompt needs a mask of two dimensions (rows, tokens); give attention_mask so")
     return mask
-
-
-def _column(insertion: Insertion, rows: int) -> int | Tensor:
-    """How many positions a row's prompt takes, one number or (B, 1)."""
-    if insertion.lengths is None:
-        return insertion.prompt
-    return insertion.lengths.repeat_interleave(rows // len(insertion.lengths)).unsqueeze(1)

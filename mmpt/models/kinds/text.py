@@ -44,11 +44,6 @@ class TextModel(AdaptedModel):
         """See the base class; candidates have their end of sequence."""
         return self.likelihoods_of_rows(encoded, [candidates] * encoded.states.shape[0])
 
-    @torch.no_grad()
-    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """See the base class."""
-        return self.likelihoods_of_rows(encoded, candidates)
-
     def likelihoods_of_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Log-likelihood of candidates of its own for every source.
 
