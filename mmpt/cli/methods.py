@@ -1,4 +1,4 @@
-"""``mmpt methods``: the list of methods, the check of one, and the page of all."""
+"""``mmpt methods``: the list of methods, and the check of one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,6 @@ def list_methods(context: typer.Context) -> None:
     for name in names():
         print(f"{name:<10} {', '.join(options_class(name).GROUPS)}")
     print("\nOptions of a method: conf/method/NAME.yaml. What each method does: docs/methods.md.")
-
-
-@command.command()
-def page() -> None:
-    """Print docs/methods.md."""
-    from mmpt.cli.methods_page import main
-
-    main()
 
 
 @command.command()
