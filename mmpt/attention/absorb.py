@@ -44,10 +44,7 @@ def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bo
 def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture) -> None:
     """Let cross-attention modules absorb.
 
-    Args:
-        modules: An encoder-decoder's cross attention.
-        mode: ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache), ``projected``.
-        architecture: The model's.
+    ``mode`` is ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache) or ``projected``.
 
     Raises:
         ModelError: ``absorbed`` is asked of attention that does not say what it reads.

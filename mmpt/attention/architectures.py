@@ -218,10 +218,7 @@ REFUSED: dict[str, str] = {
 
 
 def architecture_of(model_type: str) -> Architecture:
-    """Find an architecture.
-
-    Args:
-        model_type: As ``config.json`` states it.
+    """Find the architecture of a ``model_type``, as ``config.json`` states it.
 
     Raises:
         ModelError: It cannot be injected, for the stated reason, or nobody has tested it.
@@ -250,11 +247,7 @@ def refuse_dtype(model_type: str, dtype: str) -> None:
 
 
 def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:
-    """Reject sites that an architecture lacks.
-
-    Args:
-        model_type: A known architecture.
-        sites: ``method.sites``; a word such as ``auto`` names none.
+    """Reject ``method.sites`` that a known architecture lacks; a word such as ``auto`` names none.
 
     Raises:
         ConfigError: With the ones it has.

@@ -59,10 +59,7 @@ class Injection:
     """The attention modules of one backbone by site, and the prefix they carry."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Find the sites.
-
-        Args:
-            model: A backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
+        """Find the sites of a backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
 
         Raises:
             ModelError: The architecture cannot carry prefixes, or the model runs other attention.
@@ -84,12 +81,7 @@ class Injection:
         }
 
     def set(self, prefixes: Mapping[str, KeyValue], sites: Collection[str] | None = None) -> None:
-        """Give sites their prefixes for the coming passes; those without one carry none.
-
-        Args:
-            prefixes: By site.
-            sites: Which to set; by default all.
-        """
+        """Give sites, by default all, their prefixes for the coming passes; those without one carry none."""
         if self.positions is not None:
             positions.shift(self.positions, shift_of(prefixes))
         for site in self.modules if sites is None else sites:

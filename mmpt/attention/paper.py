@@ -1,4 +1,4 @@
-"""The published layout, alone: where the published code puts its prefix, and which mask column it takes.
+"""The published layout: where the published code puts its prefix, and the position bias that this brings.
 
 The published code hands T5 a flat prefix that is doubled and split by four, of which T5 reads the first two parts per
 layer (docs/fidelity.md). So decoder layer l has K from slot 4l mod 2L and V from slot (4l+1) mod 2L, slot j is masked
@@ -15,21 +15,6 @@ from torch import Tensor, nn
 _BIAS = "_mmpt_bias_owner"
 
 
-def key_slots(layers: int) -> list[int]:
-    """The slot of each layer's keys."""
-    return [4 * layer % (2 * layers) for layer in range(layers)]
-
-
-def value_slots(layers: int) -> list[int]:
-    """The slot of each layer's values."""
-    return [(4 * layer + 1) % (2 * layers) for layer in range(layers)]
-
-
-def mask_columns(layers: int) -> list[int]:
-    """The mask column of each of the 2L slots."""
-    return [slot % layers for slot in range(2 * layers)]
-
-
 def remember_bias(modules: Sequence[nn.Module]) -> None:
     """Tell every decoder self-attention which module owns the relative position bias (itself, or the first layer)."""
     for module in modules:
@@ -38,16 +23,10 @@ def remember_bias(modules: Sequence[nn.Module]) -> None:
 
 
 def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> Tensor:
-    """Position bias of a prefix at positions 0..P-1, where the text starts at position P.
+    """Position bias (1, H, Q, P), float, of a prefix at positions 0..P-1, where the text starts at position P.
 
-    Args:
-        module: A decoder self-attention that :func:`remember_bias` has seen.
-        queries: Number of queries Q.
-        past: Tokens generated before the first query.
-        length: Prefix tokens P.
-
-    Returns:
-        (1, H, Q, P), float.
+    ``module`` is a decoder self-attention that :func:`remember_bias` has seen; ``past`` tokens were generated before
+    the first query.
     """
     owner: Any = getattr(module, _BIAS) or module
     bias: Tensor = owner.compute_bias(queries, length, past_seen_tokens=past + length)

@@ -47,13 +47,9 @@ def _shifted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None = None) -> Tensor:
-    """Keys (…, P, k) of a rotary model, as if each lay ``count`` positions further on.
+    """Keys (…, P, k) as if each lay ``count`` positions further on, by a model's rotary embedding.
 
-    Args:
-        module: The model's rotary embedding.
-        keys: Keys that were not rotated.
-        count: Positions.
-        layer_type: Of the keys' layer; used where the angles differ between types of layers.
+    ``layer_type`` is used where the angles differ between types of layers.
     """
     rotary: Any = module
     ids = torch.full((1, 1), count, device=keys.device)

@@ -129,17 +129,10 @@ def fetch(
     description: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = print,
 ) -> Activations:
-    """Map a split's activations from a store, computed into it first if they do not exist.
+    """Map a split's activations from a store, computed into it first if there is no entry of this ``key``.
 
-    Args:
-        store: Where they lie.
-        key: From :func:`key_of`.
-        model: See :func:`compute`.
-        lengths: See :func:`compute`.
-        batches: See :func:`compute`; not touched if the entry exists.
-        stored: See :func:`compute`.
-        description: What the entry is of, for people.
-        note: Shows lines about damage and waiting.
+    Other arguments are those of :func:`compute`; ``description`` is what the entry is of, for people, and ``note``
+    shows lines about damage and waiting.
 
     Raises:
         CacheError: The directory cannot be written, or has too little room.

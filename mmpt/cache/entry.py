@@ -120,7 +120,7 @@ class Draft:
 class Mapped:
     """A finished entry, mapped: pages come from the disk as they are touched, and go when memory is short.
 
-    A shared lock keeps the file from being evicted as long as this object or a view of its buffer lives; where its
+    A shared lock protects the file from eviction as long as this object or a view of its buffer lives; where its
     directory is deleted, the map stays valid. ``read`` is false if this process has just computed the entry.
     """
 
@@ -132,7 +132,7 @@ class Mapped:
             ValueError: It is no safetensors file of ours.
         """
         self.path, self.read = path, read
-        with file:  # the map keeps a handle of its own, and with it the lock
+        with file:  # the map has a handle of its own, and with it the lock
             self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self.spans = _spans(self.buffer)

@@ -125,7 +125,7 @@ class Store:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from making or using room within the block."""
+        """Let no other process make or use room within the block."""
         with self.errors("written"), FileLock(self.directory / ".lock", fallback_to_soft=False):
             yield
 
@@ -173,7 +173,7 @@ class Store:
 
     @contextlib.contextmanager
     def errors(self, what: Literal["read", "written"]) -> Iterator[None]:
-        """Turn a system error into a CacheError: one line that says what the directory cannot be."""
+        """Turn a system error into a CacheError: one line, whether the directory cannot be read or written."""
         try:
             yield
         except OSError as error:
@@ -227,8 +227,8 @@ class Store:
 
         Args:
             key: Names everything that the content depends on.
-            tensors: Type and shape of each tensor, which ``fill`` writes.
-            fill: See ``tensors``.
+            tensors: Type and shape of each tensor.
+            fill: Writes them.
             description: What the entry is of, for people.
             note: Shows lines about damage and waiting.
 

@@ -93,9 +93,7 @@ def _csv_format(run: str) -> CsvConfig:
 def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:
     """Predictions as GLUE's server takes them: numbers of labels, except for the tasks of inference.
 
-    Args:
-        task: Its name and its labels.
-        predictions: One for each row of a test file, in its order.
+    ``task`` has its name and its labels; there is a prediction for each row of a test file, in its order.
     """
     numbers = {} if task["name"] in GLUE_WORDS else {word: index for index, word in enumerate(task["labels"])}
     texts = [str(row["prediction"]) for row in predictions]

@@ -27,10 +27,10 @@ def examine(
     join: Callable[[dict[str, Any], Problems], None],
     rules: Sequence[Rule],
 ) -> tuple[Config | None, Problems]:
-    """Check types, then values and combinations.
+    """Check types, then values and combinations, of what Hydra composed, or of the same as plain data.
 
     Args:
-        composed: What Hydra composed, or the same as plain data.
+        composed: The values.
         parsers: By group, instead of building the dataclass from its annotations.
         join: Fills in what one group leaves to another; gets the valid groups.
         rules: Of single groups and of combinations.

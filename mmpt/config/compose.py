@@ -98,12 +98,9 @@ def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]] | None = None) -> CommandLine:
-    """Sort the arguments, and find what is wrong with them before Hydra does.
+    """Sort the arguments after the program's name, and find what is wrong with them before Hydra does.
 
-    Args:
-        argv: The arguments after the program's name.
-        conf: The configuration folder.
-        more: Options by group that lie elsewhere.
+    ``conf`` is the configuration folder; ``more`` has options by group that lie elsewhere.
 
     Raises:
         ConfigError: On an unknown flag or a configuration folder that does not exist.

@@ -43,12 +43,10 @@ TENSOR = "prompt_embeddings"
 
 
 def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
-    """Write a run's plain prefix as peft does.
+    """Write the plain prefix of a finished run, or of its adapter folder, as peft does.
 
-    Args:
-        directory: A finished run, or its adapter folder.
-        target: A directory; ``adapter_config.json`` and ``adapter_model.safetensors`` are written.
-        model: Another place of the backbone.
+    ``target`` is the directory of ``adapter_config.json`` and ``adapter_model.safetensors``; ``model`` is another place
+    of the backbone.
 
     Raises:
         AdapterError: The adapter is no plain prefix of a decoder-only model, or peft cannot express it.
@@ -117,12 +115,10 @@ def write_prefix(target: Path, tensor: Tensor, layers: int, heads: int, base: di
 
 
 def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
-    """Make an adapter of a prefix that peft trained.
+    """Make an adapter, in ``adapter/`` below ``target``, of a prefix that peft trained.
 
-    Args:
-        source: peft's directory. Only its JSON and its safetensors are read.
-        target: A directory; ``adapter/`` below it is written, as a run's.
-        words: Settings as on the command line: task, model, evaluation.
+    Only the JSON and the safetensors of peft's directory are read. ``words`` are settings as on the command line: task,
+    model, evaluation.
 
     Raises:
         AdapterError: The files are damaged, of another method, or of another backbone.

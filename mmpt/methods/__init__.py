@@ -63,11 +63,7 @@ def source_file(name: str) -> Path | None:
 
 
 def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
-    """Options of a method from plain data, such as YAML or JSON.
-
-    Args:
-        name: The method's.
-        values: By option; what is left out has its default.
+    """Options of a method from plain data, such as YAML or JSON; those that are left out have their defaults.
 
     Raises:
         ConfigError: With all problems: no such method, unknown names, wrong types, impossible values or combinations.
@@ -89,15 +85,9 @@ def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
 
 
 def create(options: MethodOptions, shape: BackboneShape, most: int | None = None) -> Method:
-    """Create a method for a backbone.
+    """Create a method for a backbone, with freshly drawn parameters (float32), from torch's global generator.
 
-    Args:
-        options: Of any method.
-        shape: What the method must know of the backbone.
-        most: Numbers that its parameters may have; by default, what memory holds.
-
-    Returns:
-        The method with freshly drawn parameters (float32), from torch's global generator.
+    ``most`` is how many numbers they may have; by default, what memory holds.
 
     Raises:
         ConfigError: The options do not suit the backbone, or ask for too much.

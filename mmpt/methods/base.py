@@ -141,11 +141,7 @@ class Method(nn.Module):
     @property
     def head(self) -> dict[str, nn.Parameter]:
         """Parameters of the classification head, by their names in the backbone with ``/`` for ``.``."""
-        return self.borrowed(HEAD)
-
-    def borrowed(self, group: str) -> dict[str, nn.Parameter]:
-        """The borrowed parameters of a group."""
-        start = f"{group}."
+        start = f"{HEAD}."
         return {name.removeprefix(start): value for name, value in self._borrowed.items() if name.startswith(start)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

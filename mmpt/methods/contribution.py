@@ -96,12 +96,7 @@ class Contribution:
         return CacheableLayers(total - prefixed)
 
     def check(self, shape: BackboneShape, rows: int | None, who: str) -> None:
-        """Check all shapes.
-
-        Args:
-            shape: Of the backbone.
-            rows: B, where it is known.
-            who: Begins the message.
+        """Check all shapes, for B ``rows`` where that is known; ``who`` begins the message.
 
         Raises:
             ModelError: With the first wrong part, the expected shape and the actual one.

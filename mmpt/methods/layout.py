@@ -14,7 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmpt.attention import paper
 from mmpt.attention.prefix import KeyValue, SiteShape
 
 
@@ -23,16 +22,17 @@ class Layout:
 
     def __init__(self, name: str, shape: SiteShape, granularity: str = "layer", temperature: float = 1.0) -> None:
         """Work out the slots; arguments are the options ``layout``, ``mask_granularity`` and ``mask_temperature``."""
-        layers = shape.layers
+        layers, slots = shape.layers, range(2 * shape.layers)
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature
         self.positioned, self.shifts = name == "paper", name == "peft"
-        if self.positioned:
-            self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
-            self.columns = paper.mask_columns(layers)
+        if self.positioned:  # as mmpt.attention.paper says
+            self.key_slots = [4 * layer % len(slots) for layer in range(layers)]
+            self.columns = [slot % layers for slot in slots]
         else:
-            self.key_slots, self.value_slots = list(range(0, 2 * layers, 2)), list(range(1, 2 * layers, 2))
-            self.columns = [slot // 2 for slot in range(2 * layers)]
+            self.key_slots = [2 * layer for layer in range(layers)]
+            self.columns = [slot // 2 for slot in slots]
+        self.value_slots = [slot + 1 for slot in self.key_slots]
 
     def slots(self, table: Tensor) -> Tensor:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
@@ -74,9 +74,7 @@ class Layout:
     def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
         """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).
 
-        Args:
-            slots: The prefix.
-            mask: (B or 1, P, L, …); keys and values are to be multiplied by what it lets through.
+        They are to be multiplied by what a mask (B or 1, P, L, …) lets through.
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
         key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))

@@ -19,10 +19,7 @@ def check_gradients(method: Method, step: int) -> None:
     """Stop a run that cannot train what it declares.
 
     Call it after every backward pass and before gradients are cleared; once nothing is left to check, it costs nothing.
-
-    Args:
-        method: In training.
-        step: Of this run, from 1; a resumed run may start anywhere.
+    Steps are counted from 1; a resumed run may start anywhere.
 
     Raises:
         TrainingError: A parameter got no gradient in the first step that is seen, or only zeros in ``PATIENCE`` steps.

@@ -39,8 +39,7 @@ class LabelStates:
     def starts(self, read: Tensor) -> Tensor:
         """Where the states of continuations begin, counted from their source's end: (B', 1).
 
-        Args:
-            read: Their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
+        ``read`` has their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
 
         Raises:
             ValueError: One is not there. On a GPU nothing looks, since it would have to be waited for.
@@ -210,13 +209,9 @@ class AdaptedModel(nn.Module, ABC):
         """Generated ids (B, U); ``options`` go to the backbone's own ``generate``."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **more: Tensor) -> Output:
-        """Teacher-forced pass.
+        """Teacher-forced pass over ids and mask (B, T) with labels (B, U), -100 for padding.
 
-        Args:
-            input_ids: (B, T).
-            attention_mask: (B, T).
-            labels: (B, U), -100 for padding.
-            more: What else the batch has: cached ``states`` (B, N, d) and ``means`` (B, d), say.
+        ``more`` is what else the batch has: cached ``states`` (B, N, d) and ``means`` (B, d), say.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
         losses, given = self.losses(encoded, labels), encoded.contribution

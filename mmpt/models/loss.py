@@ -47,9 +47,9 @@ def row_losses(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing: f
     """Cross-entropy of each row's label tokens, summed, in nats: (B,), float32.
 
     Args:
-        logits: (n, V) of the positions that :func:`only_labelled` named.
+        logits: (n, V) of the positions in ``rows``, which :func:`only_labelled` gave.
         labels: (B, U), -100 for padding.
-        rows: What :func:`only_labelled` gave.
+        rows: See ``logits``.
         smoothing: Share of a label's probability that is spread over the vocabulary.
     """
     flat = labels.flatten()
@@ -60,15 +60,10 @@ def row_losses(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing: f
 
 
 def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each token in nats, float32 (n,), zero where the label is -100.
+    """Cross-entropy in nats, float32 (n,), of logits (n, V) of any float type and labels (n,), zero where one is -100.
 
     The same values and gradients as ``torch.nn.functional.cross_entropy(..., reduction="none",
     label_smoothing=smoothing)``, once differentiable.
-
-    Args:
-        logits: (n, V), any float type.
-        labels: (n,), int64.
-        smoothing: Share of a label's probability that is spread over the vocabulary.
     """
     losses: Tensor = _TokenLosses.apply(logits, labels, smoothing)
     return losses

@@ -58,11 +58,7 @@ class _Vocabulary:
 
 
 def report(name: str, values: Mapping[str, Any] | None = None) -> list[str]:
-    """Run the matrix: networks × sites × properties.
-
-    Args:
-        name: Of a method, one of the user's own too.
-        values: Options that differ from their defaults.
+    """Run the matrix of networks, sites and properties on a method, with ``values`` in place of its options' defaults.
 
     Returns:
         Every problem, one line each, with the network and its site; none for a sound method. A network that the method
@@ -114,7 +110,12 @@ def _problems(options: MethodOptions, architecture: str) -> Iterator[str]:
             f"the loss of example {row} depends on the other examples of its batch; make every tensor of a "
             "contribution from that example's own mean"
         )
-    if not torch.allclose(_saved_and_loaded(model, options, architecture, batch), after, atol=CLOSE):
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(Path(folder), model.method, {})
+        adapter = read_adapter(Path(folder))
+    again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
+    load_state(again.method, adapter.state, options.name)
+    if not torch.allclose(_losses(again.eval(), batch), after, atol=CLOSE):
         yield "saved and loaded, the adapter gives other losses; all that counts must be in parameters and options"
     if cacheable and not torch.allclose(_cached(model, batch), after, atol=CLOSE):
         yield "losses with cached states differ from those without; the method changes layers that it says it does not"
@@ -153,17 +154,6 @@ def _dependent_row(model: AdaptedModel, batch: dict[str, Tensor], together: Tens
         if not torch.allclose(alone[0], loss, atol=CLOSE):
             return row
     return None
-
-
-def _saved_and_loaded(
-    model: AdaptedModel, options: MethodOptions, architecture: str, batch: dict[str, Tensor]
-) -> Tensor:
-    with tempfile.TemporaryDirectory() as folder:
-        save_adapter(Path(folder), model.method, {})
-        adapter = read_adapter(Path(folder))
-    again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
-    load_state(again.method, adapter.state, options.name)
-    return _losses(again.eval(), batch)
 
 
 def _cached(model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:

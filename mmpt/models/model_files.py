@@ -87,11 +87,9 @@ def _hashed(file: Path, size: int, changed: int) -> str:
 
 
 def dequantised(file: Path, folder: Path | None = None) -> Path:
-    """The folder of a GGUF file's model and tokenizer, which is written if it is not there yet.
+    """The folder of a GGUF file's model and tokenizer, by default ``models/SHA256`` in the cache directory.
 
-    Args:
-        file: Any GGUF file of an architecture that transformers can read.
-        folder: Where to write; by default ``models/SHA256`` in the cache directory.
+    It is written if it is not there yet.
 
     Raises:
         ModelError: transformers cannot read the file, or there is no room for the folder.

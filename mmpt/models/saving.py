@@ -126,8 +126,13 @@ def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **kn
 
     ``known`` is as of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
     """
-    if "fingerprint" not in known and isinstance(model, PreTrainedModel):
-        _refuse_other_weights(model, adapter, where)
+    stated = adapter.description.get("backbone")
+    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+    if "fingerprint" not in known and isinstance(model, PreTrainedModel) and not _has(model, fingerprint):
+        raise AdapterError(
+            f"{where} was trained on other backbone weights ({str(fingerprint)[:12]}) than this {type(model).__name__} "
+            "has; load the model that it was trained on, in the same dtype"
+        )
     most = sum(value.numel() for value in adapter.state.values())
     try:
         options = parse(adapter.method, adapter.options)
@@ -144,13 +149,6 @@ def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **kn
     return adapters
 
 
-def _refuse_other_weights(model: PreTrainedModel, adapter: Adapter, where: str) -> None:
-    stated = adapter.description.get("backbone")
-    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+def _has(model: PreTrainedModel, fingerprint: object) -> bool:
     existing = getattr(model, ADAPTERS, None)
-    same = has_weights(model, fingerprint) if existing is None else existing.holds(fingerprint)
-    if not same:
-        raise AdapterError(
-            f"{where} was trained on other backbone weights ({str(fingerprint)[:12]}) than this {type(model).__name__} "
-            "has; load the model that it was trained on, in the same dtype"
-        )
+    return has_weights(model, fingerprint) if existing is None else existing.holds(fingerprint)

@@ -36,8 +36,7 @@ def stack(
         shapes: The backbone's attention by site, as everywhere below.
 
     Raises:
-        AdapterError: A name is that of no adapter, there are more or fewer than rows, or the adapters cannot share a
-            pass.
+        AdapterError: A name is unknown, there are more or fewer than rows, or the adapters cannot share a pass.
     """
     own = _rows_by_name(methods, names, len(embeddings))
     mask = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
@@ -82,12 +81,13 @@ def runs_alone_because(method: Method) -> str | None:
 def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> list[list[str]]:
     """Which methods can share a pass, by name: as few passes as their order allows."""
     shared: list[list[str]] = []
-    for name, method in methods.items():
-        fits = (members for members in shared if _shareable([*(methods[each] for each in members), method], shapes))
-        if (members := next(fits, None)) is None:
-            shared.append([name])
+    for name in methods:
+        for members in shared:
+            if _shareable([methods[each] for each in (*members, name)], shapes):
+                members.append(name)
+                break
         else:
-            members.append(name)
+            shared.append([name])
     return shared
 
 

@@ -74,19 +74,17 @@ def read_failures(root: Path) -> Iterator[TrialRecord]:
     """Read all records below a ``run.root``; one that cannot be read has the reason as its error."""
     for path in sorted((root / SWEEPS / "failed").glob("*.json")):
         try:
-            yield _parse(read_json(path))
+            content = read_json(path)
+            if newer := newer_format(content, FORMAT):
+                raise ValueError(newer)
+            trial: TrialRecord = from_json(TrialRecord, content, [])
+            if not trial.overrides or not trial.error:
+                raise ValueError("it lacks overrides or error")
+            names = {name: one_line(value) for name, value in trial.names.items()}
+            overrides, error_text = one_line(trial.overrides), one_line(trial.error)
+            yield dataclasses.replace(trial, overrides=overrides, error=error_text, names=names)
         except (RunError, ValueError) as error:
             yield TrialRecord(one_line(path.name), {}, f"the record of a failed trial is invalid ({one_line(error)})")
-
-
-def _parse(content: Mapping[str, Any]) -> TrialRecord:
-    if newer := newer_format(content, FORMAT):
-        raise ValueError(newer)
-    trial: TrialRecord = from_json(TrialRecord, content, [])
-    if not trial.overrides or not trial.error:
-        raise ValueError("it lacks overrides or error")
-    names = {name: one_line(value) for name, value in trial.names.items()}
-    return dataclasses.replace(trial, overrides=one_line(trial.overrides), error=one_line(trial.error), names=names)
 
 
 def _path(root: Path, trial: TrialRecord) -> Path:

@@ -139,7 +139,7 @@ class Result:
         return content | ({"config": self.config} if config and self.config is not None else {})
 
     def problems(self) -> list[str]:
-        """What keeps this from being a complete result, each with its key; empty for a complete one."""
+        """What is missing or wrong for a complete result, each with its key; empty for a complete one."""
         problems: list[str] = []
         from_json(Result, json.loads(dumps(self.to_dict())), problems)
         missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]

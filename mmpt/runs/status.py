@@ -1,4 +1,4 @@
-"""``status.json``: what a run directory says of its run, and whether the process that wrote it still exists."""
+"""``status.json``: the state of a run, and whether the process that wrote it still exists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_status(directory: Path, status: str, fingerprint: str, started: float,
 
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read what a directory says of a run; None where it holds none, or another one."""
+    """Read the status of a run in a directory; None where it holds none, or another one."""
     try:
         status = parse_json(read_text(directory.expanduser() / STATUS))
         valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
@@ -41,7 +41,7 @@ def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def process_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a ``status.json`` still exists, as far as this machine can tell."""
+    """Whether the process that wrote a ``status.json`` still exists, as far as this machine can find out."""
     try:
         since: float | None = calendar.timegm(time.strptime(str(status.get("started")), _UTC))
     except ValueError:
@@ -50,7 +50,7 @@ def process_alive(status: Mapping[str, Any]) -> bool:
 
 
 def is_busy(directory: Path) -> bool:
-    """Whether a process works on the run in a directory, as its status says; no lock is touched."""
+    """Whether a process works on the run in a directory, by its status; no lock is touched."""
     try:
         status = parse_json(read_text(directory / STATUS))
         return status["status"] == "running" and process_alive(status)

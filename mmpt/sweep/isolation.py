@@ -73,10 +73,8 @@ def printing_to(path: Path | None) -> Iterator[None]:
 def claim_share(folder: Path, parent: int, at_once: int | None) -> None:
     """Claim this process's share of the machine, once, before torch looks at it: threads and GPUs in turn.
 
-    Args:
-        folder: The sweep's folder; slots are locked files in it.
-        parent: Process id of the command; a trial in that very process has the machine for itself.
-        at_once: Trials at once on this machine; None where Slurm or Ray assigns cores and GPUs.
+    Slots are locked files in the sweep's ``folder``. A trial in the command's own process, ``parent``, has the machine
+    for itself. ``at_once`` is None where Slurm or Ray assigns cores and GPUs.
     """
     if _slot or at_once is None or os.getpid() == parent:
         return

@@ -27,10 +27,7 @@ LAUNCHES = 99
 def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) -> int:
     """Run all trials, and show them.
 
-    Args:
-        line: The command line.
-        conf: The configuration folder.
-        launch: Gives the trial function to Hydra, and returns when all trials are over.
+    ``launch`` gives the trial function to Hydra, and returns when all trials are over.
 
     Returns:
         The exit code: 0 all done, 1 at least one failed or was not run.

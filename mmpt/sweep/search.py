@@ -119,10 +119,8 @@ class Search:
 def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
     """Create a study, or resume the one that is stored.
 
-    Args:
-        space: From :func:`search_space`, as is ``fixed``.
-        fixed: Words that all trials have.
-        settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
+    ``space`` and ``fixed`` are those of :func:`search_space`; ``settings`` are ``storage``, ``study_name``, ``seed``,
+    ``startup_trials`` and ``prune``.
 
     Raises:
         RunError: The storage is locked, or cannot be used.

@@ -1,4 +1,4 @@
-"""Where a run stores states below the first trained layer: on disk, in memory or nowhere, and what it says about it."""
+"""Where a run stores states below the first trained layer: on disk, in memory or nowhere, with lines for the user."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
             target.rename(old)
         draft.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-        kept, present = {target, directory / f"checkpoint-{state.best_step}"}, _by_step(directory)
-        for surplus in [path for path in present if path not in kept][: max(0, len(present) - limit)]:
+        stays, present = {target, directory / f"checkpoint-{state.best_step}"}, _by_step(directory)
+        for surplus in [path for path in present if path not in stays][: max(0, len(present) - limit)]:
             shutil.rmtree(surplus)
     except (OSError, RunError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -93,7 +93,7 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
         last = last_checkpoint(directory)
         raise RunError(
             f"checkpoint {target} cannot be written ({reason}); "
-            f"{'no earlier one exists' if last is None else f'{last.name} is kept'}; free space there, "
+            f"{'no earlier one exists' if last is None else f'{last.name} remains'}; free space there, "
             "and give the same command again to resume"
         ) from error
 

@@ -13,7 +13,7 @@ from mmpt.errors import ConfigError
 
 
 def prepare_device(settings: TrainerConfig) -> Accelerator:
-    """Check that the device can do what is asked, and set PyTorch's global switches for it.
+    """Check that the device can do what the settings need, and set PyTorch's global switches for it.
 
     Mixed precision is not set here: accelerate allows one kind per process, and a sweep's trials may differ in it.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a split.
+    """A model's answers for a split.
 
     Attributes:
         texts: N label words or generated texts.

@@ -29,7 +29,7 @@ from mmpt.training import distributed, signals
 from mmpt.training.batches import Batches
 from mmpt.training.caching import SplitCache
 from mmpt.training.checkpoint import last_checkpoint, read_progress, step_of
-from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.identity import Identity
 from mmpt.training.loop import Trainer
 from mmpt.training.losses import create_loss
@@ -59,7 +59,7 @@ class Experiment:
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
         tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
-        resumed = None  # the last step that an interrupted run keeps, -1: none
+        resumed = None  # the last step of an interrupted run that stays valid, -1: none
         if self.record.state == "resume":
             # one process clears away what a killed one left, and chooses for all
             self.checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir))
@@ -75,11 +75,8 @@ class Experiment:
     ) -> Result:
         """Train and evaluate; returns the result without what the record fills in.
 
-        Args:
-            resolved: The configuration as plain values, for the loggers.
-            accelerator: Of :func:`mmpt.training.device.prepare_device`.
-            began: When the run began, by ``time.perf_counter``.
-            on_score: Called with step and validation score at each evaluation.
+        ``resolved`` is the configuration as plain values, for the loggers; ``began`` is when the run began, by
+        ``time.perf_counter``; ``on_score`` is called with step and validation score at each evaluation.
         """
         self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
@@ -171,15 +168,11 @@ class Experiment:
                 key = name if number == 0 else f"{name}_{decoding}"
                 scores[key] = self.evaluator.scores(split, predictions, decoding)
                 if number == 0:
-                    self._write_predictions(name, split, predictions)
+                    rows = self.evaluator.rows(split, predictions)
+                    self.record.write_predictions(name, rows)
+        columns = ["id", "source", "target", "prediction", "correct"]  # of the test split
+        self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
         return scores
-
-    def _write_predictions(self, name: str, split: Prepared, predictions: Predictions) -> None:
-        rows = self.evaluator.rows(split, predictions)
-        self.record.write_predictions(name, rows)
-        if name == "test":
-            columns = ["id", "source", "target", "prediction", "correct"]
-            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
 
     def _about(self, splits: Splits) -> dict[str, Any]:
         """What ran, on which data."""

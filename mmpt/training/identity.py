@@ -65,7 +65,7 @@ def _bounded(config: Config) -> DataConfig:
 
 
 def run_directory(config: Config, fingerprint: str) -> Path:
-    """``run.dir``, or a name below ``run.root`` that says what runs and differs for every configuration."""
+    """``run.dir``, or a name below ``run.root`` with the parts of the run, another for every configuration."""
     if config.run.dir is not None:
         return Path(config.run.dir)
     words = [config.task.name, config.method.name, config.model.name, f"s{config.seed}", fingerprint[:8]]

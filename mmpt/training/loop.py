@@ -36,7 +36,7 @@ from mmpt.training.finite import FiniteWatch
 from mmpt.training.losses import Loss
 from mmpt.training.memory import MicroBatches, advise, is_out_of_memory, oom_as_error
 from mmpt.training.monitor import Monitor
-from mmpt.training.optim import build_optimizer, rate_factor, set_rates
+from mmpt.training.optim import build_optimizer, rate_factor
 
 
 class TrainingPass(nn.Module):
@@ -106,7 +106,7 @@ class Trainer:
             self._resume(checkpoint)
         for batches in () if self.over else self.batches.steps(self.step):
             self._optimize(batches)
-            if self._log_is_due:
+            if self.step % self.settings.logging_steps == 0 or (self.settings.logging_first_step and self.step == 1):
                 self._log()
             if distributed.any_rank(signals.requested()):
                 self._save(evaluation_due=self._evaluation_is_due)
@@ -161,25 +161,20 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             retry = "" if self.accelerator.num_processes > 1 else ", or run.retry_oom=true, which does it by itself"
-            accumulation = self.settings.gradient_accumulation_steps
-            raise advise(
-                error, self.step + 1, self.settings.per_device_train_batch_size, accumulation, retry
-            ) from error
+            sizes = (self.settings.per_device_train_batch_size, self.settings.gradient_accumulation_steps)
+            raise advise(error, self.step + 1, *sizes, retry) from error
         self.finite.note(loss, self.step + 1)
         return loss
 
     def _set_rates(self) -> None:
         schedule = self.config.scheduler
-        set_rates(self.optimizer, rate_factor(schedule.name, self.rate_step, schedule.warmup, self.total_steps))
+        factor = rate_factor(schedule.name, self.rate_step, schedule.warmup, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
     @property
     def _epoch(self) -> float:
         return self.step / self.batches.steps_per_epoch
-
-    @property
-    def _log_is_due(self) -> bool:
-        first = self.settings.logging_first_step and self.step == 1
-        return first or self.step % self.settings.logging_steps == 0
 
     @property
     def _evaluation_is_due(self) -> bool:
@@ -260,9 +255,8 @@ class Trainer:
             scaler=self.scaler.state_dict(),
         )
         tensors = tensors_of(self.method, self.optimizer, [one["random"] for one in ranks])
-        distributed.broadcast(
-            lambda: write_checkpoint(self.checkpoints, state, tensors, self.settings.save_total_limit)
-        )
+        limit = self.settings.save_total_limit
+        distributed.broadcast(lambda: write_checkpoint(self.checkpoints, state, tensors, limit))
 
     def _resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint, with its evaluation first where that was cut short."""

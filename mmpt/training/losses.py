@@ -110,7 +110,7 @@ def create_loss(
 
     Raises:
         ConfigError: There is no such loss.
-        DataError: Label ranking is asked of targets that are no label words.
+        DataError: Label ranking needs targets that are label words.
     """
     if name == "cross_entropy":
         return CrossEntropy(smoothing)

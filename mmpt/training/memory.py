@@ -49,7 +49,7 @@ def advise(error: BaseException, step: int, batch: int, accumulation: int, retry
 
 @contextlib.contextmanager
 def oom_as_error(batch: int) -> Iterator[None]:
-    """Raise a TrainingError that says what would fit where an evaluation or the encoder pass runs out of memory.
+    """Raise a TrainingError with the setting that would fit where an evaluation or the encoder pass runs out of memory.
 
     ``batch`` is ``evaluation.batch_size``.
     """
@@ -72,13 +72,10 @@ class MicroBatches:
         self._notify = notify
 
     def run(self, one: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], module: nn.Module) -> Tensor:
-        """Forward and backward; returns the loss, ().
+        """Forward and backward of a batch, tensors of B rows each; returns the loss, ().
 
-        Args:
-            one: Does both for some rows of the batch, and returns their share of the loss. An error of its own is
-                raised, out of memory only where a single row does not fit.
-            batch: Tensors of B rows each.
-            module: Its gradients are restored before another try.
+        ``one`` does both for some rows, and returns their share of the loss. An error of its own is raised, out of
+        memory only where a single row does not fit. Gradients of ``module`` are restored before another try.
         """
         rows = len(batch["labels"])
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -32,10 +32,7 @@ __all__ = ["check", "find_problems", "first_line", "plain"]
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """Type-check a configuration and its combinations.
-
-    Args:
-        composed: What Hydra composed, or the same as plain data. ``method`` is flat: its name, its options and ``lr``.
+    """Type-check what Hydra composed, or the same as plain data, and its combinations; ``method`` is flat.
 
     Returns:
         The configuration, with every option that was left out filled in.
@@ -55,12 +52,7 @@ def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, s
 
 
 def first_line(config: Config, composed: Mapping[str, Any] | DictConfig) -> str:
-    """What is going to run, in which type of numbers, and where.
-
-    Args:
-        config: Checked.
-        composed: What it was made of; ``model.dtype=auto`` in it is explained.
-    """
+    """What is going to run, in which type of numbers, and where; ``model.dtype=auto`` of ``composed`` is explained."""
     name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
     where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
     what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"

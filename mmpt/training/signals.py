@@ -24,13 +24,13 @@ class Stopped(KeyboardInterrupt):
     """A signal asked the process to end."""
 
     def __init__(self, number: int) -> None:
-        """Keep the signal's number."""
+        """Store the signal's number."""
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
 
 
 class _Request:
-    """What has been asked of this process."""
+    """The signal that has come, and the time that is left."""
 
     def __init__(self) -> None:
         self.before: dict[int, Any] = {}  # handlers of others, by signal; empty: signals are not handled

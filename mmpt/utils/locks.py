@@ -13,9 +13,7 @@ from filelock import FileLock, Timeout
 def holding(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock file within the block; it is deleted at the end.
 
-    Args:
-        path: The lock file.
-        waiting: Called once if another process has the lock, before waiting for it.
+    ``waiting`` is called once if another process has the lock, before waiting for it.
 
     Raises:
         OSError: The file cannot be made, or the file system has no locks.

@@ -49,10 +49,7 @@ def fast_dtype() -> tuple[Literal["bfloat16", "float32"], str]:
 def is_alive(host: object, pid: object, since: float | None = None) -> bool | None:
     """Whether a process lives; None where it is another machine's, or none is named.
 
-    Args:
-        host: Name of its machine.
-        pid: Its number there.
-        since: When it is known to have lived, in seconds since 1970: a process born later has only taken its number.
+    ``since`` is when it is known to have lived, in seconds since 1970: one born later has only taken its number.
     """
     if host != platform.node() or not isinstance(pid, int) or pid <= 0:
         return None

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from mmpt.attention import paper
+from mmpt.attention.prefix import SiteShape
+from mmpt.methods.layout import Layout
 from tests.rows import TERMS
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close
@@ -39,9 +41,10 @@ def test_the_published_mask_has_dead_columns() -> None:
 
 
 def test_slots_of_t5_base() -> None:
-    used = {*paper.key_slots(12), *paper.value_slots(12)}
+    layout = Layout("paper", SiteShape(12, 12, 64))
+    used = {*layout.key_slots, *layout.value_slots}
     assert len(used) == 12
-    assert {paper.mask_columns(12)[slot] for slot in used} == {0, 1, 4, 5, 8, 9}
+    assert {layout.columns[slot] for slot in used} == {0, 1, 4, 5, 8, 9}
 
 
 def test_peft_leaves_half_of_its_prefix_untrained_on_t5() -> None:

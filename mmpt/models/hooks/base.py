@@ -210,10 +210,8 @@ class Hooks(ABC):
     def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Generate with the active adapter; see ``transformers.GenerationMixin.generate``.
 
-        Args:
-            args: As of transformers.
-            adapter_names: The name of an adapter for each row, instead of the active one.
-            kwargs: As of transformers; ``prompt_length`` too on decoder-only models.
+        ``adapter_names`` names an adapter for each row, instead of the active one. Decoder-only models take
+        ``prompt_length`` too.
         """
         if (cache := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
             raise ValueError(f"cache_implementation={cache} is not supported with adapters; choose dynamic or static")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.inject import CACHE
+from mmpt.attention.prefix import for_batch
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
 from mmpt.models.hooks.base import Hooks
@@ -40,11 +41,12 @@ class DecoderHooks(Hooks):
 
     def _before_base(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         named = self._named(module, args, kwargs)
-        cache = named.get(CACHE)
-        if not self._given and (cache is None or cache.get_seq_length() == 0):
-            named = self._prefill(named)
-        elif not self._given:
-            named = self._continue(named)
+        if not self._given:
+            seen = 0 if (cache := named.get(CACHE)) is None else cache.get_seq_length()
+            if seen == 0:
+                named = self._prefill(named)
+            elif self.source.insertion is not None:
+                named = self._with_prompt(named, self.source.insertion, seen)
         self.injection.set(self.source.contribution.prefixes)
         return (), named
 
@@ -59,41 +61,25 @@ class DecoderHooks(Hooks):
         if rows is embeddings:
             return named
         named |= {"input_ids": None, "inputs_embeds": rows}
-        return self._moved(named, insertion) if insertion is not None else named
+        return self._with_prompt(named, insertion) if insertion is not None else named
 
-    def _continue(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a pass over a cache that holds the prompt too."""
-        insertion = self.source.insertion
-        if insertion is None:
-            return named
-        if (mask := named.get("attention_mask")) is not None:
+    def _with_prompt(self, named: dict[str, Any], insertion: Insertion, seen: int = 0) -> dict[str, Any]:
+        """Arguments with mask and positions for a prompt that stands in the rows, or in a cache of ``seen`` tokens."""
+        given = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
+        tokens = given.shape[1] - (0 if seen else insertion.prompt)
+        mask, positions, lengths = named.get("attention_mask"), named.get("position_ids"), insertion.lengths
+        if mask is None and lengths is not None and not seen:
+            mask = given.new_ones((len(given), tokens), dtype=torch.long)
+        if mask is not None:
             named["attention_mask"] = insertion.mask(_two(mask))
-        positions = named.get("position_ids")
-        if positions is None and insertion.lengths is not None:
-            seen = named[CACHE].get_seq_length() - insertion.prompt
-            tokens = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
-            positions = seen + torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
-        if positions is not None:
-            moved: int | Tensor = insertion.prompt
-            if insertion.lengths is not None:
-                moved = insertion.lengths.repeat_interleave(len(positions) // len(insertion.lengths)).unsqueeze(1)
-            named["position_ids"] = positions + moved
-        return named
-
-    def _moved(self, named: dict[str, Any], insertion: Insertion) -> dict[str, Any]:
-        """Arguments of the first pass, whose embeddings have the prompt already."""
-        if (mask := named.get("attention_mask")) is not None:
-            named["attention_mask"] = insertion.mask(_two(mask))
-        elif insertion.lengths is not None:
-            rows, width = named["inputs_embeds"].shape[:2]
-            size = (rows, width - insertion.prompt)
-            named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(size, dtype=torch.long))
-        positions = named.get("position_ids")
-        if positions is None and insertion.lengths is not None:  # padding before a shorter prompt takes none
-            tokens = named["inputs_embeds"].shape[1] - insertion.prompt
-            positions = torch.arange(tokens, device=insertion.lengths.device).unsqueeze(0)
-        if positions is not None:
+        if positions is None and lengths is not None:  # padding before a shorter prompt takes none
+            first = seen - insertion.prompt if seen else 0
+            positions = first + torch.arange(tokens, device=given.device).expand(len(given), tokens)
+        if positions is not None and not seen:
             named["position_ids"] = insertion.positions(positions)
+        elif positions is not None:
+            before = insertion.prompt if lengths is None else for_batch(lengths, len(positions)).unsqueeze(1)
+            named["position_ids"] = positions + before
         return named
 
     def _prompt(self, embeddings: Tensor, mask: Tensor | None) -> Tensor | None:

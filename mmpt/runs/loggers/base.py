@@ -21,7 +21,7 @@ Mask = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger knows of a run.
+    """A run, as loggers see it.
 
     Attributes:
         name: What the run is called.

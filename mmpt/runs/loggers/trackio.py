@@ -27,7 +27,10 @@ class TrackioLogger(Logger):
         """Begin a run, or continue the interrupted one without what it logged beyond its last valid step."""
         import trackio
 
-        project, name = self._config.project, f"{run.name}-{run.stored_id('trackio')}"  # trackio knows runs by name
+        project, name = (
+            self._config.project,
+            f"{run.name}-{run.stored_id('trackio')}",
+        )  # a run is its name
         if run.resume_step is not None:
             _delete_after(project, name, run.resume_step)
         with _quiet():

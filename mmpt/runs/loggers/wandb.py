@@ -111,7 +111,7 @@ def choose_mode(asked: str) -> tuple[Mode, str | None]:
     """Decide how W&B logs: an explicit ``logger.mode`` decides, else W&B's own settings, without a key offline.
 
     Returns:
-        The mode, and the reason to show where it is not simply the one that was asked for.
+        The mode, and the reason to show where it is not the requested one.
 
     Raises:
         ConfigError: ``online`` without an API key.
@@ -157,7 +157,7 @@ def _begin(mode: Mode, arguments: dict[str, Any]) -> Any:
 
 
 def server_url() -> str:
-    """The W&B server in use: W&B's own, or what WANDB_BASE_URL or ``wandb login --host`` says."""
+    """The W&B server in use: W&B's own, or that of WANDB_BASE_URL or ``wandb login --host``."""
     return str(_settings().base_url)
 
 
@@ -186,7 +186,7 @@ def _quiet() -> Any:
 
 
 def reachable(server: str) -> bool:
-    """Whether the server accepts connections. Behind a proxy only W&B itself can tell."""
+    """Whether the server accepts connections. Behind a proxy only W&B itself can find out."""
     if urllib.request.getproxies():
         return True
     address = urlsplit(server)
