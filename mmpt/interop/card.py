@@ -113,12 +113,8 @@ def _bundled(run: Run) -> bool:
 
 
 def _table(values: Mapping[str, str]) -> str:
-    lines = [
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in values.items()),
-    ]
-    return "\n".join(lines)
+    cells = {name: value.replace("|", "\\|") for name, value in values.items()}
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())])
 
 
 def _loaded(repo: str, adapter: Mapping[str, Any]) -> str:

@@ -125,10 +125,9 @@ def _public(adapter: Adapter, backbone: str | None) -> dict[str, Any]:
 
 def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]:
     """The run whose adapter this is, and its row."""
-    own = place.parent if (place.parent / "status.json").is_file() else None
-    run = None
-    if own is not None:
-        run = next((found for found in load([own]).runs if found.status == "done"), None)
+    own = place.parent
+    found = load([own]).runs if (own / "status.json").is_file() else []
+    run = next((one for one in found if one.status == "done"), None)
     if run is None or not runs:
         return run, None
     loaded = load(runs)

@@ -1,4 +1,4 @@
-"""Who may write to a run directory: the process that holds its lock."""
+"""Who may write to a run directory, or use a study: the process that holds its lock."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from pathlib import Path
 from mmpt.errors import InUseError
 from mmpt.utils.files import writing
 
-LOCK = ".lock"
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
-def acquire_lock(directory: Path) -> int:
-    """Lock a run directory for this process, by a file descriptor that the system closes if the process is killed.
+def acquire_lock(path: Path, what: str, remedy: str) -> int:
+    """Lock a file for this process, by a file descriptor that the system closes if the process is killed.
 
     Raises:
-        InUseError: Another process holds it.
-        RunError: The lock's file cannot be written.
+        InUseError: Another process holds it; ``what`` is in use, and ``remedy`` is what to do besides waiting.
+        RunError: The file cannot be written.
     """
-    path = directory / LOCK
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -28,9 +26,7 @@ def acquire_lock(directory: Path) -> int:
         except BlockingIOError:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise InUseError(
-                f"run directory {directory} is in use by pid {owner}; wait for it, or name another run.dir"
-            ) from None
+            raise InUseError(f"{what} is in use by pid {owner}; wait for it, or {remedy}") from None
         except OSError:
             os.close(descriptor)
             raise
@@ -41,7 +37,7 @@ def acquire_lock(directory: Path) -> int:
 
 
 def release_lock(descriptor: int) -> None:
-    """Unlock the directory of a lock that this process holds, by its file descriptor."""
+    """Release a lock that this process holds, by its file descriptor."""
     _held.discard(descriptor)
     fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would not unlock while a copy of the descriptor is open
     os.close(descriptor)

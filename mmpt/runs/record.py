@@ -85,7 +85,8 @@ class RunRecord:
         """
         directory = directory.expanduser().absolute()
         _require_run_or_empty(directory)
-        record = cls(directory, fingerprint, acquire_lock(directory))
+        lock = acquire_lock(directory / ".lock", f"run directory {directory}", "name another run.dir")
+        record = cls(directory, fingerprint, lock)
         try:
             record._begin(resolved, overwrite)
         except BaseException:

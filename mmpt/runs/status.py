@@ -32,12 +32,8 @@ def write_status(directory: Path, status: str, fingerprint: str, started: float,
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
     """Read the status of a run in a directory; None where it holds none, or another one."""
-    try:
-        status = parse_json(read_text(directory.expanduser() / STATUS))
-        valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
-        return status if status["config_fingerprint"] == fingerprint and valid else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    status = _read(directory)
+    return status if status is not None and status.get("config_fingerprint") == fingerprint else None
 
 
 def process_alive(status: Mapping[str, Any]) -> bool:
@@ -51,11 +47,17 @@ def process_alive(status: Mapping[str, Any]) -> bool:
 
 def is_busy(directory: Path) -> bool:
     """Whether a process works on the run in a directory, by its status; no lock is touched."""
+    status = _read(directory)
+    return status is not None and status["status"] == "running" and process_alive(status)
+
+
+def _read(directory: Path) -> dict[str, Any] | None:
     try:
-        status = parse_json(read_text(directory / STATUS))
-        return status["status"] == "running" and process_alive(status)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        status = parse_json(read_text(directory.expanduser() / STATUS))
+        valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if valid else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _utc(seconds: float) -> str:

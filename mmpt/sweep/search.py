@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 
 from mmpt.errors import ConfigError, RunError
+from mmpt.runs.lock import acquire_lock, release_lock
 from mmpt.sweep.outcomes import ELSEWHERE, Outcome, TrialPruned
 
 if TYPE_CHECKING:
@@ -197,17 +196,9 @@ def _locked(url: str, name: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{name}.lock").open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise RunError(
-                f"the search {name} in {url} is in use by pid {owner}; wait for it, or name another "
-                "hydra.sweeper.study_name"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    remedy = "name another hydra.sweeper.study_name"
+    lock = acquire_lock(path.parent / f".{name}.lock", f"the search {name} in {url}", remedy)
+    try:
         yield
+    finally:
+        release_lock(lock)

@@ -17,7 +17,7 @@ from mmpt.errors import InUseError, MmptError
 from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
 from mmpt.sweep.isolation import claim_share, freeze_imported, isolated, printing_to
-from mmpt.sweep.outcomes import Outcome, Outcomes, TrialPruned, trial_words, unresolved
+from mmpt.sweep.outcomes import STOP, Outcome, Outcomes, TrialPruned, trial_words, unresolved
 from mmpt.training.memory import is_out_of_memory
 from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
@@ -45,7 +45,7 @@ class Trial:
         known = outcomes.read(number)  # by an earlier launch of this sweep
         if known is not None and known.ended:
             return known.score()
-        if OmegaConf.select(composed, "sweep.on_failure") == "stop" and outcomes.any_failed():
+        if OmegaConf.select(composed, "sweep.on_failure") == "stop" and (self.folder / STOP).exists():
             return None
         claim_share(self.folder, self.parent, self.at_once)
         record = TrialRecord.of(trial_words(list(hydra.overrides.task)), unresolved(composed))
