@@ -34,7 +34,7 @@ PARAMETERS, OPTIMIZER, RANDOM = "parameters.", "optimizer.", "random."  # how na
 _OLD_STATE = "trainer_state.json"  # of format 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class State:
     """Where training is.
 

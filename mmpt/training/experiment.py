@@ -212,13 +212,13 @@ def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
 
 def _measured(trainer: Trainer, times: dict[str, float]) -> dict[str, Any]:
     """Steps, times and memory of a training."""
-    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.step
+    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.state.step
     seconds = sum(monitor.step_seconds)
     speed = batches.examples_per_step * len(monitor.step_seconds) / seconds if seconds else None
     return {
         "steps": steps,
         "epochs": round(steps / batches.steps_per_epoch, 4),
-        "best_step": steps if trainer.best_step is None else trainer.best_step,
+        "best_step": steps if trainer.state.best_step is None else trainer.state.best_step,
         "timing": {**times, "step_ms_median": monitor.median_step_ms(), "examples_per_s": speed},
         "memory": {"peak_bytes": peak_memory()},
     }
