@@ -6,14 +6,16 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from mmpt.config.schema import CsvConfig, TaskConfig
+from mmpt.config.typed_build import Problems, build
+from mmpt.data.files import read_rows
+from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, DataError
-
-if TYPE_CHECKING:
-    from mmpt.config.schema import CsvConfig
+from mmpt.utils.files import write_text
 
 GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
@@ -39,12 +41,7 @@ def predict(
     Each output line is a JSON object with the prediction and the probability of every label word. Several
     runs must be of one backbone.
     """
-    from mmpt.config.schema import CsvConfig
-    from mmpt.data.files import read_rows
-    from mmpt.utils.files import write_text
-
     glue = format == "glue"
-
     if glue and "name" not in _task(runs[0]):
         raise AdapterError(f"--format glue needs the directory of a run with a task; {runs[0]} is none")
     form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
@@ -81,10 +78,6 @@ def _task(run: str) -> Mapping[str, Any]:
 
 def _csv_format(run: str) -> CsvConfig:
     """How the files of a run's task are written."""
-    from mmpt.config.schema import CsvConfig, TaskConfig
-    from mmpt.config.typed_build import Problems, build
-    from mmpt.data.tasks import Task
-
     problems = Problems()
     config = build(TaskConfig, dict(_task(run)), "task", problems)
     return CsvConfig() if problems.found else Task(config).csv

@@ -55,11 +55,6 @@ class Method(nn.Module):
         """Whether :meth:`forward` needs a mean of the source."""
         return False
 
-    @property
-    def trains_all(self) -> bool:
-        """Whether every weight of the backbone is trained."""
-        return bool(self.options.trains_all)
-
     @classmethod
     def changes_backbone(cls) -> bool:
         """Whether the method changes the backbone itself, so that no other adapter can share that backbone."""

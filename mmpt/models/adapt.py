@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mmpt.errors import AdapterError, ModelError
 from mmpt.methods.options import MethodOptions
@@ -19,9 +19,6 @@ from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
 from mmpt.models.adapters import Adapters, adapters_of
 from mmpt.models.parts import ADAPTERS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 

@@ -68,7 +68,7 @@ class Adapters(nn.Module):
         method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
         if head := self.head.new(name, fresh):
             method.attach_head(head)
-        if method.trains_all:
+        if method.options.trains_all:
             self.fingerprint()  # while the weights are what they were
         self.activate(None)
         try:
@@ -94,7 +94,7 @@ class Adapters(nn.Module):
         changes = method_class(options.name).changes_backbone()
         for method in self.methods.values():
             other = changes and method.changes_backbone() and method.options.name != options.name
-            if method.trains_all or other:
+            if method.options.trains_all or other:
                 raise AdapterError(
                     f"method={method.options.name} of another adapter changes the model's own layers; remove it first, "
                     "or load the model a second time"

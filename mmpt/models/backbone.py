@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import logging as hub_logging
@@ -21,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
@@ -35,10 +36,6 @@ from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.hub import fetch
 from mmpt.utils.machine import fast_dtype
 from mmpt.utils.untrusted import one_line
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 CLASSES: dict[Kind, Any] = {  # transformers' class for a kind of model
     "seq2seq": AutoModelForSeq2SeqLM,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
@@ -23,9 +24,6 @@ from mmpt.errors import DataError
 from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.engine import ENGINES
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def test_every_panel_shows_what_a_run_logs(tmp_path: Path, server: ThreadingHTTP
             assert columns <= {f"summary:{key}" for key in summary} | {f"config:{key}" for key in settings}
     every = logged | summary
     of_mixtures = {names.ROUTE_OF_TASK}  # tests/training/test_mixture_runs.py
-    for name in {*names.METRICS, *names.SUMMARY, names.MASKS, names.PREDICTIONS} - of_mixtures:
+    for name in {value for key, value in vars(names).items() if key.isupper()} - of_mixtures:
         assert any(re.fullmatch(names.pattern(name), key) for key in every), name
 
 
