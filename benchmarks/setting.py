@@ -31,6 +31,10 @@ SHAPES: dict[str, dict[str, int]] = {
     "t5_small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "t5_base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
 }
+MORE_SHAPES = {  # for a GPU, and for a look whether a benchmark runs at all
+    "t5_large": {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+    "tiny": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+}
 TOKENS, BATCH, PREFIX = 96, 32, 10
 VOCABULARY = 32128
 # Quantiles of the number of words of premise and hypothesis in RTE's official training set (2,490 examples).
@@ -65,7 +69,7 @@ def build(shape: str, attention: str, dtype: str = "float32") -> Any:
     """A random T5 of a shape, frozen, without dropout: HF's Trainer would switch it on, which doubles a step here."""
     torch.manual_seed(0)
     more = {"vocab_size": VOCABULARY, "decoder_start_token_id": 0, "dropout_rate": 0.0}
-    config = AutoConfig.for_model("t5", **SHAPES[shape], **more)
+    config = AutoConfig.for_model("t5", **(SHAPES | MORE_SHAPES)[shape], **more)
     model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention, dtype=getattr(torch, dtype))
     return model.requires_grad_(False).eval()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, cycle, islice, pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import DataConfig, MixConfig, TaskConfig
@@ -44,6 +45,13 @@ class Mixture(Task):
         """The mean of the tasks' primary metrics, then ``TASK/METRIC`` of each task."""
         each = (f"{name}/{metric}" for name, task in self.parts.items() for metric in task.metric_names)
         return (MEAN, *each)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """That of the mean; None where a task has none."""
+        ranges = [task.range for task in self.parts.values()]
+        known = [one for one in ranges if one is not None]
+        return (fmean(low for low, _ in known), fmean(high for _, high in known)) if known == ranges else None
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -121,12 +121,6 @@ def _baseline(name: Literal["majority", "chance"]) -> Callable[[Row], float | No
     return lambda row: row.median(lambda run: None if run.result is None else run.result.baseline(name))
 
 
-def validation(row: Row) -> float | None:
-    """Mean validation score; None where no run has one."""
-    scores = row.values(lambda run: run.score("validation"))
-    return statistics.fmean(scores) if scores else None
-
-
 def _peak(row: Row) -> float | None:
     return max(row.values("memory.peak_bytes"), default=None)
 
@@ -184,7 +178,7 @@ COLUMNS = (
     Column("by_task", "text", by_task, "by task"),
     Column("low", "number", _at("summary.low"), "95 % interval", _interval, about=_INTERVAL),
     Column("high", "number", _at("summary.high")),
-    Column("validation_mean", "number", validation, "validation", extra=True),
+    Column("validation_mean", "number", _at("validation"), "validation", extra=True),
     Column("majority", "number", _baseline("majority"), "majority"),
     Column("chance", "number", _baseline("chance")),
     Column("trainable", "number", _median("parameters.trainable"), "trainable", digits=None),

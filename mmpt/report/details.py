@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ def metrics(run: Run) -> list[dict[str, Any]]:
         with contextlib.suppress(OSError, RunError):
             lines.extend(read_jsonl(run.directory / "metrics.jsonl"))
     return lines
+
+
+def predictions(directory: Path | None) -> Iterator[dict[str, Any]]:
+    """Read a run's test predictions, one mapping an example.
+
+    Raises:
+        ValueError: In one line, why there are none.
+    """
+    if directory is None:
+        raise ValueError("no predictions, since the run directories are not given")
+    try:
+        yield from read_jsonl(directory / "predictions.jsonl")
+    except (OSError, RunError) as error:
+        why = getattr(error, "strerror", error)
+        raise ValueError(f"predictions of {one_line(directory.name)} cannot be read ({why})") from error
 
 
 def curve(lines: list[dict[str, Any]], name: str) -> Points:

@@ -47,8 +47,9 @@ def page(
     from jinja2 import Environment, StrictUndefined
 
     from mmpt.report.drawing import COLOURS, MARKERS, marker, style
+    from mmpt.report.figures import numbered
 
-    methods = method_numbers(rows)
+    methods = numbered(rows)
     with style():
         sections = [_section(block, methods, figures, count) for count, block in enumerate(blocks(rows), start=1)]
     columns = {column.name: column for section in sections for column in section.table.columns[2:]}
@@ -72,11 +73,6 @@ def page(
         facts=_facts(rows, problems),
         data=embed(records),
     )
-
-
-def method_numbers(rows: Sequence[Row]) -> dict[str, int]:
-    """Number the methods; the number decides colour and mark."""
-    return {name: index for index, name in enumerate(sorted({row.method for row in rows}))}
 
 
 def embed(content: Any) -> str:
@@ -108,17 +104,11 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
         section.remarks.append(
             f"No 95 % interval for {few} of {len(block)} settings: they have fewer than three seeds."
         )
-    if done := drawable(block):
-        drawings, remarks = draw(done, methods, [figure for figure in figures if figure.task == first.task])
-        section.remarks += remarks
-        for number, drawing in enumerate(drawings):
-            parts = {part.split("-")[1] for part in drawing.tips}
-            method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
-            about = {"title": drawing.title, "caption": drawing.caption, "method": method}
-            section.figures.append({**about, "svg": inline(drawing, f"f{count}-{number}")})
+    drawings, remarks = draw(block, methods, figures)
+    section.remarks += remarks
+    for number, drawing in enumerate(drawings):
+        parts = {part.split("-")[1] for part in drawing.tips}
+        method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
+        about = {"title": drawing.title, "caption": drawing.caption, "method": method}
+        section.figures.append({**about, "svg": inline(drawing, f"f{count}-{number}")})
     return section
-
-
-def drawable(block: Sequence[Row]) -> list[Row]:
-    """The rows of one task and model that figures can show together."""
-    return [row for row in block if row.summary is not None and row.metric == block[0].metric]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 CONFIDENCE = 0.95
 DRAWS = 5_000  # of a bootstrap
 FEWEST = 3  # values of an interval: with two, Student's t is 12.7 standard errors wide on each side
-SIGNED = ("matthews", "pearson", "spearman")  # metrics from -1 to 1; others are from 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +36,19 @@ class Paired:
     p: float | None
 
 
-def describe(scores: Sequence[float], metric: str = "accuracy") -> Summary:
+def describe(scores: Sequence[float], ends: tuple[float, float] | None = (0.0, 1.0)) -> Summary:
     """Summarise scores over seeds, at least one: with the sample's deviation and a 95 % interval for the mean.
 
-    The interval is Student's t on the logit scale (delta method), so that it never leaves the scale of the metric.
-    Scores that are not on that scale have the plain t interval.
+    The interval is Student's t on the logit scale (delta method), so that it never leaves the range of the metric.
+
+    Args:
+        scores: At least one.
+        ends: Of the metric's range, with all scores inside; None: not known, for the plain t interval.
     """
     mean, low, high = t_interval(scores)
-    floor, span = (-1.0, 2.0) if metric in SIGNED else (0.0, 1.0)
-    share, inside = (mean - floor) / span, floor <= min(scores) and max(scores) <= floor + span
-    if low is not None and high is not None and high > mean and 0 < share < 1 and inside:
+    floor, span = (ends[0], ends[1] - ends[0]) if ends else (0.0, math.inf)
+    share = (mean - floor) / span
+    if low is not None and high is not None and high > mean and 0 < share < 1:
         centre, half = math.log(share / (1 - share)), (high - mean) / span / (share * (1 - share))
         low, high = (floor + span * (1 + math.tanh((centre + end) / 2)) / 2 for end in (-half, half))
     sd = statistics.stdev(scores) if len(scores) > 1 else None
@@ -69,9 +71,15 @@ def _t_quantile(freedom: int, share: float) -> float:
     return float(stdtrit(freedom, share))
 
 
-def paired_t(differences: Sequence[float]) -> Paired:
-    """Paired t test of differences on the same seeds; no p value below two seeds or where all are equal."""
+def paired_t(differences: Sequence[float], most: float = math.inf) -> Paired:
+    """Paired t test of differences on the same seeds; no p value below two seeds or where all are equal.
+
+    Args:
+        differences: At least one.
+        most: The largest that a difference can be; the interval ends there.
+    """
     mean, low, high = t_interval(differences)
+    low, high = (end if end is None else max(-most, min(most, end)) for end in (low, high))
     if len(differences) < 2 or (spread := statistics.stdev(differences)) == 0:
         return Paired(mean, low, high, None)
     from scipy.special import stdtr
@@ -134,6 +142,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(order) - rank) * p))
         adjusted[index] = highest
     return adjusted
+
+
+def ranks(values: Iterable[float]) -> dict[float, int]:
+    """The place of each value: 1 for the largest, and no place for the equals of another."""
+    return {value: place for place, value in enumerate(sorted(set(values), reverse=True), start=1)}
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[int]:

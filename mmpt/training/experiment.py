@@ -186,6 +186,7 @@ class Experiment:
             "data": {"name": config.data.name, "bundled": given.bundled, "origin": given.origin, **data},
             "seed": config.seed,
             "metric": self.evaluator.task.primary,
+            "metric_range": None if (ends := self.evaluator.task.range) is None else list(ends),
             "data_fingerprint": given.fingerprint,
             "backbone_fingerprint": self.backbone.fingerprint,
         }

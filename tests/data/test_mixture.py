@@ -51,6 +51,7 @@ def test_scores_are_those_of_each_task_and_their_mean(mixture: Mixture) -> None:
     assert found[mixture.primary] == pytest.approx(statistics.fmean(primary))
     low, high = interval(mixture, splits.test, texts, resamples=300, confidence=0.9, seed=1) or (1, 0)
     assert low < found[mixture.primary] < high
+    assert mixture.range == (0.0, 1.0)
     assert chance(mixture) is None or chance(mixture) == statistics.fmean(
         chance(p) or 0 for p in mixture.parts.values()
     )
