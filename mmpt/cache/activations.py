@@ -42,21 +42,13 @@ Batch = tuple[Sequence[int], Mapping[str, Tensor]]  # rows, and their input_ids 
 
 @dataclass(frozen=True)
 class Activations:
-    """Hidden states of N examples without padding, and their mean word embeddings.
+    """Hidden states of N examples without padding, and their mean word embeddings."""
 
-    Attributes:
-        states: (sum of T, d), as they are stored.
-        starts: N + 1 first rows; example n has rows ``starts[n]`` to ``starts[n + 1]``.
-        means: (N, d), float32.
-        dtype: What :meth:`batch` gives states in, the backbone's.
-        source: The mapped entry that they lie in; None in memory.
-    """
-
-    states: Tensor
-    starts: list[int]
-    means: Tensor
-    dtype: torch.dtype
-    source: Mapped | None = None
+    states: Tensor  # (sum of T, d), as they are stored
+    starts: list[int]  # N + 1 first rows; example n has rows starts[n] to starts[n + 1]
+    means: Tensor  # (N, d), float32
+    dtype: torch.dtype  # what batch gives states in, the backbone's
+    source: Mapped | None = None  # the mapped entry that they lie in; None in memory
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """``states`` (B, T, d), zero where padded, and ``means`` (B, d) of some examples."""

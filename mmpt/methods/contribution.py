@@ -42,15 +42,11 @@ class BackboneShape:
 
 @dataclass(frozen=True)
 class CacheableLayers:
-    """How many layers of the stack that reads the source run before anything trained has an effect.
+    """How many layers of the stack that reads the source run before anything trained has an effect."""
 
-    Attributes:
-        count: Hidden states entering this layer are constants; all layers: the stack's output is one. None: nothing is.
-        reason: Why nothing is.
-    """
-
+    # hidden states entering this layer are constants; all layers: the stack's output is one. None: nothing is
     count: int | None
-    reason: str | None = None
+    reason: str | None = None  # why nothing is
 
 
 class LayerPrompts(Protocol):

@@ -27,14 +27,10 @@ class LabelStates:
 
     What a layer below the first trained one makes of a source does not depend on what follows, and what it makes of a
     continuation depends on the two texts alone.
-
-    Attributes:
-        states: (B, N, d).
-        ids: Token ids of the continuations (B, C, V), -100 for padding.
     """
 
-    states: Tensor
-    ids: Tensor
+    states: Tensor  # (B, N, d)
+    ids: Tensor  # token ids of the continuations (B, C, V), -100 for padding
 
     def starts(self, read: Tensor) -> Tensor:
         """Where the states of continuations begin, counted from their source's end: (B', 1).
@@ -54,36 +50,22 @@ class LabelStates:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch up to where its targets come in, which all of its candidates share.
+    """A batch up to where its targets come in, which all of its candidates share."""
 
-    Attributes:
-        states: (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C).
-        mask: (B, P+T), 1 where a token is.
-        contribution: What the method adds.
-        label_states: Of a decoder-only model that resumes from cached states.
-    """
-
-    states: Tensor
-    mask: Tensor
-    contribution: Contribution
-    label_states: LabelStates | None = None
+    states: Tensor  # (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C)
+    mask: Tensor  # (B, P+T), 1 where a token is
+    contribution: Contribution  # what the method adds
+    label_states: LabelStates | None = None  # of a decoder-only model that resumes from cached states
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one teacher-forced pass gives.
+    """What one teacher-forced pass gives."""
 
-    Attributes:
-        losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
-        tokens: How many label tokens there are in the batch, ().
-        route_probs: (B, R), or None.
-        auxiliary: What the method adds to the loss, (), or None.
-    """
-
-    losses: Tensor
-    tokens: Tensor
-    route_probs: Tensor | None
-    auxiliary: Tensor | None = None
+    losses: Tensor  # (B,), cross-entropy of each example's label tokens, summed, in nats
+    tokens: Tensor  # how many label tokens there are in the batch, ()
+    route_probs: Tensor | None  # (B, R), or None
+    auxiliary: Tensor | None = None  # what the method adds to the loss, (), or None
 
     @property
     def loss(self) -> Tensor:

@@ -25,23 +25,14 @@ FORMAT = 1  # of a record; raise it when a reader of today would misread one
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial that left no run directory.
+    """A trial that left no run directory."""
 
-    Attributes:
-        overrides: The words of the command line that make the trial, such as ``method=smop seed=2``.
-        names: ``task``, ``method`` and ``model``, where the settings name them.
-        error: Why it failed, in one line.
-        key: Identifies its settings by their values.
-        seed: None where the settings have no whole number.
-        format: Of the record.
-    """
-
-    overrides: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-    key: str = ""
-    seed: int | None = field(default=None, metadata={"null": True})
-    format: int = FORMAT
+    overrides: str = ""  # the words of the command line that make the trial, such as method=smop seed=2
+    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model, where the settings name them
+    error: str = ""  # why it failed, in one line
+    key: str = ""  # identifies its settings by their values
+    seed: int | None = field(default=None, metadata={"null": True})  # None where the settings have no whole number
+    format: int = FORMAT  # of the record
 
     @classmethod
     def of(cls, overrides: str, settings: Mapping[str, Any], error: str = "") -> TrialRecord:

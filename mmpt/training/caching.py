@@ -25,25 +25,15 @@ from mmpt.utils.text import size_text
 
 @dataclass
 class SplitCache:
-    """Runs the encoder, or a decoder's lower layers, once over a run's splits, where their states are constants.
+    """Runs the encoder, or a decoder's lower layers, once over a run's splits, where their states are constants."""
 
-    Attributes:
-        config: The ``cache`` group.
-        model: On the device that it trains on.
-        fingerprint: Of the backbone's weights.
-        name: Of the backbone, for people.
-        evaluator: Whose batches the states are computed in.
-        short: Whether training ends before every example is seen.
-        note: Takes lines for the user.
-    """
-
-    config: CacheConfig
-    model: AdaptedModel
-    fingerprint: str
-    name: str
-    evaluator: Evaluator
-    short: bool
-    note: Callable[[str], None]
+    config: CacheConfig  # the cache group
+    model: AdaptedModel  # on the device that it trains on
+    fingerprint: str  # of the backbone's weights
+    name: str  # of the backbone, for people
+    evaluator: Evaluator  # whose batches the states are computed in
+    short: bool  # whether training ends before every example is seen
+    note: Callable[[str], None]  # takes lines for the user
 
     def fill(self, *splits: Prepared) -> list[Prepared]:
         """The splits with their states, or as they were; the run's first lines say which, and why.

@@ -36,35 +36,22 @@ _OLD_STATE = "trainer_state.json"  # of format 1
 
 @dataclass
 class State:
-    """Where training is.
+    """Where training is."""
 
-    Attributes:
-        step: Optimizer steps so far.
-        rate_step: The step of the learning-rate schedule; a step that float16 overflowed in does not count.
-        losses: Of each process, the loss summed since the last log line.
-        logged: Step of that line.
-        best_step: Step of the best evaluation.
-        best_value: Its value.
-        stale: Evaluations since then.
-        over: Whether early stopping ended training.
-        evaluation_due: Whether the evaluation of this step was cut short.
-        metrics_bytes: Size of metrics.jsonl.
-        scaler: Of torch.amp.GradScaler, which scales the loss in float16.
-        format: Of the checkpoint.
-    """
-
-    step: int = 0
-    rate_step: int = 0
+    step: int = 0  # optimizer steps so far
+    rate_step: int = 0  # the step of the learning-rate schedule; a step that float16 overflowed in does not count
+    # of each process, the loss summed since the last log line
     losses: list[float] = dataclasses.field(default_factory=lambda: [0.0])
-    logged: int = 0
-    best_step: int | None = None
-    best_value: float | None = None
-    stale: int = 0
-    over: bool = False
-    evaluation_due: bool = False
-    metrics_bytes: int = 0
+    logged: int = 0  # step of that line
+    best_step: int | None = None  # step of the best evaluation
+    best_value: float | None = None  # its value
+    stale: int = 0  # evaluations since then
+    over: bool = False  # whether early stopping ended training
+    evaluation_due: bool = False  # whether the evaluation of this step was cut short
+    metrics_bytes: int = 0  # size of metrics.jsonl
+    # of torch.amp.GradScaler, which scales the loss in float16
     scaler: dict[str, float] = dataclasses.field(default_factory=dict)
-    format: int = FORMAT
+    format: int = FORMAT  # of the checkpoint
 
 
 def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor], limit: int) -> None:

@@ -28,19 +28,12 @@ from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's answers for a split.
+    """A model's answers for a split."""
 
-    Attributes:
-        texts: N label words or generated texts.
-        probabilities: (N, C), softmax over the label words' log-likelihoods; None for generation.
-        loss: Token-mean cross-entropy of the targets; None without targets.
-        route_probs: (N, R); None for methods without a router.
-    """
-
-    texts: list[str]
-    probabilities: Tensor | None
-    loss: float | None
-    route_probs: Tensor | None
+    texts: list[str]  # N label words or generated texts
+    probabilities: Tensor | None  # (N, C), softmax over the label words' log-likelihoods; None for generation
+    loss: float | None  # token-mean cross-entropy of the targets; None without targets
+    route_probs: Tensor | None  # (N, R); None for methods without a router
 
 
 class Evaluator:

@@ -40,15 +40,10 @@ NOTHING = Contribution()
 
 @dataclass(frozen=True)
 class Source:
-    """What a pass read.
+    """What a pass read."""
 
-    Attributes:
-        contribution: What the method adds.
-        insertion: Where its prompt stands; None without one.
-    """
-
-    contribution: Contribution = NOTHING
-    insertion: Insertion | None = None
+    contribution: Contribution = NOTHING  # what the method adds
+    insertion: Insertion | None = None  # where its prompt stands; None without one
 
     def widened(self, mask: Tensor, width: int) -> Tensor:
         """A mask (B, T) of the source for N = P+T states, where it is not as wide already."""

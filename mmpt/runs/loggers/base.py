@@ -21,22 +21,14 @@ Mask = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run, as loggers see it.
+    """A run, as loggers see it."""
 
-    Attributes:
-        name: What the run is called.
-        group: Runs to be averaged, such as the seeds of one setting, share a group.
-        config: The resolved configuration, plain values.
-        directory: The run directory.
-        tags: Labels to filter by.
-        resume_step: The last step that is still valid of an interrupted run; later ones come again. None: a new run.
-    """
-
-    name: str
-    group: str | None
-    config: Mapping[str, Any]
-    directory: Path
-    tags: Sequence[str] = ()
+    name: str  # what the run is called
+    group: str | None  # runs to be averaged, such as the seeds of one setting, share a group
+    config: Mapping[str, Any]  # the resolved configuration, plain values
+    directory: Path  # the run directory
+    tags: Sequence[str] = ()  # labels to filter by
+    # the last step that is still valid of an interrupted run; later ones come again. None: a new run
     resume_step: int | None = None
 
     def stored_id(self, folder: str) -> str:
