@@ -27,8 +27,8 @@ class Architecture:
     """What injection, methods and the kinds of models must know of an architecture."""
 
     kind: Kind  # seq2seq (encoder and decoder), causal (decoder alone) or encoder (with a classification head)
-    # by site: the stack's list of layers, from the model's base model, and the attention module, from a layer; one stack
-    # has one site, self
+    # by site: the stack's list of layers, from the model's base model, and the attention module, from a layer; the site
+    # of a single stack is self
     sites: Mapping[str, tuple[str, str]]
     key: str = "k_proj"  # the projection to keys, from an attention module; not used where there is fused
     value: str = "v_proj"  # the projection to values

@@ -23,7 +23,7 @@ from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
 from mmpt.runs.environment import untested
-from mmpt.sweep.definitions import register_sweeps, sweep_options
+from mmpt.sweep.plan import register_sweeps, sweep_options
 from mmpt.sweep.run import run_sweep
 from mmpt.training.settings import check, find_problems, first_line, plain
 from mmpt.training.signals import Stopped, handle_signals

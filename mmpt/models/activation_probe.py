@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mmpt.errors import ConfigError
-from mmpt.models.hooks import Hooks
+from mmpt.models.hooks.base import Hooks
 from mmpt.models.parts import embed, word_embeddings
 
 _SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads

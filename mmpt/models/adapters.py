@@ -14,7 +14,7 @@ from typing import Self
 from torch import nn
 from transformers import PreTrainedModel
 
-from mmpt.attention.architectures import architecture_of
+from mmpt.attention.architectures import Kind, architecture_of
 from mmpt.attention.inject import Injection, set_attention, switch_attention
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
@@ -22,10 +22,14 @@ from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
 from mmpt.models.head import Head
-from mmpt.models.hooks import HOOKS
+from mmpt.models.hooks.base import Hooks
+from mmpt.models.hooks.causal import DecoderHooks
+from mmpt.models.hooks.encoder import EncoderHooks
+from mmpt.models.hooks.seq2seq import EncoderDecoderHooks
 from mmpt.models.parts import ADAPTERS, has_weights, weights_fingerprint, word_embeddings
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+HOOKS: dict[Kind, type[Hooks]] = {"seq2seq": EncoderDecoderHooks, "causal": DecoderHooks, "encoder": EncoderHooks}
 
 
 class Adapters(nn.Module):

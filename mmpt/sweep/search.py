@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 
 from mmpt.errors import ConfigError, RunError
-from mmpt.runs.lock import acquire_lock, release_lock
 from mmpt.sweep.outcomes import ELSEWHERE, Outcome, TrialPruned
+from mmpt.utils.locks import acquire_lock, release_lock
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from mmpt.config.schema import Config
-from mmpt.methods.verify import check_gradients
 from mmpt.models.adapted import AdaptedModel
 from mmpt.runs import names
 from mmpt.training import distributed, signals
@@ -32,11 +31,11 @@ from mmpt.training.checkpoint import (
 )
 from mmpt.training.device import autocast_dtype
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared, route_statistics
-from mmpt.training.finite import FiniteWatch
 from mmpt.training.losses import Loss
 from mmpt.training.memory import MicroBatches, advise, is_out_of_memory, oom_as_error
 from mmpt.training.monitor import Monitor
 from mmpt.training.optim import build_optimizer, rate_factor
+from mmpt.training.watch import FiniteWatch, check_gradients
 
 
 class TrainingPass(nn.Module):
