@@ -191,8 +191,7 @@ REFUSED: dict[str, str] = {
 def architecture_of(model_type: str) -> Architecture:
     """Find the architecture of a ``model_type``, as ``config.json`` states it.
 
-    Raises:
-        ModelError: It cannot be injected, for the stated reason, or nobody has tested it.
+    ModelError: it cannot be injected, for the stated reason, or nobody has tested it.
     """
     architecture = ARCHITECTURES.get(model_type)
     if architecture is None:
@@ -205,11 +204,7 @@ def architecture_of(model_type: str) -> Architecture:
 
 
 def refuse_dtype(model_type: str, dtype: str) -> None:
-    """Reject a type of numbers, ``model.dtype``, that an architecture's hidden states do not fit into.
-
-    Raises:
-        ConfigError: With the ones that work.
-    """
+    """Reject a ``model.dtype`` that hidden states do not fit into, by a ConfigError with those that work."""
     if dtype == "float16" and ARCHITECTURES[model_type].overflows:
         raise ConfigError(
             f"model.dtype=float16: hidden states of {model_type} models exceed float16's largest number, 65504; set "
@@ -218,11 +213,7 @@ def refuse_dtype(model_type: str, dtype: str) -> None:
 
 
 def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:
-    """Reject ``method.sites`` that a known architecture lacks; a word such as ``auto`` names none.
-
-    Raises:
-        ConfigError: With the ones it has.
-    """
+    """Reject ``method.sites`` that a known architecture lacks, by a ConfigError; a word such as ``auto`` names none."""
     have = ARCHITECTURES[model_type].sites
     absent = [] if isinstance(sites, str) else [site for site in sites if site not in have]
     if absent:

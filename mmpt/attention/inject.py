@@ -35,10 +35,7 @@ def switch_attention(model: PreTrainedModel) -> str | None:
     """Let a model run the attention that can carry prefixes: ``mmpt_eager`` or ``mmpt_sdpa``.
 
     Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
-    such models run torch's sdpa as long as they carry an adapter.
-
-    Returns:
-        What it ran before; None where it ran ours already.
+    such models run torch's sdpa as long as they carry an adapter. Returns what it ran before; None: ours already.
     """
     before = running_attention(model)
     if before.startswith(OWN):
@@ -61,8 +58,7 @@ class Injection:
     def __init__(self, model: PreTrainedModel) -> None:
         """Find the sites of a backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
 
-        Raises:
-            ModelError: The architecture cannot carry prefixes, or the model runs other attention.
+        ModelError: the architecture cannot carry prefixes, or the model runs other attention.
         """
         self.architecture = architecture_of(model.config.model_type)
         if not running_attention(model).startswith(OWN):

@@ -124,11 +124,8 @@ def fetch(
     """Map a split's activations from a store, computed into it first if there is no entry of this ``key``.
 
     Other arguments are those of :func:`compute`; ``description`` is what the entry is of, for people, and ``note``
-    shows lines about damage and waiting.
-
-    Raises:
-        CacheError: The directory cannot be written, or has too little room.
-        ConfigError: A value does not fit ``stored``.
+    shows lines about damage and waiting. CacheError: the directory cannot be written, or has too little room.
+    ConfigError: a value does not fit ``stored``.
     """
     dtype, starts = word_embeddings(model.backbone).weight.dtype, list(accumulate(lengths, initial=0))
 

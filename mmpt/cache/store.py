@@ -191,9 +191,8 @@ class Store:
     def open(self, key: str, tensors: Tensors | None = None) -> Mapped | None:
         """Map an entry, and note that it was used; None if there is none. It must hold ``tensors``, unless None.
 
-        Raises:
-            Damaged: It is cut short, its checksum is not the one that was written, or it holds something else.
-            CacheError: It cannot be read.
+        Damaged: it is cut short, its checksum is not the one that was written, or it holds something else.
+        CacheError: it cannot be read.
         """
         path = self.path(key, "safetensors")
         with contextlib.ExitStack() as stack, self.errors("read"):

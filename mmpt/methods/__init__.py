@@ -35,11 +35,7 @@ def names() -> tuple[str, ...]:
 
 
 def options_class(name: object) -> type[MethodOptions]:
-    """The options of a method, one of the user's own too.
-
-    Raises:
-        ConfigError: No such method, or the user's file is wrong.
-    """
+    """The options of a method, one of the user's own too; ConfigError where there is none, or its file is wrong."""
     if isinstance(name, str) and name in names():
         return _defined(f"mmpt.methods.{name}.options", MethodOptions)
     if (own := _own(name)) is None:

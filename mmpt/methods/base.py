@@ -207,10 +207,9 @@ def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
 
 
 def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:
-    """Ids (P,) whose embeddings, or keys and values, are the starting values; None where no ids are asked for.
+    """Ids (P,) whose embeddings, or keys and values, are the starting values; None where the options need no ids.
 
-    Raises:
-        ConfigError: ``method.init_text`` has no ordinary piece.
+    ConfigError: ``method.init_text`` has no ordinary piece.
     """
     if options.init == "text":
         return backbone.text(options.init_text or "", count)

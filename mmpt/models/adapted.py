@@ -36,9 +36,7 @@ class LabelStates:
         """Where the states of continuations begin, counted from their source's end: (B', 1).
 
         ``read`` has their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
-
-        Raises:
-            ValueError: One is not there. On a GPU nothing looks, since it would have to be waited for.
+        ValueError: one is not there; on a GPU nothing looks, since it would have to be waited for.
         """
         ids = self.ids.repeat_interleave(len(read) // len(self.ids), dim=0)  # (B', C, V)
         same = (ids == F.pad(read, (0, ids.shape[2] - read.shape[1]), value=IGNORED).unsqueeze(1)).all(dim=2)  # (B', C)

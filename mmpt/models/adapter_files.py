@@ -41,15 +41,10 @@ class Adapter:
 
 
 def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]) -> int:
-    """Write a trained method; the JSON comes last, so that a directory with it is complete.
+    """Write a trained method; returns bytes of the weights. The JSON comes last: a directory with it is complete.
 
-    ``description`` is what else a user of the adapter must know: backbone, task, evaluation.
-
-    Returns:
-        Bytes of the weights file.
-
-    Raises:
-        RunError: The files cannot be written.
+    ``description`` is what else a user of the adapter must know: backbone, task, evaluation. RunError: the files cannot
+    be written.
     """
     options, state = method.folded()
     blob = serialised(state)
@@ -97,8 +92,7 @@ def adapter_directory(directory: Path) -> Path:
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy tensors into a method's parameters of the same names.
 
-    Raises:
-        AdapterError: Names or shapes differ, or a value is not finite; ``where`` names their source.
+    AdapterError: names or shapes differ, or a value is not finite; ``where`` names their source.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -157,11 +151,7 @@ def serialised(state: Mapping[str, Tensor]) -> bytes:
 
 
 def read_state(path: Path, digest: str | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file, whose SHA-256 must be ``digest`` where that is given.
-
-    Raises:
-        AdapterError: The file is missing or damaged.
-    """
+    """Read a safetensors file, whose SHA-256 must be ``digest`` where given; AdapterError if missing or damaged."""
     try:
         blob = read_bytes(path, memory_bytes() // 2)  # its tensors are a copy
         state = load_bytes(blob)

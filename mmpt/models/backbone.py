@@ -231,11 +231,7 @@ def use_threads(model: nn.Module) -> None:
 
 
 def refuse_class(model: PreTrainedModel) -> None:
-    """Refuse a model whose class is not that of its architecture's kind.
-
-    Raises:
-        ModelError: With the class to use.
-    """
+    """Refuse a model whose class is not that of its architecture's kind, by a ModelError with the class to use."""
     model_type = model.config.model_type
     kind = architecture_of(model_type).kind
     wanted, auto = _CLASS_NAMES[kind].get(model_type), CLASSES[kind].__name__

@@ -32,8 +32,7 @@ PATTERNS = (  # what of a folder decides a result: shape, weights, tokenizer
 def local_folder(config: ModelConfig) -> Path | None:
     """The folder that ``model.path`` names, or None for the bundled model, random weights and the hub.
 
-    Raises:
-        ModelError: There is no such folder or package, or no model in it.
+    ModelError: there is no such folder or package, or no model in it.
     """
     if config.source not in ("path", "package"):
         return None
@@ -63,10 +62,7 @@ def _in_package(config: ModelConfig) -> Path:
 def files_fingerprint(folder: Path) -> str:
     """SHA-256 over names and bytes of a model's configuration, weights and tokenizer files, in hexadecimal.
 
-    A file is read once in a process, unless its size or time changes.
-
-    Raises:
-        ModelError: A file cannot be read.
+    A file is read once in a process, unless its size or time changes. ModelError: one cannot be read.
     """
     files = sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()})
     digest = hashlib.sha256()
@@ -89,10 +85,7 @@ def _hashed(file: Path, size: int, changed: int) -> str:
 def dequantised(file: Path, folder: Path | None = None) -> Path:
     """The folder of a GGUF file's model and tokenizer, by default ``models/SHA256`` in the cache directory.
 
-    It is written if it is not there yet.
-
-    Raises:
-        ModelError: transformers cannot read the file, or there is no room for the folder.
+    It is written if it is not there yet. ModelError: transformers cannot read the file, or there is no room.
     """
     try:
         with file.open("rb") as content:

@@ -18,10 +18,9 @@ MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: 
 
 
 def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
-    """Refuse a network's settings with layers or labels beyond all reason, before anything is made of them.
+    """Refuse a network's settings with too many layers or labels, before anything is made of them.
 
-    Raises:
-        ModelError: One is too many; ``where`` names the settings.
+    ModelError: one is too many; ``where`` names the settings.
     """
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -34,8 +33,7 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
     """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
 
-    Raises:
-        ModelError: It is too large, or no network can be made of it; ``where`` names it.
+    ModelError: it is too large, or no network can be made of it; ``where`` names it.
     """
     shape = deepcopy(config)
     try:

@@ -108,9 +108,8 @@ def join(
 ) -> Contribution:
     """One contribution of those of K methods, each with a number of ``rows``, on the device of ``like``.
 
-    Raises:
-        ValueError: Prefixes have output gates or attend functions, differ in layers, positions, or with positions
-            in length; or one has prompts in every layer.
+    ValueError: prefixes have output gates or attend functions, or differ in layers, positions, or with positions in
+    length; or one has prompts in every layer.
     """
     if any(part.layer_prompts is not None for part in parts):
         raise ValueError("one has prompts in every layer of the encoder")

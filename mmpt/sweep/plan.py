@@ -54,8 +54,7 @@ class Plan:
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     """Compose what all trials share, and count them; ``conf`` is the configuration folder.
 
-    Raises:
-        ConfigError: There are no trials, an engine is not installed, or all trials would share one run directory.
+    ConfigError: there are no trials, an engine is not installed, or all trials would share one run directory.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun runs one trial on several processes; leave out -m and sweep=, or start with python")

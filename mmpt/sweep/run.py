@@ -25,12 +25,9 @@ LAUNCHES = 99
 
 
 def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) -> int:
-    """Run all trials, and show them.
+    """Run all trials, and show them; returns the exit code: 1 where at least one failed or was not run.
 
     ``launch`` gives the trial function to Hydra, and returns when all trials are over.
-
-    Returns:
-        The exit code: 0 all done, 1 at least one failed or was not run.
     """
     plan = plan_sweep(line, conf)
     outcomes = Outcomes.create(plan.root)

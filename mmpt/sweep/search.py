@@ -116,13 +116,10 @@ class Search:
 
 @contextmanager
 def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
-    """Create a study, or resume the one that is stored.
+    """Create a study, or resume the one that is stored; RunError where its storage is locked, or cannot be used.
 
     ``space`` and ``fixed`` are those of :func:`search_space`; ``settings`` are ``storage``, ``study_name``, ``seed``,
     ``startup_trials`` and ``prune``.
-
-    Raises:
-        RunError: The storage is locked, or cannot be used.
     """
     import optuna
 

@@ -37,8 +37,7 @@ class Trial:
     def __call__(self, composed: DictConfig) -> float | None:
         """Run one trial; an error is written down and never raised, so that the others run.
 
-        Returns:
-            The validation score, for a sweeper; None where the trial failed or did not run.
+        Returns the validation score, for a sweeper; None where the trial failed or did not run.
         """
         hydra = HydraConfig.get()
         outcomes, number = Outcomes(self.folder), int(hydra.job.num)

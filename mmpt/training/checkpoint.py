@@ -57,10 +57,7 @@ class State:
 def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor], limit: int) -> None:
     """Write a checkpoint of a state and its :func:`tensors_of`, and delete the oldest ones beyond a limit.
 
-    The best and the newest one stay.
-
-    Raises:
-        RunError: It cannot be written. Earlier checkpoints are as they were.
+    The best and the newest one stay. RunError: it cannot be written; earlier ones are as they were.
     """
     target = directory / f"checkpoint-{state.step}"
     draft, old = (target.with_name(f".{target.name}.{ending}") for ending in ("tmp", "old"))
@@ -88,8 +85,7 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
 def last_checkpoint(directory: Path) -> Path | None:
     """The newest complete checkpoint, None where there is none; what a killed process left half written is deleted.
 
-    Raises:
-        RunError: The checkpoints were written by an older mmpt.
+    RunError: the checkpoints were written by an older mmpt.
     """
     if not directory.is_dir():
         return None
@@ -135,11 +131,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def read_progress(checkpoint: Path) -> State:
-    """Read where training was.
-
-    Raises:
-        RunError: ``state.json`` is missing, or holds what no training writes.
-    """
+    """Read where training was; RunError where ``state.json`` is missing, or holds what no training writes."""
     path, problems = checkpoint / STATE, Problems()
     state: State = build(State, read_json(path), "", problems)
     if problems.found:
@@ -170,8 +162,7 @@ def tensors_of(
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int, processes: int) -> State:
     """Set trained parameters, the optimizer's state and this process's random generators; returns where training was.
 
-    Raises:
-        RunError: The checkpoint is not one that this run writes.
+    RunError: the checkpoint is not one that this run writes.
     """
     with _reading(checkpoint):
         state, tensors = read_progress(checkpoint), read_state(checkpoint / TENSORS)

@@ -13,12 +13,9 @@ from mmpt.errors import ConfigError
 
 
 def prepare_device(settings: TrainerConfig) -> Accelerator:
-    """Check that the device can do what the settings need, and set PyTorch's global switches for it.
+    """Set PyTorch's global switches to what the settings need; ConfigError where the device cannot do that.
 
     Mixed precision is not set here: accelerate allows one kind per process, and a sweep's trials may differ in it.
-
-    Raises:
-        ConfigError: It cannot.
     """
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     gpu = accelerator.device.type == "cuda"
@@ -37,8 +34,3 @@ def prepare_device(settings: TrainerConfig) -> Accelerator:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.full_determinism)
     return accelerator
-
-
-def autocast_dtype(settings: TrainerConfig) -> torch.dtype | None:
-    """The type of mixed precision; None without it."""
-    return torch.bfloat16 if settings.bf16 else torch.float16 if settings.fp16 else None

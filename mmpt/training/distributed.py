@@ -67,10 +67,9 @@ def _host_group() -> distributed.ProcessGroup | None:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Have rank 0 call ``make``, and send its value to all; it must be picklable.
+    """Have rank 0 call ``make``, and send its value, which must be picklable, to all.
 
-    Raises:
-        RunError: On the other ranks, where rank 0 fails; rank 0 raises its own error.
+    Where rank 0 fails, it raises its own error, and the others a RunError.
     """
     if count() == 1:
         return make()

@@ -87,9 +87,7 @@ class Evaluator:
     def check_longest(self, model: AdaptedModel, *splits: Prepared) -> None:
         """Predict the longest example of all splits, so that one beyond the model's positions is refused at once.
 
-        Raises:
-            ConfigError: The model has fewer positions.
-            DataError: A label word has a token at which generation stops.
+        ConfigError: the model has fewer positions. DataError: a label word has a token at which generation stops.
         """
         for word, ids in zip(self.task.words, self.candidates, strict=False):
             if inner_end(model.backbone, ids):

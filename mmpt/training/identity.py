@@ -33,8 +33,7 @@ class Identity:
 def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
-    Raises:
-        MmptError: The data, the files of a local model, or the adapter to start from, cannot be read.
+    MmptError: the data, the files of a local model, or the adapter to start from, cannot be read.
     """
     task = task_of(config.task)
     splits = load_all(task, _bounded(config), config.seed)

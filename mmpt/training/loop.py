@@ -29,7 +29,6 @@ from mmpt.training.checkpoint import (
     tensors_of,
     write_checkpoint,
 )
-from mmpt.training.device import autocast_dtype
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared, route_statistics
 from mmpt.training.losses import Loss
 from mmpt.training.memory import MicroBatches, advise, is_out_of_memory, oom_as_error
@@ -75,7 +74,8 @@ class Trainer:
         self.evaluator, self.validation, self.monitor, self.accelerator = evaluator, validation, monitor, accelerator
         self.checkpoints: Path = monitor.record.checkpoints_dir
         self.device = accelerator.device
-        one_pass = TrainingPass(model, loss, self.device, autocast_dtype(self.settings))
+        mixed = torch.bfloat16 if self.settings.bf16 else torch.float16 if self.settings.fp16 else None
+        one_pass = TrainingPass(model, loss, self.device, mixed)
         if self.settings.torch_compile:
             one_pass.compile()
         self.one_pass = accelerator.prepare_model(one_pass)
@@ -197,8 +197,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the validation split by the first decoding of ``evaluation.decoding``, and save a checkpoint.
 
-        Raises:
-            Stopped: A signal has come to some process. The checkpoint says that this evaluation is due.
+        Stopped: a signal has come to some process; the checkpoint has this evaluation as due.
         """
         self.finite.check()
         decoding = self.config.evaluation.decoding[0]

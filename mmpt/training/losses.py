@@ -89,11 +89,7 @@ class Custom:
         self._function, self.weight = function, weight
 
     def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See :class:`Loss`.
-
-        Raises:
-            ConfigError: The function returns something else than one number per example.
-        """
+        """See :class:`Loss`; ConfigError where the function returns something else than one number per example."""
         losses = self._function(model, encoded, labels)
         if not isinstance(losses, Tensor) or losses.shape != labels.shape[:1]:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -106,11 +102,8 @@ def create_loss(
 ) -> Loss:
     """Create the loss ``trainer.loss=name`` of a run, from the token ids of each label word and training target.
 
-    ``smoothing`` is ``trainer.label_smoothing_factor``; no file of the user's takes it.
-
-    Raises:
-        ConfigError: There is no such loss.
-        DataError: Label ranking needs targets that are label words.
+    ``smoothing`` is ``trainer.label_smoothing_factor``; no file of the user's takes it. ConfigError: there is no such
+    loss. DataError: label ranking needs targets that are label words.
     """
     if name == "cross_entropy":
         return CrossEntropy(smoothing)
@@ -129,8 +122,7 @@ def create_loss(
 def load_loss(name: str) -> Custom:
     """Load a loss of the user's by its file's name without ``.py``.
 
-    Raises:
-        ConfigError: There is no such file, or it has no function ``loss``.
+    ConfigError: there is no such file, or it has no function ``loss``.
     """
     module = extensions.load("loss", name)
     function = getattr(module, "loss", None)

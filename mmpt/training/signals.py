@@ -106,11 +106,7 @@ def time_left() -> bool:
 
 
 def check() -> None:
-    """End here if a signal has come.
-
-    Raises:
-        Stopped: One has.
-    """
+    """End here, by raising Stopped, if a signal has come."""
     if _request.number is not None:
         raise Stopped(_request.number)
 
@@ -119,8 +115,7 @@ def check() -> None:
 def deferred(yes: bool = True) -> Iterator[None]:
     """Within the block, a signal is only noted, for :data:`GRACE` seconds; with ``yes=False`` it raises at once again.
 
-    Raises:
-        Stopped: A signal came before the block, or within it and nobody looked.
+    Stopped: a signal came before the block, or within it and nobody looked.
     """
     check()
     token = _deferred.set(yes)

@@ -86,8 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a metrics or predictions file, without the last line where a crash has cut it short.
 
-    Raises:
-        RunError: Another line is no JSON object, or the file cannot be read.
+    RunError: another line is no JSON object, or the file cannot be read.
     """
     number = 1
     try:

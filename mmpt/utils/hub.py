@@ -27,9 +27,7 @@ _STATUS = {
 def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
     """Fetch one file of ``owner/name``, from the hub's cache if it is there at that commit.
 
-    Raises:
-        HubError: It has more than ``most`` bytes.
-        Exception: Whatever huggingface_hub raises; :func:`one_line_errors` turns it into one line.
+    HubError: it has more than ``most`` bytes. Others are huggingface_hub's, for :func:`one_line_errors`.
     """
     from huggingface_hub import errors, hf_hub_download
 

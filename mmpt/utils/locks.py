@@ -20,10 +20,8 @@ _held: set[int] = set()  # descriptors of the locks of this process
 def holding(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock file within the block; it is deleted at the end.
 
-    ``waiting`` is called once if another process has the lock, before waiting for it.
-
-    Raises:
-        OSError: The file cannot be made, or the file system has no locks.
+    ``waiting`` is called once if another process has the lock, before waiting for it. OSError: the file cannot be made,
+    or the file system has no locks.
     """
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -57,9 +55,8 @@ def is_free(path: Path) -> bool:
 def acquire_lock(path: Path, what: str, remedy: str) -> int:
     """Lock a file for this process, by a file descriptor that the system closes if the process is killed.
 
-    Raises:
-        InUseError: Another process holds it; ``what`` is in use, and ``remedy`` is what to do besides waiting.
-        RunError: The file cannot be written.
+    InUseError: another process holds it: ``what`` is in use, and ``remedy`` is what to do besides waiting.
+    RunError: the file cannot be written.
     """
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)

@@ -130,8 +130,7 @@ class DecoderOnly(TextModel):
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generated ids (B, U), without the source; ``options`` go to the backbone's own ``generate``.
 
-        Raises:
-            ValueError: Another cache than ``dynamic`` or ``static`` is asked for.
+        ValueError: another cache than ``dynamic`` or ``static`` is wanted.
         """
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front

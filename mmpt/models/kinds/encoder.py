@@ -98,11 +98,7 @@ class EncoderClassifier(AdaptedModel):
         return torch.log_softmax(encoded.states, dim=-1)[:, classes]
 
     def generate(self, encoded: Encoded, **options: Any) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            ConfigError: Always.
-        """
+        """Refuse, by a ConfigError."""
         raise ConfigError(
             f"{self.backbone.config.model_type} models with a classification head write no text; set "
             "evaluation.decoding=[ranking]"

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo
-from mmpt.runs.loggers.draw import draw_masks
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, draw_masks
 
 
 class TrackioLogger(Logger):

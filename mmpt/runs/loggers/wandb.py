@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say, SwitchedOff
-from mmpt.runs.loggers.draw import draw_masks
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say, SwitchedOff, draw_masks
 from mmpt.utils.untrusted import one_line
 
 Mode = Literal["online", "offline", "shared", "disabled"]
