@@ -91,14 +91,9 @@ def compute(
 ) -> Activations:
     """Compute a split's activations in memory, on the model's device.
 
-    Args:
-        model: A model with cacheable layers; nothing that is computed here depends on its method.
-        lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
-        batches: Every row once, on the model's device.
-        stored: Type that states are stored in; None: as the backbone computes them.
-
-    Raises:
-        ConfigError: A value does not fit ``stored``.
+    Nothing depends on the model's method. ``lengths`` are the states of each of the N sources: its tokens, and for
+    decoder-only models those of its continuations; ``batches`` have every row once, on the model's device; ``stored``
+    is the type of what is stored, None: as the backbone computes it. ConfigError: a value does not fit it.
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
@@ -158,8 +153,7 @@ def key_of(
     Args:
         model: Architecture, dtype, attention and cacheable layers count; not what the method has learned.
         fingerprint: Of the backbone's weights.
-        inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
-            in them.
+        inputs: Token ids of every source, and what else it is read with; they stand for tokenizer, template and length.
         batches: Rows that are computed together: the last bits depend on them.
         stored: See :func:`compute`.
     """

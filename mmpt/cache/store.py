@@ -224,15 +224,8 @@ class Store:
     ) -> Mapped:
         """Map an entry, and compute it first if it does not exist; other processes that want it wait for it.
 
-        Args:
-            key: Names everything that the content depends on.
-            tensors: Type and shape of each tensor.
-            fill: Writes them.
-            description: What the entry is of, for people.
-            note: Shows lines about damage and waiting.
-
-        Raises:
-            CacheError: The directory cannot be written, or lacks the room.
+        The key names everything that the content depends on; ``fill`` writes the tensors; ``note`` shows lines about
+        damage and waiting. CacheError: the directory cannot be written, or lacks the room.
         """
         with contextlib.suppress(Damaged):  # reported below, if it still is once the lock is held
             if (mapped := self.open(key, tensors)) is not None:

@@ -29,14 +29,8 @@ def examine(
 ) -> tuple[Config | None, Problems]:
     """Check types, then values and combinations, of what Hydra composed, or of the same as plain data.
 
-    Args:
-        composed: The values.
-        parsers: By group, instead of building the dataclass from its annotations.
-        join: Fills in what one group leaves to another; gets the valid groups.
-        rules: Of single groups and of combinations.
-
-    Returns:
-        The configuration, None where there are problems; and the problems.
+    ``parsers`` build some groups, instead of the annotations of their dataclass; ``join`` gets the valid groups, and
+    fills in what one leaves to another. Returns the configuration, None where there are problems; and the problems.
     """
     problems = Problems()
     try:

@@ -86,11 +86,8 @@ class AdaptedModel(nn.Module, ABC):
     ) -> None:
         """Take one adapter of a model; :func:`mmpt.models.engine.engine_of` chooses the class.
 
-        Args:
-            model: An adapted model.
-            name: The adapter.
-            dropout: Whether the frozen network drops out while training, as the published code does.
-            cross_attention: ``auto``, ``absorbed`` or ``projected`` (:mod:`mmpt.attention.absorb`).
+        With ``dropout`` the frozen network drops out while training, as the published code does; ``cross_attention`` is
+        ``auto``, ``absorbed`` or ``projected`` (:mod:`mmpt.attention.absorb`).
         """
         super().__init__()
         adapters = adapters_of(model)

@@ -28,15 +28,9 @@ def stack(
 ) -> Contribution:
     """What each row's own method adds to it.
 
-    Args:
-        methods: By name.
-        names: A name for each of N examples; B is a multiple of N, an example's rows together.
-        embeddings: (B, T, d).
-        mask: (B, T), what is read; None: everything.
-        shapes: The backbone's attention by site, as everywhere below.
-
-    Raises:
-        AdapterError: A name is unknown, there are more or fewer than rows, or the adapters cannot share a pass.
+    There is a name for each of N examples; B is a multiple of N, an example's rows together. Of embeddings (B, T, d) a
+    mask (B, T) has what is read, None: everything; ``shapes`` is the backbone's attention by site, as everywhere below.
+    AdapterError: a name is unknown, there are more or fewer than rows, or the adapters cannot share a pass.
     """
     own = _rows_by_name(methods, names, len(embeddings))
     mask = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask

@@ -33,14 +33,9 @@ _COSTS = {
 def build(project: str, entity: str | None, task: str | None, dry_run: bool) -> str:
     """Save the view and return its address, or with ``dry_run`` return it as JSON and send nothing.
 
-    Args:
-        project: The project that runs log to.
-        entity: Its owner; the key's own where None.
-        task: Only runs of this task, averaged by method. None: all, averaged by their group, which separates tasks.
-        dry_run: Needs neither a key nor a network.
-
-    Raises:
-        DashboardError: A package or a key is missing, or W&B cannot be reached or rejects the view.
+    It is of a project's runs of one task, averaged by method, or of all, averaged by their group, which separates
+    tasks. ``entity`` is its owner, None: the key's own. DashboardError: a package or a key is missing, or W&B cannot
+    be reached or rejects the view.
     """
     if find_spec("wandb_workspaces") is None:
         raise DashboardError(f"the dashboard needs the package wandb-workspaces, which is not installed: {INSTALL}")

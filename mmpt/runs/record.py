@@ -65,16 +65,11 @@ class RunRecord:
 
     @classmethod
     def open(cls, directory: Path, fingerprint: str, resolved: dict[str, Any], overwrite: bool = False) -> RunRecord:
-        """Create the run directory, or continue with the one that exists.
+        """Create the run directory, with its parents, or continue with the one that exists.
 
-        Args:
-            directory: Created with its parents where missing.
-            fingerprint: Of :func:`mmpt.training.identity.identify`.
-            resolved: The whole configuration, plain values only; written to ``config.yaml``.
-            overwrite: Delete what an earlier run left in the directory, and start anew.
-
-        Raises:
-            RunError: The directory is another run's or no run's, is in use, cannot be written, or is damaged.
+        ``fingerprint`` is that of :func:`mmpt.training.identity.identify`; ``resolved``, the whole configuration in
+        plain values, is written to ``config.yaml``; ``overwrite`` deletes what an earlier run left there. RunError:
+        the directory is another run's or no run's, is in use, cannot be written, or is damaged.
         """
         directory = directory.expanduser().absolute()
         _require_run_or_empty(directory)

@@ -48,18 +48,10 @@ class Evaluator:
         seed: int,
         kind: Kind = "seq2seq",
     ) -> None:
-        """Prepare the labels.
+        """Prepare the labels of a task, for backbones of a kind, which decides what sources and targets are.
 
-        Args:
-            task: The task.
-            tokenizer: The backbone's.
-            config: Decoding, batch size, bootstrap.
-            max_length: Most tokens of a source.
-            seed: Of the bootstrap.
-            kind: The backbone's, which decides what sources and targets are.
-
-        Raises:
-            DataError: The labels, or their absence, are nothing for this kind of model.
+        A source has at most ``max_length`` tokens; ``seed`` is that of the bootstrap. DataError: the labels, or their
+        absence, are nothing for this kind of model.
         """
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.seed = seed

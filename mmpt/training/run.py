@@ -47,8 +47,8 @@ def run_experiment(
         The result, as it is written to result.json.
 
     Raises:
-        MmptError: Anything the user can act on. The status in the run directory is then ``failed``, with the reason.
-        Stopped: A signal has come. The status in the run directory is then ``interrupted``.
+        MmptError: Anything the user can act on; the run's status is then ``failed``, with the reason.
+        Stopped: A signal has come; the run's status is then ``interrupted``.
     """
     signals.check()
     began = time.perf_counter()

@@ -109,11 +109,7 @@ class WandbLogger(Logger):
 def choose_mode(asked: str) -> tuple[Mode, str | None]:
     """Decide how W&B logs: an explicit ``logger.mode`` decides, else W&B's own settings, without a key offline.
 
-    Returns:
-        The mode, and the reason to show where it is not the requested one.
-
-    Raises:
-        ConfigError: ``online`` without an API key.
+    Returns the mode, and the reason to show where it is not the requested one. ConfigError: ``online`` without a key.
     """
     own, source = own_mode()
     overruled = f"logger.mode={asked} overrules {source}" if source and asked not in ("auto", own) else None
