@@ -33,21 +33,13 @@ class Layout:
             self.key_slots = [2 * layer for layer in range(layers)]
             self.columns = [slot // 2 for slot in slots]
         self.value_slots = [slot + 1 for slot in self.key_slots]
+        self.table_width = len(slots) * shape.width  # 2L·H·k, of a parameter that has all slots
+        more = {"layer": (), "head": (shape.heads,), "key_value": (2,)}[granularity]
+        self.mask_size: tuple[int, ...] = (layers, *more)  # of one token's mask: (L,), (L, H) or (L, 2)
 
     def slots(self, table: Tensor) -> Tensor:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
         return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
-
-    @property
-    def table_width(self) -> int:
-        """Width 2L·H·k of a parameter that has all slots."""
-        return 2 * self.shape.layers * self.shape.width
-
-    @property
-    def mask_size(self) -> tuple[int, ...]:
-        """Size of one token's mask: (L,), (L, H) or (L, 2)."""
-        more = {"layer": (), "head": (self.shape.heads,), "key_value": (2,)}[self.granularity]
-        return (self.shape.layers, *more)
 
     def opened(self, mask: Tensor) -> Tensor:
         """What a mask (…, P, L), (…, P, L, H) or (…, P, L, 2) lets through of each slot, (…, P, 2L, h)."""

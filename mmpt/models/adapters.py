@@ -56,20 +56,15 @@ class Adapters(nn.Module):
         """The model that these are adapters of."""
         return self.hooks.model
 
-    @property
-    def shape(self) -> BackboneShape:
-        """What methods must know of the model."""
-        config = self.model.config
-        width = word_embeddings(self.model).embedding_dim
-        return BackboneShape(width, self.hooks.injection.shapes, config.model_type, config.hidden_size)
-
     def add(self, name: str, options: MethodOptions, *, most: int | None = None, fresh: Sequence[str] = ()) -> Method:
         """Create an adapter and make it the active one, with starting values as they are drawn.
 
         Arguments and errors are those of :func:`mmpt.models.adapt.attach`.
         """
         self._refuse(name, options)
-        method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
+        config, words = self.model.config, word_embeddings(self.model)
+        shape = BackboneShape(words.embedding_dim, self.hooks.injection.shapes, config.model_type, config.hidden_size)
+        method = create(options, shape, most).to(words.weight.device)
         if head := self.head.new(name, fresh):
             method.attach_head(head)
         if method.options.trains_all:

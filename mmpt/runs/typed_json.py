@@ -63,15 +63,11 @@ def from_json(kind: Any, value: Any, problems: list[str], key: str = "") -> Any:
     ``problems`` gets one line, with its key, for each value that does not fit.
     """
     origin, arguments = parts(kind)
-    if origin is None:
-        if _is_plain(kind, value):
+    if origin in (None, Literal):
+        if _is_plain(kind, value) if origin is None else isinstance(value, str) and value in arguments:
             return value
-        problems.append(f"{key} must be {_WORDS[kind]}, not {str(value)[:40]!r}")
-        return None
-    if origin is Literal:
-        if isinstance(value, str) and value in arguments:
-            return value
-        problems.append(f"{key} must be one of {', '.join(arguments)}, not {str(value)[:40]!r}")
+        wanted = _WORDS[kind] if origin is None else f"one of {', '.join(arguments)}"
+        problems.append(f"{key} must be {wanted}, not {str(value)[:40]!r}")
         return None
     if origin is tuple:
         length = None if arguments[-1] is Ellipsis else len(arguments)

@@ -45,11 +45,6 @@ class Plan:
     constant: tuple[str, ...] = ()  # words that all trials have
     shows_all: bool = False  # whether trials print what a run prints
 
-    @property
-    def restarts(self) -> bool:
-        """Whether the engine loses all trials that run when one process dies, so that they are launched again."""
-        return self.launcher == "joblib" and self.total is not None
-
 
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     """Compose what all trials share, and count them; ``conf`` is the configuration folder.

@@ -56,7 +56,8 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
         reason = f"{type(error).__name__}: {one_line(error)[:300]}".removesuffix(": ")
         if not progress.lost() and not progress.ended:
             raise RunError(f"hydra/launcher={plan.launcher} cannot start: {reason}") from error
-    again = reason is not None and plan.restarts and not last
+    restarts = plan.launcher == "joblib" and plan.total is not None  # it loses all trials when one process dies
+    again = reason is not None and restarts and not last
     lost = progress.lost()
     progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
     if not again and not plan.repeats:

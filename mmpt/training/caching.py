@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,6 +33,12 @@ class SplitCache:
     evaluator: Evaluator  # whose batches the states are computed in
     short: bool  # whether training ends before every example is seen
     note: Callable[[str], None]  # takes lines for the user
+
+    def __post_init__(self) -> None:
+        self._stack = "decoder" if self.model.injection.architecture.decoder_only else "encoder"
+        self._store = Store(self.config.dir, self.config.max_gb)
+        self._device: torch.device = word_embeddings(self.model.backbone).weight.device
+        self._dtype = None if self.config.dtype == "model" else getattr(torch, self.config.dtype)
 
     def fill(self, *splits: Prepared) -> list[Prepared]:
         """The splits with their states, or as they were; the run's first lines say which, and why.
@@ -65,19 +70,17 @@ class SplitCache:
                 raise CacheError(
                     f"cache=disk is impossible: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
                 ) from error
-            return self._instead(splits, str(error))
-
-    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
-        self.note(f"{self._stack}: runs in every step{part} ({reason})")
-        return list(splits)
-
-    def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
+            problem = str(error)
         needed = self._needed(splits)
         if needed > SHARE * free_bytes(self._device):
             self.note(f"cache: {problem}")
             return self._without(splits, f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists")
         self.note(f"cache: {problem}; memory is used instead")
         return self._in_memory(splits)
+
+    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
+        self.note(f"{self._stack}: runs in every step{part} ({reason})")
+        return list(splits)
 
     def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         """From the store, computed into it where missing; CacheError where there is no room, or no permission."""
@@ -139,23 +142,6 @@ class SplitCache:
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)
-
-    @property
-    def _stack(self) -> str:
-        return "decoder" if self.model.injection.architecture.decoder_only else "encoder"
-
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self.config.dir, self.config.max_gb)
-
-    @property
-    def _dtype(self) -> torch.dtype | None:
-        name = self.config.dtype
-        return None if name == "model" else getattr(torch, name)
-
-    @property
-    def _device(self) -> torch.device:
-        return word_embeddings(self.model.backbone).weight.device
 
 
 def _read(feature: Mapping[str, Any]) -> list[Any]:
