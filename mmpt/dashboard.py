@@ -1,7 +1,5 @@
 """``python -m mmpt.dashboard`` is ``mmpt dashboard``."""
 
-from __future__ import annotations
-
 import sys
 
 from mmpt.cli.app import main

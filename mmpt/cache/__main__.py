@@ -1,7 +1,5 @@
 """``python -m mmpt.cache`` is ``mmpt cache``."""
 
-from __future__ import annotations
-
 import sys
 
 from mmpt.cli.app import main

@@ -1,7 +1,5 @@
 """``python -m mmpt.methods`` is ``mmpt methods``."""
 
-from __future__ import annotations
-
 import sys
 
 from mmpt.cli.app import main

@@ -20,7 +20,6 @@ from mmpt.runs.record import RunRecord, read_result, read_status
 from mmpt.runs.result import Result
 from mmpt.training import distributed, signals
 from mmpt.training.checkpoint import last_checkpoint, step_of
-from mmpt.training.device import prepare_device
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.experiment import Experiment
 from mmpt.training.identity import Identity, identify
@@ -66,7 +65,7 @@ def run_experiment(
     if status.get("status") == "done" and not config.run.overwrite:
         return _shown_again(identity.directory, console)
     # device and backbone come before the run directory, which stays untouched where one of them fails
-    accelerator = prepare_device(config.trainer)
+    accelerator = distributed.prepare_device(config.trainer)
     backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
     evaluator = Evaluator(
         identity.task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
