@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from mmpt.attention import paper
+from mmpt.attention import positions
 from mmpt.attention.prefix import LayerPrefix, for_batch
 from mmpt.errors import ModelError
 
@@ -126,7 +126,7 @@ def _extend(
     if prefix.real is not None:
         mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
     if bias is not None and prefix.positioned:
-        before = paper.prefix_bias(module, queries=query.shape[2], past=past, length=length)
+        before = positions.prefix_bias(module, queries=query.shape[2], past=past, length=length)
         bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
     elif bias is not None:
         bias = F.pad(bias, (length, 0))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from transformers import GenerationMixin, PreTrainedModel
 
-from mmpt.attention import paper, positions
+from mmpt.attention import positions
 from mmpt.attention.architectures import architecture_of
 from mmpt.attention.function import carry
 from mmpt.attention.prefix import KeyValue, SiteShape, shift_of
@@ -66,7 +66,7 @@ class Injection:
         self.modules = self.architecture.modules(model)
         self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
         if self.architecture.relative_bias:
-            paper.remember_bias(self.modules["decoder"])
+            positions.remember_bias(self.modules["decoder"])
         path = self.architecture.positions
         self.positions = None if path is None else model.base_model.get_submodule(path)
         if self.positions is not None:

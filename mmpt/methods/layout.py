@@ -1,7 +1,10 @@
 """From prefix parameters to keys and values, in the two layouts, and masks over them.
 
 A site's prefix is stored as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots
-2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
+2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is the published
+one: that code hands T5 a flat prefix that is doubled and split by four, of which T5 reads the first two parts per layer
+(docs/fidelity.md). So decoder layer l has K from slot 4l mod 2L and V from the next one, slot j is masked by column j
+mod L, and the prefix has positions (:mod:`mmpt.attention.positions`).
 
 A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
 values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
@@ -26,7 +29,7 @@ class Layout:
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature
         self.positioned, self.shifts = name == "paper", name == "peft"
-        if self.positioned:  # as mmpt.attention.paper says
+        if self.positioned:
             self.key_slots = [4 * layer % len(slots) for layer in range(layers)]
             self.columns = [slot % layers for slot in slots]
         else:

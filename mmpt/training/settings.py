@@ -14,8 +14,7 @@ import yaml
 from omegaconf import DictConfig
 
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
-from mmpt.config.check import examine, plain
-from mmpt.config.parsers import local_model, trainer
+from mmpt.config.check import examine, local_model, plain, trainer
 from mmpt.config.rules import RULES, Rule, max_length
 from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, MixConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import INVALID, Problems, build, shown

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.attention import paper
+from mmpt.attention import positions
 from mmpt.attention.prefix import SiteShape
 from mmpt.methods.layout import Layout
 from tests.rows import TERMS
@@ -68,8 +68,8 @@ def test_a_positioned_prefix_sees_the_bias_of_its_positions() -> None:
     first = model.injection.modules["decoder"][0]
     whole = first.compute_bias(8, 8)  # positions 0..7, the first three of them the prefix's
     for module in model.injection.modules["decoder"]:
-        assert torch.equal(paper.prefix_bias(module, queries=5, past=0, length=3), whole[:, :, 3:, :3])
-        assert torch.equal(paper.prefix_bias(module, queries=1, past=4, length=3), whole[:, :, 7:, :3])
+        assert torch.equal(positions.prefix_bias(module, queries=5, past=0, length=3), whole[:, :, 3:, :3])
+        assert torch.equal(positions.prefix_bias(module, queries=1, past=4, length=3), whole[:, :, 7:, :3])
 
 
 def test_a_source_as_long_as_the_prefix_is_read() -> None:
