@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from transformers import GenerationMixin, PreTrainedModel
 
 from mmpt.attention import positions
-from mmpt.attention.architectures import architecture_of
+from mmpt.attention.architectures import Architecture, architecture_of
 from mmpt.attention.function import carry
 from mmpt.attention.prefix import KeyValue, SiteShape, shift_of
 from mmpt.errors import ModelError
@@ -31,17 +31,21 @@ def running_attention(model: PreTrainedModel) -> str:
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
-def switch_attention(model: PreTrainedModel) -> str | None:
-    """Let a model run the attention that can carry prefixes: ``mmpt_eager`` or ``mmpt_sdpa``.
+def injected_attention(implementation: str, architecture: Architecture) -> str:
+    """The attention that can carry prefixes, ``mmpt_eager`` or ``mmpt_sdpa``, to replace the one of a loaded model.
 
     Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
-    such models run torch's sdpa as long as they carry an adapter. Returns what it ran before; None: ours already.
+    such models run torch's sdpa as long as they carry an adapter.
     """
+    return "mmpt_eager" if architecture.soft_capped or implementation.endswith("eager") else "mmpt_sdpa"
+
+
+def switch_attention(model: PreTrainedModel) -> str | None:
+    """Let a model run the attention that can carry prefixes. Returns what it ran before; None: ours already."""
     before = running_attention(model)
     if before.startswith(OWN):
         return None
-    eager = architecture_of(model.config.model_type).soft_capped or before.endswith("eager")
-    set_attention(model, "mmpt_eager" if eager else "mmpt_sdpa")
+    set_attention(model, injected_attention(before, architecture_of(model.config.model_type)))
     return before
 
 

@@ -14,10 +14,25 @@ Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a si
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from mmpt.attention.prefix import KeyValue, SiteShape
+
+
+@cache
+def _index(slots: tuple[int, ...], device: torch.device) -> Tensor:
+    """Slots as an index that stays on a device: a list would be copied there, and waited for, in every pass."""
+    with torch.inference_mode(False):  # whoever asks first, others train with it
+        return torch.tensor(slots, device=device)
+
+
+def taken(part: Tensor, dim: int, slots: Iterable[int]) -> Tensor:
+    """The slots of a dimension of a tensor, in the order that is given; a dimension counts from the front."""
+    return part[(slice(None),) * dim + (_index(tuple(slots), part.device),)]
 
 
 class Layout:
@@ -48,9 +63,9 @@ class Layout:
         """What a mask (…, P, L), (…, P, L, H) or (…, P, L, 2) lets through of each slot, (…, P, 2L, h)."""
         opened = torch.sigmoid(mask / self.temperature)
         if self.granularity == "head":
-            return opened[..., self.columns, :]
-        slots = opened.flatten(-2) if self.granularity == "key_value" else opened[..., self.columns]
-        return slots.unsqueeze(-1)
+            return taken(opened, opened.dim() - 2, self.columns)
+        by_slot = self.granularity == "key_value"
+        return (opened.flatten(-2) if by_slot else taken(opened, opened.dim() - 1, self.columns)).unsqueeze(-1)
 
     def gate(self, slots: Tensor, mask: Tensor) -> Tensor:
         """Multiply slots (…, P, 2L, H·k) by what a mask lets through; leading axes broadcast."""
@@ -72,12 +87,12 @@ class Layout:
         They are to be multiplied by what a mask (B or 1, P, L, …) lets through.
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
-        key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
+        key, value = (taken(heads, 2, chosen).permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
         shift = slots.shape[1] if self.shifts else 0
         if mask is None:
             return KeyValue(key, value, self.positioned, shift=shift)
         gate = self.opened(mask).permute(0, 2, 3, 1)  # (B, 2L, h, P)
-        key_gate, value_gate = (gate[:, chosen] for chosen in (self.key_slots, self.value_slots))
+        key_gate, value_gate = (taken(gate, 1, chosen) for chosen in (self.key_slots, self.value_slots))
         return KeyValue(key, value, self.positioned, key_gate, value_gate, shift=shift)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:

@@ -96,9 +96,9 @@ def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", c
         ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
     config = replace(config, dtype=fast_dtype()[0]) if config.dtype == "auto" else config
-    path, origin = _source(config)
+    path, origin = source_of(config)
     transformers_logging.disable_progress_bar()
-    stated = _stated(config, path)
+    stated = stated_shape(config, path)
     model_type = config.architecture if config.source == "random" else stated.model_type
     architecture = architecture_of(model_type)
     refuse_sites(model_type, sites)
@@ -125,8 +125,8 @@ def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", c
     return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
 
 
-def _stated(config: ModelConfig, path: str) -> PreTrainedConfig:
-    """The configuration of a directory or a repository of the hub; its architecture is the one asked for."""
+def stated_shape(config: ModelConfig, path: str) -> PreTrainedConfig:
+    """The configuration of a directory or a hub's repository; a ``ModelError`` where it is not as ``config`` says."""
     hub_logging.set_verbosity_error()  # of each attempt to reach a hub
     try:
         if config.source == "hub" and _commit(config) is None:  # transformers would try for half a minute
@@ -152,8 +152,8 @@ def _commit(config: ModelConfig) -> str | None:
     return Path(file).parent.name if isinstance(file, str) else None
 
 
-def _source(config: ModelConfig) -> tuple[str, str]:
-    """The directory or hub id to read from, and its description."""
+def source_of(config: ModelConfig) -> tuple[str, str]:
+    """The directory or hub id to read from, and its description; a ``ModelError`` says that there is none."""
     from mmpt.bundled import MODEL_DIR
 
     if config.source in ("bundled", "random"):
@@ -203,11 +203,16 @@ def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]
     return model, absent
 
 
+def random_shape(config: ModelConfig, **more: int) -> PreTrainedConfig:
+    """The configuration that ``model.config`` describes; a ``ModelError`` where it asks for too much."""
+    refuse_counts(config.config, f"model={config.name}: model.config")
+    return AutoConfig.for_model(config.architecture, **{**config.config, **more})
+
+
 def _random(config: ModelConfig, kind: Kind, more: dict[str, int]) -> PreTrainedModel:
     where = f"model={config.name}: model.config"
-    refuse_counts(config.config, where)
     try:
-        shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
+        shape = random_shape(config, **more)
         refuse_network(shape, CLASSES[kind], torch.float32, where)
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
         with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from mmpt.errors import ModelError
@@ -30,17 +30,30 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
                 raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; the limit is {most}")
 
 
+def network_without_weights(
+    config: PreTrainedConfig, kind: Any, where: str, attention: str = "eager", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A network on torch's device ``meta``, which has shapes and no numbers; ``kind`` is transformers' Auto class.
+
+    Raises:
+        ModelError: No network can be made of it; ``where`` names it.
+    """
+    options = {"attn_implementation": attention, "dtype": dtype, "trust_remote_code": False}
+    try:
+        with torch.device("meta"), no_init_weights():
+            network: PreTrainedModel = kind.from_config(deepcopy(config), **options)
+            network.tie_weights()
+    except Exception as error:  # of transformers and torch, for a shape that cannot be
+        raise ModelError(f"{where} makes no network ({one_line(error)})") from error
+    return network
+
+
 def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
     """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
 
     ModelError: it is too large, or no network can be made of it; ``where`` names it.
     """
-    shape = deepcopy(config)
-    try:
-        with torch.device("meta"), no_init_weights():
-            network = kind.from_config(shape, attn_implementation="eager", trust_remote_code=False)
-    except Exception as error:  # of transformers and torch, for a shape that cannot be
-        raise ModelError(f"{where} makes no network ({one_line(error)})") from error
+    network = network_without_weights(config, kind, where)
     size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
     if size > memory_bytes():
         raise ModelError(

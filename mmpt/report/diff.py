@@ -6,33 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpt.errors import RunError
-from mmpt.report.columns import NONE, decimal
+from mmpt.report.columns import NONE, decimal, view
 from mmpt.report.details import predictions
+from mmpt.report.groups import group
 from mmpt.report.load import load
 from mmpt.report.run import Run
 from mmpt.report.settings import differing, shown
 from mmpt.report.tables import grid, markdown
 
-MEASURED = {  # name: path in a result, decimals
-    "trainable parameters": ("parameters.trainable", None),
-    "adapter, bytes": ("parameters.bytes", None),
-    "ms a step": ("timing.step_ms_median", 1),
-    "training s": ("timing.train_s", 1),
-    "peak bytes": ("memory.peak_bytes", None),
-    "steps": ("steps", None),
-}
+MEASURED = view("trainable bytes step_ms_median train_s peak_bytes steps")
 LONGEST = 160  # characters of a source
 
 
 def diff(paths: Sequence[Path], most: int | None = None) -> str:
-    """Compare two runs.
-
-    Args:
-        paths: Two run directories.
-        most: Examples to show; None: all.
-
-    Returns:
-        Markdown.
+    """Compare two run directories, in Markdown; ``most`` limits the examples that are shown.
 
     Raises:
         RunError: These are not two runs.
@@ -62,13 +49,11 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def _measured(runs: Sequence[Run]) -> list[list[str]]:
     lines = [["status", *(run.status for run in runs)]]
     for split in ("test", "validation"):
-        scores = [
-            f"{decimal(run.score(split))} ({run.metric})" if run.score(split) is not None else "–" for run in runs
-        ]
-        lines.append([f"{split} score", *scores])
-    for name, (path, digits) in MEASURED.items():
-        lines.append([name, *(decimal(run.number(path), digits) for run in runs)])
-    return lines
+        scores = [(run.score(split), run.metric) for run in runs]
+        texts = [NONE if score is None else f"{decimal(score)} ({metric})" for score, metric in scores]
+        lines.append([f"{split} score", *texts])
+    rows = [group([run])[0] for run in runs]
+    return lines + [[column.heading, *(column.show(row) for row in rows)] for column in MEASURED]
 
 
 def _examples(runs: Sequence[Run], most: int | None) -> str:

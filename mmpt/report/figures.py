@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mmpt.report.columns import interval, spread
-from mmpt.report.details import Points, curve, masks, metrics, routes, routes_by_task
+from mmpt.report.details import Lines, Points, curve, masks, metrics, routes, routes_by_task
 from mmpt.report.drawing import INK, SOFT, Drawing, label_points, marker
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
@@ -26,7 +26,7 @@ DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash and dot"}  # 
 LONGEST = 46  # characters of a label
 Methods = Mapping[str, int]
 Box = tuple[float, float, float, float]
-Logs = Sequence[tuple[Row, list[list[dict[str, Any]]]]]  # of each row, the metrics of some runs
+Logs = Sequence[tuple[Row, list[Lines]]]  # of each row, the metrics of some runs
 
 
 def numbered(rows: Sequence[Row]) -> dict[str, int]:
@@ -108,7 +108,7 @@ def _strip(drawing: Drawing, y: int, row: Row, index: int, ends: tuple[float, fl
     summary = row.summary
     assert summary is not None
     seeds = f"{summary.n} seed{'s' * (summary.n > 1)}"
-    tip = f"{row.label}: {spread(row)}, {seeds}, {interval(summary.low, summary.high)}"
+    tip = f"{row.label}: {spread(row)}, {seeds}, {interval(summary)}"
     drawing.tag(_row_label(drawing.axes, y, row.label, INK), index)
     if summary.low is not None and summary.high is not None:
         bar = (max(summary.low, ends[0]), min(summary.high, ends[1]))

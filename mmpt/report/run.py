@@ -44,11 +44,13 @@ class Run:
 
     def known(self, name: str) -> str:
         """``task``, ``method`` or ``model``; ``?`` where nothing says it."""
-        if isinstance(value := getattr(self.result, name, None), str):
-            return one_line(value)
-        group = self.settings.group(name) if self.settings is not None else {}
-        value = group.get("name")
-        return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
+        several = (getattr(self.result, name, None), self.group(name).get("name"), self.names.get(name))
+        return one_line(next((value for value in several if isinstance(value, str)), "?"))
+
+    def group(self, name: str) -> Mapping[str, Any]:
+        """One group of the configuration; empty where there is none. A plain value counts as its name."""
+        value = None if self.settings is None else self.settings.values.get(name)
+        return value if isinstance(value, Mapping) else {} if value is None else {"name": value}
 
     @property
     def metric(self) -> str:

@@ -40,20 +40,9 @@ class Settings:
         """The values by dotted keys, as on the command line."""
         return flatten(self.values)
 
-    def group(self, name: str) -> Mapping[str, Any]:
-        """One group of the configuration; empty where there is none. A plain value counts as its name."""
-        value = self.values.get(name)
-        return value if isinstance(value, Mapping) else {"name": value}
-
 
 def read_settings(text: str) -> tuple[Settings, int | None]:
-    """Read config.yaml; runs of one setting share one object.
-
-    Args:
-        text: The content of the file.
-
-    Returns:
-        The settings, and the seed; None where the file has no whole number as its seed.
+    """Read the text of a config.yaml: its settings, one object for runs that share them, and its seed if any.
 
     Raises:
         ValueError: The text is not a YAML mapping.

@@ -55,20 +55,20 @@ def describe(scores: Sequence[float], ends: tuple[float, float] | None = (0.0, 1
     return Summary(len(scores), mean, sd, statistics.median(scores), max(scores), low, high)
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None, float | None]:
-    """Mean of a sample, and the ends of its Student's t interval; no ends below three values."""
+def t_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of a sample, and the ends of its 95 % Student's t interval; no ends below three values."""
     mean = statistics.fmean(values)
     if len(values) < FEWEST:
         return mean, None, None
-    half = _t_quantile(len(values) - 1, (1 + confidence) / 2) * statistics.stdev(values) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
 @functools.cache
-def _t_quantile(freedom: int, share: float) -> float:
+def _t_quantile(freedom: int) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, share))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def paired_t(differences: Sequence[float], most: float = math.inf) -> Paired:
@@ -88,13 +88,11 @@ def paired_t(differences: Sequence[float], most: float = math.inf) -> Paired:
     return Paired(mean, low, high, float(2 * stdtr(len(differences) - 1, -t)))
 
 
-def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Paired:
+def paired_bootstrap(differences: Sequence[float]) -> Paired:
     """Paired bootstrap over test examples.
 
     Args:
         differences: (N,), for each example the method's correctness minus the baseline's, averaged over seeds.
-        draws: Resamples of N examples.
-        seed: Of the resampling.
 
     Returns:
         The mean difference, its percentile interval, and twice the smaller share of resamples on one side of zero
@@ -105,12 +103,11 @@ def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int
     values = np.asarray(differences, dtype=np.float64)
     kinds, counts = np.unique(np.round(values, 12), return_counts=True)
     # How often each kind of difference is drawn: the same as drawing N examples, in time independent of N.
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
+    drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=DRAWS)
     means = drawn @ kinds / len(values)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     rounded = np.round(means, 12)  # sums of the same numbers in another order are equal
-    p = 2 * (1 + min(int((rounded <= 0).sum()), int((rounded >= 0).sum()))) / (draws + 1)
+    p = 2 * (1 + min(int((rounded <= 0).sum()), int((rounded >= 0).sum()))) / (DRAWS + 1)
     return Paired(float(values.mean()), float(low), float(high), min(1.0, p))
 
 

@@ -7,7 +7,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used
 from mmpt.report.groups import Row, blocks, divide
@@ -102,7 +102,7 @@ def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
             chosen[row.model, row.method][row.task, row.metric] = row
     several = len({model for model, _ in chosen}) > 1
     by_model: dict[str, list[list[Cell]]] = defaultdict(list)
-    firsts = []
+    firsts: list[Row] = []
     for (model, method), by_task in sorted(chosen.items()):
         firsts.append(next(iter(by_task.values())))
         name, size = f"{method} ({model})" if several else method, firsts[-1].median("parameters.trainable")
@@ -123,10 +123,7 @@ def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
 
 
 def _factors(rows: Sequence[Row]) -> dict[Task, float | None]:
-    """What brings the scores of each task to points, by the range of its metric; None where they are on no known one.
-
-    Tasks without a name are left out.
-    """
+    """What brings the scores of each known task to points, by its metric's range; None where they have none."""
     factors: dict[Task, float | None] = {}
     for task, same in sorted(divide(rows, lambda row: (row.task, row.metric)).items()):
         first, *others = {row.ends for row in same if row.summary} or {None}
@@ -198,15 +195,14 @@ def _caption(shown: Sequence[Row], factors: Mapping[Task, float | None], more: b
 
 def published(figures: Sequence[Figure]) -> Table:
     """Published figures, each with its source and setting."""
-    names = {"task": "task", "label": "method", "score": "score", "parameters": "trainable"}
-    names |= {name: name for name in ("metric", "backbone", "setting", "source")}
-    columns = [Column(name, "number" if name == "score" else "text", heading=head) for name, head in names.items()]
-    lines = []
+    columns, lines = [], []
+    for head in ["task", "method", "score", "trainable", "metric", "backbone", "setting", "source"]:
+        name = "label" if head == "method" else head
+        columns.append(Column(name, "number" if name == "score" else "text", heading=head))
     for figure in figures:
-        texts = asdict(figure)
-        cells = {name: Cell(text or NONE, text) for name, text in texts.items()}
-        cells |= {"method": Cell(f"{figure.method} †", figure.method), "score": Cell(figure.score, float(figure.score))}
-        lines.append(list(cells.values()))
+        line = [Cell(text or NONE, text) for text in astuple(figure)]
+        line[1:3] = Cell(f"{figure.method} †", figure.method), Cell(figure.score, float(figure.score))
+        lines.append(line)
     return Table(columns, lines, [None] * len(lines))
 
 
@@ -225,27 +221,25 @@ def grid(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _written(
     table: Table, forms: Mapping[int | str, str], escape: Callable[[str], str], number: Callable[[str], str] = str
-) -> list[list[str]]:
-    """The cells of the heads, then of each line; ``forms`` has what is put around what, by :class:`Cell`."""
+) -> tuple[list[str], list[list[str]]]:
+    """The heads, and the cells of each line; ``forms`` has what is put around what, by :class:`Cell`."""
 
     def write(cell: Cell) -> str:
         text = number(cell.text) if isinstance(cell.value, float | int) else escape(cell.text)
         text = forms.get(cell.rank or 0, "{}").format(text) + (forms["sd"].format(cell.sd) if cell.sd else "")
         return text + (forms.get("star", "") if cell.star else "")
 
-    return [[escape(column.heading) for column in table.columns], *([*map(write, line)] for line in table.lines)]
+    return [escape(column.heading) for column in table.columns], [[*map(write, line)] for line in table.lines]
 
 
 def as_markdown(table: Table, forms: Mapping[int | str, str] = MARKDOWN) -> str:
     """Write a table as Markdown, without its caption."""
-    heads, *lines = _written(table, forms, markdown)
-    return grid(heads, lines)
+    return grid(*_written(table, forms, markdown))
 
 
 def short(rows: Sequence[Row]) -> str:
     """The short table, in Markdown: one line a row, the best mean of a task bold, without columns that say nothing."""
-    columns = [column for column in used(SHORT, rows) if column.name != "model" or len({row.model for row in rows}) > 1]
-    return as_markdown(of_rows(columns, rows), BEST)
+    return as_markdown(of_rows(used(SHORT, rows), rows), BEST)
 
 
 def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
@@ -283,13 +277,13 @@ def paper(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
 
 
 def _latex_table(table: Table, environment: str, label: str) -> str:
+    heads, cells = _written(table, LATEX, latex, _math)
     # {} keeps a bracket or a star from being read as an argument of the line break before
-    heads, *lines = (" & ".join(line).replace(NONE, "--") for line in _written(table, LATEX, latex, _math))
-    lines = [f"{{}}{line} \\\\" for line in lines]
+    lines = [f"{{}}{' & '.join(line)} \\\\".replace(NONE, "--") for line in cells]
     if None in table.rows[1:]:
         lines.insert(table.rows.index(None, 1), "\\midrule")  # before published ones
+    body = "\n".join([f"{' & '.join(heads)} \\\\\n\\midrule", *lines])
     columns = "".join("l" if column.kind == "text" else "r" for column in table.columns)
-    body = "\n".join([f"{heads} \\\\\n\\midrule", *lines])
     return (
         f"\\begin{{{environment}}}\n\\centering\n\\sbox0{{\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n"
         "\\bottomrule\n\\end{tabular}}%\n\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\box0}\\else\\box0\\fi\n"

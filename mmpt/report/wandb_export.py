@@ -106,11 +106,11 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, Any]) -> Run:
-    settings = Settings.of({key: value for key, value in config.items() if not key.startswith("_")})
-    run = Run(name, state, None, settings, whole(config.get("seed")))
+    known_keys = {key: value for key, value in config.items() if not key.startswith("_")}
+    run = Run(name, state, None, Settings.of(known_keys), whole(config.get("seed")))
     if state != "done":
         return run
-    named = settings.group("task").get("metric")
+    named = run.group("task").get("metric")
     metric = find(named)[0].name if named in TABLE else str(named)
     if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
         metric = next((one for one in known() if number(summary.get(f"test/{one}")) is not None), "accuracy")
