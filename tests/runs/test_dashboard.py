@@ -218,8 +218,8 @@ def test_without_the_package_one_line(capsys: pytest.CaptureFixture[str], monkey
 def test_a_dry_run_needs_no_package(tmp_path: Path) -> None:
     """The view of a project with all methods, without wandb or wandb-workspaces."""
     blocked = ("wandb", "wandb_workspaces")
-    code = f"import sys; sys.modules |= dict.fromkeys({blocked}); from mmpt.cli.dashboard import main; sys.exit(main())"
-    words = ["--project", "mine", "--dry-run"]
+    code = f"import sys; sys.modules |= dict.fromkeys({blocked}); from mmpt.cli.app import main; sys.exit(main())"
+    words = ["dashboard", "--project", "mine", "--dry-run"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=True
     )
