@@ -81,7 +81,7 @@ def _data(name: str, task: Mapping[str, Any]) -> str:
 
 @command.command()
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="csv, tsv, json, jsonl or parquet: the training file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="csv, tsv, json, jsonl, parquet, arrow: for training.")],
     text: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to read; repeatable.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to answer.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The task's name; default: the file's.")] = None,
@@ -208,6 +208,7 @@ def check(
 
     task = task_of(config.task)
     splits = load_all(task, config.data, config.seed)
+    task = splits.task
     backbone = load_backbone(config.model, classes=task.outputs)
     reading = ENGINES[backbone.kind].READING(task, backbone.tokenizer, config.data.max_length)
     print(f"task={name}: {splits.origin}; reads {', '.join(task.fields)}; {', '.join(task.metric_names)}")

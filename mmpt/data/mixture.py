@@ -97,7 +97,9 @@ def check_parts(parts: Mapping[str, TaskConfig]) -> None:
 
 
 def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
-    """The splits of a task, or of all tasks of a mixture one after another; ``data.limit_*`` count for each task.
+    """The splits of a task, or of all tasks of a mixture one after another.
+
+    ``data.limit_*`` and ``task.shots`` count for each task.
 
     Raises:
         DataError: As of :func:`mmpt.data.sources.load_splits`.
@@ -107,7 +109,9 @@ def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
 
     if not task.parts:
         return load_splits(task, data, seed)
-    each = {name: load_splits(part, data, seed) for name, part in task.parts.items()}
+    shots = task.config.shots
+    parts = {name: Task(replace(part.config, shots=shots)) if shots else part for name, part in task.parts.items()}
+    each = {name: load_splits(part, data, seed) for name, part in parts.items()}
     joined = {
         split: tuple(example for name, one in each.items() for example in _belonging(name, getattr(one, split)))
         for split in SPLITS
@@ -120,6 +124,7 @@ def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
         bundled=data.name == "bundled",
         origin=", ".join(dict.fromkeys(one.origin for one in each.values())),
         notes=tuple(f"{name}: {note}" for name, one in each.items() for note in one.notes),
+        task=Mixture(replace(task.config, shots=0, parts={name: one.task.config for name, one in each.items()})),
     )
 
 

@@ -124,6 +124,11 @@ class Task:
         """The fields of a row that the template names."""
         return tuple(dict.fromkeys(self._template.fields))
 
+    @property
+    def opening(self) -> str:
+        """What every source begins with."""
+        return self._template.opening
+
     def of(self, example: Example) -> Task:
         """The task that an example belongs to, this one or one of its parts."""
         return self if example.task is None else self.parts[example.task]

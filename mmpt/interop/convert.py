@@ -132,7 +132,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     backbone = load_backbone(config.model, sites=["self"])
     model = build_engine(backbone, config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
-    save_adapter(target / "adapter", model.method, description(config, backbone))
+    save_adapter(target / "adapter", model.method, description(config, config.task, backbone))
 
 
 def read_prefix(source: Path) -> Tensor:

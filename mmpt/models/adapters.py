@@ -21,12 +21,14 @@ from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
+from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks.base import Hooks
 from mmpt.models.hooks.causal import DecoderHooks
 from mmpt.models.hooks.encoder import EncoderHooks
 from mmpt.models.hooks.seq2seq import EncoderDecoderHooks
-from mmpt.models.parts import ADAPTERS, has_weights, weights_fingerprint, word_embeddings
+from mmpt.models.parts import ADAPTERS, word_embeddings
+from mmpt.models.quantization import differentiable
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 HOOKS: dict[Kind, type[Hooks]] = {"seq2seq": EncoderDecoderHooks, "causal": DecoderHooks, "encoder": EncoderHooks}
@@ -46,6 +48,7 @@ class Adapters(nn.Module):
         self.active: str | None = None
         self.backbone_dropout = True
         model.requires_grad_(False)
+        differentiable(model)
         self.hooks = HOOKS[architecture.kind](model, Injection(model), self.methods)
         self.head = Head(model)
         self._fingerprints: list[str] = []

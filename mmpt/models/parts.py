@@ -1,16 +1,12 @@
-"""Parts of a model that adapters need: word embeddings, positions, classification head, and a fingerprint of weights.
+"""Parts of a model that adapters need: its word embeddings, its table of positions, and its classification head.
 
 Letters: V vocabulary, d model width.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -18,7 +14,6 @@ from mmpt.attention.architectures import architecture_of
 from mmpt.errors import ConfigError
 
 ADAPTERS = "mmpt_adapters"  # the submodule of a model that holds its adapters
-_FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into layers
 
 
 def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
@@ -60,31 +55,3 @@ def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
             f"{tokens} tokens (source, prompt and label) exceed the {limit} positions of this "
             f"{model.config.model_type} model; lower data.max_length, or method.num_virtual_tokens of prompts"
         )
-
-
-def weights_fingerprint(
-    model: nn.Module, without: Collection[str] = (), values: Mapping[str, Tensor] | None = None
-) -> str:
-    """SHA-256 over names, shapes and bytes of a model's own parameters, those of adapters and ``without`` left out.
-
-    Layers that peft has wrapped count under their own names. ``values`` are used instead of the model's, by name.
-    """
-    digest = hashlib.sha256()
-    given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
-    for name, parameter in sorted({**given, **(values or {})}.items()):
-        if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
-            continue
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:
-    """Whether a fingerprint, as an adapter states it, is that of a model's weights.
-
-    Of a head, it may cover all parameters, those that a checkpoint can have (its pooler), or none. ``head`` has values
-    to use instead of those that the model's head has now.
-    """
-    names = set(head_parameters(model))
-    leave_out = {frozenset(names), frozenset(name for name in names if ".pooler." not in name), frozenset()}
-    return any(weights_fingerprint(model, names, head) == fingerprint for names in leave_out)

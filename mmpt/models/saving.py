@@ -15,7 +15,8 @@ from mmpt.models import adapter_files
 from mmpt.models.adapt import attach
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, Adapter, load_state, read_adapter
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.parts import ADAPTERS, has_weights
+from mmpt.models.fingerprint import has_weights
+from mmpt.models.parts import ADAPTERS
 from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, one_line_errors
 from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import LARGEST, one_line

@@ -21,31 +21,18 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column."""
 
-    Attributes:
-        name: In records.
-        kind: Of the value in records.
-        value: Reads it from a row; None where it is not known.
-        heading: In tables.
-        text: Shows it in a table, unescaped; None: the value, with ``digits`` decimals.
-        digits: Decimals; None: a whole number with thousands apart.
-        per: What a table divides the value by.
-        unit: Of the value in records.
-        about: What it says, for readers of a table.
-        extra: Whether the page shows it only on request.
-    """
-
-    name: str
-    kind: Literal["text", "count", "number"]
-    value: Callable[[Row], Any] = lambda row: None
-    heading: str = ""
-    text: Callable[[Row], str] | None = None
-    digits: int | None = 3
-    per: float = 1
-    unit: str = ""
-    about: str = ""
-    extra: bool = False
+    name: str  # in records
+    kind: Literal["text", "count", "number"]  # of the value in records
+    value: Callable[[Row], Any] = lambda row: None  # reads it from a row; None where it is not known
+    heading: str = ""  # in tables
+    text: Callable[[Row], str] | None = None  # as plain text in a table; None: the value, with its decimals
+    digits: int | None = 3  # decimals; None: a whole number with thousands apart
+    per: float = 1  # what a table divides the value by
+    unit: str = ""  # of the value in records
+    about: str = ""  # what it says, for readers of a table
+    extra: bool = False  # whether the page shows it only on request
 
     def show(self, row: Row) -> str:
         """The cell of a table, as plain text."""

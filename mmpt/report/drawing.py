@@ -33,25 +33,11 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★
 WIDTH = 3.5  # inches: one column of a paper, and of the page
 _NEAR = ((-5, 5), (5, -5), (7, 0), (-7, 0), (5, 5), (-5, -5))
 PLACES = [(a * x, b * y) for a, b in ((1, 1), (2, 2.5)) for x, y in _NEAR]  # of labels, from their point
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mmpt",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # names of runs are never notation
-    "font.size": 8,
-    "lines.markersize": 5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": RULE,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mmpt", "pdf.fonttype": 42, "font.size": 8}
+_STYLE |= {"lines.markersize": 5, "text.color": INK, "grid.color": RULE}
+_STYLE |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), SOFT)
+_STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+_STYLE |= {"axes.grid": True, "axes.axisbelow": True, "text.parse_math": False}  # names of runs are never notation
 
 
 @contextmanager
@@ -74,25 +60,15 @@ def marker(index: int) -> str:
 
 @dataclass
 class Drawing:
-    """One figure, and what is said about it.
+    """One figure, and what is said about it."""
 
-    Attributes:
-        title: Above it.
-        canvas: The figure of matplotlib.
-        axes: Its axes, or an array of them.
-        caption: Below it.
-        description: For those who cannot see it.
-        legend: Name -> number of a method; in files, since the page has a legend of its own.
-        tips: Id of a part -> what it shows.
-    """
-
-    title: str
-    canvas: Figure
-    axes: Any
-    caption: str = ""
-    description: str = ""
-    legend: dict[str, int] = field(default_factory=dict)
-    tips: dict[str, str] = field(default_factory=dict)
+    title: str  # above it
+    canvas: Figure  # the figure of matplotlib
+    axes: Any  # its axes, or an array of them
+    caption: str = ""  # below it
+    description: str = ""  # for those who cannot see it
+    legend: dict[str, int] = field(default_factory=dict)  # method -> its number; the page has a legend of its own
+    tips: dict[str, str] = field(default_factory=dict)  # id of a part -> what it shows
 
     @classmethod
     def start(cls, title: str, height: float = 2.5, left: float = 0.55, **panels: Any) -> Drawing:
@@ -119,12 +95,12 @@ def label_points(drawing: Drawing, labels: Sequence[tuple[float, float, str, int
     """Name points where there is room: inside of the axes, apart from every mark and from other labels.
 
     Args:
-        drawing: Its axes' limits no longer change.
+        drawing: It has all its marks.
         labels: x, y, text, and number of the method.
         boxes: Marks: left, bottom, right and top in the axes' units.
     """
     axes, renderer = drawing.axes, FigureCanvasAgg(drawing.canvas).get_renderer()
-    axes.autoscale(False)
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # as the marks need them, whatever labels follow
     ends = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
     taken = [Bbox(one).padded(drawing.canvas.dpi * (5 if one[0][0] == one[1][0] else 1) / 72) for one in ends]
     for x, y, text, index in labels:

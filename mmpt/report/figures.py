@@ -81,12 +81,11 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
     """Score by method: seeds as dots, the mean as a mark, the interval as a bar; published figures below."""
     lines = len(rows) + len(figures)
     drawing = Drawing.start("Score by method", 0.6 + 0.34 * lines, left=0.15)
-    axes, metric = drawing.axes, rows[0].metric
-    values = [score for row in rows for score in row.scores] + [float(figure.score) for figure in figures]
+    axes, (_, high) = drawing.axes, rows[0].ends or (0.0, 1.0)
     for y, row in enumerate(rows):
-        _strip(drawing, y, row, methods[row.method], (min(values) - 0.2, max(values) + 0.2))
-    for y, figure in enumerate(figures, start=len(rows)):
-        axes.plot(float(figure.score), y, "D", color=SOFT, markerfacecolor="none")
+        _strip(drawing, y, row, methods[row.method])
+    for y, figure in enumerate(figures, start=len(rows)):  # their scores are shares
+        axes.plot(high * float(figure.score), y, "D", color=SOFT, markerfacecolor="none")
         _row_label(axes, y, f"{figure.method}, {figure.backbone} †", SOFT)
     drawing.caption = "Small dots are seeds, the large mark is their mean, the bar its 95 % interval."
     majority = rows[0].median(lambda run: None if run.result is None else run.result.baseline("majority"))
@@ -98,12 +97,12 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
     if figures:
         drawing.caption += " Hollow diamonds (†) are published figures, not run here."
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set(ylim=(lines - 0.6, -0.8), yticks=[], xlabel=f"test {metric}")
+    axes.set(ylim=(lines - 0.6, -0.8), yticks=[], xlabel=f"test {rows[0].metric}")
     drawing.description = "; ".join(f"{row.label}: {spread(row)}" for row in rows[:12])
     return drawing
 
 
-def _strip(drawing: Drawing, y: int, row: Row, index: int, ends: tuple[float, float]) -> None:
+def _strip(drawing: Drawing, y: int, row: Row, index: int) -> None:
     """One row's label, interval, seeds and mean."""
     summary = row.summary
     assert summary is not None
@@ -111,8 +110,7 @@ def _strip(drawing: Drawing, y: int, row: Row, index: int, ends: tuple[float, fl
     tip = f"{row.label}: {spread(row)}, {seeds}, {interval(summary)}"
     drawing.tag(_row_label(drawing.axes, y, row.label, INK), index)
     if summary.low is not None and summary.high is not None:
-        bar = (max(summary.low, ends[0]), min(summary.high, ends[1]))
-        drawing.plot(index, tip, bar, (y, y), linewidth=2, alpha=0.7)
+        drawing.plot(index, tip, (summary.low, summary.high), (y, y), linewidth=2, alpha=0.7)
     for run in row.runs:
         one = f"{row.label}, seed {run.seed}: {run.score():.3f}"
         drawing.plot(index, one, run.score(), y, "o", markersize=3, alpha=0.45)

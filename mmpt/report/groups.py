@@ -37,28 +37,19 @@ class Comparison:
 
 @dataclass
 class Row:
-    """One setting of a method on a task.
-
-    Attributes:
-        runs: Those that count, by seed.
-        rest: Those that do not: not done, damaged, repeated.
-        settings: Only those that distinguish this row from others.
-        ends: Of the metric's range; None where they are not known, or a score lies outside.
-        summary: None where no run is done.
-        rank: By mean among the rows of its task, model and metric; 1 is best, ties share a rank.
-    """
+    """One setting of a method on a task."""
 
     task: str
     model: str
     method: str
     metric: str
-    runs: list[Run]
-    rest: list[Run]
-    settings: dict[str, str] = field(default_factory=dict)
+    runs: list[Run]  # those that count, by seed
+    rest: list[Run]  # those that do not: not done, damaged, repeated
+    settings: dict[str, str] = field(default_factory=dict)  # only those that distinguish this row from others
     notes: list[str] = field(default_factory=list)
-    ends: tuple[float, float] | None = None
-    summary: Summary | None = None
-    rank: int | None = None
+    ends: tuple[float, float] | None = None  # of the metric's range; None: not known, or a score lies outside
+    summary: Summary | None = None  # None where no run is done
+    rank: int | None = None  # by mean among the rows of its task, model and metric; 1 is best, ties share a rank
     comparison: Comparison | None = None
 
     @property
@@ -168,7 +159,7 @@ def _key(run: Run) -> tuple[str, ...]:
 
 def _row(members: Sequence[Run]) -> Row:
     done, rest = _one_per_seed([run for run in members if run.status == "done"])
-    rest += [run for run in members if run.status != "done"]
+    rest += sorted((run for run in members if run.status != "done"), key=_by_seed)
     metric = next((run.metric for run in [*done, *rest] if run.result is not None), "?")
     task, model, method = (members[0].known(name) for name in ("task", "model", "method"))
     row = Row(task, model, method, metric, done, rest, notes=_mixed(done) + _not_counted(rest))
@@ -196,7 +187,11 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
             why = f"seed {run.seed} again, {'the same' if copies else 'another'} run as {run.name}, which counts"
             repeated.append(replace(other, status="repeated", problem=why))
         chosen[key] = run
-    return sorted(chosen.values(), key=lambda run: (run.seed or 0, run.name)), repeated
+    return sorted(chosen.values(), key=_by_seed), repeated
+
+
+def _by_seed(run: Run) -> tuple[int, str]:
+    return run.seed or 0, run.name
 
 
 def _mixed(runs: Sequence[Run]) -> list[str]:

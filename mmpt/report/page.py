@@ -82,7 +82,10 @@ def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence
 
     drawings, remarks = draw(block, methods, figures)
     if few := sum(row.summary is not None and row.summary.n < FEWEST for row in block):
-        remarks.insert(0, f"No 95 % interval for {few} of {len(block)} settings: they have fewer than three seeds.")
+        why = "with two seeds it would reach 12.7 standard errors to each side, with one it is not defined"
+        remarks.insert(
+            0, f"No 95 % interval for {few} of {len(block)} settings, which have fewer than three seeds: {why}."
+        )
     shown = []
     for number, drawing in enumerate(drawings):
         parts = {part.split("-")[1] for part in drawing.tips}

@@ -17,6 +17,7 @@ from mmpt.utils.untrusted import one_line
 
 Task = tuple[str, str]  # and its metric
 SIGNIFICANT = 0.05
+SIZE = "parameters.trainable"
 PAPER_HEAD = "% needs \\usepackage{booktabs,graphicx}; a table wider than its column is scaled down"
 BEST: dict[int | str, str] = {1: "**{}**", "sd": " ± {}"}
 MARKDOWN = BEST | {2: "<ins>{}</ins>", "star": r" \*"}
@@ -41,21 +42,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table.
+    """One value of a table."""
 
-    Attributes:
-        text: As plain text.
-        value: What the page sorts by; a number marks a cell whose text is ours.
-        rank: 1 is bold, 2 underlined.
-        sd: Shown behind the text.
-        star: Whether it differs significantly from the baseline.
-    """
-
-    text: str
-    value: float | str | None = None
-    rank: int | None = None
-    sd: str = ""
-    star: bool = False
+    text: str  # as plain text
+    value: float | str | None = None  # what the page sorts by; a number marks a cell whose text is ours
+    rank: int | None = None  # 1 is bold, 2 underlined
+    sd: str = ""  # shown behind the text
+    star: bool = False  # whether it differs significantly from the baseline
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,8 @@ def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
     firsts: list[Row] = []
     for (model, method), by_task in sorted(chosen.items()):
         firsts.append(next(iter(by_task.values())))
-        name, size = f"{method} ({model})" if several else method, firsts[-1].median("parameters.trainable")
+        name, sizes = f"{method} ({model})" if several else method, (row.median(SIZE) for row in by_task.values())
+        size = next((size for size in sizes if size is not None), None)  # of the first task with a finished run
         cells = [_points(by_task.get(task), factor) for task, factor in factors.items()]
         cells += [_mean(by_task, averaged)] if len(averaged) > 1 else []
         by_model[model].append([Cell(name, name), Cell(decimal(size, None), size), *cells])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,7 +104,7 @@ class SplitCache:
             "backbone": self.name,
             "task": self.evaluator.task.name,
             "examples": len(split.examples),
-            "tokens": sum(split.lengths),
+            "tokens": int(split.lengths.sum()),
             "layers": self.model.cacheable_layers.count,
         }
         return fetch(self._store, self._key(split), *given, description=description, note=self.note)
@@ -138,7 +138,12 @@ class SplitCache:
         return fits and self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        return key_of(self.model, self.fingerprint, list(map(_read, split)), self.evaluator.cut(split), self._dtype)
+        batches: Iterable[Sequence[int]] = self.evaluator.cut(split)
+        if split.key is None:
+            inputs: Sequence[Any] = list(map(_read, split))
+        else:  # what names all ids, and decides the batches
+            inputs, batches = [[split.key, self.evaluator.config.batch_size]], [[0]]
+        return key_of(self.model, self.fingerprint, inputs, batches, self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)

@@ -11,15 +11,15 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from mmpt.config.schema import Config
+from mmpt.config.schema import Config, TaskConfig
 from mmpt.data.collate import CachingCollator
-from mmpt.data.columns import values
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.quantization import numbers
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -92,7 +92,9 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
         scores |= self.evaluator.baselines(splits["train"], splits["test"])
-        size = save_adapter(self.record.adapter_dir, model.method, description(config, self.backbone))
+        size = save_adapter(
+            self.record.adapter_dir, model.method, description(config, self.identity.task.config, self.backbone)
+        )
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
@@ -133,7 +135,7 @@ class Experiment:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
         share = (accelerator.process_index, accelerator.num_processes)
-        mixed = (config.mix, [name for (name,) in values(train.examples, "task") if name is not None])
+        mixed = (config.mix, [str(example.task) for example in train.examples] if config.task.parts else [])
         batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = (feature["labels"] for feature in train)
         settings = config.trainer
@@ -192,13 +194,13 @@ class Experiment:
         }
 
 
-def description(config: Config, backbone: Backbone) -> dict[str, Any]:
+def description(config: Config, task: TaskConfig, backbone: Backbone) -> dict[str, Any]:
     """What a user of an adapter must know, as adapter.json has it."""
     revision = backbone.revision or config.model.revision
     return {
         "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
         "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-        "task": asdict(config.task),
+        "task": asdict(task),
         "evaluation": asdict(config.evaluation),
         "max_length": config.data.max_length,
         "seed": config.seed,
@@ -207,7 +209,7 @@ def description(config: Config, backbone: Backbone) -> dict[str, Any]:
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in model.method.parameter_groups().items()}
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(map(numbers, model.parameters()))
     return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
 

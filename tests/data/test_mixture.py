@@ -77,7 +77,7 @@ def test_an_epoch_draws_every_task_its_share_and_resumes_anywhere() -> None:
     assert [sum(tasks[row] == name for row in rows) for name in ("large", "small")] == [50, 50]
     assert all(rows.count(row) == 5 for row in range(90, 100))
     assert any(len({tasks[row] for row in batch}) == 2 for batch in batches.rows(0))
-    assert batches.rows(1) != batches.rows(0)
+    assert list(batches.rows(1)) != list(batches.rows(0))
     assert list(batches.steps(0))[13:] == list(batches.steps(13))
 
 

@@ -11,7 +11,7 @@ from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
 from mmpt.config.schema import ModelConfig
 from mmpt.models import backbone_cache as cache
-from mmpt.models.parts import weights_fingerprint
+from mmpt.models.fingerprint import weights_fingerprint
 from tests.training.test_run import SMALL, figures, metrics, run
 
 BUNDLED = ModelConfig("bundled")

@@ -93,6 +93,7 @@ def test_what_has_no_score_at_all_leaves_the_mean(tmp_path: Path) -> None:
     write(tmp_path, score=0.7, task="cb")
     write(tmp_path, task="wic", status={"status": "failed", "error": {"message": "x"}})
     assert line(tmp_path)[0] == ["70.0", "50.0", "failed", "60.0"]
+    assert overview(group(load([tmp_path]).runs)).lines[0][1].value == 100  # parameters of those that are done
     damaged = write(tmp_path, name="damaged")
     (damaged / "config.yaml").write_text("{a: [")
     (damaged / "result.json").unlink()
