@@ -88,6 +88,7 @@ class ModelConfig:
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device multiplies fast
+    quantization: Literal["none", "int8", "nf4"] = "none"  # of its linear layers (mmpt.models.quantization)
     # auto: cross attention without keys and values of the source where that costs less (mmpt.attention.absorb)
     cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
 

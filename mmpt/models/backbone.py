@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from huggingface_hub import logging as hub_logging
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
@@ -32,6 +33,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
 from mmpt.models.parts import head_parameters
+from mmpt.models.quantization import quantization_settings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.hub import fetch
 from mmpt.utils.processor import fast_dtype
@@ -112,13 +114,15 @@ def load_backbone(
     refuse_dtype(model_type, config.dtype)
     if architecture.soft_capped and config.attention != "eager":
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
-    more = {"num_labels": classes} if architecture.has_head else {}
+    more: dict[str, Any] = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
         model = _random(config, architecture.kind, seed, more)
         fresh = head_parameters(model)
     else:
-        refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
+        network = refuse_network(stated, CLASSES[architecture.kind], config, f"model={config.name}: {path}")
+        more |= {"quantization_config": quantization_settings(network, config)}
         model, fresh = _pretrained(config, architecture.kind, path, more)
+        remove_hook_from_submodules(model)  # accelerate's, which quantised models get although they are on one device
     tokenizer = _tokenizer(config, path)
     settle(tokenizer, model, f"model={config.name}")
     model.requires_grad_(False)
@@ -180,7 +184,7 @@ def _unreadable(config: ModelConfig, path: str, error: Exception) -> ModelError:
     return ModelError(f"model={config.name}: {path} cannot be read: {first}")
 
 
-def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
+def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
@@ -219,7 +223,7 @@ def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) ->
     where = f"model={config.name}: model.config"
     try:
         shape = random_shape(config, **more)
-        refuse_network(shape, CLASSES[kind], torch.float32, where)
+        refuse_network(shape, CLASSES[kind], replace(config, dtype="float32"), where)
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
         model = CLASSES[kind].from_config(shape, **options)
     except ModelError:

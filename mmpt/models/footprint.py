@@ -117,7 +117,9 @@ def footprint(
             None if stored is None else sum(stored[name].nbytes for name in ("states", "means")) // batch,
         )
     network = shape.network(config)
-    weights = {kind: count + 4 * trained for kind, count in weight_bytes(network, config.cross_attention).items()}
+    half = weight_bytes(network, torch.bfloat16, config.cross_attention)
+    counts = {"float32": 2 * half["none"], "bfloat16": half["none"], "int8": half["int8"], "nf4": half["nf4"]}
+    weights = {kind: count + 4 * trained for kind, count in counts.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Footprint(shape.known, parameters, trained, weights, activations, model.prevents_cache)
 

@@ -10,7 +10,9 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
+from mmpt.models.quantization import weight_bytes
 from mmpt.utils.memory import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
@@ -49,16 +51,26 @@ def network_without_weights(
     return network
 
 
-def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
-    """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
+def refuse_network(shape: PreTrainedConfig, kind: Any, config: ModelConfig, where: str) -> PreTrainedModel:
+    """Refuse a network that memory cannot hold, in the type and quantization of ``config``.
+
+    Args:
+        shape: The network's.
+        kind: transformers' Auto class.
+        config: How it is loaded.
+        where: Names it.
+
+    Returns:
+        The network, without numbers.
 
     Raises:
-        ModelError: It is too large, or no network can be made of it; ``where`` names it.
+        ModelError: It is too large, or no network can be made of it.
     """
-    network = network_without_weights(config, kind, where)
-    size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
+    network, dtype = network_without_weights(shape, kind, where), getattr(torch, config.dtype)
+    size = weight_bytes(network, dtype, config.cross_attention)[config.quantization]
     if size > memory_bytes():
         raise ModelError(
             f"{where} describes {size / GB:.0f} GB of weights, and there are {memory_bytes() / GB:.0f} GB of memory; "
-            "choose a smaller model, or model.dtype=bfloat16"
+            "choose a smaller model, model.dtype=bfloat16, or model.quantization=int8 or nf4"
         )
+    return network

@@ -19,6 +19,7 @@ from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.quantization import numbers
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -213,7 +214,7 @@ class Experiment:
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in model.method.parameter_groups().items()}
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(map(numbers, model.parameters()))
     return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
 
