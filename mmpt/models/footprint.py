@@ -74,9 +74,9 @@ def footprint(
 ) -> Footprint:
     """Compute what a model takes with a method.
 
-    A training step has ``batch`` examples (B) of ``source`` and ``label`` tokens (T, U), an evaluation ``evaluation`` at
-    once. The shape of a hub's model is looked up in ``shapes.yaml`` first. ModelError: the configuration cannot be read
-    or fetched, or makes no network. ConfigError: the method does not suit the model.
+    A training step has ``batch`` examples (B) of ``source`` and ``label`` tokens (T, U), an evaluation has
+    ``evaluation`` at once. The shape of a hub's model is looked up in ``shapes.yaml`` first. ModelError: the
+    configuration cannot be read or fetched, or makes no network. ConfigError: the method does not suit the model.
     """
     shape = shape_of(config)
     plain_config = replace(config, cross_attention="projected")
