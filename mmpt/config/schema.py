@@ -118,7 +118,7 @@ class TrainerConfig:
     Attributes:
         per_device_train_batch_size: Examples of one forward pass, for each process.
         gradient_accumulation_steps: Forward passes of one optimizer step.
-        num_train_epochs: Passes over the training split.
+        num_train_epochs: Passes over the training split; 0: nothing is trained.
         max_steps: Optimizer steps in place of num_train_epochs; -1: num_train_epochs counts.
         max_grad_norm: Norm to which the gradient is clipped; 0: no clipping.
         loss: ``cross_entropy`` of the target, ``label_ranking`` (softmax over the task's label words), or the name of a

@@ -90,3 +90,5 @@ def test_a_run_without_training_predicts_from_the_examples_alone(
 def test_a_classification_head_reads_no_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["task=rte", "task.shots=2", "model=bert_base", "data=bundled"]) == 2
     assert "writes no text, so it reads no examples before a text; set task.shots=0" in capsys.readouterr().err
+    assert main(["task=rte", "task.shots=-1"]) == 2
+    assert "task.shots=-1 is too small; it must be at least 0" in capsys.readouterr().err
