@@ -124,9 +124,21 @@ def _model(model: ModelConfig, problems: Problems) -> None:
     if model.architecture == "auto" and model.source in ("random", "bundled"):
         text = f"model.architecture=auto cannot be determined with model.source={model.source}; name the architecture"
         problems.add("model.architecture", text)
+    if model.quantization != "none":
+        _quantization(model, problems)
     if model.revision is not None and model.source != "hub":
         text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
         problems.add("model.revision", f"{text}; set model.revision=null")
+
+
+def _quantization(model: ModelConfig, problems: Problems) -> None:
+    key, what = "model.quantization", f"model.quantization={model.quantization}"
+    if model.source == "random":
+        text = f"{what} is done while a checkpoint is loaded, and model.source=random has none"
+        problems.add(key, f"{text}; save one with save_pretrained and set model.path=DIR, or set {key}=none")
+    if find_spec("bitsandbytes") is None:
+        install = "python -m pip install -c constraints.txt -e '.[quantization]'"
+        problems.add(key, f"{what} needs a package that is not installed: {install}")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:

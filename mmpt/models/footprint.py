@@ -117,9 +117,11 @@ def footprint(
             None if stored is None else sum(stored[name].nbytes for name in ("states", "means")) // batch,
         )
     network = shape.network(config)
-    weights = {kind: count + 4 * trained for kind, count in weight_bytes(network, config.cross_attention).items()}
+    half = weight_bytes(network, torch.bfloat16, config.cross_attention)
+    counts = {"float32": 2 * half["none"], "bfloat16": half["none"], "int8": half["int8"], "nf4": half["nf4"]}
+    weights = {kind: count + 4 * trained for kind, count in counts.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Footprint(shape.known, parameters, trained, weights, activations, model.prevents_cache)
+    return Footprint(shape.known, parameters, trained, weights, activations, model.cacheable_layers.reason)
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _batch(model: AdaptedModel, rows: int, source: int, label: int) -> dict[str,
 
 def _states(model: AdaptedModel, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """A batch's cached activations, ``states`` (B, N, d) and what goes with them; None where nothing is constant."""
-    if model.prevents_cache is not None:
+    if model.cacheable_layers.reason is not None:
         return None
     (rows, tokens), read = batch["input_ids"].shape, batch["labels"].shape[1] - 1
     more = CANDIDATES * read if model.injection.architecture.decoder_only else 0

@@ -11,7 +11,8 @@ from mmpt.cli import CONF
 from mmpt.config.compose import compose
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError
-from mmpt.training.settings import check, run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.settings import check
 
 WRONG = [  # words of the command line, and what the one line must hold
     (["metod=smop"], ["unknown key metod;", 'did you mean "method"?']),

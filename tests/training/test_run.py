@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mmpt.cli import main
 from mmpt.runs.record import RunRecord, read_result
 from mmpt.training.checkpoint import last_checkpoint
-from mmpt.training.finite import FiniteWatch
+from mmpt.training.watch import FiniteWatch
 from tests.runs.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
