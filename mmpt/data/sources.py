@@ -28,27 +28,16 @@ SMALL = 2**20  # bytes of a split that is read at once in less time than `datase
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a run.
-
-    Attributes:
-        train: Training examples.
-        validation: Examples that select the checkpoint.
-        test: Examples of the reported score.
-        fingerprint: Hex sha256 over the rendered text of all splits.
-        bundled: Whether this is the bundled synthetic miniature.
-        origin: Where they come from, for people.
-        notes: What weakens a score, one line each.
-        task: The task as it was read; its template begins with the examples of ``task.shots``.
-    """
+    """The three splits of a run."""
 
     train: Sequence[Example]
-    validation: Sequence[Example]
-    test: Sequence[Example]
-    fingerprint: str
-    bundled: bool
-    origin: str
-    notes: tuple[str, ...]
-    task: Task = field(compare=False)
+    validation: Sequence[Example]  # they select the checkpoint
+    test: Sequence[Example]  # of the reported score
+    fingerprint: str  # hex sha256 over the rendered text of all splits
+    bundled: bool  # whether this is the bundled synthetic miniature
+    origin: str  # where they come from, for people
+    notes: tuple[str, ...]  # what weakens a score, one line each
+    task: Task = field(compare=False)  # as it was read: its template begins with the examples of task.shots
 
 
 def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
@@ -146,7 +135,6 @@ def _directory(task: Task, data: DataConfig) -> Path:
     if data.dir is None:
         raise DataError("data=local needs data.dir=DIR")
     files = task.config.files
-    _check_names(files)
     root = Path(data.dir).expanduser()
     if not root.exists():
         beside = sorted(entry.name for entry in root.parent.iterdir()) if root.parent.is_dir() else []
@@ -160,16 +148,8 @@ def _directory(task: Task, data: DataConfig) -> Path:
         return root
     wanted = f"neither {folder}/ nor {', '.join(files.values())}" if folder else f"no {', '.join(files.values())}"
     names = [entry.name for entry in root.iterdir()]
-    hint = nearest(folder or next(iter(files.values())), names)
+    hint = nearest(folder or next(iter(files.values()), ""), names)
     raise DataError(f"data.dir={data.dir} has {wanted}; it has: {listing(root)}{hint} (task.files names the files)")
-
-
-def _check_names(files: Mapping[str, str]) -> None:
-    if not files:
-        raise DataError("task.files is empty; name the files, e.g. task.files.train=train.jsonl")
-    for name in files:
-        if name not in SPLITS:
-            raise DataError(f'task.files has a split "{name}"; allowed: {", ".join(SPLITS)}{nearest(name, SPLITS)}')
 
 
 def _needed(files: Mapping[str, str], as_given: bool, key: str) -> tuple[str, ...]:
