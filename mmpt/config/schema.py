@@ -118,7 +118,7 @@ class TrainerConfig:
 
     per_device_train_batch_size: int = 32  # examples of one forward pass, for each process
     gradient_accumulation_steps: int = 1  # forward passes of one optimizer step
-    num_train_epochs: float = 30  # passes over the training split
+    num_train_epochs: float = 30  # passes over the training split; 0: nothing is trained
     max_steps: int = -1  # optimizer steps in place of num_train_epochs; -1: num_train_epochs counts
     max_grad_norm: float = 1.0  # norm to which the gradient is clipped; 0: no clipping
     # cross_entropy of the target, label_ranking (softmax over the task's label words), or the name of a file
