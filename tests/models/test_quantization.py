@@ -29,7 +29,8 @@ from mmpt.models.fingerprint import weights_fingerprint
 from mmpt.models.footprint import INT8_STEP, shape_of
 from mmpt.models.peak import Peak
 from mmpt.models.quantization import numbers, quantised, weight_bytes
-from mmpt.training.settings import check, find_problems, first_line, run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.settings import check, find_problems, first_line
 from tests import tiny, tiny_encoders
 
 INSTALLED = importlib.util.find_spec("bitsandbytes") is not None
