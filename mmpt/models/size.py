@@ -37,8 +37,7 @@ def network_without_weights(
 ) -> PreTrainedModel:
     """A network on torch's device ``meta``, which has shapes and no numbers; ``kind`` is transformers' Auto class.
 
-    Raises:
-        ModelError: No network can be made of it; ``where`` names it.
+    ModelError: no network can be made of it; ``where`` names it.
     """
     options = {"attn_implementation": attention, "dtype": dtype, "trust_remote_code": False}
     try:

@@ -53,20 +53,15 @@ class Source:
 
 
 class Hooks(ABC):
-    """The hooks of one model, whatever the number of its adapters.
-
-    Attributes:
-        method: The active adapter's; None: nothing is added.
-        methods: Of all adapters, by name, from which rows may choose.
-        source: What the last pass read.
-    """
+    """The hooks of one model, whatever the number of its adapters."""
 
     def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
         """Install the hooks on a model whose attention can carry prefixes."""
-        self.injection, self.methods = injection, methods
+        self.injection = injection
+        self.methods = methods  # of all adapters, by name, from which rows may choose
         self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
-        self.method: Method | None = None
-        self.source = Source()
+        self.method: Method | None = None  # the active adapter's; None: nothing is added
+        self.source = Source()  # what the last pass read
         self._given = False  # whether passes carry ``source`` and read nothing
         self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
         self._generating = False
