@@ -118,25 +118,28 @@ class Handler(BaseHTTPRequestHandler):
 
     def about(self, wanted: list[str] | None = None) -> None:
         """Describe a dataset, or list its files: all, those of a folder, or some by name."""
-        owner, name, _, revision, *folder = [*urlsplit(self.path).path.split("/")[3:], "revision", "main"][:5]
+        owner, name, *rest = urlsplit(self.path).path.split("/")[3:]
+        revision, folder = unquote((rest or ["", "main"])[1]), "/".join(rest[2:]) or "."
         commits = self.hub.repos.get(repo := f"datasets/{owner}/{name}")
-        if commits is None or unquote(revision) not in commits:
+        if commits is None or revision not in commits:
             self.send(404, {"error": "not found"}, code="RepoNotFound" if commits is None else "RevisionNotFound")
             return
-        files = commits[unquote(revision)]
+        files = commits[revision]
         oid = next(name for name, content in commits.items() if name != "main" and content == files)
         if "/tree/" not in self.path and wanted is None:
             siblings = [{"rfilename": file} for file in files]
             about = {"id": repo.removeprefix("datasets/"), "sha": oid, "siblings": siblings, "private": False}
             self.send(200, about | {"gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0})
             return
-        within = "".join(f"{part}/" for part in folder)
         folders = {str(parent) for file in files for parent in PurePosixPath(file).parents if str(parent) != "."}
         listed = [{"type": "directory", "path": path, "oid": oid} for path in sorted(folders)]
         for path, content in files.items():
             blob = hashlib.sha1(content).hexdigest()
             listed.append({"type": "file", "path": path, "oid": blob, "size": len(content)})
-        chosen = [each for each in listed if (each["path"] in wanted if wanted else each["path"].startswith(within))]
+        deep = "recursive=true" in self.path.lower()
+        above = {each["path"]: [str(parent) for parent in PurePosixPath(each["path"]).parents] for each in listed}
+        within = {path for path, parents in above.items() if folder in (parents if deep else parents[:1])}
+        chosen = [each for each in listed if each["path"] in (within if wanted is None else wanted)]
         self.send(200, chosen, {"Content-Type": "application/json"})
 
     def send_file(self, content: bytes, oid: str) -> None:

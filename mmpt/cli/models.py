@@ -83,18 +83,17 @@ def _print(config: Config, found: Footprint) -> None:
     print(f"{model.name}{where}: {found.parameters:,} parameters, {found.trained:,} of method={config.method.name}")
     sizes = f"{config.trainer.per_device_train_batch_size} texts of {config.data.max_length} tokens"
     print(f"a training step of {sizes}, labels of {config.evaluation.max_new_tokens} tokens\n")
-    each = {kind: found.activations["float32" if kind == "float32" else "bfloat16"] for kind in kinds}
     rows = [["", *kinds], ["weights", *(size_text(found.weights[kind]) for kind in kinds)]]
-    rows.append(["training step, not cached", *(size_text(each[kind].step) for kind in kinds)])
-    rows.append(["training step, cached", *(_text(each[kind].cached) for kind in kinds)])
-    rows.append(
-        [f"evaluation of {config.evaluation.batch_size} texts", *(size_text(each[kind].evaluation) for kind in kinds)]
-    )
-    for cached, name in ((False, "not cached"), (True, "cached")):
+    ways = ((False, "not cached"), (True, "cached"))
+    for cached, name in ways:
+        rows.append([f"training step, {name}", *(_text(found.step(kind, cached=cached)) for kind in kinds)])
+    evaluation = (size_text(found.of(kind).evaluation) for kind in kinds)
+    rows.append([f"evaluation of {config.evaluation.batch_size} texts", *evaluation])
+    for cached, name in ways:
         totals = [found.total(kind, cached=cached) for kind in kinds]
         rows.append([f"in all, {name}", *map(_text, totals)])
         rows.append([f"smallest card, {name}", *map(_card, totals)])
-    caches = [each[kind].cache for kind in kinds]
+    caches = [found.of(kind).cache for kind in kinds]
     rows.append(["cache of 1,000 texts", *(_text(None if size is None else 1000 * size) for size in caches)])
     print_table(rows)
     if found.uncached is not None:

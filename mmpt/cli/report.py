@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from rich.console import Console
 from typer import Argument, Option
 
-from mmpt.cli.program import run, single
 from mmpt.errors import RunError, nearest
 from mmpt.report import published, tables
 from mmpt.report.columns import published_record, record
@@ -197,11 +196,11 @@ def _peft(report: Report, out: Path) -> None:
 
 def _save_figures(report: Report, folder: Path) -> None:
     from mmpt.report.drawing import save, style
-    from mmpt.report.figures import draw, numbered
+    from mmpt.report.figures import draw
 
     with style():
         for block in blocks(report.rows):
-            drawings, _ = draw(block, numbered(report.rows), report.figures)
+            drawings, _ = draw(block, report.figures)
             for count, drawing in enumerate(drawings, start=1):
                 name = _file_name(f"{block[0].task}-{block[0].model}-{count:02d}-{drawing.title}")
                 save(drawing, folder, name)
@@ -221,5 +220,3 @@ _WRITERS: dict[str, Callable[[Report, Path], None]] = {
     "jsonl": lambda report, out: _save(out / "results.jsonl", as_jsonl(report.runs)),
     "peft": _peft,
 }
-
-main = functools.partial(run, single(report), "mmpt report")

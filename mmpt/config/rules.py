@@ -72,6 +72,8 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value mu
     "seed": (lambda seed: 0 <= seed < 2**32, f"must lie between 0 and {2**32 - 1}"),
 }
 
+LIMITED = (*VALUES, *" ".join(COUNTS.values()).split())
+
 
 def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
     """Apply every rule whose groups are all there; groups with a wrong type are left out of ``parts``."""
@@ -122,9 +124,21 @@ def _model(model: ModelConfig, problems: Problems) -> None:
     if model.architecture == "auto" and model.source in ("random", "bundled"):
         text = f"model.architecture=auto cannot be determined with model.source={model.source}; name the architecture"
         problems.add("model.architecture", text)
+    if model.quantization != "none":
+        _quantization(model, problems)
     if model.revision is not None and model.source != "hub":
         text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
         problems.add("model.revision", f"{text}; set model.revision=null")
+
+
+def _quantization(model: ModelConfig, problems: Problems) -> None:
+    key, what = "model.quantization", f"model.quantization={model.quantization}"
+    if model.source == "random":
+        text = f"{what} is done while a checkpoint is loaded, and model.source=random has none"
+        problems.add(key, f"{text}; save one with save_pretrained and set model.path=DIR, or set {key}=none")
+    if find_spec("bitsandbytes") is None:
+        install = "python -m pip install -c constraints.txt -e '.[quantization]'"
+        problems.add(key, f"{what} needs a package that is not installed: {install}")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
@@ -227,7 +241,7 @@ def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Probl
 
 
 RULES: tuple[Rule, ...] = (
-    *(((group,), partial(_values, group)) for group in sorted({key.partition(".")[0] for key in VALUES})),
+    *(((group,), partial(_values, group)) for group in sorted({key.partition(".")[0] for key in LIMITED})),
     (("task",), _task),
     (("model",), _model),
     (("scheduler",), lambda scheduler, found: _one_of(found, "scheduler.name", scheduler.name, SCHEDULES)),

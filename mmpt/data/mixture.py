@@ -48,10 +48,12 @@ class Mixture(Task):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """That of the mean; None where a task has none."""
+        """That of the mean; None where a task has none, or where their ends are of different sizes."""
         ranges = [task.range for task in self.parts.values()]
         known = [one for one in ranges if one is not None]
-        return (fmean(low for low, _ in known), fmean(high for _, high in known)) if known == ranges else None
+        if known != ranges or len({max(map(abs, one)) for one in known}) > 1:
+            return None
+        return fmean(low for low, _ in known), fmean(high for _, high in known)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,12 +52,8 @@ class StoredExamples(Sequence[Example]):
         """How many there are."""
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """One, or several as a list."""
+    def __getitem__(self, index: Any) -> Any:
+        """One, or for a slice several as a list."""
         if isinstance(index, slice):
             return list(examples_of(self.rows[index]))
         return next(examples_of({name: [value] for name, value in self.rows[index].items()}))
@@ -65,12 +62,6 @@ class StoredExamples(Sequence[Example]):
         """All, in batches."""
         for batch in self.rows.iter(BATCH):
             yield from examples_of(batch)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the examples are equal."""
-        return isinstance(other, StoredExamples) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def select(self, indices: np.ndarray) -> StoredExamples:
         """Some of them, in the order of ``indices`` (n,) int64."""
@@ -84,9 +75,7 @@ class StoredExamples(Sequence[Example]):
         def joined(sources: list[str]) -> dict[str, list[str]]:
             return {"source": [text + source for source in sources]}
 
-        with one_line_problems("data", directory()), uncollected():
-            rows = self.rows.map(joined, input_columns="source", batched=True, new_fingerprint=key[:40])
-        return StoredExamples(rows, key, self.workers)
+        return StoredExamples(_mapped("data", self.rows, joined, key[:40], input_columns="source"), key, self.workers)
 
 
 def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
@@ -155,20 +144,25 @@ def tokenise(
         return {name: [row[name] for row in rows] for name in features}
 
     name = hashlib.sha256(f"{examples.key}{key}".encode()).hexdigest()[:40]
-    with one_line_problems("tokens", directory()), uncollected():
-        rows = examples.rows.map(
-            encoded,
-            with_indices=True,
-            batched=True,
-            batch_size=BATCH,
-            remove_columns=list(COLUMNS),
-            features=features,
-            num_proc=examples.workers if examples.workers > 1 else None,
-            new_fingerprint=name,
-            load_from_cache_file=True,
-            desc="tokens",
-        )
-    return rows, name
+    options = {"with_indices": True, "batch_size": BATCH, "remove_columns": list(COLUMNS), "features": features}
+    options |= {"num_proc": examples.workers if examples.workers > 1 else None, "desc": "tokens"}
+    return _mapped("tokens", examples.rows, encoded, name, **options), name
+
+
+def _mapped(what: str, rows: Dataset, function: Callable[..., Any], name: str, **options: Any) -> Dataset:
+    """Rows made of batches of others, in a folder of Arrow files, or found there; options are those of ``map``."""
+    with one_line_problems(what, directory()) as place, uncollected():
+        if not (folder := place / name).exists():
+            with TemporaryDirectory(dir=place) as draft:  # the library leaves its file there where the disk is full
+                (made := Path(draft, name)).mkdir()
+                rows.map(function, batched=True, new_fingerprint=name, cache_file_name=f"{made}/rows.arrow", **options)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process was faster
+                        raise
+        parts = [library().Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+        return library().concatenate_datasets(parts)
 
 
 def directory() -> Path:
@@ -197,27 +191,20 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def one_line_problems(what: str, place: Path) -> Iterator[Path]:
-    """Turn what fails while something is written into one line; the library removes what is half-written.
+    """Turn what fails while something is written into one line.
 
     Raises:
-        DataError: The cause, where it is one; or the folder is full or read-only.
+        DataError: The folder is full or read-only.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
         yield place
-    except Exception as error:  # the library wraps what its callbacks raise
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, DataError):
-                raise cause from None
-            if isinstance(cause, OSError):
-                free = f", {shutil.disk_usage(place).free // 2**20} MiB free" if place.is_dir() else ""
-                raise DataError(
-                    f"{what}: {place} cannot be written ({cause.strerror or one_line(cause)}{free}); free some, or set "
-                    "MMPT_CACHE=DIR"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+    except OSError as error:
+        free = f", {shutil.disk_usage(place).free // 2**20} MiB free" if place.is_dir() else ""
+        raise DataError(
+            f"{what}: {place} cannot be written ({error.strerror or one_line(error)}{free}); free some, or set "
+            "MMPT_CACHE=DIR"
+        ) from error
 
 
 def _type(value: Any) -> Any:

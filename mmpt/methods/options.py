@@ -31,6 +31,7 @@ class MethodOptions:
     name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
     trains_all: ClassVar[bool] = False  # whether every weight of the backbone is trained, which is then float32
+    QUANTISED: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")  # model.dtype of a quantised backbone
     SAME: ClassVar[Mapping[str, str]] = {}  # see :meth:`transferable_groups`
     LEAST: ClassVar[Mapping[str, int]] = {}  # the least value of an option
     POSITIVE: ClassVar[tuple[str, ...]] = ()  # options above zero
@@ -95,10 +96,7 @@ class MethodOptions:
         return lines
 
     def for_architecture(self, model_type: str) -> Self:
-        """These options on a backbone: what they leave to the architecture is filled in.
-
-        Args:
-            model_type: A key of ``mmpt.attention.architectures.ARCHITECTURES``.
+        """These options on a backbone of a known ``model_type``: what they leave to the architecture is filled in.
 
         Raises:
             ConfigError: The architecture cannot have what they ask for.

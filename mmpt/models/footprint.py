@@ -1,15 +1,14 @@
 """The memory that a model and a training step take, computed from the model's configuration: no weights are loaded.
 
 The model's own code and ours run on torch's device ``meta``, whose tensors have shapes and no numbers, while
-:class:`Peak` adds up those that exist at the same time.
+:class:`mmpt.models.peak.Peak` adds up those that exist at the same time.
 
 Letters: B batch, T source tokens, U label tokens, C candidate labels, N cached states of a text, d model width.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,9 +18,6 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode  # named by PyTorch's notes on extending it
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
@@ -32,57 +28,53 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone, random_shape, source_of, stated_shape
 from mmpt.models.engine import build_engine
 from mmpt.models.parts import word_embeddings
+from mmpt.models.peak import Fused, Peak
 from mmpt.models.quantization import weight_bytes
 from mmpt.models.size import network_without_weights
 
 SHAPES = Path(__file__).with_name("shapes.yaml")
 CANDIDATES = 2  # labels of a text whose states decoder-only models cache
 TYPES = (torch.float32, torch.bfloat16)
+INT8_STEP = (
+    1.3  # bytes of a step above the weights with int8, over those without: stored inputs of layers; docs/scale.md
+)
 ADAM_BYTES = 8  # of each trained number: two averages in float32
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes above the weights, with the network in one type of numbers.
+    """Bytes above the weights, with the network in one type of numbers."""
 
-    Attributes:
-        step: A training step in which every layer runs, with gradients and AdamW's averages.
-        cached: The same from the activation cache; None where the method leaves nothing constant.
-        evaluation: A batch of an evaluation, or of the pass that fills the cache.
-        cache: Stored for each text.
-    """
-
-    step: int
-    cached: int | None
-    evaluation: int
-    cache: int | None
+    step: int  # a training step in which every layer runs, with gradients and AdamW's averages
+    cached: int | None  # the same from the activation cache; None where the method leaves nothing constant
+    evaluation: int  # a batch of an evaluation, or of the pass that fills the cache
+    cache: int | None  # stored for each text
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a network takes.
+    """What a network takes."""
 
-    Attributes:
-        known: Whether its shape is one of ``shapes.yaml``, so that no hub was asked.
-        parameters: Numbers of the network.
-        trained: Numbers of the method.
-        weights: Bytes by type: float32, bfloat16, int8, nf4.
-        activations: By type: float32, bfloat16.
-        uncached: Why the method has no activation cache.
-    """
-
-    known: bool
-    parameters: int
-    trained: int
-    weights: dict[str, int]
-    activations: dict[str, Activations]
-    uncached: str | None
+    known: bool  # whether its shape is one of shapes.yaml, so that no hub was asked
+    parameters: int  # numbers of the network
+    trained: int  # numbers of the method
+    weights: dict[str, int]  # bytes by type: float32, bfloat16, int8, nf4
+    activations: dict[str, Activations]  # by type: float32, bfloat16
+    uncached: str | None  # why the method has no activation cache
 
     def total(self, kind: str, *, cached: bool) -> int | None:
         """Bytes of weights and the larger of step and evaluation; quantised networks compute in bfloat16."""
-        found = self.activations["float32" if kind == "float32" else "bfloat16"]
-        step = found.cached if cached else found.step
+        step, found = self.step(kind, cached=cached), self.of(kind)
         return None if step is None else self.weights[kind] + max(step, found.evaluation)
+
+    def of(self, kind: str) -> Activations:
+        """What is above weights of a kind."""
+        return self.activations["float32" if kind == "float32" else "bfloat16"]
+
+    def step(self, kind: str, *, cached: bool) -> int | None:
+        """Bytes of a training step above weights of a kind; None where there is no cache."""
+        step = self.of(kind).cached if cached else self.of(kind).step
+        return step if step is None or kind != "int8" else round(INT8_STEP * step)
 
 
 def footprint(
@@ -90,17 +82,9 @@ def footprint(
 ) -> Footprint:
     """Compute what a model takes with a method.
 
-    Args:
-        config: Of a hub's model, the shape is looked up in ``shapes.yaml`` first.
-        options: The method's.
-        batch: B, examples of a training step.
-        source: T, tokens of each source.
-        label: U, tokens of each label.
-        evaluation: Examples of a batch of an evaluation.
-
-    Raises:
-        ModelError: The configuration cannot be read or fetched, or makes no network.
-        ConfigError: The method does not suit the model.
+    A training step has ``batch`` examples (B) of ``source`` and ``label`` tokens (T, U), an evaluation has
+    ``evaluation`` at once. The shape of a hub's model is looked up in ``shapes.yaml`` first. ModelError: the
+    configuration cannot be read or fetched, or makes no network. ConfigError: the method does not suit the model.
     """
     shape = shape_of(config)
     plain_config = replace(config, cross_attention="projected")
@@ -117,25 +101,22 @@ def footprint(
             None if stored is None else sum(stored[name].nbytes for name in ("states", "means")) // batch,
         )
     network = shape.network(config)
-    weights = {kind: count + 4 * trained for kind, count in weight_bytes(network, config.cross_attention).items()}
+    half = weight_bytes(network, torch.bfloat16, config.cross_attention)
+    counts = {"float32": 2 * half["none"], "bfloat16": half["none"], "int8": half["int8"], "nf4": half["nf4"]}
+    weights = {kind: count + 4 * trained for kind, count in counts.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Footprint(shape.known, parameters, trained, weights, activations, model.prevents_cache)
+    return Footprint(shape.known, parameters, trained, weights, activations, model.cacheable_layers.reason)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a network.
+    """The shape of a network."""
 
-    Attributes:
-        config: As transformers has it.
-        own_head: Whether T5's head has weights of its own although transformers' configuration says that they are those
-            of the embeddings: it unties them when it loads such a checkpoint.
-        known: Whether it is one of ``shapes.yaml``.
-    """
-
-    config: PreTrainedConfig
+    config: PreTrainedConfig  # as transformers has it
+    # whether T5's head has weights of its own although transformers' configuration says that they are those of the
+    # embeddings: it unties them when it loads such a checkpoint
     own_head: bool = False
-    known: bool = False
+    known: bool = False  # whether it is one of shapes.yaml
 
     def network(self, config: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """The network on the device ``meta``; a ``ModelError`` says that there is none of this shape."""
@@ -151,8 +132,7 @@ class Shape:
 def shape_of(config: ModelConfig) -> Shape:
     """The shape of a model; of one on the hub, from ``shapes.yaml`` where that has it.
 
-    Raises:
-        ModelError: It cannot be read or fetched, or holds another architecture than ``config`` says.
+    ModelError: it cannot be read or fetched, or holds another architecture than ``config`` says.
     """
     if config.source == "random":
         return Shape(random_shape(config))
@@ -197,7 +177,7 @@ def _batch(model: AdaptedModel, rows: int, source: int, label: int) -> dict[str,
 
 def _states(model: AdaptedModel, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """A batch's cached activations, ``states`` (B, N, d) and what goes with them; None where nothing is constant."""
-    if model.prevents_cache is not None:
+    if model.cacheable_layers.reason is not None:
         return None
     (rows, tokens), read = batch["input_ids"].shape, batch["labels"].shape[1] - 1
     more = CANDIDATES * read if model.injection.architecture.decoder_only else 0
@@ -231,66 +211,3 @@ def _watched(model: AdaptedModel, batch: Mapping[str, Tensor]) -> Iterator[Peak]
     with Fused(), Peak([*model.parameters(), *model.buffers()]) as peak, torch.device("meta"):
         peak.add(batch.values())
         yield peak
-
-
-class Peak(TorchDispatchMode):
-    """Adds up the bytes of all tensors that exist, while operations run within the block.
-
-    Attributes:
-        most: Bytes at the worst moment so far.
-    """
-
-    def __init__(self, without: Iterable[Tensor] = ()) -> None:
-        """Start from nothing; tensors ``without``, such as weights, do not count, and no view of them."""
-        super().__init__()
-        self.now = self.most = 0
-        self._known = {id(storage): weakref.ref(storage) for storage in (each.untyped_storage() for each in without)}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See the base class."""
-        result = function(*args, **(kwargs or {}))
-        self.add(result if isinstance(result, tuple | list) else [result])
-        return result
-
-    def add(self, values: Iterable[Any]) -> None:
-        """Count tensors that are new, until they are gone."""
-        for value in values:
-            if not isinstance(value, Tensor):
-                continue
-            storage = value.untyped_storage()
-            if (known := self._known.get(id(storage))) is not None and known() is storage:
-                continue
-            self._known[id(storage)] = weakref.ref(storage)
-            self.now += storage.nbytes()
-            weakref.finalize(storage, self._remove, storage.nbytes())
-        self.most = max(self.most, self.now)
-
-    def _remove(self, count: int) -> None:
-        self.now -= count
-
-
-class Fused(TorchFunctionMode):
-    """Replaces torch's sdpa by what its fused kernels store, for which there is no kernel on the device ``meta``."""
-
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See the base class."""
-        kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention:
-            return _FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))
-        return function(*args, **kwargs)
-
-
-class _FusedAttention(torch.autograd.Function):
-    """Stores queries, keys, values, mask, results and one number for each query; never the table of scores."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        result = query.new_empty(*query.shape[:-1], value.shape[-1])
-        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, mask, result, sums)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *_ = ctx.saved_tensors
-        return *(torch.empty_like(part) for part in (query, key, value)), None

@@ -10,18 +10,19 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
-from mmpt.utils.memory import GB, memory_bytes
+from mmpt.models.quantization import weight_bytes
+from mmpt.utils.machine import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: Python counts these one by one
 
 
 def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
-    """Refuse a network's settings with layers or labels beyond all reason, before anything is made of them.
+    """Refuse a network's settings with too many layers or labels, before anything is made of them.
 
-    Raises:
-        ModelError: One is too many; ``where`` names the settings.
+    ModelError: one is too many; ``where`` names the settings.
     """
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -36,8 +37,7 @@ def network_without_weights(
 ) -> PreTrainedModel:
     """A network on torch's device ``meta``, which has shapes and no numbers; ``kind`` is transformers' Auto class.
 
-    Raises:
-        ModelError: No network can be made of it; ``where`` names it.
+    ModelError: no network can be made of it; ``where`` names it.
     """
     options = {"attn_implementation": attention, "dtype": dtype, "trust_remote_code": False}
     try:
@@ -49,16 +49,17 @@ def network_without_weights(
     return network
 
 
-def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
-    """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
+def refuse_network(shape: PreTrainedConfig, kind: Any, config: ModelConfig, where: str) -> PreTrainedModel:
+    """Refuse a network that memory cannot hold, in the type and quantization of ``config``; returns it without numbers.
 
-    Raises:
-        ModelError: It is too large, or no network can be made of it; ``where`` names it.
+    ``kind`` is transformers' Auto class. ModelError: it is too large, or no network can be made of ``shape``; ``where``
+    names it.
     """
-    network = network_without_weights(config, kind, where)
-    size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
+    network, dtype = network_without_weights(shape, kind, where), getattr(torch, config.dtype)
+    size = weight_bytes(network, dtype, config.cross_attention)[config.quantization]
     if size > memory_bytes():
         raise ModelError(
             f"{where} describes {size / GB:.0f} GB of weights, and there are {memory_bytes() / GB:.0f} GB of memory; "
-            "choose a smaller model, or model.dtype=bfloat16"
+            "choose a smaller model, model.dtype=bfloat16, or model.quantization=int8 or nf4"
         )
+    return network

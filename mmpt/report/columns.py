@@ -5,6 +5,7 @@ Files of records (CSV, Parquet, JSON) have every column, unrounded; tables have 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,31 +22,18 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column."""
 
-    Attributes:
-        name: In records.
-        kind: Of the value in records.
-        value: Reads it from a row; None where it is not known.
-        heading: In tables.
-        text: Shows it in a table, unescaped; None: the value, with ``digits`` decimals.
-        digits: Decimals; None: a whole number with thousands apart.
-        per: What a table divides the value by.
-        unit: Of the value in records.
-        about: What it says, for readers of a table.
-        extra: Whether the page shows it only on request.
-    """
-
-    name: str
-    kind: Literal["text", "count", "number"]
-    value: Callable[[Row], Any] = lambda row: None
-    heading: str = ""
-    text: Callable[[Row], str] | None = None
-    digits: int | None = 3
-    per: float = 1
-    unit: str = ""
-    about: str = ""
-    extra: bool = False
+    name: str  # in records
+    kind: Literal["text", "count", "number"]  # of the value in records
+    value: Callable[[Row], Any] = lambda row: None  # reads it from a row; None where it is not known
+    heading: str = ""  # in tables
+    text: Callable[[Row], str] | None = None  # as plain text in a table; None: the value, with its decimals
+    digits: int | None = 3  # decimals; None: a whole number with thousands apart
+    per: float = 1  # what a table divides the value by
+    unit: str = ""  # of the value in records
+    about: str = ""  # what it says, for readers of a table
+    extra: bool = False  # whether the page shows it only on request
 
     def show(self, row: Row) -> str:
         """The cell of a table, as plain text."""
@@ -78,12 +66,17 @@ def spread(row: Row) -> str:
 
 
 def versus(row: Row) -> str:
-    """Difference to the baseline with its interval over seeds, or over examples where there are fewer than three."""
+    """Difference to the baseline with its interval over seeds.
+
+    Below three seeds it is that over examples, if it is about the same difference: that of the share of right answers.
+    """
     one = row.comparison
     if one is None or one.by_seed is None:
         return NONE
-    best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
-    return f"{best.difference:+.3f}" + ("" if best.low is None else f" {interval(best)}")
+    found, beside = one.by_seed, one.by_example
+    if found.low is None and beside is not None and math.isclose(found.difference, beside.difference, abs_tol=1e-6):
+        found = beside
+    return f"{found.difference:+.3f}" + ("" if found.low is None else f" {interval(found)}")
 
 
 def notes(row: Row) -> str:
@@ -131,7 +124,8 @@ def _p(name: str, path: str, heading: str, about: str, extra: bool = False) -> C
 
 _INTERVAL = "where the mean over other seeds lies; none below three seeds, since it would be wider than what it tells"
 _DIFFERENCE = (
-    "mean difference to the baseline on common seeds, with its 95 % interval; below three seeds that over examples"
+    "mean difference to the baseline on common seeds, with its 95 % interval; below three seeds that over examples, "
+    "if the metric is the share of right answers"
 )
 _SEEDS = "the main p value. Does the difference hold for other seeds? Paired t test; none below two seeds"
 _EXAMPLES = "does it hold for other test examples, with these trained adapters? Paired bootstrap"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.details import predictions
-from mmpt.report.groups import Comparison, Row
+from mmpt.report.groups import Comparison, Row, divide
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.utils.untrusted import one_line
 
@@ -35,15 +34,12 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
         raise RunError(f"--baseline {baseline}: no run of that method{hint}; there are {', '.join(methods)}")
     done = [row for row in rows if row.summary is not None]
     others = {id(row): {key: str(value) for key, value in row.flat.items() if key[:7] != "method."} for row in done}
-    candidates: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in done:
-        if row.method == baseline:
-            candidates[row.task, row.model, row.metric].append(row)
+    candidates = divide((row for row in done if row.method == baseline), _place)
     answers = functools.lru_cache(maxsize=32)(_answers)  # rows share a baseline
     tests = []
     for row in done:
         if row.method != baseline:
-            other = _nearest(row, candidates[row.task, row.model, row.metric], others)
+            other = _nearest(row, candidates.get(_place(row), ()), others)
             none = Comparison(baseline, note=f"no finished run of {baseline} on this task and model")
             row.comparison = none if other is None else _against(row, other, answers)
             tests.append(row.comparison)
@@ -52,6 +48,10 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
     exact = holm([one.mcnemar for one in tests])
     for one, *corrected in zip(tests, by_seed, by_example, exact, strict=True):
         one.holm_seed, one.holm_example, one.holm_mcnemar = corrected
+
+
+def _place(row: Row) -> tuple[str, str, str]:
+    return row.task, row.model, row.metric
 
 
 def _nearest(row: Row, candidates: Iterable[Row], others: Mapping[int, Mapping[str, Any]]) -> Row | None:

@@ -60,25 +60,15 @@ def marker(index: int) -> str:
 
 @dataclass
 class Drawing:
-    """One figure, and what is said about it.
+    """One figure, and what is said about it."""
 
-    Attributes:
-        title: Above it.
-        canvas: The figure of matplotlib.
-        axes: Its axes, or an array of them.
-        caption: Below it.
-        description: For those who cannot see it.
-        legend: Name -> number of a method; in files, since the page has a legend of its own.
-        tips: Id of a part -> what it shows.
-    """
-
-    title: str
-    canvas: Figure
-    axes: Any
-    caption: str = ""
-    description: str = ""
-    legend: dict[str, int] = field(default_factory=dict)
-    tips: dict[str, str] = field(default_factory=dict)
+    title: str  # above it
+    canvas: Figure  # the figure of matplotlib
+    axes: Any  # its axes, or an array of them
+    caption: str = ""  # below it
+    description: str = ""  # for those who cannot see it
+    legend: dict[str, int] = field(default_factory=dict)  # method -> its number; the page has a legend of its own
+    tips: dict[str, str] = field(default_factory=dict)  # id of a part -> what it shows
 
     @classmethod
     def start(cls, title: str, height: float = 2.5, left: float = 0.55, **panels: Any) -> Drawing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from mmpt.report.columns import interval, spread
 from mmpt.report.details import Lines, Points, curve, masks, metrics, routes, routes_by_task
 from mmpt.report.drawing import INK, SOFT, Drawing, label_points, marker
-from mmpt.report.groups import Row
+from mmpt.report.groups import Row, divide
 from mmpt.report.published import Figure
 from mmpt.report.route_figures import mask_map, route_load, route_map
 from mmpt.report.stats import pareto
@@ -24,22 +24,15 @@ from mmpt.runs.typed_json import number
 STRIPS, CURVES, SEEDS, PICTURES, KEYS = 40, 12, 5, 6, 6  # rows, rows, runs a row, rows, settings: drawn for a task
 DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash and dot"}  # of the settings of one method, in turn
 LONGEST = 46  # characters of a label
-Methods = Mapping[str, int]
 Box = tuple[float, float, float, float]
 Logs = Sequence[tuple[Row, list[Lines]]]  # of each row, the metrics of some runs
 
 
-def numbered(rows: Sequence[Row]) -> dict[str, int]:
-    """Number the methods; the number decides colour and mark."""
-    return {name: index for index, name in enumerate(sorted({row.method for row in rows}))}
-
-
-def draw(block: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) -> tuple[list[Drawing], list[str]]:
+def draw(block: Sequence[Row], figures: Sequence[Figure] = ()) -> tuple[list[Drawing], list[str]]:
     """Draw all figures of one task and model, within :func:`mmpt.report.drawing.style`.
 
     Args:
         block: Its rows; those without a finished run, or with another metric than the first, are left out.
-        methods: Of :func:`numbered`.
         figures: Published figures of any task.
 
     Returns:
@@ -56,34 +49,34 @@ def draw(block: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ())
     logs = [(row, [metrics(run) for run in row.runs[:SEEDS]]) for row in best[:CURVES]]
     score = names.VALIDATION_METRIC.format(metric=rows[0].metric)
     drawn: list[Drawing | None] = [
-        scores(best, methods, [figure for figure in figures if figure.task == rows[0].task]),
-        trade_off(best, methods, "parameters.trainable", "trainable parameters"),
-        trade_off(best, methods, "timing.train_s", "training seconds"),
-        curves(logs, methods, "Validation score over training", score),
-        curves(logs, methods, "Validation loss over training", names.VALIDATION_LOSS, log=True),
-        curves(logs, methods, "Training loss", names.LOSS, log=True),
+        scores(best, [figure for figure in figures if figure.task == rows[0].task]),
+        trade_off(best, "parameters.trainable", "trainable parameters"),
+        trade_off(best, "timing.train_s", "training seconds"),
+        curves(logs, "Validation score over training", score),
+        curves(logs, "Validation loss over training", names.VALIDATION_LOSS, log=True),
+        curves(logs, "Training loss", names.LOSS, log=True),
     ]
     firsts = [(row, several[0]) for row, several in logs]
     loads = ((row, load) for row, lines in firsts if (load := routes(lines)))
-    drawn += [route_load(row, load, methods[row.method]) for row, load in islice(loads, PICTURES)]
+    drawn += [route_load(row, load) for row, load in islice(loads, PICTURES)]
     maps = ((row, found) for row, lines in firsts if (found := routes_by_task(lines)))
-    drawn += [route_map(row, found, methods[row.method]) for row, found in islice(maps, PICTURES)]
+    drawn += [route_map(row, found) for row, found in islice(maps, PICTURES)]
     pictures: list[Drawing] = []
     for row in best:
         if len(pictures) < PICTURES:
             sites, problem = masks(row.runs[0])
             remarks += [problem] if problem else []
-            pictures += [mask_map(row, site, values, methods[row.method]) for site, values in sites.items()]
-    return [one for one in [*drawn, *pictures, *_effects(rows, methods)] if one is not None], remarks
+            pictures += [mask_map(row, site, values) for site, values in sites.items()]
+    return [one for one in [*drawn, *pictures, *_effects(rows)] if one is not None], remarks
 
 
-def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()) -> Drawing:
+def scores(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Drawing:
     """Score by method: seeds as dots, the mean as a mark, the interval as a bar; published figures below."""
     lines = len(rows) + len(figures)
     drawing = Drawing.start("Score by method", 0.6 + 0.34 * lines, left=0.15)
     axes, (_, high) = drawing.axes, rows[0].ends or (0.0, 1.0)
     for y, row in enumerate(rows):
-        _strip(drawing, y, row, methods[row.method])
+        _strip(drawing, y, row)
     for y, figure in enumerate(figures, start=len(rows)):  # their scores are shares
         axes.plot(high * float(figure.score), y, "D", color=SOFT, markerfacecolor="none")
         _row_label(axes, y, f"{figure.method}, {figure.backbone} †", SOFT)
@@ -102,9 +95,9 @@ def scores(rows: Sequence[Row], methods: Methods, figures: Sequence[Figure] = ()
     return drawing
 
 
-def _strip(drawing: Drawing, y: int, row: Row, index: int) -> None:
+def _strip(drawing: Drawing, y: int, row: Row) -> None:
     """One row's label, interval, seeds and mean."""
-    summary = row.summary
+    summary, index = row.summary, row.index
     assert summary is not None
     seeds = f"{summary.n} seed{'s' * (summary.n > 1)}"
     tip = f"{row.label}: {spread(row)}, {seeds}, {interval(summary)}"
@@ -122,25 +115,25 @@ def _row_label(axes: Any, y: int, text: str, ink: str) -> Any:
     return axes.text(0, y - 0.42, _cut(text), color=ink, va="center", transform=axes.get_yaxis_transform())
 
 
-def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Drawing | None:
+def trade_off(rows: Sequence[Row], cost: str, name: str) -> Drawing | None:
     """Score against a cost with the Pareto front; None where no run has the cost."""
     known = [(row, value) for row in rows if (value := row.median(cost)) is not None]
     if not known:
         return None
     drawing = Drawing.start(f"Score against {name}")
-    boxes = [_point(drawing, row, methods, value, name) for row, value in known]
+    boxes = [_point(drawing, row, value, name) for row, value in known]
     points = [(value, row.summary.mean) for row, value in known if row.summary]
     front = pareto(points)
     drawing.axes.step(*zip(*(points[i] for i in front), strict=True), where="post", color=SOFT, linestyle=":", zorder=1)
     ring = {"color": INK, "markerfacecolor": "none", "markersize": 10, "markeredgewidth": 1}
     for i in front:
-        drawing.plot(methods[known[i][0].method], "", *points[i], "o", **ring)
+        drawing.plot(known[i][0].index, "", *points[i], "o", **ring)
     _number_axis(drawing.axes, "x", [value for value, _ in points], log=True)
     drawing.axes.set(xlabel=name, ylabel=f"test {rows[0].metric}")
     drawing.axes.margins(x=0.1, y=0.12)
     # nor do labels cross the front's line
     boxes += [(points[i][0], points[i][1], points[j][0], points[i][1]) for i, j in pairwise(front)]
-    label_points(drawing, [(*points[i], _cut(known[i][0].label), methods[known[i][0].method]) for i in front], boxes)
+    label_points(drawing, [(*points[i], _cut(known[i][0].label), known[i][0].index) for i in front], boxes)
     named = (f"{known[i][0].label}: {_compact(points[i][0])}, {points[i][1]:.3f}" for i in front)
     drawing.description = f"Pareto front: {'; '.join(named)}"
     drawing.caption = "Ringed, and named where there is room: the Pareto front, where no other row costs less and "
@@ -148,17 +141,17 @@ def trade_off(rows: Sequence[Row], methods: Methods, cost: str, name: str) -> Dr
     return drawing
 
 
-def _point(drawing: Drawing, row: Row, methods: Methods, x: float, name: str) -> Box:
+def _point(drawing: Drawing, row: Row, x: float, name: str) -> Box:
     """Draw a row's mean with its standard deviation; returns the box of both."""
     assert row.summary is not None
-    index, mean, sd = methods[row.method], row.summary.mean, row.summary.sd or 0.0
+    index, mean, sd = row.index, row.summary.mean, row.summary.sd or 0.0
     drawing.legend[row.method] = index
     drawing.plot(index, "", (x, x), (mean - sd, mean + sd), linewidth=1.2, alpha=0.7)
     drawing.plot(index, f"{row.label}: {spread(row)} at {_compact(x)} {name}", x, mean, marker(index))
     return x, mean - sd, x, mean + sd
 
 
-def curves(logs: Logs, methods: Methods, title: str, name: str, log: bool = False) -> Drawing | None:
+def curves(logs: Logs, title: str, name: str, log: bool = False) -> Drawing | None:
     """A metric over training: a thin line a seed, a thick one for their mean; None without a point."""
     lines = [(row, [points for one in several if (points := curve(one, name))]) for row, several in logs]
     lines = [(row, several) for row, several in lines if several]
@@ -167,7 +160,7 @@ def curves(logs: Logs, methods: Methods, title: str, name: str, log: bool = Fals
     drawing = Drawing.start(title)
     drawn, ends = Counter[str](), []
     for row, several in lines:
-        index, dash = methods[row.method], list(DASHES)[drawn[row.method] % len(DASHES)]
+        index, dash = row.index, list(DASHES)[drawn[row.method] % len(DASHES)]
         drawn[row.method] += 1
         drawing.legend[row.method] = index
         for points in several:
@@ -196,27 +189,26 @@ def _mean(lines: Sequence[Points]) -> Points:
     return [(step, statistics.fmean(table[step] for table in tables)) for step in common] or list(lines[0])
 
 
-def _effects(rows: Sequence[Row], methods: Methods) -> list[Drawing]:
+def _effects(rows: Sequence[Row]) -> list[Drawing]:
     """One figure for each method and each of its settings that differ."""
     drawn = []
-    for method in methods:
-        mine = [row for row in rows if row.method == method]
+    for _, mine in sorted(divide(rows, lambda row: row.method).items()):
         keys = sorted({key for row in mine for key in row.settings})
         for key in keys[:KEYS] if len(mine) > 1 else []:
             values = [(row, value) for row in mine if (value := row.flat.get(key)) is not None]
             if len({str(value) for _, value in values}) > 1:
-                drawn.append(effect(values, key, methods))
+                drawn.append(effect(values, key))
     return drawn
 
 
-def effect(values: Sequence[tuple[Row, Any]], key: str, methods: Methods) -> Drawing:
+def effect(values: Sequence[tuple[Row, Any]], key: str) -> Drawing:
     """Score against one setting of a method."""
     drawing = Drawing.start(f"Effect of {key} on {values[0][0].method}", 2.0)
     numeric = all(number(value) is not None for _, value in values)
     words = sorted({str(value) for _, value in values})
     positions = [float(value) if numeric else float(words.index(str(value))) for _, value in values]
     for (row, _), x in zip(values, positions, strict=True):
-        _point(drawing, row, methods, x, key)
+        _point(drawing, row, x, key)
     if numeric:
         _number_axis(drawing.axes, "x", positions, log=min(positions) > 0 and max(positions) / min(positions) >= 10)
     else:

@@ -37,28 +37,20 @@ class Comparison:
 
 @dataclass
 class Row:
-    """One setting of a method on a task.
-
-    Attributes:
-        runs: Those that count, by seed.
-        rest: Those that do not: not done, damaged, repeated.
-        settings: Only those that distinguish this row from others.
-        ends: Of the metric's range; None where they are not known, or a score lies outside.
-        summary: None where no run is done.
-        rank: By mean among the rows of its task, model and metric; 1 is best, ties share a rank.
-    """
+    """One setting of a method on a task."""
 
     task: str
     model: str
     method: str
     metric: str
-    runs: list[Run]
-    rest: list[Run]
-    settings: dict[str, str] = field(default_factory=dict)
+    runs: list[Run]  # those that count, by seed
+    rest: list[Run]  # those that do not: not done, damaged, repeated
+    settings: dict[str, str] = field(default_factory=dict)  # only those that distinguish this row from others
     notes: list[str] = field(default_factory=list)
-    ends: tuple[float, float] | None = None
-    summary: Summary | None = None
-    rank: int | None = None
+    ends: tuple[float, float] | None = None  # of the metric's range; None: not known, or a score lies outside
+    summary: Summary | None = None  # None where no run is done
+    index: int = 0  # of its method among those of the report; it decides colour and mark
+    rank: int | None = None  # by mean among the rows of its task, model and metric; 1 is best, ties share a rank
     comparison: Comparison | None = None
 
     @property
@@ -114,6 +106,9 @@ def group(runs: Iterable[Run]) -> list[Row]:
         Rows by task, model, and falling mean; rows without a finished run last.
     """
     rows = [_row(members) for members in divide(_with_settings(list(runs)), _key).values()]
+    methods = sorted({row.method for row in rows})
+    for row in rows:
+        row.index = methods.index(row.method)
     for block in blocks(rows):
         known, every = {row.metric for row in block} - {"?"}, {seed for row in block for seed in row.seeds}
         _distinguish(block)

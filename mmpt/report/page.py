@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -35,11 +35,10 @@ def page(
     from jinja2 import Environment, StrictUndefined
 
     from mmpt.report.drawing import COLOURS, MARKERS, marker, style
-    from mmpt.report.figures import numbered
 
-    methods = numbered(rows)
+    methods = dict(sorted((row.method, row.index) for row in rows))
     with style():
-        sections = [_section(block, methods, figures, count) for count, block in enumerate(blocks(rows), start=1)]
+        sections = [_section(block, figures, count) for count, block in enumerate(blocks(rows), start=1)]
     shown = {column.name for section in sections for column in section["table"].columns[2:]}
     counts = {"runs that count": sum(len(row.runs) for row in rows), "not counted": len(problems)}
     counts |= {"settings": len(rows), "methods": len(methods), "tasks": len({row.task for row in rows})}
@@ -51,7 +50,6 @@ def page(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         live=live,
         methods=[{"name": name, "mark": MARKERS[marker(i)], "index": i} for name, i in methods.items()],
-        numbers=methods,
         columns=[column for column in PAGE if column.name in shown],
         colours=len(COLOURS),
         overview=tables.overview(rows, figures),
@@ -75,12 +73,12 @@ def _text(name: str) -> str:
     return resources.files("mmpt.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
-def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence[Figure], count: int) -> dict[str, Any]:
+def _section(block: Sequence[Row], figures: Sequence[Figure], count: int) -> dict[str, Any]:
     """One task on one model: its table, figures and remarks."""
     from mmpt.report.drawing import inline
     from mmpt.report.figures import draw
 
-    drawings, remarks = draw(block, methods, figures)
+    drawings, remarks = draw(block, figures)
     if few := sum(row.summary is not None and row.summary.n < FEWEST for row in block):
         why = "with two seeds it would reach 12.7 standard errors to each side, with one it is not defined"
         remarks.insert(

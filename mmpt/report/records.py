@@ -64,7 +64,7 @@ def with_config(run: Run) -> dict[str, Any]:
 def as_json(records: Iterable[Record], figures: Sequence[Figure], problems: Sequence[str], runs: Iterable[Any]) -> str:
     """Write everything as one JSON object, whose keys docs/report.md lists.
 
-    ``runs`` are records of :func:`mmpt.report.peft_format.experiment`; they may come one by one, as large as they are.
+    ``runs`` are records of :func:`mmpt.report.peft_format.experiment`; they are read once, one after the other.
     """
     parts = {"rows": records, "published": map(asdict, figures), "problems": problems, "runs": runs}
     separator = ",\n"

@@ -20,27 +20,16 @@ OPTIONAL = ("status", "format", "metric_range")  # a result without them is stil
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trial, whatever came of it.
+    """One trial, whatever came of it."""
 
-    Attributes:
-        name: Of the run directory, or FILE:LINE.
-        status: ``done``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged`` or ``repeated``.
-        result: None where there is none.
-        settings: None where only a result is known.
-        seed: None where it is not known.
-        directory: The run directory; None where the run comes from a file.
-        problem: Why the run does not count, or what is wrong with it although it does.
-        names: ``task``, ``method`` and ``model``, where neither result nor settings say them.
-    """
-
-    name: str
-    status: str
+    name: str  # of the run directory, or FILE:LINE
+    status: str  # ``done``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged`` or ``repeated``
     result: Result | None = None
-    settings: Settings | None = None
+    settings: Settings | None = None  # None where only a result is known
     seed: int | None = None
-    directory: Path | None = None
-    problem: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None  # the run directory; None where the run comes from a file
+    problem: str = ""  # why the run does not count, or what is wrong with it although it does
+    names: Mapping[str, str] = field(default_factory=dict)  # of task, method, model where nothing else says them
 
     def known(self, name: str) -> str:
         """``task``, ``method`` or ``model``; ``?`` where nothing says it."""

@@ -42,21 +42,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table.
+    """One value of a table."""
 
-    Attributes:
-        text: As plain text.
-        value: What the page sorts by; a number marks a cell whose text is ours.
-        rank: 1 is bold, 2 underlined.
-        sd: Shown behind the text.
-        star: Whether it differs significantly from the baseline.
-    """
-
-    text: str
-    value: float | str | None = None
-    rank: int | None = None
-    sd: str = ""
-    star: bool = False
+    text: str  # as plain text
+    value: float | str | None = None  # what the page sorts by; a number marks a cell whose text is ours
+    rank: int | None = None  # 1 is bold, 2 underlined
+    sd: str = ""  # shown behind the text
+    star: bool = False  # whether it differs significantly from the baseline
 
 
 @dataclass(frozen=True)

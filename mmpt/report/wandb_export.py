@@ -1,11 +1,6 @@
 """Runs of an export of a W&B project: a JSON or CSV file of runs with their config and summary.
 
-Accepted forms (docs/report.md shows how to make each):
-
-- JSON: a list of objects with ``name``, ``state``, ``config`` and ``summary``; one object a run;
-- CSV with the columns ``name``, ``config`` and ``summary``, the latter two as JSON or as Python literals;
-- CSV as W&B's table of runs gives it: ``Name``, ``State``, and a column for each dotted key of the configuration
-  (``method.lr.prefix``) and each key of the summary (``test/accuracy``).
+docs/report.md describes the three forms and shows how to make each.
 """
 
 from __future__ import annotations
@@ -37,13 +32,7 @@ SCORES = {  # of scores in a summary; the first one that it has counts
 
 
 def read_export(path: Path) -> Iterator[Run]:
-    """Read an export.
-
-    Args:
-        path: A ``.json`` or ``.csv`` file.
-
-    Yields:
-        One run a record; one that is not finished or lacks what a row needs says so.
+    """Read a ``.json`` or ``.csv`` file, a run a record; one that is not finished or lacks what a row needs says so.
 
     Raises:
         RunError: The file is no such export.
@@ -53,11 +42,8 @@ def read_export(path: Path) -> Iterator[Run]:
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}; export fewer runs at once") from error
     csv.field_size_limit(sys.maxsize)  # a run's whole configuration is one cell; the default refuses 128 KiB
-    table = path.suffix == ".csv"
-    records: Iterable[dict[str, Any]] = (
-        csv.DictReader(io.StringIO(text, newline="")) if table else _json_records(text, path)
-    )
-    for count, record in enumerate(records, start=1):
+    table: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(text, newline=""))
+    for count, record in enumerate(table if path.suffix == ".csv" else _json_records(text, path), start=1):
         name = one_line(record.get("name") or record.get("Name") or f"{path.name}:{count}")
         try:
             config, summary = _parts(record)
@@ -111,7 +97,7 @@ def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, An
     if state != "done":
         return run
     named = run.group("task").get("metric")
-    metric = find(named)[0].name if named in TABLE else str(named)
+    metric = find(named)[0].name if isinstance(named, str) and named in TABLE else str(named)
     if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
         metric = next((one for one in known() if number(summary.get(f"test/{one}")) is not None), "accuracy")
     content: dict[str, Any] = dict.fromkeys(fields(Result))

@@ -36,28 +36,19 @@ _COSTS = {
 
 
 class Ran(NamedTuple):
-    """What runs of a project log.
+    """What runs of a project log."""
 
-    Attributes:
-        methods: Method -> its options that are shown, as ``num_routes`` or ``lr.prefix``, and whether as a logarithm.
-        masks: Names of heat maps.
-    """
-
-    methods: Mapping[str, Mapping[str, bool]]
-    masks: list[str]
+    methods: Mapping[str, Mapping[str, bool]]  # -> options such as ``lr.prefix``, and whether as a logarithm
+    masks: list[str]  # names of heat maps
 
 
 def build(project: str, entity: str | None, task: str | None, dry_run: bool) -> str:
     """Save the view and return its address, or with ``dry_run`` return it as JSON and send nothing.
 
-    Args:
-        project: The project that runs log to.
-        entity: Its owner; the key's own where None.
-        task: Only runs of this task, averaged by method. None: all, averaged by their group, which separates tasks.
-        dry_run: Needs no package, no key and no network; the view is that of a project with all methods.
-
-    Raises:
-        DashboardError: A package or a key is missing, or W&B cannot be reached or rejects the view.
+    It is of a project's runs of one task, averaged by method, or of all, averaged by their group, which separates
+    tasks. ``entity`` is its owner, None: the key's own. With ``dry_run`` it is that of a project with all methods, and
+    no package, key or network is needed. DashboardError: a package or a key is missing, or W&B cannot be reached or
+    rejects the view.
     """
     if task is not None and not re.fullmatch(r"[\w .-]+", task):
         raise DashboardError(f"--task {task!r} cannot be used in a filter of W&B; use letters and digits")
@@ -98,13 +89,7 @@ def everything() -> Ran:
 
 
 def found(api: Any, path: str, task: str | None) -> Ran:
-    """Ask W&B what the runs of a project log; methods of the user's own are among them.
-
-    Args:
-        api: A ``wandb.Api``.
-        path: ``entity/project``.
-        task: Only of this task.
-    """
+    """Ask a ``wandb.Api`` what the runs of ENTITY/PROJECT, or of one task there, log; own methods are among them."""
     methods: dict[str, dict[str, bool]] = {}
     masks: dict[str, None] = {}
     filters = {} if task is None else {"tags": {"$in": [task]}}
@@ -164,12 +149,11 @@ def _sections(key: Part, ran: Ran) -> dict[str, list[Part]]:
         return _part("BarPlot", title=title, metrics=[metric], groupby=key, **_BAND)
 
     x, y = (_part("SummaryMetric", name=name) for name in (names.TRAINABLE, names.TEST_SCORE))
-    trade_off = _part("ScatterPlot", title="test score against trainable parameters", x=x, y=y, log_x=True)
     return {
         "Scores": [
             bars("test score", names.TEST_SCORE),
             curve("validation score", y=[names.VALIDATION_SCORE]),
-            trade_off,
+            _part("ScatterPlot", title="test score against trainable parameters", x=x, y=y, log_x=True),
         ],
         "Training": [
             curve("training loss", y=[names.LOSS], log_y=True),
@@ -194,11 +178,11 @@ def _sections(key: Part, ran: Ran) -> dict[str, list[Part]]:
 
 def _coordinates(method: str, options: Mapping[str, bool]) -> Part:
     """Parallel coordinates of a method: its whole numbers, its learning rates, and the score that tuning looks at."""
-    columns = [(name.replace(".", "/"), f"method.{name}", log) for name, log in {"name": False, **options}.items()]
-    made = [
-        _part("ParallelCoordinatesPlotColumn", metric=_part("Config", name=key), display_name=title, log=log)
-        for title, key, log in columns
-    ]
-    score = _part("SummaryMetric", name=names.BEST_VALIDATION_SCORE)
-    made.append(_part("ParallelCoordinatesPlotColumn", metric=score, display_name="validation score", log=False))
-    return _part("ParallelCoordinatesPlot", title=f"hyperparameters: {method}", columns=made)
+
+    def column(title: str, metric: Part, log: bool = False) -> Part:
+        return _part("ParallelCoordinatesPlotColumn", metric=metric, display_name=title, log=log)
+
+    shown = {"name": False, **options}.items()
+    columns = [column(name.replace(".", "/"), _part("Config", name=f"method.{name}"), log) for name, log in shown]
+    columns.append(column("validation score", _part("SummaryMetric", name=names.BEST_VALIDATION_SCORE)))
+    return _part("ParallelCoordinatesPlot", title=f"hyperparameters: {method}", columns=columns)

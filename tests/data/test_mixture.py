@@ -26,6 +26,14 @@ def mixture() -> Mixture:
     return task
 
 
+def test_the_range_of_the_mean_is_that_of_the_tasks_metrics() -> None:
+    mixture = task_of(check(compose(["task=mix", "++mix.tasks=[rte,cb]"], CONF)).task)
+    part = mixture.parts["rte"]
+    for own, expected in (((-1.0, 1.0), (-0.5, 1.0)), ((0.0, 100.0), None), (None, None)):
+        part.metrics = (replace(part.metrics[0], range=own),)
+        assert mixture.range == expected
+
+
 def test_splits_are_those_of_the_tasks_one_after_another(mixture: Mixture) -> None:
     splits = load_all(mixture, BUNDLED)
     for name, part in mixture.parts.items():

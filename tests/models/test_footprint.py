@@ -18,7 +18,8 @@ from mmpt.cli.app import main
 from mmpt.config.schema import ModelConfig
 from mmpt.methods import parse
 from mmpt.models.engine import build_engine
-from mmpt.models.footprint import Peak, _shapes, footprint, shape_of
+from mmpt.models.footprint import _shapes, footprint, shape_of
+from mmpt.models.peak import Peak
 from tests.tiny import LLAMA, SHAPE, backbone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,8 +132,10 @@ def _unreachable(*_: object, **__: object) -> None:
     raise ConnectionError("no hub")
 
 
-def test_the_page_has_what_the_command_computes() -> None:
+def test_the_page_has_what_the_command_computes(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"^    mmpt (models size .*)$", page, re.M)
+    assert main(words.split()) == 0 and "737,668,096 parameters" in capsys.readouterr().out
     rows = re.findall(r"^\| `(\S+/\S+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", page, re.M)
     assert len(rows) >= 12
     for name, parameters, *sizes in rows:

@@ -11,7 +11,7 @@ import pytest
 from mmpt.report.columns import COLUMNS, record
 from mmpt.report.compare import compare
 from mmpt.report.drawing import style
-from mmpt.report.figures import draw, numbered
+from mmpt.report.figures import draw
 from mmpt.report.figures import scores as figures_of_scores
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
@@ -121,14 +121,14 @@ def test_the_bar_of_a_figure_is_the_interval_on_any_scale(tmp_path: Path) -> Non
     (row,) = group(load([tmp_path]).runs)
     assert row.summary and row.summary.low is not None and row.summary.low < 20 - 1
     with style():
-        drawn = figures_of_scores([row], {"prefix": 0})
+        drawn = figures_of_scores([row])
     assert [row.summary.low, row.summary.high] in [list(line.get_xdata()) for line in drawn.axes.lines]
 
 
 def test_every_mark_lies_inside_its_figure(tmp_path: Path) -> None:
     found = rows(tmp_path)
     with style():
-        drawings, _ = draw(found, numbered(found))
+        drawings, _ = draw(found)
     marks = 0
     for drawing in drawings:
         axes = drawing.canvas.axes[0]

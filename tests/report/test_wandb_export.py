@@ -99,7 +99,9 @@ def test_an_export_holds_what_loggers_write(tmp_path: Path) -> None:
     assert row.median("timing.step_ms_median") == 10.0 and row.median("memory.peak_bytes") == 5_000_000
 
 
-@pytest.mark.parametrize(("named", "metric"), [("pearson_spearman", "pearson"), ("f1a_em", "f1a"), ("own", "own")])
+@pytest.mark.parametrize(
+    ("named", "metric"), [("pearson_spearman", "pearson"), ("f1a_em", "f1a"), ("own", "own"), ([1], "accuracy")]
+)
 def test_the_primary_metric_of_a_task_counts(named: str, metric: str, tmp_path: Path) -> None:
     one = {
         **records()[0],
