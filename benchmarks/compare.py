@@ -33,7 +33,6 @@ from mmpt.report.groups import Row, group, problems
 from mmpt.report.load import load
 from mmpt.report.records import with_config
 from mmpt.report.run import Run
-from mmpt.report.settings import flatten
 from mmpt.report.stats import CONFIDENCE, DRAWS, Paired, Summary, describe, holm, paired_t
 from mmpt.report.tables import full, grid, markdown
 from mmpt.utils.files import read_jsonl, write_bytes
@@ -92,7 +91,7 @@ def overall(rows: Sequence[Row], baseline: str) -> list[Overall]:
 
 def labels(rows: Sequence[Row]) -> list[str]:
     """Name each row by its method and by what differs from most rows of that method on its task."""
-    settings = [flatten({} if (found := row.runs[0].settings) is None else found.values) for row in rows]
+    settings = [row.flat for row in rows]
     common: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for row, values in zip(rows, settings, strict=True):
         for key, value in values.items():

@@ -31,6 +31,10 @@ SHAPES: dict[str, dict[str, int]] = {
     "t5_small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "t5_base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
 }
+MORE_SHAPES = {  # for a GPU, and for a look whether a benchmark runs at all
+    "t5_large": {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+    "tiny": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+}
 TOKENS, BATCH, PREFIX = 96, 32, 10
 VOCABULARY = 32128
 # Quantiles of the number of words of premise and hypothesis in RTE's official training set (2,490 examples).
@@ -61,12 +65,13 @@ class Words:
         return VOCABULARY
 
 
-def build(shape: str, attention: str, dtype: str = "float32") -> Any:
+def build(shape: str, attention: str, dtype: str = "float32", device: str = "cpu") -> Any:
     """A random T5 of a shape, frozen, without dropout: HF's Trainer would switch it on, which doubles a step here."""
     torch.manual_seed(0)
     more = {"vocab_size": VOCABULARY, "decoder_start_token_id": 0, "dropout_rate": 0.0}
-    config = AutoConfig.for_model("t5", **SHAPES[shape], **more)
-    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention, dtype=getattr(torch, dtype))
+    config = AutoConfig.for_model("t5", **(SHAPES | MORE_SHAPES)[shape], **more)
+    with torch.device(device):
+        model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention, dtype=getattr(torch, dtype))
     return model.requires_grad_(False).eval()
 
 
@@ -109,30 +114,39 @@ def step_of(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PRE
 
     Args:
         way: One of :data:`WAYS`.
-        shape: One of :data:`SHAPES`.
-        batch: From :func:`draw`.
+        shape: One of :data:`SHAPES` or :data:`MORE_SHAPES`.
+        batch: From :func:`draw`; the model is built on its device.
         prefix: Prefix tokens S.
         dtype: Of the network.
     """
     if not way.startswith("ours"):
         return _peer(way, shape, batch, prefix, dtype)
+    model, gather = ours(way, shape, batch, prefix, dtype)
+    return stepper(model, lambda: model(**gather()).loss)
+
+
+def ours(
+    way: str, shape: str, batch: Mapping[str, Tensor], prefix: int = PREFIX, dtype: str = "float32"
+) -> tuple[nn.Module, Callable[[], dict[str, Tensor]]]:
+    """A model of one of our ways, and a function that gathers its inputs; arguments as of :func:`step_of`."""
     sites = ["encoder", "decoder", "cross"] if way == "ours, encoder sites" else ["decoder", "cross"]
     cross = "projected" if way in ("ours, plain", "ours, cached") else "auto"
-    backbone = Backbone(build(shape, "mmpt_sdpa", dtype), Words(), "", "random", cross)  # type: ignore[arg-type]
+    network = build(shape, "mmpt_sdpa", dtype, str(batch["input_ids"].device))
+    backbone = Backbone(network, Words(), "", "random", cross)  # type: ignore[arg-type]
     model = build_engine(backbone, parse("multimask", {"sites": sites, "num_virtual_tokens": prefix})).train()
     if "cached" not in way:
-        return stepper(model, lambda: model(**batch).loss)
+        return model, lambda: dict(batch)
     rows = len(batch["input_ids"])
     activations = compute(model, batch["attention_mask"].sum(dim=1).tolist(), [(range(rows), batch)])
     # the batch is gathered in every step, as the collator does
-    return stepper(model, lambda: model(**batch, **activations.batch(list(range(rows)))).loss)
+    return model, lambda: {**batch, **activations.batch(list(range(rows)))}
 
 
 def _peer(way: str, shape: str, batch: Mapping[str, Tensor], prefix: int, dtype: str) -> Step:
     """A step of peft's prefix tuning or LoRA, or of full fine-tuning."""
     from peft import LoraConfig, PrefixTuningConfig, TaskType, get_peft_model
 
-    model: Any = build(shape, "sdpa", dtype)
+    model: Any = build(shape, "sdpa", dtype, str(batch["input_ids"].device))
     if way == PEFT:
         model = get_peft_model(model, PrefixTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=prefix))
     elif way == "peft lora":
@@ -157,7 +171,10 @@ def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
 
 
 def interleave(steps: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
-    """Milliseconds of each round of each way; the ways take turns, and the first ``warm`` rounds are dropped."""
+    """Milliseconds of each round of each way; the ways take turns, and the first ``warm`` rounds are dropped.
+
+    On a GPU, a step must wait for the device itself.
+    """
     times: dict[str, list[float]] = {way: [] for way in steps}
     for number in range(rounds + warm):
         for way, step in steps.items():
@@ -168,12 +185,12 @@ def interleave(steps: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 
     return times
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 0) -> str:
     """Quartiles as text, or all values where there are few."""
     if len(values) < 3:
-        return ", ".join(f"{value:.0f}" for value in values)
+        return ", ".join(f"{value:.{digits}f}" for value in values)
     low, _, high = statistics.quantiles(values, n=4)
-    return f"{low:.0f}-{high:.0f}"
+    return f"{low:.{digits}f}-{high:.{digits}f}"
 
 
 def machine() -> dict[str, Any]:

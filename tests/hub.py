@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -23,6 +24,7 @@ class Hub:
     Attributes:
         repos: Files of each commit by repository (``owner/name``, ``datasets/owner/name``); ``main`` is the latest.
         private: Repositories that need the token.
+        revoked: Tokens that nothing is given to.
         faults: (method, part of the path, what happens) — a status, or ``cut`` or ``cut at once``; each happens once.
         requests: Method, path and Authorization of every request.
         lfs: Whether weights are uploaded by LFS.
@@ -33,6 +35,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
         self.private: set[str] = set()
+        self.revoked: set[str] = set()
         self.faults: list[tuple[str, str, int | str]] = []
         self.requests: list[tuple[str, str, str | None]] = []
         self.objects: dict[str, bytes] = {}
@@ -85,6 +88,10 @@ class Handler(BaseHTTPRequestHandler):
             self.body()
             self.send(self.fault, {"error": "no"}, {"Retry-After": "1"} if self.fault == 429 else None)
             return False
+        if (self.headers.get("Authorization") or "").removeprefix("Bearer ") in self.hub.revoked:
+            self.body()
+            self.send(401, {"error": "Invalid credentials in Authorization header"})
+            return False
         return True
 
     def do_HEAD(self) -> None:
@@ -92,6 +99,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if not self.begin():
+            return
+        if self.path.startswith("/api/datasets/"):
+            self.about()
             return
         repo, found, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
@@ -105,6 +115,32 @@ class Handler(BaseHTTPRequestHandler):
         else:
             oid = next(name for name, content in commits.items() if name != "main" and content == commits[revision])
             self.send_file(commits[revision][file], oid)
+
+    def about(self, wanted: list[str] | None = None) -> None:
+        """Describe a dataset, or list its files: all, those of a folder, or some by name."""
+        owner, name, *rest = urlsplit(self.path).path.split("/")[3:]
+        revision, folder = unquote((rest or ["", "main"])[1]), "/".join(rest[2:]) or "."
+        commits = self.hub.repos.get(repo := f"datasets/{owner}/{name}")
+        if commits is None or revision not in commits:
+            self.send(404, {"error": "not found"}, code="RepoNotFound" if commits is None else "RevisionNotFound")
+            return
+        files = commits[revision]
+        oid = next(name for name, content in commits.items() if name != "main" and content == files)
+        if "/tree/" not in self.path and wanted is None:
+            siblings = [{"rfilename": file} for file in files]
+            about = {"id": repo.removeprefix("datasets/"), "sha": oid, "siblings": siblings, "private": False}
+            self.send(200, about | {"gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0})
+            return
+        folders = {str(parent) for file in files for parent in PurePosixPath(file).parents if str(parent) != "."}
+        listed = [{"type": "directory", "path": path, "oid": oid} for path in sorted(folders)]
+        for path, content in files.items():
+            blob = hashlib.sha1(content).hexdigest()
+            listed.append({"type": "file", "path": path, "oid": blob, "size": len(content)})
+        deep = "recursive=true" in self.path.lower()
+        above = {each["path"]: [str(parent) for parent in PurePosixPath(each["path"]).parents] for each in listed}
+        within = {path for path, parents in above.items() if folder in (parents if deep else parents[:1])}
+        chosen = [each for each in listed if each["path"] in (within if wanted is None else wanted)]
+        self.send(200, chosen, {"Content-Type": "application/json"})
 
     def send_file(self, content: bytes, oid: str) -> None:
         start = 0
@@ -138,7 +174,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.begin():
             return
         content = self.body()
-        if self.path != "/api/validate-yaml" and not self.authorised():
+        if "/paths-info/" in self.path:
+            self.about(parse_qs(content.decode())["paths"])
+        elif self.path != "/api/validate-yaml" and not self.authorised():
             self.send(401, {"error": "Invalid credentials in Authorization header"})
         elif self.path == "/api/repos/create":
             self.create(json.loads(content))

@@ -98,6 +98,11 @@ def test_the_page_about_data_makes_a_task_and_a_submission_to_glue(tmp_path: Pat
     assert [row.split("\t")[0] for row in rows] == ["0", "1"] and {row.split("\t")[1] for row in rows} <= {"0", "1"}
     sources = (tmp_path / "runs/cola/predictions.jsonl").read_text(encoding="utf-8")
     assert json.loads(sources.splitlines()[0])["source"] == 'cola sentence: The "dog" number 1 ran.'
+    header, *rows = (tmp_path / "STS-B.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "index\tprediction" and len(rows) == 4
+    assert all(0 <= float(row.split("\t")[1]) <= 5 for row in rows)
+    four = (tmp_path / "runs/four/predictions.jsonl").read_text(encoding="utf-8")
+    assert json.loads(four.splitlines()[0])["source"].count("rte sentence1: ") == 5
 
 
 def test_the_page_about_data_names_every_setting_of_reading() -> None:
@@ -106,6 +111,7 @@ def test_the_page_about_data_names_every_setting_of_reading() -> None:
     keys += [
         "task.columns",
         "task.missing",
+        "task.shots",
         "data.repo",
         "data.config",
         "data.revision",

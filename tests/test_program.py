@@ -55,7 +55,7 @@ def test_whoever_reads_may_leave() -> None:
 def test_mmpt_alone_prints_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert app_main([]) == 0
     said = capsys.readouterr().out
-    for name in ("train", "predict", "report", "cache", "hub", "convert", "methods", "tasks", "dashboard"):
+    for name in ("train", "predict", "report", "cache", "hub", "convert", "methods", "models", "tasks", "dashboard"):
         (line,) = re.findall(rf"^  {name} .*$", said, re.M)
         assert not line.endswith("..."), line
 
@@ -76,7 +76,7 @@ def test_a_wrong_call_is_one_line(words: list[str], part: str, capsys: pytest.Ca
     assert said.startswith("error: ") and said.count("\n") == 1 and part in said
 
 
-@pytest.mark.parametrize("group", ["cache", "hub", "convert"])
+@pytest.mark.parametrize("group", ["cache", "hub", "convert", "models"])
 def test_a_group_without_a_command_explains_itself(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app_main([group]) == 2
     said = capsys.readouterr()

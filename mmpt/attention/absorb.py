@@ -58,6 +58,11 @@ class Names:
         return all(type(getattr(module, name)) is nn.Linear for name in (self.key, self.value))
 
 
+def absorbs(modules: Sequence[nn.Module]) -> bool:
+    """Whether cross-attention modules say what they read, without which they cannot absorb it."""
+    return all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules)
+
+
 def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture) -> None:
     """Let cross-attention modules absorb.
 
@@ -69,7 +74,7 @@ def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture)
     Raises:
         ModelError: ``absorbed`` is asked of attention that does not say what it reads.
     """
-    if not all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules):
+    if not absorbs(modules):
         if mode == "absorbed":
             raise ModelError(
                 f"model.cross_attention=absorbed: {type(modules[0]).__name__} is not known to absorb (t5, mt5, bart "

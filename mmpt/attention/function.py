@@ -183,11 +183,14 @@ def _explicit(mask_function: Callable[..., Tensor | None]) -> Callable[..., Tens
     """A mask function that never leaves causality to sdpa's flag.
 
     Without a mask, sdpa aligns causality at the upper left and cuts the keys to the number of queries, which is wrong
-    as soon as a prefix stands before them.
+    as soon as a prefix stands before them. On a GPU, a mask that hides nothing is built too: to find out that it does,
+    the device would have to be waited for.
     """
 
     def build(*args: Any, **kwargs: Any) -> Tensor | None:
-        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False})
+        given = kwargs.get("attention_mask")
+        never = {} if given is None or given.device.type == "cpu" else {"allow_is_bidirectional_skip": False}
+        return mask_function(*args, **{**kwargs, "allow_is_causal_skip": False, **never})
 
     return build
 

@@ -17,10 +17,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -37,6 +37,7 @@ FORMAT = 1  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # by safetensors' name
 KINDS = {dtype: kind for kind, dtype in TYPES.items()}
+Lengths = Sequence[int] | np.ndarray
 Batch = tuple[Sequence[int], Mapping[str, Tensor]]  # rows, and their input_ids and attention_mask (B, T)
 
 
@@ -46,21 +47,21 @@ class Activations:
 
     Attributes:
         states: (sum of T, d), as they are stored.
-        starts: N + 1 first rows; example n has rows ``starts[n]`` to ``starts[n + 1]``.
+        starts: (N + 1,) int64, first rows; example n has rows ``starts[n]`` to ``starts[n + 1]``.
         means: (N, d), float32.
         dtype: What :meth:`batch` gives states in, the backbone's.
         source: The mapped entry that they lie in; None in memory.
     """
 
     states: Tensor
-    starts: list[int]
+    starts: np.ndarray
     means: Tensor
     dtype: torch.dtype
     source: Mapped | None = None
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """``states`` (B, T, d), zero where padded, and ``means`` (B, d) of some examples."""
-        longest = max(self.starts[row + 1] - self.starts[row] for row in rows)
+        longest = int(max(self.starts[row + 1] - self.starts[row] for row in rows))
         padded = self.states.new_zeros(len(rows), longest, self.states.shape[1], dtype=self.dtype)
         for index, row in enumerate(rows):
             first, last = self.starts[row], self.starts[row + 1]
@@ -80,7 +81,7 @@ class Activations:
 
 @torch.no_grad()
 def _rows(
-    model: AdaptedModel, starts: Sequence[int], batches: Iterable[Batch], dtype: torch.dtype
+    model: AdaptedModel, starts: np.ndarray, batches: Iterable[Batch], dtype: torch.dtype
 ) -> Iterator[tuple[str, int, Tensor]]:
     """Run the network up to the first trained layer: name of a tensor, first row, and rows of it."""
     if model.cacheable_layers.count is None:
@@ -91,11 +92,12 @@ def _rows(
             means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
             for index, row in enumerate(rows):
                 yield "means", row, means[index : index + 1]
-                yield "states", starts[row], _cast(states[index, : starts[row + 1] - starts[row]], dtype)
+                first, last = starts[row : row + 2].tolist()
+                yield "states", first, _cast(states[index, : last - first], dtype)
 
 
 def compute(
-    model: AdaptedModel, lengths: Sequence[int], batches: Iterable[Batch], stored: torch.dtype | None = None
+    model: AdaptedModel, lengths: Lengths, batches: Iterable[Batch], stored: torch.dtype | None = None
 ) -> Activations:
     """Compute a split's activations in memory, on the model's device.
 
@@ -113,7 +115,7 @@ def compute(
         name: torch.empty(shape, dtype=TYPES[kind], device=weight.device)
         for name, (kind, shape) in tensors_of(model, lengths, stored).items()
     }
-    starts = list(accumulate(lengths, initial=0))
+    starts = _starts(lengths)
     for name, row, block in _rows(model, starts, batches, stored or weight.dtype):
         tensors[name][row : row + len(block)] = block
     return Activations(tensors["states"], starts, tensors["means"], weight.dtype)
@@ -123,7 +125,7 @@ def fetch(
     store: Store,
     key: str,
     model: AdaptedModel,
-    lengths: Sequence[int],
+    lengths: Lengths,
     batches: Iterable[Batch],
     stored: torch.dtype | None = None,
     description: Mapping[str, Any] | None = None,
@@ -145,7 +147,7 @@ def fetch(
         CacheError: The directory cannot be written, or has too little room.
         ConfigError: A value does not fit ``stored``.
     """
-    dtype, starts = word_embeddings(model.backbone).weight.dtype, list(accumulate(lengths, initial=0))
+    dtype, starts = word_embeddings(model.backbone).weight.dtype, _starts(lengths)
 
     def write(draft: Draft) -> None:
         for name, row, block in _rows(model, starts, batches, stored or dtype):
@@ -155,12 +157,12 @@ def fetch(
     return _activations(mapped, starts, dtype)
 
 
-def tensors_of(model: AdaptedModel, lengths: Sequence[int], stored: torch.dtype | None = None) -> Tensors:
+def tensors_of(model: AdaptedModel, lengths: Lengths, stored: torch.dtype | None = None) -> Tensors:
     """Types and shapes of a split's activations."""
     weight = word_embeddings(model.backbone).weight
     return {
         "means": ("F32", (len(lengths), weight.shape[1])),
-        "states": (KINDS[stored or weight.dtype], (sum(lengths), model.width)),
+        "states": (KINDS[stored or weight.dtype], (int(np.sum(lengths)), model.width)),
     }
 
 
@@ -202,6 +204,10 @@ def key_of(
     return digest.hexdigest()
 
 
+def _starts(lengths: Lengths) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
 def free_bytes(device: torch.device) -> int:
     """Bytes of memory that are free where the cache would lie."""
     if device.type == "cuda":
@@ -220,7 +226,7 @@ def _cast(block: Tensor, dtype: torch.dtype) -> Tensor:
     return values
 
 
-def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activations:
+def _activations(mapped: Mapped, starts: np.ndarray, dtype: torch.dtype) -> Activations:
     tensors = {}
     with warnings.catch_warnings():  # the map cannot be written to, and nothing tries
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
@@ -232,6 +238,6 @@ def _activations(mapped: Mapped, starts: list[int], dtype: torch.dtype) -> Activ
     return Activations(tensors["states"], starts, tensors["means"], dtype, mapped)
 
 
-def _reopen(path: Path, starts: list[int], dtype: torch.dtype) -> Activations:
+def _reopen(path: Path, starts: np.ndarray, dtype: torch.dtype) -> Activations:
     """Map an entry in another process; its content was verified by the one that sent it here."""
     return _activations(Mapped.reopen(path), starts, dtype)

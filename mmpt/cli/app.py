@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmpt.cli import cache, convert, dashboard, hub, predict, report, tasks, train
+from mmpt.cli import cache, convert, dashboard, hub, models, predict, report, tasks, train
 from mmpt.cli.program import new_command, run
 
 OVERVIEW = """Train and compare prefix-style adapters of a frozen language model.
@@ -38,6 +38,7 @@ app.command()(report.report)
 app.command()(dashboard.dashboard)
 app.add_typer(methods, name="methods")
 app.add_typer(tasks.command, name="tasks")
+app.add_typer(models.command, name="models")
 app.add_typer(cache.command, name="cache")
 app.add_typer(hub.command, name="hub")
 app.add_typer(convert.command, name="convert")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpt.cli.program import run, single
+from mmpt.data.metrics.forms import number
 from mmpt.errors import AdapterError, DataError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def predict(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN_DIR", help="A run, or hub:owner/name; several as NAME=RUN_DIR.")
     ],
-    input: Annotated[str, typer.Option(metavar="FILE", help="jsonl, csv, tsv or parquet; - reads jsonl from stdin.")],
+    input: Annotated[
+        str, typer.Option(metavar="FILE", help="jsonl, csv, tsv, parquet, arrow; - reads jsonl from stdin.")
+    ],
     output: Annotated[str, typer.Option(metavar="FILE", help="A jsonl file; - writes to stdout.")] = "-",
     adapter_field: Annotated[
         str, typer.Option(metavar="FIELD", help="The field in which a row names its adapter, where there are several.")
@@ -93,7 +96,7 @@ def _csv_format(run: str) -> CsvConfig:
 
 
 def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:
-    """Predictions as GLUE's server takes them: numbers of labels, except for the tasks of inference.
+    """Predictions as GLUE takes them: numbers of labels, words for the tasks of inference, scores from 0 to 5.
 
     Args:
         task: Its name and its labels.
@@ -101,6 +104,8 @@ def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> st
     """
     numbers = {} if task["name"] in GLUE_WORDS else {word: index for index, word in enumerate(task["labels"])}
     texts = [str(row["prediction"]) for row in predictions]
+    if "pearson" in task["metric"]:  # STS-B; a text that is no number is no similarity
+        texts = [f"{min(max(number(text) or 0.0, 0.0), 5.0):.3f}" for text in texts]
     lines = [f"{index}\t{numbers.get(text, text)}" for index, text in enumerate(texts)]
     return "\n".join(["index\tprediction", *lines, ""])
 

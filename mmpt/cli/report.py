@@ -198,16 +198,12 @@ def _peft(report: Report, out: Path) -> None:
 def _save_figures(report: Report, folder: Path) -> None:
     from mmpt.report.drawing import save, style
     from mmpt.report.figures import draw
-    from mmpt.report.page import drawable, method_numbers
 
-    methods = method_numbers(report.rows)
-    for block in blocks(report.rows):
-        if not (done := drawable(block)):
-            continue
-        with style():
-            drawings, _ = draw(done, methods, [figure for figure in report.figures if figure.task == done[0].task])
+    with style():
+        for block in blocks(report.rows):
+            drawings, _ = draw(block, report.figures)
             for count, drawing in enumerate(drawings, start=1):
-                name = _file_name(f"{done[0].task}-{done[0].model}-{count:02d}-{drawing.title}")
+                name = _file_name(f"{block[0].task}-{block[0].model}-{count:02d}-{drawing.title}")
                 save(drawing, folder, name)
 
 

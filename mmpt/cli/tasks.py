@@ -37,7 +37,7 @@ def tasks(context: typer.Context, config_dir: Folder = None) -> None:
 
 @command.command()
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="csv, tsv, json, jsonl or parquet: the training file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="csv, tsv, json, jsonl, parquet, arrow: for training.")],
     text: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to read; repeatable.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to answer.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The task's name; default: the file's.")] = None,

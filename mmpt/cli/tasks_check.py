@@ -33,6 +33,7 @@ def check(name: str, settings: list[str], config_dir: Path | None = None) -> Non
 
     task = task_of(config.task)
     splits = load_all(task, config.data, config.seed)
+    task = splits.task
     backbone = load_backbone(config.model, classes=task.outputs)
     reading = ENGINES[backbone.kind].READING(task, backbone.tokenizer, config.data.max_length)
     print(f"task={name}: {splits.origin}; reads {', '.join(task.fields)}; {', '.join(task.metric_names)}")

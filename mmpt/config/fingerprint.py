@@ -23,7 +23,7 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
 }
 
 # how data is read, of which the fingerprint of the splits holds the outcome; and what is null unless it is chosen
-_READING = {"task": {"csv", "columns", "missing"}, "data": {"num_proc", "streaming"}}
+_READING = {"task": {"csv", "columns", "missing", "shots"}, "data": {"num_proc", "streaming"}}
 _CHOSEN = {"repo", "config", "revision"}
 
 
@@ -61,6 +61,8 @@ def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
         if isinstance(part := chosen.get(group), Mapping):
             absent = {name for name in _CHOSEN & set(part) if group == "data" and part[name] is None}
             chosen[group] = {name: value for name, value in part.items() if name not in left_out | absent}
+    if isinstance(model := chosen.get("model"), Mapping) and model.get("quantization") == "none":
+        chosen["model"] = {name: value for name, value in model.items() if name != "quantization"}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}

@@ -35,15 +35,15 @@ COUNTS = {  # the least and the most of what is counted
     "trainer.save_steps trainer.save_total_limit evaluation.max_new_tokens evaluation.batch_size",
     (1, math.inf): "trainer.logging_steps trainer.dataloader_prefetch_factor evaluation.patience data.limit_train "
     "data.limit_validation data.limit_test data.num_proc",
-    (0, MOST): "evaluation.bootstrap",
+    (0, MOST): "evaluation.bootstrap task.shots",
     (0, math.inf): "trainer.max_grad_norm trainer.eval_delay trainer.dataloader_num_workers",
 }
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value must be
     "trainer.max_grad_norm": (math.isfinite, "must be a finite number"),
     "trainer.eval_delay": (math.isfinite, "must be a finite number"),
     "trainer.num_train_epochs": (
-        lambda epochs: 0 < epochs < math.inf,
-        "must be positive and finite; for a run of a few steps set trainer.max_steps",
+        lambda epochs: 0 <= epochs < math.inf,
+        "must be finite, and not negative; for a run of a few steps set trainer.max_steps",
     ),
     "trainer.max_steps": (
         lambda steps: steps == -1 or steps >= 1,
@@ -122,9 +122,21 @@ def _model(model: ModelConfig, problems: Problems) -> None:
     if model.architecture == "auto" and model.source in ("random", "bundled"):
         text = f"model.architecture=auto cannot be determined with model.source={model.source}; name the architecture"
         problems.add("model.architecture", text)
+    if model.quantization != "none":
+        _quantization(model, problems)
     if model.revision is not None and model.source != "hub":
         text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
         problems.add("model.revision", f"{text}; set model.revision=null")
+
+
+def _quantization(model: ModelConfig, problems: Problems) -> None:
+    key, what = "model.quantization", f"model.quantization={model.quantization}"
+    if model.source == "random":
+        text = f"{what} is done while a checkpoint is loaded, and model.source=random has none"
+        problems.add(key, f"{text}; save one with save_pretrained and set model.path=DIR, or set {key}=none")
+    if find_spec("bitsandbytes") is None:
+        install = "python -m pip install -c constraints.txt -e '.[quantization]'"
+        problems.add(key, f"{what} needs a package that is not installed: {install}")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:

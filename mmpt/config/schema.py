@@ -50,6 +50,7 @@ class TaskConfig:
     # a row with null, NaN, an infinite number or an empty cell where a text, target or group is needed: an error, left
     # out, or (texts alone) an empty text
     missing: Literal["error", "skip", "empty"] = "error"
+    shots: int = 0  # training examples, with their answers, that stand before every text
     csv: CsvConfig = field(default_factory=CsvConfig)
     columns: list[str] | None = None  # the same as csv.columns
     parts: dict[str, TaskConfig] = field(default_factory=dict)  # of a mixture: filled in from mix.tasks
@@ -87,6 +88,7 @@ class ModelConfig:
     dropout: Literal["none", "backbone"] = "none"
     attention: Literal["sdpa", "eager"] = "sdpa"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device multiplies fast
+    quantization: Literal["none", "int8", "nf4"] = "none"  # of its linear layers (mmpt.models.quantization)
     # auto: cross attention without keys and values of the source where that costs less (mmpt.attention.absorb)
     cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
 

@@ -10,8 +10,8 @@ BATCH = 1000  # rows that are read at once
 
 def values(examples: Sequence[Any], *names: str) -> Iterator[tuple[Any, ...]]:
     """Some attributes of every example; of stored ones no other column is read."""
-    rows = getattr(examples, "rows", None)  # of mmpt.data.stored.StoredExamples
-    if rows is None:
+    rows = getattr(examples, "rows", examples)  # of mmpt.data.stored.StoredExamples
+    if not hasattr(rows, "select_columns"):
         yield from (tuple(getattr(example, name) for name in names) for example in examples)
         return
     for batch in rows.select_columns(list(names)).iter(BATCH):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.columns import BATCH
+from mmpt.data.columns import values
 from mmpt.data.metrics.answers import label_indices
 from mmpt.data.stored import StoredExamples, tokenise
 from mmpt.data.tasks import Example, Task
@@ -40,11 +41,13 @@ class TextToText:
             max_length: Most tokens of a source, and of a target with its end token.
 
         Raises:
-            DataError: The tokenizer makes nothing of a label word, or the same of two.
+            DataError: The tokenizer makes nothing of a label word, or the same of two; or the template's first text
+                fills ``max_length``.
         """
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
         self.end = tokenizer.eos_token_id  # of every target, as mmpt.data.special_tokens has it
         self.candidates = self._label_ids()
+        self._check_opening()
 
     def target(self, text: str) -> list[int]:
         """Token ids of a target, with the end token."""
@@ -56,8 +59,8 @@ class TextToText:
         if isinstance(examples, StoredExamples):
             kind, pieces = type(self).__name__, tokenizer_fingerprint(self.tokenizer)
             key = f"{FORMAT} {kind} {self.max_length} {pieces} {self.end} {self.candidates} {self.task.config!r}"
-            rows = tokenise(examples, key, self.features)
-            return TokenizedSplit(examples, rows, sum(map(sum, (batch["cut"] for batch in rows.iter(BATCH)))))
+            rows, name = tokenise(examples, key, self.features)
+            return TokenizedSplit(examples, rows, sum(cut for (cut,) in values(rows, "cut")), key=name)
         features = self.features(examples)
         return TokenizedSplit(tuple(examples), features, sum(feature.pop("cut") for feature in features))
 
@@ -146,15 +149,24 @@ class TextToText:
         notes = [f"{cut} of {total} texts were cut at data.max_length={self.max_length}"] if cut else []
         if "generation" in evaluation.decoding and not self.candidates:
             most = evaluation.max_new_tokens
-            targets = [feature["labels"] for split in splits for feature in split if "labels" in feature]
-            if cut := sum(self._new_tokens(ids) > most for ids in targets):
-                longer = f"{cut} of {len(targets)} targets are longer than evaluation.max_new_tokens={most}"
+            targets = (feature["labels"] for split in splits for feature in split if "labels" in feature)
+            long = Counter(self._new_tokens(ids) > most for ids in targets)
+            if cut := long[True]:
+                longer = f"{cut} of {long.total()} targets are longer than evaluation.max_new_tokens={most}"
                 notes.append(f"{longer}, so no output can match them")
         return notes
 
     def _new_tokens(self, ids: Sequence[int]) -> int:
         """How many tokens a model must generate to write a target: the end token may be missing."""
         return len(ids) - (len(ids) > 0 and ids[-1] == self.end)
+
+    def _check_opening(self) -> None:
+        for task in self.task.parts.values() or [self.task]:
+            if (count := len(self.tokenizer(task.opening, verbose=False)["input_ids"])) >= self.max_length:
+                raise DataError(
+                    f"task.template begins with {count} tokens before its first field, and texts are cut at "
+                    f"data.max_length={self.max_length}; raise it, or lower task.shots"
+                )
 
     def _label_ids(self) -> list[list[int]]:
         words: dict[tuple[int, ...], str] = {}
@@ -259,6 +271,9 @@ class Classes(TextToText):
             name = self.task.name
             raise DataError(f'task "{name}" has free text, which models with a classification head cannot write')
         return [[index] for index in range(len(self.task.words))]
+
+    def _check_opening(self) -> None:
+        """A pair, or choices, are read in place of the template."""
 
     def _source(self, texts: Sequence[str]) -> tuple[dict[str, list[int]], bool]:
         """What the tokenizer makes of one text or two, and whether it was cut."""

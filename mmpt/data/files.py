@@ -1,4 +1,4 @@
-"""Rows from jsonl, json, csv, tsv and parquet files: every bad line is named by file and line number."""
+"""Rows from jsonl, json, csv, tsv, parquet and arrow files: every bad line is named by file and line number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from mmpt.errors import DataError
 from mmpt.utils.untrusted import one_line
 
 TEXT = (".jsonl", ".json", ".csv", ".tsv")
-FORMATS = (*TEXT, ".parquet")
+COLUMNAR = (".parquet", ".arrow")
+FORMATS = (*TEXT, *COLUMNAR)
+RANDOM_ACCESS = b"ARROW1"  # the first bytes of Arrow's other format than the streaming one
 COMPRESSED = (".gz", ".zst", ".bz2")
 LONGEST = 128 * 2**20  # bytes of a line
 Located = Iterator[tuple[str, dict[str, Any]]]
@@ -69,8 +71,8 @@ def listing(directory: Path, most: int = 12) -> str:
 def _open_rows(path: Path | TextIO, name: str, *csv_options: Any) -> Located:
     if not isinstance(path, Path):
         suffix = _format(name)
-        if suffix == ".parquet":
-            raise DataError(f"{name}: parquet cannot be read from a stream; give a file name")
+        if suffix in COLUMNAR:
+            raise DataError(f"{name}: {suffix[1:]} cannot be read from a stream; give a file name")
         binary = getattr(path, "buffer", None)  # UTF-8 whatever the locale says
         stream = io.BytesIO(path.read().encode("utf-8", "surrogatepass")) if binary is None else binary
         yield from _text_rows(stream, suffix if suffix in TEXT else ".jsonl", name, *csv_options)
@@ -81,8 +83,8 @@ def _open_rows(path: Path | TextIO, name: str, *csv_options: Any) -> Located:
     if not path.exists():
         raise DataError(f"{name}: no such file; {path.parent} has: {listing(path.parent)}")
     try:
-        if suffix == ".parquet":
-            yield from _parquet(path, name)
+        if suffix in COLUMNAR:
+            yield from _arrow(path, name, suffix)
         elif path.suffix.lower() in COMPRESSED:
             import pyarrow as pa  # heavy, and only compressed files need it
 
@@ -256,17 +258,30 @@ def _check_unique(names: list[str], where: str) -> None:
         raise DataError(f"{where}: column names occur twice: {', '.join(map(repr, twice))}; rename one of each")
 
 
-def _parquet(path: Path, name: str) -> Located:
-    import pyarrow as pa  # heavy, and only this format needs it
+def _arrow(path: Path, name: str, suffix: str) -> Located:
+    """Rows of a parquet file, or of an Arrow file: of the streaming format, which `datasets` writes, or the other."""
+    import pyarrow as pa  # heavy, and only these formats need it
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        file = pq.ParquetFile(path)
-        _check_unique(file.schema_arrow.names, name)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{name} row {number}", row
+        with pa.memory_map(str(path)) as file:
+            if suffix == ".parquet":
+                reader = pq.ParquetFile(file)
+                schema, batches = reader.schema_arrow, reader.iter_batches(batch_size=1024)
+            elif file.read(len(RANDOM_ACCESS)) == RANDOM_ACCESS:
+                reader = pa.ipc.open_file(file)
+                schema, batches = reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                file.seek(0)
+                batches = pa.ipc.open_stream(file)
+                schema = batches.schema
+            _check_unique(schema.names, name)
+            for batch in batches:
+                batch.validate(full=True)  # of a damaged file, what a text is might lie anywhere in memory
+                for start in range(0, len(batch), 1024):
+                    for row in batch.slice(start, 1024).to_pylist():
+                        number += 1
+                        yield f"{name} row {number}", row
     except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: dates that Python lacks
-        raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from error
+        raise DataError(f"{name}: not readable as {suffix[1:]}: {one_line(error)}") from error

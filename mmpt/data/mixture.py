@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, cycle, islice, pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import DataConfig, MixConfig, TaskConfig
@@ -44,6 +45,15 @@ class Mixture(Task):
         """The mean of the tasks' primary metrics, then ``TASK/METRIC`` of each task."""
         each = (f"{name}/{metric}" for name, task in self.parts.items() for metric in task.metric_names)
         return (MEAN, *each)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """That of the mean; None where a task has none, or where their ends are of different sizes."""
+        ranges = [task.range for task in self.parts.values()]
+        known = [one for one in ranges if one is not None]
+        if known != ranges or len({max(map(abs, one)) for one in known}) > 1:
+            return None
+        return fmean(low for low, _ in known), fmean(high for _, high in known)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -89,7 +99,9 @@ def check_parts(parts: Mapping[str, TaskConfig]) -> None:
 
 
 def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
-    """The splits of a task, or of all tasks of a mixture one after another; ``data.limit_*`` count for each task.
+    """The splits of a task, or of all tasks of a mixture one after another.
+
+    ``data.limit_*`` and ``task.shots`` count for each task.
 
     Raises:
         DataError: As of :func:`mmpt.data.sources.load_splits`.
@@ -99,7 +111,9 @@ def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
 
     if not task.parts:
         return load_splits(task, data, seed)
-    each = {name: load_splits(part, data, seed) for name, part in task.parts.items()}
+    shots = task.config.shots
+    parts = {name: Task(replace(part.config, shots=shots)) if shots else part for name, part in task.parts.items()}
+    each = {name: load_splits(part, data, seed) for name, part in parts.items()}
     joined = {
         split: tuple(example for name, one in each.items() for example in _belonging(name, getattr(one, split)))
         for split in SPLITS
@@ -112,6 +126,7 @@ def load_all(task: Task, data: DataConfig, seed: int = 0) -> Splits:
         bundled=data.name == "bundled",
         origin=", ".join(dict.fromkeys(one.origin for one in each.values())),
         notes=tuple(f"{name}: {note}" for name, one in each.items() for note in one.notes),
+        task=Mixture(replace(task.config, shots=0, parts={name: one.task.config for name, one in each.items()})),
     )
 
 

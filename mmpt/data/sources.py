@@ -8,19 +8,21 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import DataConfig, HubConfig
 from mmpt.data.files import Located, listing, read_rows
-from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint
+from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint, with_shots
 from mmpt.data.stored import directory, library, one_line_problems, store
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
+from mmpt.utils.hub import COMMIT, TIMEOUT_S, fetch, one_line_errors
 from mmpt.utils.untrusted import one_line
 
 OFFLINE = "data=bundled and data=local data.dir=DIR work offline"
+FETCHED = "HF_HUB_OFFLINE=1 reads what was fetched before"
 SMALL = 2**20  # bytes of a split that is read at once in less time than `datasets` takes to be imported
 
 
@@ -36,6 +38,7 @@ class Splits:
         bundled: Whether this is the bundled synthetic miniature.
         origin: Where they come from, for people.
         notes: What weakens a score, one line each.
+        task: The task as it was read; its template begins with the examples of ``task.shots``.
     """
 
     train: Sequence[Example]
@@ -45,6 +48,7 @@ class Splits:
     bundled: bool
     origin: str
     notes: tuple[str, ...]
+    task: Task = field(compare=False)
 
 
 def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
@@ -55,21 +59,23 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     Args:
         task: The task.
         data: Source and cut.
-        seed: The run's seed. Splits do not depend on it: the seeds of a study see the same examples.
+        seed: Of the examples of ``task.shots``. Without them the seeds of a study see the same splits.
 
     Raises:
         DataError: Anything is missing, malformed, unlabelled, empty or of one class.
     """
-    del seed
     loader = {"bundled": _bundled, "local": _local, "hub": _hub}[data.name]
     given, as_given, origin = loader(task, data)
     splits = cut({name: examples for name, (examples, _) in given.items()}, data, as_given)
+    if task.config.shots:
+        task, splits = with_shots(task, splits, seed)
     notes = check(task, splits, origin)
     if skipped := sum(count for _, count in given.values()):
         notes = (f"{skipped} rows with a missing value were left out (task.missing=skip)", *notes)
     if as_given and data.split == "held_out":
         notes = (f"{origin} has all three splits: used as they are, data.split has no effect", *notes)
-    return Splits(**splits, fingerprint=fingerprint(splits), bundled=data.name == "bundled", origin=origin, notes=notes)
+    bundled = data.name == "bundled"
+    return Splits(**splits, fingerprint=fingerprint(splits), bundled=bundled, origin=origin, notes=notes, task=task)
 
 
 Read = tuple[Examples, int]  # examples, and how many rows were left out
@@ -202,41 +208,51 @@ def _hub(task: Task, data: DataConfig) -> Loaded:
 def _hub_dataset(task: Task, data: DataConfig, repo: str) -> Loaded:
     """Any dataset of the hub, through `datasets`."""
     library()
-    from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+    from datasets import get_dataset_config_names, load_dataset
 
-    where = {"path": repo, "revision": data.revision}
+    limits = {"train": data.limit_train, "validation": data.limit_validation, "test": data.limit_test}
+    if data.streaming and limits["train"] is None:
+        raise DataError("data.streaming=true needs data.limit_train=N or trainer.max_steps=N: how much is to be read")
     with _one_line(repo):
-        configs = get_dataset_config_names(**where)
+        state = _state(repo, data.revision)
+        where = {"path": repo, "revision": state if COMMIT.fullmatch(state) else data.revision}
+        configs: Any = (
+            get_dataset_config_names(**where) if state else [data.config]
+        )  # without a network they are unknown
         if data.config not in configs and (data.config is not None or len(configs) > 1):
             hint = nearest(data.config or "", configs)
             raise DataError(f"hub {repo}: set data.config to one of {', '.join(map(str, configs[:40]))}{hint}")
         where["name"] = data.config or configs[0]
-        splits = [
-            name for name in SPLITS if name in get_dataset_split_names(repo, where["name"], revision=data.revision)
-        ]
+        parts: Any = load_dataset(**where, streaming=data.streaming)
+    splits = [name for name in SPLITS if name in parts]
     as_given = data.split == "official"
     kept = splits if as_given or "validation" not in splits else splits[:2]  # labels of a test split are often hidden
     names = _needed({name: name for name in kept}, as_given, f"hub {repo}")
-    limits = {"train": data.limit_train, "validation": data.limit_validation, "test": data.limit_test}
-    if data.streaming and limits["train"] is None:
-        raise DataError("data.streaming=true needs data.limit_train=N or trainer.max_steps=N: how much is to be read")
 
     def read(name: str) -> Read:
-        with _one_line(repo):
-            rows: Any = load_dataset(**where, split=name, streaming=data.streaming)
         most = limits[name] if data.streaming else None
         if most is not None and name == "train" and not as_given:
             most = math.ceil(most / (1 - data.validation_fraction))
         label = f"{repo} {name}"
-        key = f"{where}{name}{most}{getattr(rows, 'info', None) and rows.info.version}{data.streaming}"
+        key = f"{where}{name}{most}{state}{data.streaming}{getattr(parts[name], 'cache_files', '')}"
 
         def located(task: Task) -> Located:
             with _one_line(repo):
-                yield from itertools.islice(_numbered(rows, label), most)
+                yield from itertools.islice(_numbered(parts[name], label), most)
 
         return store(task.config, key, located, data.num_proc)
 
     return {name: read(name) for name in names}, as_given, f"hub {repo} {where['name']}"
+
+
+def _state(repo: str, revision: str | None) -> str:
+    """What a dataset's content follows from: its commit, or its files where it is a folder; empty without a network."""
+    from huggingface_hub import constants, dataset_info
+
+    if Path(repo).is_dir():
+        files = sorted((str(file), file.stat()) for file in Path(repo).rglob("*") if file.is_file())
+        return str([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files])
+    return "" if constants.HF_HUB_OFFLINE else dataset_info(repo, revision=revision, timeout=TIMEOUT_S).sha or ""
 
 
 @contextmanager
@@ -244,12 +260,10 @@ def _one_line(repo: str) -> Iterator[None]:
     """Every failure of the hub, or of a dataset there, as one line."""
     from datasets.exceptions import DatasetsError
 
-    from mmpt.utils.hub import one_line_errors
-
-    with one_line_errors(repo, DataError, check="data.repo and data.revision", instead=OFFLINE):
+    with one_line_errors(repo, DataError, check="data.repo and data.revision", instead=f"{OFFLINE}; {FETCHED}"):
         try:
             yield
-        except (DatasetsError, ValueError, RuntimeError) as error:
+        except (DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
             text = one_line(error)
             if "script" in text:
                 text = "it needs code from the hub, which is never run; choose a revision with data files alone"
@@ -258,8 +272,6 @@ def _one_line(repo: str) -> Iterator[None]:
 
 def _download(hub: HubConfig, file: str) -> Path:
     """One file at the pinned revision, from the hub's cache where it is there already."""
-    from mmpt.utils.hub import fetch, one_line_errors
-
     where = f"{hub.repo}@{hub.revision}/{file}"
     with one_line_errors(where, DataError, check="task.hub", instead=f"it isn't cached; {OFFLINE}"):
         return fetch(hub.repo, file, repo_type="dataset", revision=hub.revision)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,12 +40,13 @@ def held_out(examples: Examples, fraction: float, pick: str) -> tuple[Examples, 
     strata = _members(values(examples, "label")) if (None,) in groups else {(None,): np.arange(len(groups))}
     units = None if (None,) in groups else list(groups.values())
     for members in strata.values():
-        order = list(members)
         if pick == "random":
-            rng.shuffle(order)
-        count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-        for member in order[len(order) - count :]:
-            chosen[member if units is None else units[member]] = True
+            rng.shuffle(order := members.tolist())
+            members = np.asarray(order)
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        last = members[len(members) - count :]
+        for chosen_of in [last] if units is None else [units[member] for member in last]:
+            chosen[chosen_of] = True
     return _select(examples, np.flatnonzero(~chosen)), _select(examples, np.flatnonzero(chosen))
 
 
@@ -79,7 +81,7 @@ def _members(keys: Iterable[Hashable]) -> dict[Hashable, Indices]:
 
 def _select(examples: Examples, indices: Indices) -> Examples:
     if isinstance(examples, StoredExamples):
-        return examples.select(indices.tolist())
+        return examples.select(indices)
     return tuple(examples[index] for index in indices)
 
 
@@ -98,6 +100,37 @@ def cut(given: Mapping[str, Examples], data: DataConfig, as_given: bool) -> dict
         splits = {"train": train, "validation": validation, "test": test}
     limits = (data.limit_train, data.limit_validation, data.limit_test)
     return {name: limit(splits[name], most) for name, most in zip(SPLITS, limits, strict=True)}
+
+
+def with_shots(task: Task, splits: Mapping[str, Examples], seed: int) -> tuple[Task, dict[str, Examples]]:
+    """Put ``task.shots`` training examples and their answers before every text; they leave the training split.
+
+    Args:
+        task: The task.
+        splits: The three splits after limits.
+        seed: Of the draw.
+
+    Returns:
+        The task with these examples at the beginning of its template, and the splits.
+
+    Raises:
+        DataError: There are too few training examples.
+    """
+    train, count = splits["train"], task.config.shots
+    if count >= len(train):
+        raise DataError(f"task.shots={count} leaves none of {len(train)} training examples; lower it")
+    drawn = random.Random(seed).sample(range(len(train)), count)
+    text = "".join(f"{one.source} {one.target}\n\n" for one in (train[index] for index in drawn))
+    template = text.replace("{", "{{").replace("}", "}}") + task.config.template
+    rest = {**splits, "train": _select(train, np.setdiff1d(np.arange(len(train)), drawn))}
+    prompted = {name: _after(text, examples) for name, examples in rest.items()}
+    return Task(replace(task.config, template=template, shots=0)), prompted
+
+
+def _after(text: str, examples: Examples) -> Examples:
+    if isinstance(examples, StoredExamples):
+        return examples.after(text)
+    return tuple(replace(example, source=text + example.source) for example in examples)
 
 
 def check(task: Task, splits: Mapping[str, Examples], origin: str) -> tuple[str, ...]:

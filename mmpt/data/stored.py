@@ -5,27 +5,33 @@ Imports `datasets` where something is stored, because that takes a second.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from mmpt.config.schema import TaskConfig
-from mmpt.data.columns import BATCH
+from mmpt.data.columns import BATCH, values
 from mmpt.data.files import Located
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError
+from mmpt.utils.files import cache_directory
 from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+FORMAT = 1  # raise it when the same rows come to be other examples
 COLUMNS = ("id", "source", "target", "label", "group", "segments", "task")
 
 
@@ -67,10 +73,19 @@ class StoredExamples(Sequence[Example]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def select(self, indices: Sequence[int]) -> StoredExamples:
-        """Some of them, in the order of ``indices``."""
-        key = hashlib.sha256(self.key.encode() + np.asarray(indices, dtype=np.int64).tobytes()).hexdigest()
+    def select(self, indices: np.ndarray) -> StoredExamples:
+        """Some of them, in the order of ``indices`` (n,) int64."""
+        key = hashlib.sha256(self.key.encode() + indices.tobytes()).hexdigest()
         return StoredExamples(self.rows.select(indices), key, self.workers)
+
+    def after(self, text: str) -> StoredExamples:
+        """The same with a text before each source."""
+        key = hashlib.sha256(f"{self.key}{text}".encode()).hexdigest()
+
+        def joined(sources: list[str]) -> dict[str, list[str]]:
+            return {"source": [text + source for source in sources]}
+
+        return StoredExamples(_mapped("data", self.rows, joined, key[:40], input_columns="source"), key, self.workers)
 
 
 def examples_of(batch: dict[str, Any]) -> Iterator[Example]:
@@ -94,32 +109,37 @@ def store(task: TaskConfig, key: str, read: Callable[[Task], Located], workers: 
     Raises:
         DataError: As of :meth:`Task.example`; or the folder cannot be written.
     """
-    datasets = library()
-    key = hashlib.sha256(f"{task!r}{key}".encode()).hexdigest()
-    text, texts = datasets.Value("large_string"), datasets.Sequence(datasets.Sequence(datasets.Value("large_string")))
-    types = [text, text, text, datasets.Value("int32"), text, texts, text]
-    features = datasets.Features(dict(zip(COLUMNS, types, strict=True)))
+    import pyarrow as pa
 
-    def generate(key: str) -> Iterator[dict[str, Any]]:
-        made = Task(task)
-        for example in made.checked(read(made)):
-            yield dict.fromkeys(COLUMNS) if example is None else {name: getattr(example, name) for name in COLUMNS}
-
-    with one_line_problems("data", directory()) as place:
-        rows = datasets.Dataset.from_generator(
-            generate, features, cache_dir=str(place), gen_kwargs={"key": key}, fingerprint=key[:40]
-        )
-    total = len(rows)
-    if task.missing == "skip":
-        kept = [index for index, source in enumerate(rows["source"]) if source is not None]
-        rows = rows if len(kept) == total else rows.select(kept)
-    return StoredExamples(rows, key, workers), total - len(rows)
+    key = hashlib.sha256(f"{FORMAT}{task!r}{key}".encode()).hexdigest()
+    text = pa.large_string()
+    types = [text, text, text, pa.int32(), text, pa.list_(pa.list_(text)), text]
+    schema, columns, made = pa.schema(zip(COLUMNS, types, strict=True)), attrgetter(*COLUMNS), Task(task)
+    with one_line_problems("data", directory()) as place, uncollected():
+        path = place / f"{key[:40]}.arrow"
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            if not path.exists():
+                with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+                    examples = made.checked(read(made))
+                    while batch := list(islice(examples, BATCH)):
+                        rows = ((None,) * len(COLUMNS) if example is None else columns(example) for example in batch)
+                        arrays = map(pa.array, zip(*rows, strict=True), types)
+                        writer.write_batch(pa.record_batch(list(arrays), schema=schema))
+                draft.replace(path)
+            stored = StoredExamples(library().Dataset.from_file(str(path)), key, workers)
+        finally:
+            draft.unlink(missing_ok=True)
+    if task.missing != "skip":
+        return stored, 0
+    kept = np.fromiter((source is not None for (source,) in values(stored, "source")), dtype=bool)
+    return stored.select(np.flatnonzero(kept)), int((~kept).sum())
 
 
 def tokenise(
     examples: StoredExamples, key: str, encode: Callable[[Sequence[Example], int], list[dict[str, Any]]]
-) -> Dataset:
-    """Token ids of stored examples, in an Arrow file beside theirs.
+) -> tuple[Dataset, str]:
+    """Token ids of stored examples, in an Arrow file beside theirs; and what names them.
 
     Args:
         examples: N examples, one or more.
@@ -133,25 +153,31 @@ def tokenise(
         rows = encode(list(examples_of(batch)), indices[0])
         return {name: [row[name] for row in rows] for name in features}
 
-    with one_line_problems("tokens", directory()):
-        return examples.rows.map(
-            encoded,
-            with_indices=True,
-            batched=True,
-            batch_size=BATCH,
-            remove_columns=list(COLUMNS),
-            features=features,
-            num_proc=examples.workers if examples.workers > 1 else None,
-            new_fingerprint=hashlib.sha256(f"{examples.key}{key}".encode()).hexdigest()[:40],
-            load_from_cache_file=True,
-            desc="tokens",
-        )
+    name = hashlib.sha256(f"{examples.key}{key}".encode()).hexdigest()[:40]
+    options = {"with_indices": True, "batch_size": BATCH, "remove_columns": list(COLUMNS), "features": features}
+    options |= {"num_proc": examples.workers if examples.workers > 1 else None, "desc": "tokens"}
+    return _mapped("tokens", examples.rows, encoded, name, **options), name
+
+
+def _mapped(what: str, rows: Dataset, function: Callable[..., Any], name: str, **options: Any) -> Dataset:
+    """Rows made of batches of others, in a folder of Arrow files, or found there; options are those of ``map``."""
+    with one_line_problems(what, directory()) as place, uncollected():
+        if not (folder := place / name).exists():
+            with TemporaryDirectory(dir=place) as draft:  # the library leaves its file there where the disk is full
+                (made := Path(draft, name)).mkdir()
+                rows.map(function, batched=True, new_fingerprint=name, cache_file_name=f"{made}/rows.arrow", **options)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process was faster
+                        raise
+        parts = [library().Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+        return library().concatenate_datasets(parts)
 
 
 def directory() -> Path:
-    """``datasets`` in ``$MMPT_CACHE``, else in ``$XDG_CACHE_HOME/mmpt``, else in ``~/.cache/mmpt``."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mmpt"
-    return Path(os.environ.get("MMPT_CACHE") or base).expanduser() / "datasets"
+    """``datasets`` in the folder of :func:`mmpt.utils.files.cache_directory`."""
+    return cache_directory() / "datasets"
 
 
 def library() -> Any:
@@ -161,6 +187,16 @@ def library() -> Any:
     datasets.logging.set_verbosity_error()
     (datasets.enable_progress_bars if sys.stderr.isatty() else datasets.disable_progress_bars)()
     return datasets
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector from the objects that exist: it goes through all of them after every few batches."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

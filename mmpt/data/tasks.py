@@ -115,9 +115,19 @@ class Task:
         return self.metric_names[0]
 
     @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the first one; None where there are none."""
+        return self.metrics[0].range
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that the template names."""
         return tuple(dict.fromkeys(self._template.fields))
+
+    @property
+    def opening(self) -> str:
+        """What every source begins with."""
+        return self._template.opening
 
     def of(self, example: Example) -> Task:
         """The task that an example belongs to, this one or one of its parts."""

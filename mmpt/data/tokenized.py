@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from mmpt.data.columns import BATCH
 from mmpt.data.tasks import Example
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Array = np.ndarray
 
 
 class RowStates(Protocol):
@@ -32,12 +36,14 @@ class TokenizedSplit:
             decoder-only models ``continuations``, what may be read behind the source. A list, or rows of an Arrow file.
         truncated: How many examples had a source or a target longer than the limit.
         activations: Cached states of all sources.
+        key: Names the ids of rows of an Arrow file, so that nobody need read them all.
     """
 
     examples: Sequence[Example]
     features: Any
     truncated: int
     activations: RowStates | None = None
+    key: str | None = None
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """The features, in batches where they are stored."""
@@ -54,47 +60,62 @@ class TokenizedSplit:
             return [self.features[row] for row in rows]
         return list(self.features.__getitems__(rows))
 
-    def _each(self, *names: str) -> Iterator[Mapping[str, Any]]:
-        """The features with no other columns than these read, where they are stored."""
-        stored = not isinstance(self.features, list)
-        present = [name for name in names if stored and name in self.features.column_names]
-        return iter(replace(self, features=self.features.select_columns(present)) if stored else self)
+    def _sizes(self, name: str) -> tuple[Array, Array]:
+        """How many lists each example has under a name, (N,), and how many ids each list, (sum of these,); int32."""
+        parts: list[tuple[Any, Any]] = []
+        if isinstance(self.features, list):
+            rows = [sources(feature, name) for feature in self.features]
+            parts.append((list(map(len, rows)), [len(ids) for each in rows for ids in each]))
+        else:
+            import pyarrow.compute as pc
+
+            for table in self.features.select_columns([name]).with_format("arrow").iter(BATCH):
+                outer, lists = np.ones(len(table)), table[name].combine_chunks()
+                if str(lists.type.value_type).startswith(("list", "large_list")):
+                    outer, lists = pc.list_value_length(lists), lists.flatten()
+                parts.append((outer, pc.list_value_length(lists)))
+        counts, sizes = zip(*parts, strict=True)
+        return np.concatenate(counts).astype(np.int32), np.concatenate(sizes).astype(np.int32)
+
+    def _reduced(self, name: str, reduce: np.ufunc) -> Array:
+        """(N,) int32: sum or maximum over each example's lists under a name, 0 where there are none."""
+        columns = self.features if isinstance(self.features, list) else [self.features.column_names]
+        if not any(name in column for column in columns):
+            return np.zeros(len(self.features), dtype=np.int32)
+        counts, sizes = self._sizes(name)
+        return reduce.reduceat(sizes, np.cumsum(counts) - counts)
 
     @cached_property
-    def lengths(self) -> list[int]:
+    def lengths(self) -> Array:
         """Tokens of each source and its continuations; an example has one source, or as many as it has choices."""
-        return [
-            len(ids) + sum(map(len, feature.get("continuations", ())))
-            for feature in self._each("input_ids", "continuations")
-            for ids in sources(feature)
-        ]
+        sizes = self._sizes("input_ids")[1]
+        return sizes if len(sizes) > len(self.features) else sizes + self._reduced("continuations", np.add)
 
     @cached_property
-    def longest(self) -> list[int]:
+    def longest(self) -> Array:
         """Tokens of each example's longest source."""
-        return [longest_source(feature) for feature in self._each("input_ids")]
+        return self._reduced("input_ids", np.maximum)
 
     @cached_property
-    def tokens(self) -> list[int]:
+    def tokens(self) -> Array:
         """Tokens of each example's longest source and its target."""
-        features = self._each("input_ids", "labels")
-        return [longest_source(feature) + len(feature.get("labels", ())) for feature in features]
+        return self.longest + self._reduced("labels", np.add)
 
-    def batches(self, size: int) -> list[list[int]]:
+    def batches(self, size: int) -> Iterator[list[int]]:
         """Rows of each batch of an evaluation: examples of similar length, the short ones first."""
-        order = sorted(range(len(self.features)), key=self.longest.__getitem__)
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.argsort(self.longest, kind="stable")
+        return (order[start : start + size].tolist() for start in range(0, len(order), size))
 
     def of_longest(self) -> TokenizedSplit:
         """The one example with the most tokens."""
-        row = max(range(len(self.features)), key=self.tokens.__getitem__)
+        row = int(self.tokens.argmax())
         return TokenizedSplit((self.examples[row],), [{**self.at([row])[0], "index": 0}], 0)
 
 
 def sources(feature: Mapping[str, Any], name: str = "input_ids") -> list[list[int]]:
-    """Ids of an example's sources: one, or as many as it has choices."""
-    ids: list[Any] = feature[name]
-    return ids if isinstance(ids[0], list) else [ids]
+    """Ids of an example's sources: one, or as many as it has choices; none of what an example lacks."""
+    ids: list[Any] = feature.get(name) or []
+    return ids if ids and isinstance(ids[0], list) else [ids]
 
 
 def longest_source(feature: Mapping[str, Any]) -> int:

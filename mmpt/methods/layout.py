@@ -11,6 +11,8 @@ Letters: B batch, P prefix tokens, L layers with a prefix (the last ones of a si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class Layout:
         layers = shape.layers
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature
+        self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self.positioned, self.shifts = name == "paper", name == "peft"
         if self.positioned:
             self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
@@ -33,6 +36,17 @@ class Layout:
         else:
             self.key_slots, self.value_slots = list(range(0, 2 * layers, 2)), list(range(1, 2 * layers, 2))
             self.columns = [slot // 2 for slot in range(2 * layers)]
+
+    def taken(self, part: Tensor, dim: int, slots: Sequence[int]) -> Tensor:
+        """Some slots of a tensor, in the order that is given; ``dim`` counts from the front.
+
+        Their index stays on the device: a list would be copied there, and waited for, in every pass.
+        """
+        key = tuple(slots), part.device
+        if key not in self._indices:
+            with torch.inference_mode(False):  # whoever asks first, others train with it
+                self._indices[key] = torch.tensor(slots, device=part.device)
+        return part[(slice(None),) * dim + (self._indices[key],)]
 
     def slots(self, table: Tensor) -> Tensor:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
@@ -53,9 +67,9 @@ class Layout:
         """What a mask (…, P, L), (…, P, L, H) or (…, P, L, 2) lets through of each slot, (…, P, 2L, h)."""
         opened = torch.sigmoid(mask / self.temperature)
         if self.granularity == "head":
-            return opened[..., self.columns, :]
-        slots = opened.flatten(-2) if self.granularity == "key_value" else opened[..., self.columns]
-        return slots.unsqueeze(-1)
+            return self.taken(opened, opened.dim() - 2, self.columns)
+        by_slot = self.granularity == "key_value"
+        return (opened.flatten(-2) if by_slot else self.taken(opened, opened.dim() - 1, self.columns)).unsqueeze(-1)
 
     def gate(self, slots: Tensor, mask: Tensor) -> Tensor:
         """Multiply slots (…, P, 2L, H·k) by what a mask lets through; leading axes broadcast."""
@@ -79,12 +93,14 @@ class Layout:
             mask: (B or 1, P, L, …); keys and values are to be multiplied by what it lets through.
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
-        key, value = (heads[:, :, chosen].permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots))
+        key, value = (
+            self.taken(heads, 2, chosen).permute(0, 2, 3, 1, 4) for chosen in (self.key_slots, self.value_slots)
+        )
         shift = slots.shape[1] if self.shifts else 0
         if mask is None:
             return KeyValue(key, value, self.positioned, shift=shift)
         gate = self.opened(mask).permute(0, 2, 3, 1)  # (B, 2L, h, P)
-        key_gate, value_gate = (gate[:, chosen] for chosen in (self.key_slots, self.value_slots))
+        key_gate, value_gate = (self.taken(gate, 1, chosen) for chosen in (self.key_slots, self.value_slots))
         return KeyValue(key, value, self.positioned, key_gate, value_gate, shift=shift)
 
     def from_keys_values(self, key: Tensor, value: Tensor) -> Tensor:

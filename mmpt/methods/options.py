@@ -31,6 +31,7 @@ class MethodOptions:
     name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
     trains_all: ClassVar[bool] = False  # whether every weight of the backbone is trained, which is then float32
+    QUANTISED: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")  # model.dtype of a quantised backbone
     SAME: ClassVar[Mapping[str, str]] = {}  # see :meth:`transferable_groups`
     LEAST: ClassVar[Mapping[str, int]] = {}  # the least value of an option
     POSITIVE: ClassVar[tuple[str, ...]] = ()  # options above zero

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmpt.attention.architectures import architecture_of
-from mmpt.errors import ModelError
+from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.base import Contribution, Method
 
 TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM", "encoder": "SEQ_CLS"}  # peft's word for a kind of model
@@ -112,6 +112,11 @@ class PeftLayers(Method):
 
     def merge(self, backbone: nn.Module) -> None:
         """See the base class."""
+        if getattr(backbone, "hf_quantizer", None) is not None:
+            raise ConfigError(
+                f"method={self.options.name} cannot be merged into quantised weights, which would be rounded again; "
+                "load the model without quantization"
+            )
         for layer in self._layers:
             layer.merge(adapter_names=[self._name])
         self.detach(backbone)

@@ -47,7 +47,7 @@ class LabelStates:
         """
         ids = self.ids.repeat_interleave(len(read) // len(self.ids), dim=0)  # (B', C, V)
         same = (ids == F.pad(read, (0, ids.shape[2] - read.shape[1]), value=IGNORED).unsqueeze(1)).all(dim=2)  # (B', C)
-        if not same.is_cuda and not same.any(dim=1).all():
+        if same.device.type == "cpu" and not same.any(dim=1).all():
             raise ValueError("a label has no cached states: it is not among the continuations of its source")
         tokens = (ids != IGNORED).sum(dim=2)
         return (tokens.cumsum(dim=1) - tokens).gather(1, same.long().argmax(dim=1, keepdim=True))

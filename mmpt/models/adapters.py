@@ -25,6 +25,7 @@ from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks import HOOKS
 from mmpt.models.parts import ADAPTERS, word_embeddings
+from mmpt.models.quantization import differentiable
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -43,6 +44,7 @@ class Adapters(nn.Module):
         self.active: str | None = None
         self.backbone_dropout = True
         model.requires_grad_(False)
+        differentiable(model)
         self.hooks = HOOKS[architecture.kind](model, Injection(model), self.methods)
         self.head = Head(model)
         self._fingerprints: list[str] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from huggingface_hub import logging as hub_logging
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
@@ -32,6 +33,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
 from mmpt.models.parts import head_parameters
+from mmpt.models.quantization import quantization_settings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.hub import fetch
 from mmpt.utils.processor import fast_dtype
@@ -103,22 +105,24 @@ def load_backbone(
         ConfigError: The architecture lacks the sites, or cannot run the attention that is asked for.
     """
     config = replace(config, dtype=fast_dtype()[0]) if config.dtype == "auto" else config
-    path, origin = _source(config)
+    path, origin = source_of(config)
     transformers_logging.disable_progress_bar()
-    stated = _stated(config, path)
+    stated = stated_shape(config, path)
     model_type = config.architecture if config.source == "random" else stated.model_type
     architecture = architecture_of(model_type)
     refuse_sites(model_type, sites)
     refuse_dtype(model_type, config.dtype)
     if architecture.soft_capped and config.attention != "eager":
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
-    more = {"num_labels": classes} if architecture.has_head else {}
+    more: dict[str, Any] = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
         model = _random(config, architecture.kind, seed, more)
         fresh = head_parameters(model)
     else:
-        refuse_network(stated, CLASSES[architecture.kind], getattr(torch, config.dtype), f"model={config.name}: {path}")
+        network = refuse_network(stated, CLASSES[architecture.kind], config, f"model={config.name}: {path}")
+        more |= {"quantization_config": quantization_settings(network, config)}
         model, fresh = _pretrained(config, architecture.kind, path, more)
+        remove_hook_from_submodules(model)  # accelerate's, which quantised models get although they are on one device
     tokenizer = _tokenizer(config, path)
     settle(tokenizer, model, f"model={config.name}")
     model.requires_grad_(False)
@@ -129,8 +133,8 @@ def load_backbone(
     return Backbone(model, tokenizer, fingerprint, origin, config.cross_attention, commit, tuple(fresh))
 
 
-def _stated(config: ModelConfig, path: str) -> PreTrainedConfig:
-    """The configuration of a directory or a repository of the hub; its architecture is the one asked for."""
+def stated_shape(config: ModelConfig, path: str) -> PreTrainedConfig:
+    """The configuration of a directory or a hub's repository; a ``ModelError`` where it is not as ``config`` says."""
     hub_logging.set_verbosity_error()  # of each attempt to reach a hub
     try:
         if config.source == "hub" and _commit(config) is None:  # transformers would try for half a minute
@@ -156,8 +160,8 @@ def _commit(config: ModelConfig) -> str | None:
     return Path(file).parent.name if isinstance(file, str) else None
 
 
-def _source(config: ModelConfig) -> tuple[str, str]:
-    """The directory or hub id to read from, and its description."""
+def source_of(config: ModelConfig) -> tuple[str, str]:
+    """The directory or hub id to read from, and its description; a ``ModelError`` says that there is none."""
     from mmpt.bundled import MODEL_DIR
 
     if config.source in ("bundled", "random"):
@@ -180,7 +184,7 @@ def _unreadable(config: ModelConfig, path: str, error: Exception) -> ModelError:
     return ModelError(f"model={config.name}: {path} cannot be read: {first}")
 
 
-def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]) -> tuple[PreTrainedModel, list[str]]:
+def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the parameters of its classification head that the checkpoint lacks or has in another shape."""
     dtype = getattr(torch, config.dtype)
     options: dict[str, Any] = {"attn_implementation": f"mmpt_{config.attention}", "dtype": dtype, **more}
@@ -207,14 +211,19 @@ def _pretrained(config: ModelConfig, kind: Kind, path: str, more: dict[str, int]
     return model, absent
 
 
+def random_shape(config: ModelConfig, **more: int) -> PreTrainedConfig:
+    """The configuration that ``model.config`` describes; a ``ModelError`` where it asks for too much."""
+    refuse_counts(config.config, f"model={config.name}: model.config")
+    return AutoConfig.for_model(config.architecture, **{**config.config, **more})
+
+
 def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
     generator_state = torch.get_rng_state()
     torch.manual_seed(seed)
     where = f"model={config.name}: model.config"
-    refuse_counts(config.config, where)
     try:
-        shape = AutoConfig.for_model(config.architecture, **{**config.config, **more})
-        refuse_network(shape, CLASSES[kind], torch.float32, where)
+        shape = random_shape(config, **more)
+        refuse_network(shape, CLASSES[kind], replace(config, dtype="float32"), where)
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
         model = CLASSES[kind].from_config(shape, **options)
     except ModelError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.models.parts import ADAPTERS, head_parameters
+from mmpt.models.quantization import scales
 
 _FOREIGN = re.compile(r"\.(lora|ia3)_")  # parameters that peft has put into layers
 
@@ -23,7 +24,8 @@ def weights_fingerprint(
     Layers that peft has wrapped count under their own names. ``values`` are used instead of the model's, by name.
     """
     digest = hashlib.sha256()
-    given = {name.replace(".base_layer.", "."): value for name, value in model.named_parameters()}
+    own = {**dict(model.named_parameters()), **scales(model)}
+    given = {name.replace(".base_layer.", "."): value for name, value in own.items()}
     for name, parameter in sorted({**given, **(values or {})}.items()):
         if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
             continue

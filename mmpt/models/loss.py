@@ -31,7 +31,7 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | N
     """
     head = model.get_output_embeddings()
     assert head is not None
-    rows = None if labels.is_cuda else (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    rows = None if labels.device.type != "cpu" else (labels.flatten() != IGNORED).nonzero().squeeze(1)
     if rows is not None and len(rows) == labels.numel():
         rows = None
 

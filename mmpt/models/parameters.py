@@ -10,6 +10,7 @@ from torch import nn
 
 from mmpt.errors import ConfigError, nearest
 from mmpt.models.adapters import adapters_of
+from mmpt.models.quantization import numbers
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def trainable_parameters(model: nn.Module) -> TrainableParameters:
     named = dict(model.named_parameters())
     names = tuple(name for name, value in named.items() if value.requires_grad)
     groups = {name: sum(value.numel() for value in group) for name, group in _groups(model).items()}
-    total = sum(value.numel() for value in named.values())
+    total = sum(map(numbers, named.values()))
     return TrainableParameters(names, groups, sum(named[name].numel() for name in names), total)
 
 

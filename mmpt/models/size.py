@@ -7,10 +7,12 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
+from mmpt.models.quantization import weight_bytes
 from mmpt.utils.memory import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
@@ -31,21 +33,44 @@ def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
                 raise ModelError(f"{where}: {name}={str(value)[:40]} is too large; the limit is {most}")
 
 
-def refuse_network(config: PreTrainedConfig, kind: Any, dtype: torch.dtype, where: str) -> None:
-    """Refuse a network that memory cannot hold; ``kind`` is transformers' Auto class, ``dtype`` that of its weights.
+def network_without_weights(
+    config: PreTrainedConfig, kind: Any, where: str, attention: str = "eager", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A network on torch's device ``meta``, which has shapes and no numbers; ``kind`` is transformers' Auto class.
 
     Raises:
-        ModelError: It is too large, or no network can be made of it; ``where`` names it.
+        ModelError: No network can be made of it; ``where`` names it.
     """
-    shape = deepcopy(config)
+    options = {"attn_implementation": attention, "dtype": dtype, "trust_remote_code": False}
     try:
         with torch.device("meta"), no_init_weights():
-            network = kind.from_config(shape, attn_implementation="eager", trust_remote_code=False)
+            network: PreTrainedModel = kind.from_config(deepcopy(config), **options)
+            network.tie_weights()
     except Exception as error:  # of transformers and torch, for a shape that cannot be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
-    size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
+    return network
+
+
+def refuse_network(shape: PreTrainedConfig, kind: Any, config: ModelConfig, where: str) -> PreTrainedModel:
+    """Refuse a network that memory cannot hold, in the type and quantization of ``config``.
+
+    Args:
+        shape: The network's.
+        kind: transformers' Auto class.
+        config: How it is loaded.
+        where: Names it.
+
+    Returns:
+        The network, without numbers.
+
+    Raises:
+        ModelError: It is too large, or no network can be made of it.
+    """
+    network, dtype = network_without_weights(shape, kind, where), getattr(torch, config.dtype)
+    size = weight_bytes(network, dtype, config.cross_attention)[config.quantization]
     if size > memory_bytes():
         raise ModelError(
             f"{where} describes {size / GB:.0f} GB of weights, and there are {memory_bytes() / GB:.0f} GB of memory; "
-            "choose a smaller model, or model.dtype=bfloat16"
+            "choose a smaller model, model.dtype=bfloat16, or model.quantization=int8 or nf4"
         )
+    return network

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
+from mmpt.report.stats import Paired, Summary
 from mmpt.utils.untrusted import one_line
 
 NONE = "–"
@@ -20,53 +21,40 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column."""
 
-    Attributes:
-        name: In records.
-        kind: Of the value in records.
-        value: Reads it from a row; None where it is not known.
-        heading: In tables.
-        text: Shows it in a table, unescaped; None: the value, with ``digits`` decimals.
-        digits: Decimals; None: a whole number with thousands apart.
-        unit: Of the value in records.
-        about: What it says, for readers of a table.
-        extra: Whether the page shows it only on request.
-    """
-
-    name: str
-    kind: Literal["text", "count", "number"]
-    value: Callable[[Row], Any] = lambda row: None
-    heading: str = ""
-    text: Callable[[Row], str] | None = None
-    digits: int | None = 3
-    unit: str = ""
-    about: str = ""
-    extra: bool = False
+    name: str  # in records
+    kind: Literal["text", "count", "number"]  # of the value in records
+    value: Callable[[Row], Any] = lambda row: None  # reads it from a row; None where it is not known
+    heading: str = ""  # in tables
+    text: Callable[[Row], str] | None = None  # as plain text in a table; None: the value, with its decimals
+    digits: int | None = 3  # decimals; None: a whole number with thousands apart
+    per: float = 1  # what a table divides the value by
+    unit: str = ""  # of the value in records
+    about: str = ""  # what it says, for readers of a table
+    extra: bool = False  # whether the page shows it only on request
 
     def show(self, row: Row) -> str:
         """The cell of a table, as plain text."""
         if self.text is not None:
             return self.text(row)
         value = self.value(row)
-        return str(value) if self.kind == "text" else decimal(value, self.digits)
+        return str(value) if self.kind == "text" else decimal(value if value is None else value / self.per, self.digits)
 
 
 def decimal(value: float | None, digits: int | None = 3) -> str:
     """A number with so many decimals, a whole one with thousands apart, or a dash."""
-    if value is None:
-        return NONE
-    return f"{value:,.0f}" if digits is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:,.0f}" if digits is None else f"{value:.{digits}f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(of: Summary | Paired | None) -> str:
     """Two ends in brackets."""
-    return NONE if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return NONE if of is None or of.low is None or of.high is None else f"[{of.low:.3f}, {of.high:.3f}]"
 
 
 def p_value(value: float | None) -> str:
     """A p value with three decimals, or its bound."""
-    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "< 0.001" if value is not None and value < 0.001 else decimal(value)
 
 
 def spread(row: Row) -> str:
@@ -82,7 +70,7 @@ def versus(row: Row) -> str:
     if one is None or one.by_seed is None:
         return NONE
     best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
-    return f"{best.difference:+.3f}" + ("" if best.low is None else f" {interval(best.low, best.high)}")
+    return f"{best.difference:+.3f}" + ("" if best.low is None else f" {interval(best)}")
 
 
 def notes(row: Row) -> str:
@@ -92,12 +80,10 @@ def notes(row: Row) -> str:
 
 def by_task(row: Row) -> str:
     """The mean test score of each task of a mixture, by its first metric; a dash without one."""
+    tests = [run.result.scores.splits["test"].metrics for run in row.runs if run.result is not None]
     means: dict[str, float] = {}
-    for run in row.runs[:1]:
-        scores = {} if run.result is None else run.result.scores.splits["test"].metrics
-        for name in (name for name in scores if "/" in name):
-            found = [one.result.scores.splits["test"].metrics.get(name) for one in row.runs if one.result is not None]
-            means.setdefault(name.partition("/")[0], statistics.fmean(value for value in found if value is not None))
+    for name in (name for name in (tests or [{}])[0] if "/" in name):
+        means.setdefault(name.partition("/")[0], statistics.fmean(test[name] for test in tests if name in test))
     return ", ".join(f"{task} {mean:.3f}" for task, mean in means.items()) or NONE
 
 
@@ -121,36 +107,13 @@ def _baseline(name: Literal["majority", "chance"]) -> Callable[[Row], float | No
     return lambda row: row.median(lambda run: None if run.result is None else run.result.baseline(name))
 
 
-def validation(row: Row) -> float | None:
-    """Mean validation score; None where no run has one."""
-    scores = row.values(lambda run: run.score("validation"))
-    return statistics.fmean(scores) if scores else None
-
-
 def _peak(row: Row) -> float | None:
     return max(row.values("memory.peak_bytes"), default=None)
-
-
-def _megabytes(row: Row) -> str:
-    peak = _peak(row)
-    return decimal(None if peak is None else peak / 1e6, 0)
-
-
-def _interval(row: Row) -> str:
-    return interval(row.summary.low, row.summary.high) if row.summary else NONE
-
-
-def _compared(count: Callable[[Any], int]) -> Callable[[Row], int | None]:
-    return lambda row: None if row.comparison is None else count(row.comparison)
 
 
 def _p(name: str, path: str, heading: str, about: str, extra: bool = False) -> Column:
     read = _at(path)
     return Column(name, "number", read, heading, lambda row: p_value(read(row)), about=about, extra=extra)
-
-
-def _settings(row: Row) -> str:
-    return " ".join(f"{key}={value}" for key, value in row.settings.items())
 
 
 _INTERVAL = "where the mean over other seeds lies; none below three seeds, since it would be wider than what it tells"
@@ -167,7 +130,13 @@ COLUMNS = (
     Column("model", "text", _at("model"), "model"),
     Column("method", "text", _at("method"), "method"),
     Column("label", "text", _at("label"), "method"),
-    Column("settings", "text", _settings, "settings", _at("setting")),
+    Column(
+        "settings",
+        "text",
+        lambda row: " ".join(f"{k}={v}" for k, v in row.settings.items()),
+        "settings",
+        _at("setting"),
+    ),
     Column("metric", "text", _at("metric")),
     Column("seeds", "text", lambda row: ",".join(map(str, row.seeds))),
     Column("baseline", "text", _at("comparison.baseline")),
@@ -175,16 +144,16 @@ COLUMNS = (
     Column("n", "count", lambda row: len(row.runs), "seeds", digits=0),
     Column("not_counted", "count", lambda row: len(row.rest)),
     Column("place", "count", _at("rank")),
-    Column("paired_seeds", "count", _compared(lambda one: len(one.seeds))),
-    Column("paired_examples", "count", _compared(lambda one: one.examples)),
+    Column("paired_seeds", "count", lambda row: row.comparison and len(row.comparison.seeds)),
+    Column("paired_examples", "count", _at("comparison.examples")),
     Column("mean", "number", _at("summary.mean"), "test, mean ± sd", spread),
     Column("sd", "number", _at("summary.sd")),
     Column("median", "number", _at("summary.median"), "median", extra=True),
     Column("best", "number", _at("summary.best"), "best", extra=True),
     Column("by_task", "text", by_task, "by task"),
-    Column("low", "number", _at("summary.low"), "95 % interval", _interval, about=_INTERVAL),
+    Column("low", "number", _at("summary.low"), "95 % interval", lambda row: interval(row.summary), about=_INTERVAL),
     Column("high", "number", _at("summary.high")),
-    Column("validation_mean", "number", validation, "validation", extra=True),
+    Column("validation_mean", "number", _at("validation"), "validation", extra=True),
     Column("majority", "number", _baseline("majority"), "majority"),
     Column("chance", "number", _baseline("chance")),
     Column("trainable", "number", _median("parameters.trainable"), "trainable", digits=None),
@@ -194,8 +163,8 @@ COLUMNS = (
     Column("train_s", "number", _median("timing.train_s"), "training s", digits=0, unit="s"),
     Column("total_s", "number", _median("timing.total_s"), unit="s"),
     Column("examples_per_s", "number", _median("timing.examples_per_s"), unit="1/s"),
-    Column("peak_bytes", "number", _peak, "peak MB", _megabytes, unit="bytes", extra=True),
-    Column("steps", "number", _median("steps")),
+    Column("peak_bytes", "number", _peak, "peak MB", digits=0, per=1e6, unit="bytes", extra=True),
+    Column("steps", "number", _median("steps"), "steps", digits=None),
     Column("epochs", "number", _median("epochs")),
     Column("difference", "number", _at("comparison.by_seed.difference"), "Δ to baseline", versus, about=_DIFFERENCE),
     Column("difference_low", "number", _at("comparison.by_seed.low")),
@@ -228,9 +197,10 @@ OPTIONAL = ("settings", "notes", "by_task", *COMPARED.split())  # left out where
 
 
 def used(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
-    """Leave out optional columns that say nothing of any row."""
-    said = ("", NONE)
-    return [c for c in columns if c.name not in OPTIONAL or any(c.show(row) not in said for row in rows)]
+    """Leave out optional columns that say nothing of any row, and the model where all rows have one."""
+    said, several = ("", NONE), len({row.model for row in rows}) > 1
+    say = (c for c in columns if c.name not in OPTIONAL or any(c.show(row) not in said for row in rows))
+    return [column for column in say if several or column.name != "model"]
 
 
 def record(row: Row) -> Record:

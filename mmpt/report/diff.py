@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmpt.errors import RunError
-from mmpt.report.columns import NONE, decimal
+from mmpt.report.columns import NONE, decimal, view
+from mmpt.report.details import predictions
+from mmpt.report.groups import group
 from mmpt.report.load import load
 from mmpt.report.run import Run
-from mmpt.report.settings import differing, flatten, shown
+from mmpt.report.settings import differing, shown
 from mmpt.report.tables import grid, markdown
-from mmpt.utils.files import read_jsonl
 
-MEASURED = {  # name: path in a result, decimals
-    "trainable parameters": ("parameters.trainable", None),
-    "adapter, bytes": ("parameters.bytes", None),
-    "ms a step": ("timing.step_ms_median", 1),
-    "training s": ("timing.train_s", 1),
-    "peak bytes": ("memory.peak_bytes", None),
-    "steps": ("steps", None),
-}
+MEASURED = view("trainable bytes step_ms_median train_s peak_bytes steps")
 LONGEST = 160  # characters of a source
 
 
 def diff(paths: Sequence[Path], most: int | None = None) -> str:
-    """Compare two runs.
-
-    Args:
-        paths: Two run directories.
-        most: Examples to show; None: all.
-
-    Returns:
-        Markdown.
+    """Compare two run directories, in Markdown; ``most`` limits the examples that are shown.
 
     Raises:
         RunError: These are not two runs.
@@ -42,7 +28,7 @@ def diff(paths: Sequence[Path], most: int | None = None) -> str:
     if len(runs) != 2:
         raise RunError(f"--diff compares two run directories; got {len(runs)}: mmpt report RUN_A RUN_B --diff")
     names = [markdown(f"{label}: {run.name}") for label, run in zip("AB", runs, strict=True)]
-    flat = [flatten(run.settings.values) | {"seed": run.seed} if run.settings else {} for run in runs]
+    flat = [run.settings.flat | {"seed": run.seed} if run.settings else {} for run in runs]
     settings = [[key, *(shown(one[key]) if key in one else NONE for one in flat)] for key in differing(flat)]
     parts = [f"Settings that differ\n\n{_table(['setting', *names], settings)}" if settings else "Equal settings\n"]
     parts.append(f"Measured\n\n{_table(['measured', *names], _measured(runs))}")
@@ -63,20 +49,18 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def _measured(runs: Sequence[Run]) -> list[list[str]]:
     lines = [["status", *(run.status for run in runs)]]
     for split in ("test", "validation"):
-        scores = [
-            f"{decimal(run.score(split))} ({run.metric})" if run.score(split) is not None else "–" for run in runs
-        ]
-        lines.append([f"{split} score", *scores])
-    for name, (path, digits) in MEASURED.items():
-        lines.append([name, *(decimal(run.number(path), digits) for run in runs)])
-    return lines
+        scores = [(run.score(split), run.metric) for run in runs]
+        texts = [NONE if score is None else f"{decimal(score)} ({metric})" for score, metric in scores]
+        lines.append([f"{split} score", *texts])
+    rows = [group([run])[0] for run in runs]
+    return lines + [[column.heading, *(column.show(row) for row in rows)] for column in MEASURED]
 
 
 def _examples(runs: Sequence[Run], most: int | None) -> str:
     """The test examples that only one of both gets right, or that both predict differently."""
     try:
-        first, second = (_answers(run) for run in runs)
-    except (OSError, RunError) as error:
+        first, second = ({str(line.get("id")): line for line in predictions(run.directory)} for run in runs)
+    except ValueError as error:
         return f"No test examples to compare: {markdown(error)}\n"
     common = [key for key in first if key in second and first[key].get("source") == second[key].get("source")]
     differ = [key for key in common if first[key].get("prediction") != second[key].get("prediction")]
@@ -92,9 +76,3 @@ def _examples(runs: Sequence[Run], most: int | None) -> str:
     if len(differ) > len(lines):
         said += f"; the first {len(lines)} are shown, --out DIR writes all"
     return f"{said}\n" + (f"\n{_table(['id', 'source', 'target', 'A', 'B'], lines)}" if lines else "")
-
-
-def _answers(run: Run) -> dict[str, dict[str, Any]]:
-    if run.directory is None:
-        raise RunError(f"{run.name} is no run directory")
-    return {str(line.get("id")): line for line in read_jsonl(run.directory / "predictions.jsonl")}

@@ -18,7 +18,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
@@ -31,26 +31,13 @@ VARIABLES = {colour: f"var(--k{count})" for count, colour in enumerate(COLOURS)}
 VARIABLES |= {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", HEAT: "var(--heat)"}
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "P": "✚", "*": "★"}  # of matplotlib, and as text
 WIDTH = 3.5  # inches: one column of a paper, and of the page
-FILES = ("svg", "pdf", "png")
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mmpt",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # names of runs are never notation
-    "font.size": 8,
-    "lines.markersize": 5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": RULE,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-}
+_NEAR = ((-5, 5), (5, -5), (7, 0), (-7, 0), (5, 5), (-5, -5))
+PLACES = [(a * x, b * y) for a, b in ((1, 1), (2, 2.5)) for x, y in _NEAR]  # of labels, from their point
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mmpt", "pdf.fonttype": 42, "font.size": 8}
+_STYLE |= {"lines.markersize": 5, "text.color": INK, "grid.color": RULE}
+_STYLE |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), SOFT)
+_STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+_STYLE |= {"axes.grid": True, "axes.axisbelow": True, "text.parse_math": False}  # names of runs are never notation
 
 
 @contextmanager
@@ -73,33 +60,25 @@ def marker(index: int) -> str:
 
 @dataclass
 class Drawing:
-    """One figure, and what is said about it.
+    """One figure, and what is said about it."""
 
-    Attributes:
-        title: Above it.
-        canvas: The figure of matplotlib.
-        caption: Below it.
-        description: For those who cannot see it.
-        legend: Name -> number of a method; in files, since the page has a legend of its own.
-        tips: Id of a part -> what it shows.
-    """
-
-    title: str
-    canvas: Canvas
-    caption: str = ""
-    description: str = ""
-    legend: dict[str, int] = field(default_factory=dict)
-    tips: dict[str, str] = field(default_factory=dict)
+    title: str  # above it
+    canvas: Figure  # the figure of matplotlib
+    axes: Any  # its axes, or an array of them
+    caption: str = ""  # below it
+    description: str = ""  # for those who cannot see it
+    legend: dict[str, int] = field(default_factory=dict)  # method -> its number; the page has a legend of its own
+    tips: dict[str, str] = field(default_factory=dict)  # id of a part -> what it shows
 
     @classmethod
-    def start(cls, title: str, height: float = 2.5, left: float = 0.55) -> tuple[Drawing, Any]:
-        """Begin a figure with one pair of axes; sizes in inches."""
-        canvas = Canvas(figsize=(WIDTH, height))
-        canvas.patch.set_alpha(0)
-        axes = canvas.subplots()
-        axes.patch.set_alpha(0)
+    def start(cls, title: str, height: float = 2.5, left: float = 0.55, **panels: Any) -> Drawing:
+        """Begin a figure; sizes in inches, ``panels`` as of matplotlib's ``subplots``."""
+        canvas = Figure(figsize=(WIDTH, height))
+        axes = canvas.subplots(**panels)
+        for patch in (canvas.patch, *(one.patch for one in canvas.axes)):
+            patch.set_alpha(0)
         canvas.subplots_adjust(left / WIDTH, 0.42 / height, 1 - 0.2 / WIDTH, 1 - 0.1 / height)
-        return cls(title, canvas), axes
+        return cls(title, canvas, axes)
 
     def tag(self, artist: Any, index: int, tip: str = "") -> None:
         """Give a part the id of its method, and a text that is shown when one points at it."""
@@ -107,36 +86,27 @@ class Drawing:
         artist.set_gid(identity)
         self.tips[identity] = tip
 
-
-_CORNERS = [(x * 5, y * 5, h, v) for y, v in ((1, "bottom"), (-1, "top")) for x, h in ((-1, "right"), (1, "left"))]
-SIDES: list[tuple[float, float, str, str]] = [
-    _CORNERS[0],
-    _CORNERS[3],
-    (7, 0, "left", "center"),
-    (-7, 0, "right", "center"),
-    _CORNERS[1],
-    _CORNERS[2],
-]
-SIDES += [(2 * x, 2.5 * y, h, v) for x, y, h, v in SIDES]  # points to the right and up, and what of the text is there
+    def plot(self, index: int, tip: str, *points: Any, **style: Any) -> None:
+        """Draw marks or a line of a method, in its colour."""
+        self.tag(self.axes.plot(*points, **{"color": colour(index), **style})[0], index, tip)
 
 
-def label_points(drawing: Drawing, axes: Any, labels: Sequence[tuple[float, float, str, int]], boxes: Boxes) -> None:
+def label_points(drawing: Drawing, labels: Sequence[tuple[float, float, str, int]], boxes: Boxes) -> None:
     """Name points where there is room: inside of the axes, apart from every mark and from other labels.
 
     Args:
-        drawing: Of the axes, whose limits no longer change.
-        axes: Where the points are.
+        drawing: It has all its marks.
         labels: x, y, text, and number of the method.
         boxes: Marks: left, bottom, right and top in the axes' units.
     """
-    renderer = FigureCanvasAgg(drawing.canvas).get_renderer()
-    axes.autoscale(False)
+    axes, renderer = drawing.axes, FigureCanvasAgg(drawing.canvas).get_renderer()
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # as the marks need them, whatever labels follow
     ends = (axes.transData.transform([(left, low), (right, high)]) for left, low, right, high in boxes)
     taken = [Bbox(one).padded(drawing.canvas.dpi * (5 if one[0][0] == one[1][0] else 1) / 72) for one in ends]
     for x, y, text, index in labels:
-        for dx, dy, horizontal, vertical in SIDES:
-            style = {"ha": horizontal, "va": vertical, "color": colour(index), "xytext": (dx, dy)}
-            one = axes.annotate(text, (x, y), textcoords="offset points", **style)
+        for right, up in PLACES:
+            style = {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top" if up else "center"}
+            one = axes.annotate(text, (x, y), (right, up), textcoords="offset points", color=colour(index), **style)
             box = one.get_window_extent(renderer)
             inside = axes.bbox.x0 <= box.x0 and axes.bbox.y0 <= box.y0 and box.x1 <= axes.bbox.x1
             if inside and box.y1 <= axes.bbox.y1 and not box.count_overlaps(taken):
@@ -181,15 +151,12 @@ def save(drawing: Drawing, folder: Path, name: str) -> None:
     Raises:
         RunError: A file cannot be written.
     """
-    marks = [
-        Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in drawing.legend.items()
-    ]
-    if marks:
-        columns = max(1, min(len(marks), 40 // (4 + max(map(len, drawing.legend)))))
+    if names := drawing.legend:
+        marks = [Line2D([], [], color=colour(i), marker=marker(i), linestyle="", label=n) for n, i in names.items()]
+        columns = max(1, min(len(marks), 40 // (4 + max(map(len, names)))))
         drawing.canvas.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
-    for kind in FILES:
-        file = io.BytesIO()
-        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    for kind, date in (("svg", "Date"), ("pdf", "CreationDate"), ("png", "Creation Time")):
+        look: dict[str, Any] = {"metadata": {date: None}, "bbox_inches": "tight", "facecolor": "white", "dpi": 300}
         with matplotlib.rc_context({"svg.fonttype": "path"}):
-            drawing.canvas.savefig(file, format=kind, metadata=undated, bbox_inches="tight", facecolor="white", dpi=300)
+            drawing.canvas.savefig(file := io.BytesIO(), format=kind, **look)
         write_bytes(folder / f"{name}.{kind}", file.getvalue())

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from mmpt.report.run import Run
-from mmpt.report.settings import Settings, differing, flatten, shown
-from mmpt.report.stats import Paired, Summary, describe
+from mmpt.report.settings import differing, shown
+from mmpt.report.stats import Paired, Summary, describe, ranks
 from mmpt.utils.untrusted import one_line
 
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 LONGEST = 120  # characters of a message in a note
 MOST = 6  # settings in a row's name
 
 
-@dataclass(frozen=True)
+@dataclass
 class Comparison:
     """A row against the baseline's row, on the same seeds and the same test examples."""
 
     baseline: str
-    seeds: tuple[int, ...]  # that both have
+    seeds: tuple[int, ...] = ()  # that both have
     by_seed: Paired | None = None  # of scores
     examples: int = 0  # test examples that both predicted
     by_example: Paired | None = None  # of the share of right answers
@@ -35,26 +37,20 @@ class Comparison:
 
 @dataclass
 class Row:
-    """One setting of a method on a task.
-
-    Attributes:
-        runs: Those that count, by seed.
-        rest: Those that do not: not done, damaged, repeated.
-        settings: Only those that distinguish this row from others.
-        summary: None where no run is done.
-        rank: By mean among the rows of its task, model and metric; 1 is best, ties share a rank.
-    """
+    """One setting of a method on a task."""
 
     task: str
     model: str
     method: str
     metric: str
-    runs: list[Run]
-    rest: list[Run]
-    settings: dict[str, str] = field(default_factory=dict)
+    runs: list[Run]  # those that count, by seed
+    rest: list[Run]  # those that do not: not done, damaged, repeated
+    settings: dict[str, str] = field(default_factory=dict)  # only those that distinguish this row from others
     notes: list[str] = field(default_factory=list)
-    summary: Summary | None = None
-    rank: int | None = None
+    ends: tuple[float, float] | None = None  # of the metric's range; None: not known, or a score lies outside
+    summary: Summary | None = None  # None where no run is done
+    index: int = 0  # of its method among those of the report; it decides colour and mark
+    rank: int | None = None  # by mean among the rows of its task, model and metric; 1 is best, ties share a rank
     comparison: Comparison | None = None
 
     @property
@@ -68,16 +64,26 @@ class Row:
         return [run.seed for run in self.runs if run.seed is not None]
 
     @property
+    def flat(self) -> dict[str, Any]:
+        """All settings by dotted keys; empty where no run has its configuration."""
+        return next((run.settings.flat for run in [*self.runs, *self.rest] if run.settings is not None), {})
+
+    @property
     def setting(self) -> str:
         """The settings that distinguish this row, as on the command line; past the first few only how many more."""
-        words = [f"{key}={value}" for key, value in list(self.settings.items())[:MOST]]
-        more = len(self.settings) - MOST
-        return " ".join([*words, f"(and {more} more)"] if more > 0 else words)
+        words = [f"{key}={value}" for key, value in self.settings.items()]
+        return " ".join(words[:MOST] + [f"(and {len(words) - MOST} more)"] * (len(words) > MOST))
 
     @property
     def label(self) -> str:
         """The method, with the settings that distinguish its rows."""
         return f"{self.method} {self.setting.replace(' method.', ' ').removeprefix('method.')}".rstrip()
+
+    @property
+    def validation(self) -> float | None:
+        """Mean validation score; None where no run has one."""
+        scores = self.values(lambda run: run.score("validation"))
+        return statistics.fmean(scores) if scores else None
 
     def values(self, read: str | Callable[[Run], float | None]) -> list[float]:
         """One number of each run that has it: by a path in the result such as ``timing.train_s``, or by a function."""
@@ -99,24 +105,37 @@ def group(runs: Iterable[Run]) -> list[Row]:
     Returns:
         Rows by task, model, and falling mean; rows without a finished run last.
     """
-    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
-    for run in _with_settings(list(runs)):
-        groups[_key(run)].append(run)
-    rows = [_row(members) for members in groups.values()]
+    rows = [_row(members) for members in divide(_with_settings(list(runs)), _key).values()]
+    methods = sorted({row.method for row in rows})
+    for row in rows:
+        row.index = methods.index(row.method)
     for block in blocks(rows):
-        _fill_in_metric(block)
+        known, every = {row.metric for row in block} - {"?"}, {seed for row in block for seed in row.seeds}
         _distinguish(block)
-        _note_missing_seeds(block)
-        _rank(block)
+        for row in block:
+            if row.metric == "?" and len(known) == 1:  # no run has a result, those of other rows have
+                (row.metric,) = known
+            if missing := sorted(every - {run.seed for run in [*row.runs, *row.rest]}):
+                row.notes.append(f"no run of seed {_few(missing)}")
+        for metric in known:
+            done = [(row, row.summary.mean) for row in block if row.metric == metric and row.summary]
+            places = ranks(mean for _, mean in done)
+            for row, mean in done:
+                row.rank = places[mean]
     return sorted(rows, key=_order)
 
 
 def blocks(rows: Iterable[Row]) -> list[list[Row]]:
     """Divide rows by task and model."""
-    divided: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        divided[row.task, row.model].append(row)
-    return list(divided.values())
+    return list(divide(rows, lambda row: (row.task, row.model)).values())
+
+
+def divide(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Put items with one key into one list, in order."""
+    divided: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        divided[key(item)].append(item)
+    return divided
 
 
 def problems(rows: Iterable[Row]) -> list[str]:
@@ -144,13 +163,15 @@ def _key(run: Run) -> tuple[str, ...]:
 
 def _row(members: Sequence[Run]) -> Row:
     done, rest = _one_per_seed([run for run in members if run.status == "done"])
-    rest += [run for run in members if run.status != "done"]
+    rest += sorted((run for run in members if run.status != "done"), key=_by_seed)
     metric = next((run.metric for run in [*done, *rest] if run.result is not None), "?")
-    first = members[0]
-    row = Row(first.known("task"), first.known("model"), first.known("method"), metric, done, rest)
-    row.notes += _mixed(done) + _not_counted(rest)
-    if row.scores:
-        row.summary = describe(row.scores, row.metric)
+    task, model, method = (members[0].known(name) for name in ("task", "model", "method"))
+    row = Row(task, model, method, metric, done, rest, notes=_mixed(done) + _not_counted(rest))
+    if scores := row.scores:
+        first, *others = {run.range for run in done}
+        if first and not others and first[0] <= min(scores) and max(scores) <= first[1]:
+            row.ends = first
+        row.summary = describe(scores, row.ends)
     return row
 
 
@@ -170,23 +191,23 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
             why = f"seed {run.seed} again, {'the same' if copies else 'another'} run as {run.name}, which counts"
             repeated.append(replace(other, status="repeated", problem=why))
         chosen[key] = run
-    return sorted(chosen.values(), key=lambda run: (run.seed or 0, run.name)), repeated
+    return sorted(chosen.values(), key=_by_seed), repeated
+
+
+def _by_seed(run: Run) -> tuple[int, str]:
+    return run.seed or 0, run.name
 
 
 def _mixed(runs: Sequence[Run]) -> list[str]:
     """Warn where runs of one row do not share data, backbone or versions."""
-    notes = []
-    results = [run.result for run in runs if run.result is not None]
-    for name in ("data_fingerprint", "backbone_fingerprint"):
-        values = {str(getattr(result, name) or "unknown")[:8] for result in results}
-        if len(values) > 1:
-            notes.append(f"warning: mixed {name} ({', '.join(sorted(values))})")
-    packages: dict[str, set[str]] = defaultdict(set)
-    for result in results:
-        for name, version in (result.versions or {}).items():
-            packages[name].add(version)
-    mixed = sorted((name, sorted(versions)) for name, versions in packages.items() if len(versions) > 1)
-    notes += [f"warning: mixed versions of {name} ({', '.join(versions)})" for name, versions in mixed]
+    seen: dict[str, set[str]] = defaultdict(set)
+    for result in (run.result for run in runs if run.result is not None):
+        for name in ("data_fingerprint", "backbone_fingerprint"):
+            seen[name].add(str(getattr(result, name) or "unknown")[:8])
+        for package, version in (result.versions or {}).items():
+            seen[f"versions of {package}"].add(version)
+    several = sorted((name, sorted(values)) for name, values in seen.items() if len(values) > 1)
+    notes = [f"warning: mixed {name} ({', '.join(values)})" for name, values in several]
     repeats = [seed for seed, count in Counter(run.seed for run in runs).items() if count > 1]
     if repeats:
         notes.append(f"warning: seed {_few(repeats)} repeated with settings that the file does not have")
@@ -203,57 +224,20 @@ def _not_counted(runs: Sequence[Run]) -> list[str]:
     return notes if len(runs) <= 4 else [*notes, f"and {len(runs) - 4} more trials that do not count"]
 
 
-def _fill_in_metric(block: Sequence[Row]) -> None:
-    """A row without a result has the metric of its task's other rows."""
-    known = {row.metric for row in block if row.metric != "?"}
-    for row in block:
-        if row.metric == "?" and len(known) == 1:
-            row.metric = next(iter(known))
-
-
 def _distinguish(block: Sequence[Row]) -> None:
-    """Give rows of one task and model the settings that differ: inside of a method any, across methods the others."""
-    known = [(row, flatten(settings.values)) for row in block if (settings := _settings(row)) is not None]
-    across = [key for key in differing(flat for _, flat in known) if not key.startswith("method.")]
-    by_method: dict[str, list[tuple[Row, dict[str, Any]]]] = defaultdict(list)
-    for row, flat in known:
-        by_method[row.method].append((row, flat))
-    for several in by_method.values():
-        inside = [key for key in differing(flat for _, flat in several) if key.startswith("method.")]
-        for row, flat in several:
-            row.settings = {one_line(key): one_line(shown(flat[key])) for key in [*inside, *across] if key in flat}
-    _number_equal_labels(block)
+    """Give rows of one task and model the settings that differ: inside of a method any, across methods the others.
 
-
-def _settings(row: Row) -> Settings | None:
-    return next((run.settings for run in [*row.runs, *row.rest] if run.settings is not None), None)
-
-
-def _number_equal_labels(block: Sequence[Row]) -> None:
-    """Number rows that nothing else distinguishes, such as results that came without their configuration."""
-    labels: dict[str, list[Row]] = defaultdict(list)
-    for row in block:
-        labels[row.label].append(row)
-    for rows in labels.values():
-        for count, row in enumerate(rows if len(rows) > 1 else [], start=1):
-            row.settings["settings"] = f"#{count}" if _settings(row) is not None else f"#{count}, not in the file"
-
-
-def _note_missing_seeds(block: Sequence[Row]) -> None:
-    every = {seed for row in block for seed in row.seeds}
-    for row in block:
-        tried = {run.seed for run in [*row.runs, *row.rest]}
-        if missing := sorted(every - tried):
-            row.notes.append(f"no run of seed {_few(missing)}")
-
-
-def _rank(block: Sequence[Row]) -> None:
-    for metric in {row.metric for row in block}:
-        means = {id(row): row.summary.mean for row in block if row.metric == metric and row.summary is not None}
-        ranks = {mean: count for count, mean in enumerate(sorted(set(means.values()), reverse=True), start=1)}
-        for row in block:
-            if id(row) in means:
-                row.rank = ranks[means[id(row)]]
+    Rows that nothing else distinguishes, such as results that came without their configuration, are numbered.
+    """
+    across = [key for key in differing(row.flat for row in block if row.flat) if not key.startswith("method.")]
+    for several in divide((row for row in block if row.flat), lambda row: row.method).values():
+        inside = [key for key in differing(row.flat for row in several) if key.startswith("method.")]
+        for row in several:
+            chosen = {key: row.flat[key] for key in [*inside, *across] if key in row.flat}
+            row.settings = {one_line(key): one_line(shown(value)) for key, value in chosen.items()}
+    for several in divide(block, lambda row: row.label).values():
+        for count, row in enumerate(several if len(several) > 1 else [], start=1):
+            row.settings["settings"] = f"#{count}" if row.flat else f"#{count}, not in the file"
 
 
 def _few(values: Sequence[Any]) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,17 +18,6 @@ from mmpt.report.columns import PAGE, Record, used
 from mmpt.report.groups import Row, blocks
 from mmpt.report.published import Figure
 from mmpt.report.stats import FEWEST
-
-
-@dataclass
-class Section:
-    """One task on one model."""
-
-    title: str
-    anchor: str
-    table: tables.Table
-    figures: list[dict[str, str]] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
 
 
 def page(
@@ -48,10 +36,12 @@ def page(
 
     from mmpt.report.drawing import COLOURS, MARKERS, marker, style
 
-    methods = method_numbers(rows)
+    methods = dict(sorted((row.method, row.index) for row in rows))
     with style():
-        sections = [_section(block, methods, figures, count) for count, block in enumerate(blocks(rows), start=1)]
-    columns = {column.name: column for section in sections for column in section.table.columns[2:]}
+        sections = [_section(block, figures, count) for count, block in enumerate(blocks(rows), start=1)]
+    shown = {column.name for section in sections for column in section["table"].columns[2:]}
+    counts = {"runs that count": sum(len(row.runs) for row in rows), "not counted": len(problems)}
+    counts |= {"settings": len(rows), "methods": len(methods), "tasks": len({row.task for row in rows})}
     script = _text("page.js")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string(_text("page.html")).render(
@@ -60,8 +50,7 @@ def page(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         live=live,
         methods=[{"name": name, "mark": MARKERS[marker(i)], "index": i} for name, i in methods.items()],
-        numbers=methods,
-        columns=[column for column in PAGE if column.name in columns],
+        columns=[column for column in PAGE if column.name in shown],
         colours=len(COLOURS),
         overview=tables.overview(rows, figures),
         sections=sections,
@@ -69,56 +58,38 @@ def page(
         explanations=tables.explanations(PAGE, rows),
         synthetic=any(run.result is not None and run.result.data.bundled for row in rows for run in row.runs),
         published=tables.published([figure for figure in figures if figure.task in {row.task for row in rows}]),
-        facts=_facts(rows, problems),
+        facts=[(name, f"{count:,}") for name, count in counts.items()],
         data=embed(records),
     )
-
-
-def method_numbers(rows: Sequence[Row]) -> dict[str, int]:
-    """Number the methods; the number decides colour and mark."""
-    return {name: index for index, name in enumerate(sorted({row.method for row in rows}))}
 
 
 def embed(content: Any) -> str:
     """Write JSON that can stand inside of a script element: no text in it can end the element or open a comment."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
 def _text(name: str) -> str:
     return resources.files("mmpt.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
-def _facts(rows: Sequence[Row], problems: Sequence[str]) -> list[tuple[str, str]]:
-    facts = {"runs that count": sum(len(row.runs) for row in rows), "not counted": len(problems), "settings": len(rows)}
-    facts |= {"methods": len({row.method for row in rows}), "tasks": len({row.task for row in rows})}
-    return [(name, f"{count:,}") for name, count in facts.items()]
-
-
-def _section(block: Sequence[Row], methods: Mapping[str, int], figures: Sequence[Figure], count: int) -> Section:
+def _section(block: Sequence[Row], figures: Sequence[Figure], count: int) -> dict[str, Any]:
+    """One task on one model: its table, figures and remarks."""
     from mmpt.report.drawing import inline
     from mmpt.report.figures import draw
 
-    first = block[0]
-    table = tables.of_rows(used(PAGE, block), block)
-    section = Section(f"{first.task} ({first.metric}), {first.model}", f"task-{count}", table)
+    drawings, remarks = draw(block, figures)
     if few := sum(row.summary is not None and row.summary.n < FEWEST for row in block):
-        section.remarks.append(
-            f"No 95 % interval for {few} of {len(block)} settings: they have fewer than three seeds."
+        why = "with two seeds it would reach 12.7 standard errors to each side, with one it is not defined"
+        remarks.insert(
+            0, f"No 95 % interval for {few} of {len(block)} settings, which have fewer than three seeds: {why}."
         )
-    if done := drawable(block):
-        drawings, remarks = draw(done, methods, [figure for figure in figures if figure.task == first.task])
-        section.remarks += remarks
-        for number, drawing in enumerate(drawings):
-            parts = {part.split("-")[1] for part in drawing.tips}
-            method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
-            about = {"title": drawing.title, "caption": drawing.caption, "method": method}
-            section.figures.append({**about, "svg": inline(drawing, f"f{count}-{number}")})
-    return section
-
-
-def drawable(block: Sequence[Row]) -> list[Row]:
-    """The rows of one task and model that figures can show together."""
-    return [row for row in block if row.summary is not None and row.metric == block[0].metric]
+    shown = []
+    for number, drawing in enumerate(drawings):
+        parts = {part.split("-")[1] for part in drawing.tips}
+        method = parts.pop() if len(parts) == 1 else ""  # the page hides a method's own figures as a whole
+        about = {"title": drawing.title, "caption": drawing.caption, "method": method}
+        shown.append({**about, "svg": inline(drawing, f"f{count}-{number}")})
+    title = f"{block[0].task} ({block[0].metric}), {block[0].model}"
+    table = tables.of_rows(used(PAGE, block), block)
+    return {"title": title, "anchor": f"task-{count}", "table": table, "figures": shown, "remarks": remarks}

@@ -5,6 +5,7 @@ What mmpt does not measure is null; ``mmpt`` holds what those files have no fiel
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ from mmpt.report.records import with_config
 from mmpt.report.run import Run
 from mmpt.runs import names
 from mmpt.runs.result import Result
-from mmpt.runs.typed_json import number
-from mmpt.utils.untrusted import one_line, parse_json, read_bytes
+from mmpt.runs.typed_json import number, whole
+from mmpt.utils.untrusted import one_line, parse_object, read_bytes
 
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 STATUS = {"done": "success", "repeated": "success", "failed": "failed", "interrupted": "canceled"}
@@ -22,16 +23,8 @@ _EVALUATION = ("train time", "eval time", "tokens / sec", "mem allocated avg", "
 
 
 def experiment(run: Run) -> dict[str, Any]:
-    """Describe one run.
-
-    Args:
-        run: Whatever came of it; its metrics, status and environment are read from its directory.
-
-    Returns:
-        Plain JSON values.
-    """
-    result, environment = run.result or Result(), _read(run, "environment.json")
-    method = dict(_group(run, "method"))
+    """Describe one run in plain JSON values, whatever came of it; its directory is read for the details."""
+    result, method = run.result or Result(), dict(run.group("method"))
     name = method.pop("name", None) or run.known("method")
     return {
         "run_info": {
@@ -54,15 +47,14 @@ def experiment(run: Run) -> dict[str, Any]:
             "status": STATUS.get(run.status, run.status),
             "metrics": _metrics(run),
         },
-        "meta_info": _meta_info(run, result, environment),
+        "meta_info": _meta_info(run, result, _read(run, "environment.json")),
         "mmpt": {"name": run.name, "status": run.status, "problem": run.problem, "result": with_config(run)},
     }
 
 
 def _train_config(run: Run) -> dict[str, Any]:
-    model, data, trainer = (_group(run, name) for name in ("model", "data", "trainer"))
-    optimizer, evaluation = _group(run, "optimizer"), _group(run, "evaluation")
-    rates = {"lr": _group(run, "method").get("lr")}
+    model, data, trainer, evaluation = map(run.group, ("model", "data", "trainer", "evaluation"))
+    optimizer = dict(run.group("optimizer"))
     return {
         "model_id": model.get("path") or run.known("model"),
         "dtype": model.get("dtype"),
@@ -73,12 +65,12 @@ def _train_config(run: Run) -> dict[str, Any]:
         "eval_steps": trainer.get("eval_steps"),
         "compile": bool(trainer.get("torch_compile", False)),
         "use_gc": bool(trainer.get("gradient_checkpointing", False)),
-        "query_template": _group(run, "task").get("template"),
+        "query_template": run.group("task").get("template"),
         "seed": run.seed,
         "grad_norm_clip": trainer.get("max_grad_norm"),
-        "optimizer_type": optimizer.get("name"),
-        "optimizer_kwargs": rates | {key: value for key, value in optimizer.items() if key != "name"},
-        "lr_scheduler": _group(run, "scheduler").get("name"),
+        "optimizer_type": optimizer.pop("name", None),
+        "optimizer_kwargs": {"lr": run.group("method").get("lr"), **optimizer},
+        "lr_scheduler": run.group("scheduler").get("name"),
         "use_amp": bool(trainer.get("bf16", False) or trainer.get("fp16", False)),
         "autocast_adapter_dtype": False,
         "generation_kwargs": {"max_new_tokens": evaluation.get("max_new_tokens")},
@@ -88,48 +80,43 @@ def _train_config(run: Run) -> dict[str, Any]:
 
 
 def _metrics(run: Run) -> list[dict[str, Any]]:
-    """One entry an evaluation, then one for the test."""
-    lines = metrics(run)
+    """One entry an evaluation, then one for the test; samples are those of one process."""
+    lines, trainer = metrics(run), run.group("trainer")
     began = next((time for line in lines if (time := number(line.get("time"))) is not None), None)
-    trainer = _group(run, "trainer")
-    batch, several = trainer.get("per_device_train_batch_size"), trainer.get("gradient_accumulation_steps", 1)
+    batch = whole(trainer.get("per_device_train_batch_size"))
+    several = whole(trainer.get("gradient_accumulation_steps", 1))
 
-    def samples(step: Any) -> int | None:
-        """Of one process; a run on several does not say how many it had."""
-        known = isinstance(batch, int) and isinstance(several, int) and isinstance(step, int)
-        return step * batch * several if known else None
+    def entry(score: str, value: Any, step: Any) -> dict[str, Any]:
+        known = whole(step)
+        samples = None if known is None or batch is None or several is None else known * batch * several
+        return {"step": step, score: value, "train loss": loss, "train samples": samples}
 
     entries, loss = [], None
     for line in lines:
         loss = line.get(names.LOSS, loss)
-        if not any(str(key).startswith("validation/") for key in line):
-            continue
-        now, step = number(line.get("time")), line.get("step")
-        elapsed = now - began if now is not None and began is not None else None
-        score = line.get(names.VALIDATION_METRIC.format(metric=run.metric))
-        entry = {"step": step, "valid accuracy": score, "train loss": loss, "train samples": samples(step)}
-        entries.append(entry | {"elapsed time": elapsed} | dict.fromkeys(_EVALUATION))
+        if any(str(key).startswith("validation/") for key in line):
+            now, score = number(line.get("time")), line.get(names.VALIDATION_METRIC.format(metric=run.metric))
+            elapsed = {"elapsed time": now - began if now is not None and began is not None else None}
+            entries.append(entry("valid accuracy", score, line.get("step")) | elapsed | dict.fromkeys(_EVALUATION))
     if run.result is not None:
-        step = run.result.steps
-        entry = {"step": step, "test accuracy": run.score(), "train loss": loss, "train samples": samples(step)}
-        entries.append(entry | {"train total tokens": None, "forgetting": None})
+        test = entry("test accuracy", run.score(), run.result.steps)
+        entries.append(test | {"train total tokens": None, "forgetting": None})
     return entries
 
 
 def _meta_info(run: Run, result: Result, environment: Mapping[str, Any]) -> dict[str, Any]:
     versions = result.versions if result.versions is not None else environment.get("versions")
     versions = versions if isinstance(versions, Mapping) else {}
-    hub = _group(run, "task").get("hub") if _group(run, "data").get("name") == "hub" else None
+    hub = run.group("task").get("hub") if run.group("data").get("name") == "hub" else None
     gpus = environment.get("gpus")
     parts = str(environment.get("platform", "")).partition("-with-")[0].split("-")  # Linux-6.1.0-x86_64-with-glibc2.36
     packages: dict[str, Any] = {}
     for name in PACKAGES:
         packages |= {f"{name}-version": versions.get(name), f"{name}-commit-hash": None}
-    model_info = {"sha": _group(run, "model").get("revision"), "created_at": None}
-    dataset_info = {"sha": hub.get("revision") if isinstance(hub, Mapping) else None, "created_at": None}
+    model, dataset = run.group("model").get("revision"), hub.get("revision") if isinstance(hub, Mapping) else None
     return {
-        "model_info": model_info | {"fingerprint": result.backbone_fingerprint},
-        "dataset_info": dataset_info | {"fingerprint": result.data_fingerprint},
+        "model_info": {"sha": model, "created_at": None, "fingerprint": result.backbone_fingerprint},
+        "dataset_info": {"sha": dataset, "created_at": None, "fingerprint": result.data_fingerprint},
         "package_info": packages,
         "system_info": {
             "system": parts[0] or None,
@@ -143,16 +130,8 @@ def _meta_info(run: Run, result: Result, environment: Mapping[str, Any]) -> dict
     }
 
 
-def _group(run: Run, name: str) -> Mapping[str, Any]:
-    return {} if run.settings is None else run.settings.group(name)
-
-
 def _read(run: Run, name: str) -> dict[str, Any]:
     """A JSON object of the run directory; empty where there is none, which load.py has reported already."""
-    if run.directory is None:
-        return {}
-    try:
-        content = parse_json(read_bytes(run.directory / name))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    with contextlib.suppress(OSError, ValueError):
+        return {} if run.directory is None else parse_object(read_bytes(run.directory / name))
+    return {}

@@ -62,16 +62,9 @@ def with_config(run: Run) -> dict[str, Any]:
 
 
 def as_json(records: Iterable[Record], figures: Sequence[Figure], problems: Sequence[str], runs: Iterable[Any]) -> str:
-    """Write everything as one JSON object.
+    """Write everything as one JSON object, whose keys docs/report.md lists.
 
-    Args:
-        records: One a row.
-        figures: Published figures beside them.
-        problems: Trials that do not count, one line each.
-        runs: One record a run, of :func:`mmpt.report.peft_format.experiment`.
-
-    Returns:
-        JSON text; docs/report.md lists its keys.
+    ``runs`` are records of :func:`mmpt.report.peft_format.experiment`; they are read once, one after the other.
     """
     parts = {"rows": records, "published": map(asdict, figures), "problems": problems, "runs": runs}
     separator = ",\n"

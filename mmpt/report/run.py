@@ -8,51 +8,52 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from mmpt.data.metrics import known
 from mmpt.report.settings import Settings
 from mmpt.runs.result import FORMAT, Result
 from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line
 
 NEEDED = ("task", "method", "model", "seed", "metric", "scores")  # a row cannot do without them
-OPTIONAL = ("status", "format")  # a result without them is still of today's format
+OPTIONAL = ("status", "format", "metric_range")  # a result without them is still of today's format
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trial, whatever came of it.
+    """One trial, whatever came of it."""
 
-    Attributes:
-        name: Of the run directory, or FILE:LINE.
-        status: ``done``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged`` or ``repeated``.
-        result: None where there is none.
-        settings: None where only a result is known.
-        seed: None where it is not known.
-        directory: The run directory; None where the run comes from a file.
-        problem: Why the run does not count, or what is wrong with it although it does.
-        names: ``task``, ``method`` and ``model``, where neither result nor settings say them.
-    """
-
-    name: str
-    status: str
+    name: str  # of the run directory, or FILE:LINE
+    status: str  # ``done``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged`` or ``repeated``
     result: Result | None = None
-    settings: Settings | None = None
+    settings: Settings | None = None  # None where only a result is known
     seed: int | None = None
-    directory: Path | None = None
-    problem: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None  # the run directory; None where the run comes from a file
+    problem: str = ""  # why the run does not count, or what is wrong with it although it does
+    names: Mapping[str, str] = field(default_factory=dict)  # of task, method, model where nothing else says them
 
     def known(self, name: str) -> str:
         """``task``, ``method`` or ``model``; ``?`` where nothing says it."""
-        if isinstance(value := getattr(self.result, name, None), str):
-            return one_line(value)
-        group = self.settings.group(name) if self.settings is not None else {}
-        value = group.get("name")
-        return one_line(value if isinstance(value, str) else self.names.get(name, "?"))
+        several = (getattr(self.result, name, None), self.group(name).get("name"), self.names.get(name))
+        return one_line(next((value for value in several if isinstance(value, str)), "?"))
+
+    def group(self, name: str) -> Mapping[str, Any]:
+        """One group of the configuration; empty where there is none. A plain value counts as its name."""
+        value = None if self.settings is None else self.settings.values.get(name)
+        return value if isinstance(value, Mapping) else {} if value is None else {"name": value}
 
     @property
     def metric(self) -> str:
         """The primary metric."""
         return one_line(self.result.metric if self.result is not None and self.result.metric is not None else "?")
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the metric; None where there are none, or nothing says them."""
+        if self.result is None:
+            return None
+        metric = known().get(self.metric)
+        low, high = self.result.metric_range or (metric and metric.range) or (0.0, 0.0)
+        return (low, high) if low < high else None
 
     def score(self, split: str = "test") -> float | None:
         """The primary metric on a split; None where there is none."""
@@ -60,13 +61,7 @@ class Run:
 
     def number(self, path: str) -> float | None:
         """A number of the result, by a path such as ``timing.train_s``; None where it is not known."""
-        value: float | None = None if self.result is None else attrgetter(path)(self.result)
-        return value
-
-    @property
-    def location(self) -> tuple[str, Path | None]:
-        """Name and directory."""
-        return self.name, self.directory
+        return None if self.result is None else attrgetter(path)(self.result)
 
     @property
     def fingerprint(self) -> str:
@@ -88,16 +83,14 @@ def from_content(run: Run, content: Mapping[str, Any]) -> Run:
         return replace(run, status="damaged", problem=f"its result {newer}")
     result = Result.from_dict(content)
     settings = Settings.of(result.config) if result.config is not None and run.settings is None else run.settings
-    run = replace(run, result=replace(result, config=None), settings=settings)
+    run = replace(run, result=replace(result, config=None), settings=settings, status="damaged")
     if missing := [name for name in NEEDED if name in result.absent]:
-        return replace(run, status="damaged", result=None, problem=f"its result lacks {', '.join(missing)}")
+        return replace(run, result=None, problem=f"its result lacks {', '.join(missing)}")
     if result.seed is None:
-        return replace(run, status="damaged", seed=None, problem="its seed is not a whole number")
-    run = replace(run, status="done", seed=result.seed)
+        return replace(run, seed=None, problem="its seed is not a whole number")
+    run = replace(run, seed=result.seed)
     if run.score() is None:
-        return replace(
-            run, status="damaged", problem=f"its test score ({run.metric}) is missing or not a number{run.problem}"
-        )
-    if missing := [name for name in result.absent if name not in OPTIONAL]:
-        return replace(run, problem=f"older format, without {', '.join(missing)}")
-    return run
+        return replace(run, problem=f"its test score ({run.metric}) is missing or not a number{run.problem}")
+    missing = [name for name in result.absent if name not in OPTIONAL]
+    older = f"older format, without {', '.join(missing)}"
+    return replace(run, status="done", problem=older if missing else run.problem)

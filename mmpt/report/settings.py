@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from mmpt.runs.typed_json import whole
 from mmpt.training.settings import deciding
 from mmpt.utils.untrusted import one_line, parse_yaml
 
@@ -33,54 +35,37 @@ class Settings:
         values = {name: value for name, value in deciding(config).items() if name != "seed"}
         return cls(values, json.dumps(values, sort_keys=True, ensure_ascii=False, default=str))
 
-    def group(self, name: str) -> Mapping[str, Any]:
-        """One group of the configuration; empty where there is none. A plain value counts as its name."""
-        value = self.values.get(name)
-        return value if isinstance(value, Mapping) else {"name": value}
+    @functools.cached_property
+    def flat(self) -> dict[str, Any]:
+        """The values by dotted keys, as on the command line."""
+        return flatten(self.values)
 
 
-@dataclass
-class SettingsReader:
-    """Reads config.yaml files; what runs share is parsed once."""
+def read_settings(text: str) -> tuple[Settings, int | None]:
+    """Read the text of a config.yaml: its settings, one object for runs that share them, and its seed if any.
 
-    _known: dict[str, Settings] = field(default_factory=dict)  # by all sections except a run's own
-    _parsed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by section
-
-    def read(self, text: str) -> tuple[Settings, int | None]:
-        """Read one file.
-
-        Args:
-            text: The content of config.yaml.
-
-        Returns:
-            The settings, and the seed; None where the file has no whole number as its seed.
-
-        Raises:
-            ValueError: The text is not a YAML mapping.
-        """
-        sections = _SECTION.split(text)
-        shared = "".join(section for section in sections if not section.startswith(_OWN))
-        if shared not in self._known:
-            self._known[shared] = Settings.of(self._values(text, sections))
-        seeds = [section for section in sections if section.startswith("seed:")]
-        if seeds and (plain := _SEED.fullmatch(seeds[-1])):
-            return self._known[shared], int(plain[1])
-        seed = _parse(seeds[-1])["seed"] if seeds else None
-        return self._known[shared], seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-
-    def _values(self, text: str, sections: list[str]) -> dict[str, Any]:
-        """Parse a file by its sections, or as a whole where they refer to each other."""
-        values: dict[str, Any] = {}
-        try:
-            for section in filter(str.strip, sections):
-                if section not in self._parsed:
-                    self._parsed[section] = _parse(section)
-                values |= self._parsed[section]
-        except ValueError:
-            return _parse(text)
-        return values or _parse(text)
+    Raises:
+        ValueError: The text is not a YAML mapping.
+    """
+    sections = _SECTION.split(text)
+    settings = _shared("".join(section for section in sections if not section.startswith(_OWN)))
+    seeds = [section for section in sections if section.startswith("seed:")]
+    plain = _SEED.fullmatch(seeds[-1]) if seeds else None
+    seed = int(plain[1]) if plain else _parse(seeds[-1])["seed"] if seeds else None
+    return settings, whole(seed)
 
 
+@functools.lru_cache(maxsize=16_384)
+def _shared(text: str) -> Settings:
+    """Parse what seeds share: by section, which settings share too, or as a whole where sections need each other."""
+    try:
+        sections = [_parse(section) for section in _SECTION.split(text) if section.strip()] or [_parse(text)]
+    except ValueError:
+        sections = [_parse(text)]
+    return Settings.of({name: value for section in sections for name, value in section.items()})
+
+
+@functools.lru_cache(maxsize=16_384)
 def _parse(text: str) -> dict[str, Any]:
     try:
         content = parse_yaml(text)

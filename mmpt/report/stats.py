@@ -11,7 +11,6 @@ from dataclasses import dataclass
 CONFIDENCE = 0.95
 DRAWS = 5_000  # of a bootstrap
 FEWEST = 3  # values of an interval: with two, Student's t is 12.7 standard errors wide on each side
-SIGNED = ("matthews", "pearson", "spearman")  # metrics from -1 to 1; others are from 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +36,50 @@ class Paired:
     p: float | None
 
 
-def describe(scores: Sequence[float], metric: str = "accuracy") -> Summary:
+def describe(scores: Sequence[float], ends: tuple[float, float] | None = (0.0, 1.0)) -> Summary:
     """Summarise scores over seeds, at least one: with the sample's deviation and a 95 % interval for the mean.
 
-    The interval is Student's t on the logit scale (delta method), so that it never leaves the scale of the metric.
-    Scores that are not on that scale have the plain t interval.
+    The interval is Student's t on the logit scale (delta method), so that it never leaves the range of the metric.
+
+    Args:
+        scores: At least one.
+        ends: Of the metric's range, with all scores inside; None: not known, for the plain t interval.
     """
     mean, low, high = t_interval(scores)
-    floor, span = (-1.0, 2.0) if metric in SIGNED else (0.0, 1.0)
-    share, inside = (mean - floor) / span, floor <= min(scores) and max(scores) <= floor + span
-    if low is not None and high is not None and high > mean and 0 < share < 1 and inside:
+    floor, span = (ends[0], ends[1] - ends[0]) if ends else (0.0, math.inf)
+    share = (mean - floor) / span
+    if low is not None and high is not None and high > mean and 0 < share < 1:
         centre, half = math.log(share / (1 - share)), (high - mean) / span / (share * (1 - share))
         low, high = (floor + span * (1 + math.tanh((centre + end) / 2)) / 2 for end in (-half, half))
     sd = statistics.stdev(scores) if len(scores) > 1 else None
     return Summary(len(scores), mean, sd, statistics.median(scores), max(scores), low, high)
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float | None, float | None]:
-    """Mean of a sample, and the ends of its Student's t interval; no ends below three values."""
+def t_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of a sample, and the ends of its 95 % Student's t interval; no ends below three values."""
     mean = statistics.fmean(values)
     if len(values) < FEWEST:
         return mean, None, None
-    half = _t_quantile(len(values) - 1, (1 + confidence) / 2) * statistics.stdev(values) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
 @functools.cache
-def _t_quantile(freedom: int, share: float) -> float:
+def _t_quantile(freedom: int) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, share))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def paired_t(differences: Sequence[float]) -> Paired:
-    """Paired t test of differences on the same seeds; no p value below two seeds or where all are equal."""
+def paired_t(differences: Sequence[float], most: float = math.inf) -> Paired:
+    """Paired t test of differences on the same seeds; no p value below two seeds or where all are equal.
+
+    Args:
+        differences: At least one.
+        most: The largest that a difference can be; the interval ends there.
+    """
     mean, low, high = t_interval(differences)
+    low, high = (end if end is None else max(-most, min(most, end)) for end in (low, high))
     if len(differences) < 2 or (spread := statistics.stdev(differences)) == 0:
         return Paired(mean, low, high, None)
     from scipy.special import stdtr
@@ -80,13 +88,11 @@ def paired_t(differences: Sequence[float]) -> Paired:
     return Paired(mean, low, high, float(2 * stdtr(len(differences) - 1, -t)))
 
 
-def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Paired:
+def paired_bootstrap(differences: Sequence[float]) -> Paired:
     """Paired bootstrap over test examples.
 
     Args:
         differences: (N,), for each example the method's correctness minus the baseline's, averaged over seeds.
-        draws: Resamples of N examples.
-        seed: Of the resampling.
 
     Returns:
         The mean difference, its percentile interval, and twice the smaller share of resamples on one side of zero
@@ -97,12 +103,11 @@ def paired_bootstrap(differences: Sequence[float], draws: int = DRAWS, seed: int
     values = np.asarray(differences, dtype=np.float64)
     kinds, counts = np.unique(np.round(values, 12), return_counts=True)
     # How often each kind of difference is drawn: the same as drawing N examples, in time independent of N.
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=draws)
+    drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=DRAWS)
     means = drawn @ kinds / len(values)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     rounded = np.round(means, 12)  # sums of the same numbers in another order are equal
-    p = 2 * (1 + min(int((rounded <= 0).sum()), int((rounded >= 0).sum()))) / (draws + 1)
+    p = 2 * (1 + min(int((rounded <= 0).sum()), int((rounded >= 0).sum()))) / (DRAWS + 1)
     return Paired(float(values.mean()), float(low), float(high), min(1.0, p))
 
 
@@ -134,6 +139,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(order) - rank) * p))
         adjusted[index] = highest
     return adjusted
+
+
+def ranks(values: Iterable[float]) -> dict[float, int]:
+    """The place of each value: 1 for the largest, and no place for the equals of another."""
+    return {value: place for place, value in enumerate(sorted(set(values), reverse=True), start=1)}
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[int]:

@@ -1,22 +1,27 @@
-"""Tables of a report: rows or an overview as cells, and these as Markdown and LaTeX. All texts of runs are escaped."""
+"""Tables of a report as cells, and these as Markdown and LaTeX. All texts of runs are escaped."""
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 
-from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used, validation
-from mmpt.report.groups import Row, blocks
+from mmpt.report.columns import FULL, NONE, PAPER, SHORT, Column, decimal, notes, used
+from mmpt.report.groups import Row, blocks, divide
 from mmpt.report.published import Figure
+from mmpt.report.stats import ranks
 from mmpt.utils.untrusted import one_line
 
+Task = tuple[str, str]  # and its metric
 SIGNIFICANT = 0.05
+SIZE = "parameters.trainable"
 PAPER_HEAD = "% needs \\usepackage{booktabs,graphicx}; a table wider than its column is scaled down"
-BEST = {1: "**{}**"}
-BEST_AND_SECOND = BEST | {2: "<ins>{}</ins>"}
+BEST: dict[int | str, str] = {1: "**{}**", "sd": " ± {}"}
+MARKDOWN = BEST | {2: "<ins>{}</ins>", "star": r" \*"}
+LATEX: dict[int | str, str] = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", "sd": r"$_{{\pm {}}}$", "star": "$^*$"}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -37,21 +42,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table.
+    """One value of a table."""
 
-    Attributes:
-        text: As plain text.
-        value: What the page sorts by; a number marks a cell whose text is ours.
-        rank: 1 is bold, 2 underlined.
-        sd: Shown behind the text.
-        star: Whether it differs significantly from the baseline.
-    """
-
-    text: str
-    value: float | str | None = None
-    rank: int | None = None
-    sd: str = ""
-    star: bool = False
+    text: str  # as plain text
+    value: float | str | None = None  # what the page sorts by; a number marks a cell whose text is ours
+    rank: int | None = None  # 1 is bold, 2 underlined
+    sd: str = ""  # shown behind the text
+    star: bool = False  # whether it differs significantly from the baseline
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,9 @@ class Table:
     caption: str = ""
 
 
-def of_rows(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def of_rows(columns: Sequence[Column], rows: Sequence[Row], caption: str = "") -> Table:
     """One line a row."""
-    return Table(columns, [[_cell(column, row) for column in columns] for row in rows], rows)
+    return Table(columns, [[_cell(column, row) for column in columns] for row in rows], rows, caption)
 
 
 def _cell(column: Column, row: Row) -> Cell:
@@ -90,108 +87,116 @@ def overview(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> Table:
         rows: Of :func:`mmpt.report.groups.group`.
         figures: Published figures, which have lines of their own and no part in the marks.
     """
-    tasks = sorted({(row.task, row.metric) for row in rows})
-    chosen: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
-    for row in sorted(rows, key=lambda row: (row.summary is not None, validation(row) or -1.0, row.label)):
-        chosen[row.model, row.method][row.task, row.metric] = row
-    models = {model for model, _ in chosen}
-    lines, listed = [], []
+    factors = _factors(rows)
+    averaged = {task: factor for task, factor in factors.items() if factor is not None}
+    chosen: dict[tuple[str, str], dict[Task, Row]] = defaultdict(dict)
+    for row in sorted(rows, key=lambda row: (row.summary is not None, row.validation or -math.inf, row.label)):
+        if (row.task, row.metric) in factors:
+            chosen[row.model, row.method][row.task, row.metric] = row
+    several = len({model for model, _ in chosen}) > 1
+    by_model: dict[str, list[list[Cell]]] = defaultdict(list)
+    firsts: list[Row] = []
     for (model, method), by_task in sorted(chosen.items()):
-        name = f"{method} ({model})" if len(models) > 1 else method
-        size = next(iter(by_task.values())).median("parameters.trainable")
-        cells = [_points(by_task[task]) if task in by_task else Cell(NONE) for task in tasks]
-        cells += [_mean([by_task.get(task) for task in tasks])] if len(tasks) > 1 else []
-        lines.append([Cell(name, name), Cell(decimal(size, None), size), *cells])
-        listed.append(next(iter(by_task.values())))
-    for model in models:
-        _rank([line for line, row in zip(lines, listed, strict=True) if row.model == model])
-    published, sources = _published_lines(figures, [task for task, _ in tasks], len(tasks) > 1)
-    heads = [f"{task} ({metric})" for task, metric in tasks] + ["mean over tasks"] * (len(tasks) > 1)
+        firsts.append(next(iter(by_task.values())))
+        name, sizes = f"{method} ({model})" if several else method, (row.median(SIZE) for row in by_task.values())
+        size = next((size for size in sizes if size is not None), None)  # of the first task with a finished run
+        cells = [_points(by_task.get(task), factor) for task, factor in factors.items()]
+        cells += [_mean(by_task, averaged)] if len(averaged) > 1 else []
+        by_model[model].append([Cell(name, name), Cell(decimal(size, None), size), *cells])
+    for lines in by_model.values():
+        _rank(lines)
+    beside = [figure for figure in figures if figure.task in {task for task, _ in factors}]
+    heads = [f"{task} ({metric})" for task, metric in factors] + ["mean over tasks"] * (len(averaged) > 1)
     columns = [Column("label", "text", heading="method"), Column("trainable", "number", heading="trainable")]
     columns += [Column(f"score-{count}", "number", heading=head) for count, head in enumerate(heads)]
     shown = [row for by_task in chosen.values() for row in by_task.values()]
-    return Table(columns, lines + published, [*listed, *(None for _ in published)], _caption(shown, rows, sources))
+    published = _published_lines(beside, [*(task for task, _ in factors), *heads[len(factors) :]])
+    lines = [line for several in by_model.values() for line in several] + published
+    caption = _caption(shown, factors, len(shown) < len(rows), beside)
+    return Table(columns, lines, [*firsts, *[None] * len(published)], caption)
 
 
-def _points(row: Row) -> Cell:
-    """A row's score in points; a score that is no share as it is."""
-    if row.summary is None:
-        return Cell(row.rest[0].status if row.rest else NONE)
-    scale = _scale(row)
-    sd = "" if row.summary.sd is None else f"{scale * row.summary.sd:.1f}"
-    return Cell(f"{scale * row.summary.mean:.1f}", scale * row.summary.mean, None, sd, significant(row))
+def _factors(rows: Sequence[Row]) -> dict[Task, float | None]:
+    """What brings the scores of each known task to points, by its metric's range; None where they have none."""
+    factors: dict[Task, float | None] = {}
+    for task, same in sorted(divide(rows, lambda row: (row.task, row.metric)).items()):
+        first, *others = {row.ends for row in same if row.summary} or {None}
+        if task[0] != "?":
+            factors[task] = 100 / max(map(abs, first)) if first and not others else None
+    return factors
 
 
-def _scale(row: Row) -> int:
-    return 100 if max(map(abs, row.scores)) <= 1 else 1
+def _points(row: Row | None, factor: float | None) -> Cell:
+    """A row's score in points, or as it is."""
+    if row is None or row.summary is None:
+        return Cell(row.rest[0].status if row and row.rest else NONE)
+    times, digits = (1, 3) if factor is None else (factor, 1)
+    mean, sd = times * row.summary.mean, row.summary.sd
+    return Cell(decimal(mean, digits), mean, None, "" if sd is None else decimal(times * sd, digits), significant(row))
 
 
-def _mean(rows: Sequence[Row | None]) -> Cell:
+def _mean(by_task: Mapping[Task, Row], factors: Mapping[Task, float]) -> Cell:
     """The mean over tasks with the deviation over the seeds that all tasks have; a dash where a task is missing."""
-    done = [row for row in rows if row is not None and row.summary is not None]
-    if len(done) < len(rows):
+    done = [(row, factor) for task, factor in factors.items() if (row := by_task.get(task)) and row.summary]
+    if len(done) < len(factors):
         return Cell(NONE)
-    seeds = set.intersection(*(set(row.seeds) for row in done))
-    scores = [{run.seed: _scale(row) * (run.score() or 0.0) for run in row.runs} for row in done]
-    means = [statistics.fmean(one[seed] for one in scores) for seed in seeds]
-    mean = statistics.fmean(_scale(row) * row.summary.mean for row in done if row.summary)
+    scores = [{run.seed: factor * (run.score() or 0.0) for run in row.runs} for row, factor in done]
+    means = [statistics.fmean(one[seed] for one in scores) for seed in set.intersection(*map(set, scores))]
+    mean = statistics.fmean(factor * row.summary.mean for row, factor in done if row.summary)
     return Cell(f"{mean:.1f}", mean, None, f"{statistics.stdev(means):.1f}" if len(means) > 1 else "")
 
 
 def _rank(lines: Sequence[list[Cell]]) -> None:
     """Mark the best and the second best of each column of scores."""
     for column in range(2, len(lines[0])):
-        values = {value for line in lines if isinstance(value := line[column].value, float | int)}
-        ranks = {value: count for count, value in enumerate(sorted(values, reverse=True), start=1)}
+        places = ranks(value for line in lines if isinstance(value := line[column].value, float | int))
         for line in lines:
             if isinstance(value := line[column].value, float | int):
-                line[column] = replace(line[column], rank=ranks[value])
+                line[column] = replace(line[column], rank=places[value])
 
 
-def _published_lines(
-    figures: Sequence[Figure], tasks: Sequence[str], with_mean: bool
-) -> tuple[list[list[Cell]], list[str]]:
-    """One line a published method and source, and the sources."""
-    methods: dict[tuple[str, str, str], dict[str, Figure]] = defaultdict(dict)
-    for figure in figures:
-        if figure.task in tasks:
-            methods[figure.source, figure.backbone, figure.method][figure.task] = figure
+def _published_lines(figures: Sequence[Figure], tasks: Sequence[str]) -> list[list[Cell]]:
+    """One line a published method and source; a dash in a column that is none of its tasks."""
     lines = []
-    for (_, backbone, method), by_task in methods.items():
-        scores = {task: 100 * float(figure.score) for task, figure in by_task.items()}
+    for same in divide(figures, lambda figure: (figure.source, figure.backbone, figure.method)).values():
+        scores = {figure.task: 100 * float(figure.score) for figure in same}
         cells = [Cell(f"{scores[task]:.1f}", scores[task]) if task in scores else Cell(NONE) for task in tasks]
-        head = [Cell(f"{method}, {backbone} †"), Cell(next(iter(by_task.values())).parameters or NONE)]
-        lines.append([*head, *cells, *([Cell(NONE)] if with_mean else [])])
-    settings: dict[str, dict[str, None]] = defaultdict(dict)
-    for figure in (figure for by_task in methods.values() for figure in by_task.values()):
-        settings[figure.source] |= dict.fromkeys(figure.setting.split("; "))
-    return lines, [f"{source}: {', '.join(said)}" for source, said in settings.items()]
+        lines.append([Cell(f"{same[0].method}, {same[0].backbone} †"), Cell(same[0].parameters or NONE), *cells])
+    return lines
 
 
-def _caption(shown: Sequence[Row], rows: Sequence[Row], sources: Sequence[str]) -> str:
+def _caption(shown: Sequence[Row], factors: Mapping[Task, float | None], more: bool, figures: Sequence[Figure]) -> str:
+    """What the overview shows; ``more``: whether it leaves settings out."""
     counts = sorted({len(row.runs) for row in shown if row.runs}) or [0]
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] != 1)}"
     text = f"Test scores in points, mean ± standard deviation over {seeds}; best bold, second underlined."
+    done = {(row.task, row.metric) for row in shown if row.summary}
+    if off := [
+        f"{task} ({metric})" for task, metric in factors if (task, metric) in done and not factors[task, metric]
+    ]:
+        text += f" Not in points and not part of the mean, since the metric has no known range: {', '.join(off)}."
     if baselines := sorted({row.comparison.baseline for row in shown if row.comparison}):
         text += f" * differs from {', '.join(baselines)}: p < {SIGNIFICANT} (paired t test over seeds, after Holm)."
-    if len(shown) < len(rows):
+    if more:
         text += " Of several settings of a method, the one with the best validation score."
+    settings = divide(figures, lambda figure: figure.source)
+    sources = [
+        f"{source}: {', '.join(dict.fromkeys(said for figure in same for said in figure.setting.split('; ')))}"
+        for source, same in settings.items()
+    ]
     return text + (f" † published, not run here ({'; '.join(sources)})." if sources else "")
 
 
 def published(figures: Sequence[Figure]) -> Table:
     """Published figures, each with its source and setting."""
-    heads = ("task", "method", "score", "trainable", "metric", "backbone", "setting", "source")
-    columns = [
-        Column("label" if name == "method" else name, "number" if name == "score" else "text", heading=name)
-        for name in heads
-    ]
-    lines = [
-        [Cell(figure.task, figure.task), Cell(f"{figure.method} †", figure.method)]
-        + [Cell(figure.score, float(figure.score)), Cell(figure.parameters or NONE, figure.parameters)]
-        + [Cell(text, text) for text in (figure.metric, figure.backbone, figure.setting, figure.source)]
-        for figure in figures
-    ]
+    columns, lines = [], []
+    for head in ["task", "method", "score", "trainable", "metric", "backbone", "setting", "source"]:
+        name = "label" if head == "method" else head
+        columns.append(Column(name, "number" if name == "score" else "text", heading=head))
+    for figure in figures:
+        line = [Cell(text or NONE, text) for text in astuple(figure)]
+        line[1:3] = Cell(f"{figure.method} †", figure.method), Cell(figure.score, float(figure.score))
+        lines.append(line)
     return Table(columns, lines, [None] * len(lines))
 
 
@@ -208,22 +213,27 @@ def grid(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(names)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def as_markdown(table: Table, marks: Mapping[int, str] = BEST_AND_SECOND) -> str:
-    """Write a table as Markdown, without its caption."""
+def _written(
+    table: Table, forms: Mapping[int | str, str], escape: Callable[[str], str], number: Callable[[str], str] = str
+) -> tuple[list[str], list[list[str]]]:
+    """The heads, and the cells of each line; ``forms`` has what is put around what, by :class:`Cell`."""
 
     def write(cell: Cell) -> str:
-        text = cell.text if isinstance(cell.value, float | int) else markdown(cell.text)
-        text = marks.get(cell.rank or 0, "{}").format(text) + (f" ± {cell.sd}" if cell.sd else "")
-        return text + (r" \*" if cell.star and 2 in marks else "")
+        text = number(cell.text) if isinstance(cell.value, float | int) else escape(cell.text)
+        text = forms.get(cell.rank or 0, "{}").format(text) + (forms["sd"].format(cell.sd) if cell.sd else "")
+        return text + (forms.get("star", "") if cell.star else "")
 
-    heads = [markdown(column.heading) for column in table.columns]
-    return grid(heads, [[write(cell) for cell in line] for line in table.lines])
+    return [escape(column.heading) for column in table.columns], [[*map(write, line)] for line in table.lines]
+
+
+def as_markdown(table: Table, forms: Mapping[int | str, str] = MARKDOWN) -> str:
+    """Write a table as Markdown, without its caption."""
+    return grid(*_written(table, forms, markdown))
 
 
 def short(rows: Sequence[Row]) -> str:
     """The short table, in Markdown: one line a row, the best mean of a task bold, without columns that say nothing."""
-    columns = [column for column in used(SHORT, rows) if column.name != "model" or len({row.model for row in rows}) > 1]
-    return as_markdown(of_rows(columns, rows), BEST)
+    return as_markdown(of_rows(used(SHORT, rows), rows), BEST)
 
 
 def full(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
@@ -256,30 +266,20 @@ def paper(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
     columns = used(PAPER, rows)
     said = [f"{row.task}, {row.label}: {notes(row)}." for row in rows if row.notes]
     caption = " ".join(["All statistics; p values after Holm.", *explanations(columns, rows), *said])
-    lines = of_rows(columns, rows)
-    tables = [
-        _latex_table(overview(rows, figures), "table", "overview"),
-        _latex_table(Table(columns, lines.lines, rows, caption), "table*", "all"),
-    ]
-    return "\n\n".join([PAPER_HEAD, *tables]) + "\n"
+    first = _latex_table(overview(rows, figures), "table", "overview")
+    return f"{PAPER_HEAD}\n\n{first}\n\n{_latex_table(of_rows(columns, rows, caption), 'table*', 'all')}\n"
 
 
 def _latex_table(table: Table, environment: str, label: str) -> str:
-    def write(cell: Cell) -> str:
-        text = _math(cell.text) if isinstance(cell.value, float | int) else latex(cell.text)
-        text = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}.get(cell.rank or 0, "{}").format(text)
-        return text + (f"$_{{\\pm {cell.sd}}}$" if cell.sd else "") + ("$^*$" if cell.star else "")
-
-    heads = " & ".join(latex(column.heading) for column in table.columns)
-    body = [f"{heads} \\\\\n\\midrule"]
-    for count, (line, row) in enumerate(zip(table.lines, table.rows, strict=True)):
-        first = "\\midrule\n" if row is None and count and table.rows[count - 1] is not None else ""
-        # {} keeps a bracket or a star from being read as an argument of the line break before
-        body.append(f"{first}{{}}{' & '.join(map(write, line))} \\\\".replace(NONE, "--"))
+    heads, cells = _written(table, LATEX, latex, _math)
+    # {} keeps a bracket or a star from being read as an argument of the line break before
+    lines = [f"{{}}{' & '.join(line)} \\\\".replace(NONE, "--") for line in cells]
+    if None in table.rows[1:]:
+        lines.insert(table.rows.index(None, 1), "\\midrule")  # before published ones
+    body = "\n".join([f"{' & '.join(heads)} \\\\\n\\midrule", *lines])
     columns = "".join("l" if column.kind == "text" else "r" for column in table.columns)
-    lines = "\n".join(body)
     return (
-        f"\\begin{{{environment}}}\n\\centering\n\\sbox0{{\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines}\n"
+        f"\\begin{{{environment}}}\n\\centering\n\\sbox0{{\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n"
         "\\bottomrule\n\\end{tabular}}%\n\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\box0}\\else\\box0\\fi\n"
         f"\\caption{{{latex(table.caption)}}}\n\\label{{tab:mmpt-{label}}}\n\\end{{{environment}}}"
     )

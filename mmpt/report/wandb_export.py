@@ -1,11 +1,6 @@
 """Runs of an export of a W&B project: a JSON or CSV file of runs with their config and summary.
 
-Accepted forms (docs/report.md shows how to make each):
-
-- JSON: a list of objects with ``name``, ``state``, ``config`` and ``summary``; one object a run;
-- CSV with the columns ``name``, ``config`` and ``summary``, the latter two as JSON or as Python literals;
-- CSV as W&B's table of runs gives it: ``Name``, ``State``, and a column for each dotted key of the configuration
-  (``method.lr.prefix``) and each key of the summary (``test/accuracy``).
+docs/report.md describes the three forms and shows how to make each.
 """
 
 from __future__ import annotations
@@ -14,22 +9,21 @@ import ast
 import csv
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmpt.data.metrics import TABLE, find, known
 from mmpt.errors import RunError
 from mmpt.report.run import Run, from_content
 from mmpt.report.settings import Settings, flatten, nested
 from mmpt.runs.result import Result
-from mmpt.runs.typed_json import fields, number
+from mmpt.runs.typed_json import fields, number, whole
 from mmpt.utils.untrusted import one_line, parse_json, read_bytes
 
 LARGEST_EXPORT = 2**30  # bytes; some hundred thousand runs
 STATES = {"finished": "done", "crashed": "failed"}
-METRICS = ("accuracy", "f1a", "f1", "exact_match", "em", "macro_f1")  # which of several counts, first one first
-PRIMARY = {"accuracy_f1": "accuracy", "f1a_em": "f1a"}  # metrics that are not named as their first value
 SCORES = {  # of scores in a summary; the first one that it has counts
     "test": ("test/{metric}", "test/score"),
     "validation": ("best/validation_score", "validation/{metric}"),
@@ -38,13 +32,7 @@ SCORES = {  # of scores in a summary; the first one that it has counts
 
 
 def read_export(path: Path) -> Iterator[Run]:
-    """Read an export.
-
-    Args:
-        path: A ``.json`` or ``.csv`` file.
-
-    Yields:
-        One run a record; one that is not finished or lacks what a row needs says so.
+    """Read a ``.json`` or ``.csv`` file, a run a record; one that is not finished or lacks what a row needs says so.
 
     Raises:
         RunError: The file is no such export.
@@ -53,8 +41,9 @@ def read_export(path: Path) -> Iterator[Run]:
         text = read_bytes(path, LARGEST_EXPORT).decode("utf-8-sig", errors="replace")
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}; export fewer runs at once") from error
-    records = _json_records(text, path) if path.suffix == ".json" else _csv_records(text)
-    for count, record in enumerate(records, start=1):
+    csv.field_size_limit(sys.maxsize)  # a run's whole configuration is one cell; the default refuses 128 KiB
+    table: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(text, newline=""))
+    for count, record in enumerate(table if path.suffix == ".csv" else _json_records(text, path), start=1):
         name = one_line(record.get("name") or record.get("Name") or f"{path.name}:{count}")
         try:
             config, summary = _parts(record)
@@ -76,11 +65,6 @@ def _json_records(text: str, path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def _csv_records(text: str) -> list[dict[str, Any]]:
-    csv.field_size_limit(sys.maxsize)  # a run's whole configuration is one cell; the default refuses 128 KiB
-    return list(csv.DictReader(io.StringIO(text, newline="")))
-
-
 def _parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration, nested, and summary of one record, whatever the form of the export."""
     if "config" in record and "summary" in record:
@@ -100,39 +84,31 @@ def _value(cell: str) -> Any:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except ValueError:
-            value = ast.literal_eval(value)
+    if isinstance(value, str) and isinstance(value := _value(text := value), str):
+        value = ast.literal_eval(text)
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__}, not a mapping")
     return value
 
 
 def _run(name: str, state: str, config: dict[str, Any], summary: Mapping[str, Any]) -> Run:
-    settings = Settings.of({key: value for key, value in config.items() if not key.startswith("_")})
-    seed = config.get("seed")
-    run = Run(name, state, None, settings, seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+    known_keys = {key: value for key, value in config.items() if not key.startswith("_")}
+    run = Run(name, state, None, Settings.of(known_keys), whole(config.get("seed")))
     if state != "done":
         return run
-    named = settings.group("task").get("metric")
-    metric = PRIMARY.get(named, named) if isinstance(named, str) else ""
+    named = run.group("task").get("metric")
+    metric = find(named)[0].name if isinstance(named, str) and named in TABLE else str(named)
     if all(number(summary.get(key.format(metric=metric))) is None for key in SCORES["test"]):
-        metric = next((one for one in METRICS if number(summary.get(f"test/{one}")) is not None), "accuracy")
-    scores: dict[str, dict[str, float]] = {}
-    for split, keys in SCORES.items():
-        values = [value for key in keys if (value := number(summary.get(key.format(metric=metric)))) is not None]
-        scores |= {split: {metric: values[0]}} if values else {}
-    content: dict[str, Any] = dict.fromkeys(fields(Result)) | {
-        key: run.known(key) for key in ("task", "method", "model")
-    }
-    content |= {"seed": seed, "metric": metric, "scores": scores}
+        metric = next((one for one in known() if number(summary.get(f"test/{one}")) is not None), "accuracy")
+    content: dict[str, Any] = dict.fromkeys(fields(Result))
+    content |= {key: run.known(key) for key in ("task", "method", "model")} | {"seed": run.seed, "metric": metric}
     for group in ("timing", "parameters", "memory"):
-        values_of = ((key.partition("/"), value) for key, value in summary.items())
-        content[group] = {key: value for (head, _, key), value in values_of if head == group}
+        content[group] = {key[len(group) + 1 :]: value for key, value in summary.items() if key.startswith(f"{group}/")}
+    found = {split: [summary.get(key.format(metric=metric)) for key in keys] for split, keys in SCORES.items()}
+    numbers = {split: [one for one in values if number(one) is not None] for split, values in found.items()}
+    content["scores"] = {split: {metric: values[0]} for split, values in numbers.items() if values}
     content |= {"steps": summary.get("step"), "epochs": summary.get("train/epoch")}
     run = from_content(run, content)
-    if run.status == "done" or scores.get("test"):
+    if run.status == "done" or numbers["test"]:
         return run
     return replace(run, problem=f"{run.problem}; the export's summary has no test/{metric}")

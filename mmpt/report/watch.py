@@ -52,21 +52,16 @@ def serve(paths: Sequence[Path], make: Callable[[str], str], ready: Callable[[st
                 now = state(paths)
                 if self.path == "/" and made[0] != now:
                     made = now, make(now)
-            content = (now if self.path == "/state" else made[1]).encode("utf-8", "replace")
+            kind, text = ("plain", now) if self.path == "/state" else ("html", made[1])
             self.send_response(200)
-            kind = "text/plain" if self.path == "/state" else "text/html"
-            for name, value in (("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(content)))):
-                self.send_header(name, value)
+            self.send_header("Content-Type", f"text/{kind}; charset=utf-8")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(text.encode("utf-8", "replace"))
 
         def log_message(self, format: str, *args: object) -> None:
             """Requests are no news."""
 
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+    with ThreadingHTTPServer((HOST, 0), Handler) as server, contextlib.suppress(KeyboardInterrupt):
         ready(f"http://{HOST}:{server.server_port}/")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        server.serve_forever()

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmpt.config.fingerprint import values_key
 from mmpt.errors import RunError
-from mmpt.runs.typed_json import from_json
+from mmpt.runs.typed_json import from_json, whole
 from mmpt.utils.files import newer_format, read_json, write_json
 from mmpt.utils.secrets import redact
 from mmpt.utils.untrusted import one_line
@@ -50,10 +50,8 @@ class TrialRecord:
         groups = ((name, settings.get(name)) for name in ("task", "method", "model"))
         named = {name: group.get("name") for name, group in groups if isinstance(group, Mapping)}
         names = {name: redact(value) for name, value in named.items() if isinstance(value, str)}
-        seed = settings.get("seed")
-        whole = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
         values = {name: value for name, value in settings.items() if name not in ("run", "sweep", "logger", "hydra")}
-        return cls(redact(overrides), names, redact(error), values_key(values), whole)
+        return cls(redact(overrides), names, redact(error), values_key(values), whole(settings.get("seed")))
 
 
 def record_failure(root: Path, trial: TrialRecord) -> None:

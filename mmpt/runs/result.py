@@ -108,6 +108,7 @@ class Result:
     data: Data = field(default_factory=Data)
     seed: int | None = None
     metric: str | None = _about("the primary metric: the key of scores.* that counts")
+    metric_range: tuple[float, float] | None = _null("the least and the greatest value of that metric")
     scores: Scores = field(default_factory=Scores)
     parameters: Parameters = field(default_factory=Parameters)
     timing: Timing = field(default_factory=Timing)

@@ -23,6 +23,11 @@ def number(value: object) -> float | None:
     return value if -LARGEST < value < LARGEST else None
 
 
+def whole(value: object) -> int | None:
+    """Take a value of unknown origin as a whole number; None where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def fields(kind: Any) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """Map the fields that are part of the JSON to their type, without its ``| None``, and their metadata."""
     return _fields(kind)

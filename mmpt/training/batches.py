@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,7 +36,7 @@ class Batches:
     """
 
     features: Sequence[Any]
-    lengths: Sequence[int]
+    lengths: Sequence[int] | np.ndarray
     collate: Callable[[Sequence[Any]], Batch]
     settings: TrainerConfig
     seed: int
@@ -78,7 +79,7 @@ class Batches:
         while done < self.total_steps:
             epoch, skipped = divmod(done, self.steps_per_epoch)
             group: list[Batch] = []
-            for number, batch in enumerate(self._load(self.rows(epoch)[skipped * accumulation :]), start=1):
+            for number, batch in enumerate(self._load(self.rows(epoch, skipped * accumulation)), start=1):
                 group.append(batch)
                 if len(group) == accumulation or skipped * accumulation + number == self.passes_per_epoch:
                     yield group
@@ -86,32 +87,32 @@ class Batches:
                     if done == self.total_steps:
                         return
 
-    def rows(self, epoch: int) -> list[list[int]]:
-        """The examples of each of this process's passes in an epoch."""
+    def rows(self, epoch: int, skipped: int = 0) -> Iterator[list[int]]:
+        """The examples of each of this process's passes in an epoch, but for the first ``skipped`` passes."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
-        order = torch.randperm(len(self.features), generator=generator).tolist()
+        order = torch.randperm(len(self.features), generator=generator)
         if self.tasks and self.mix.sampling != "proportional":  # which all examples of an epoch are
-            drawn = draw(order, self.tasks, self.mix)
-            order = [drawn[index] for index in torch.randperm(len(drawn), generator=generator)]
+            drawn = torch.tensor(draw(order.tolist(), self.tasks, self.mix))
+            order = drawn[torch.randperm(len(drawn), generator=generator)]
         if self.settings.group_by_length:
             order = self._grouped(order, generator)
-        size = self.examples_per_pass
+        size, own = self.examples_per_pass, self.settings.per_device_train_batch_size
         if self.processes > 1 or (self.settings.dataloader_drop_last and len(order) < size):
-            order += (order * size)[: -len(order) % size]  # every process has a full batch
-        shares = [order[start : start + size] for start in range(0, len(order), size)]
-        first, last = (self.settings.per_device_train_batch_size * (self.rank + more) for more in (0, 1))
-        return [share[first:last] for share in shares[: self.passes_per_epoch]]
+            order = torch.cat([order, order[torch.arange(-len(order) % size) % len(order)]])  # all have a full batch
+        for number in range(skipped, self.passes_per_epoch):
+            first = number * size + self.rank * own
+            yield order[first : first + own].tolist()
 
-    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+    def _grouped(self, order: Tensor, generator: torch.Generator) -> Tensor:
         """Neighbours of similar length: sorted within windows, whose batches are shuffled."""
         size = self.examples_per_pass
-        windows = [order[start : start + size * WINDOW] for start in range(0, len(order), size * WINDOW)]
-        ordered = [row for window in windows for row in sorted(window, key=self.lengths.__getitem__)]
+        window, lengths = np.arange(len(order)) // (size * WINDOW), np.asarray(self.lengths)
+        ordered = order[torch.from_numpy(np.lexsort((lengths[order.numpy()], window)))]
         full = len(order) // size
-        blocks = [ordered[size * block : size * (block + 1)] for block in torch.randperm(full, generator=generator)]
-        return [row for block in blocks for row in block] + ordered[size * full :]
+        blocks = ordered[: size * full].view(full, size)[torch.randperm(full, generator=generator)]
+        return torch.cat([blocks.flatten(), ordered[size * full :]])
 
-    def _load(self, rows: list[list[int]]) -> Iterator[Batch]:
+    def _load(self, rows: Iterable[list[int]]) -> Iterator[Batch]:
         workers = self.settings.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
             self.features,  # type: ignore[arg-type]  # any sequence will do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -108,7 +108,7 @@ class SplitCache:
         batches = self._batches(split)
         task = self.evaluator.task.name
         description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
-        description |= {"tokens": sum(split.lengths), "layers": self.model.cacheable_layers.count}
+        description |= {"tokens": int(split.lengths.sum()), "layers": self.model.cacheable_layers.count}
         key = self._key(split)
         return fetch(
             self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
@@ -143,7 +143,12 @@ class SplitCache:
         return fits and self._store.has(self._key(split))
 
     def _key(self, split: Prepared) -> str:
-        return key_of(self.model, self.fingerprint, list(map(_read, split)), self.evaluator.cut(split), self._dtype)
+        batches: Iterable[Sequence[int]] = self.evaluator.cut(split)
+        if split.key is None:
+            inputs: Sequence[Any] = list(map(_read, split))
+        else:  # what names all ids, and decides the batches
+            inputs, batches = [[split.key, self.evaluator.config.batch_size]], [[0]]
+        return key_of(self.model, self.fingerprint, inputs, batches, self._dtype)
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)

@@ -83,7 +83,7 @@ class Evaluator:
         """Tokenise a split."""
         return self.reading.encode(examples)
 
-    def cut(self, split: Prepared) -> list[list[int]]:
+    def cut(self, split: Prepared) -> Iterator[list[int]]:
         """Rows of each batch that :meth:`predict` makes; the cache is computed in the same ones, so that bits agree."""
         return split.batches(self.config.batch_size)
 

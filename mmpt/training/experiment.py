@@ -13,13 +13,13 @@ from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config
 from mmpt.data.collate import CachingCollator
-from mmpt.data.columns import values
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.models.quantization import numbers
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, RunInfo
 from mmpt.runs.names import PREDICTIONS
@@ -136,7 +136,7 @@ class Experiment:
         config, train = self.config, splits["train"]
         collate = CachingCollator(self.evaluator.collate, train.activations)
         share = (accelerator.process_index, accelerator.num_processes)
-        mixed = (config.mix, [name for (name,) in values(train.examples, "task") if name is not None])
+        mixed = (config.mix, [str(example.task) for example in train.examples] if config.task.parts else [])
         batches = Batches(train.features, train.longest, collate, config.trainer, config.seed, *share, *mixed)
         targets = (feature["labels"] for feature in train)
         settings = config.trainer
@@ -193,6 +193,7 @@ class Experiment:
             "data": {"name": config.data.name, "bundled": given.bundled, "origin": given.origin, **data},
             "seed": config.seed,
             "metric": self.evaluator.task.primary,
+            "metric_range": None if (ends := self.evaluator.task.range) is None else list(ends),
             "data_fingerprint": given.fingerprint,
             "backbone_fingerprint": self.backbone.fingerprint,
         }
@@ -204,7 +205,7 @@ class Experiment:
         return {
             "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
             "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-            "task": asdict(config.task),
+            "task": asdict(self.identity.task.config),
             "evaluation": asdict(config.evaluation),
             "max_length": config.data.max_length,
             "seed": config.seed,
@@ -213,7 +214,7 @@ class Experiment:
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in model.method.parameter_groups().items()}
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(map(numbers, model.parameters()))
     return {"trainable": sum(groups.values()), "total": total, "bytes": size, "groups": groups}
 
 

@@ -52,7 +52,7 @@ def identify(config: Config) -> Identity:
     parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
     parts += [f"x{distributed.count()}"] if distributed.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
-    return Identity(task, splits, fingerprint, run_directory(config, fingerprint))
+    return Identity(splits.task, splits, fingerprint, run_directory(config, fingerprint))
 
 
 def _bounded(config: Config) -> DataConfig:

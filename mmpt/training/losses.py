@@ -8,6 +8,7 @@ Letters: B batch, U target tokens, C label words.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -87,10 +88,10 @@ class LabelRanking:
             DataError: One is not, such as a word that was cut.
         """
         known = {tuple(ids) for ids in self.candidates}
-        other = [tuple(ids) not in known for ids in targets]
-        if wrong := sum(other):
+        unknown = Counter(tuple(ids) not in known for ids in targets)
+        if wrong := unknown[True]:
             raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {len(other)} training targets are no label word; "
+                f"trainer.loss=label_ranking: {wrong} of {unknown.total()} training targets are no label word; "
                 "raise data.max_length, or set trainer.loss=cross_entropy"
             )
 

@@ -88,7 +88,8 @@ def first_line(config: Config, composed: Mapping[str, Any] | DictConfig) -> str:
     """
     name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
     where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
-    what = f"{config.task.name} with {config.method.name} on {config.model.name}, seed {config.seed}"
+    bits = "" if config.model.quantization == "none" else f" in {config.model.quantization}"
+    what = f"{config.task.name} with {config.method.name} on {config.model.name}{bits}, seed {config.seed}"
     if composed["model"]["dtype"] == "auto":
         why = "its weights are trained" if config.method.options.trains_all else fast_dtype()[1]
         what += f", {config.model.dtype} ({why})"
@@ -229,6 +230,8 @@ def _head(model: ModelConfig, evaluation: EvaluationConfig, task: TaskConfig, pr
         problems.add("model.architecture", f"{what}, so it cannot learn a mixture of tasks; choose another model")
     elif not task.labels:
         problems.add("model.architecture", f"{what}, but task={task.name} has free text; choose another model")
+    elif task.shots:
+        problems.add("task.shots", f"{what}, so it reads no examples before a text; set task.shots=0")
     elif "generation" in evaluation.decoding:
         problems.add("evaluation.decoding", f"{what}; set evaluation.decoding=[ranking]")
 
@@ -243,6 +246,12 @@ def _data_with_method(data: DataConfig, method: MethodConfig, problems: Problems
 
 
 def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Problems) -> None:
+    if method.options.trains_all and model.quantization != "none":
+        text = f"model.quantization={model.quantization}: method={method.name} trains the network's own weights"
+        problems.add("model.quantization", f"{text}, which cannot be integers; set model.quantization=none")
+    elif model.quantization != "none" and model.dtype not in method.options.QUANTISED:
+        text = f"model.dtype={model.dtype}: with model.quantization={model.quantization}, method={method.name} works in"
+        problems.add("model.dtype", f"{text} {', '.join(method.options.QUANTISED)}; set model.dtype=float32")
     if method.options.trains_all and model.dtype != "float32":
         text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
         problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")

@@ -76,6 +76,17 @@ def parse_json(text: str | bytes | bytearray) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object from elsewhere; what is none is a ValueError."""
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"it is no valid JSON ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not an object")
+    return content
+
+
 def parse_yaml(text: str) -> Any:
     """Parse YAML from elsewhere into plain values. Its references may still stand for more than memory holds.
 

@@ -22,6 +22,7 @@ NEEDS = {  # what an option can't do without
     ("model", "local"): ["model.path=."],
     ("task", "mix"): ["++mix.tasks=[rte,cb]"],
     ("task", "wsc"): ["data=local", "data.dir=."],
+    ("task", "stsb"): ["data=local", "data.dir=.", "evaluation.decoding=[generation]"],
     **{("task", name): ["data=hub"] for name in ("cola", "mnli", "mrpc", "qnli", "qqp", "sst2")},
 }
 PAPER = sorted(name for group, name in OPTIONS_ON_DISK if group == "experiment" and name.startswith("paper/"))

@@ -111,8 +111,8 @@ def test_batches_hold_examples_of_similar_length(tokenizer: PreTrainedTokenizerF
     split = TextToText(Task(TaskConfig("own", "{x}")), tokenizer, 9).encode(
         [_example("a b c", None), _example("a", "a b c d"), _example("a b", None), _example("b", None)]
     )
-    assert split.longest == split.lengths == [4, 2, 3, 2]
-    assert split.batches(3) == [[1, 3, 2], [0]]
+    assert split.longest.tolist() == split.lengths.tolist() == [4, 2, 3, 2]
+    assert list(split.batches(3)) == [[1, 3, 2], [0]]
     assert split.of_longest().examples == (split.examples[1],)
     assert split.of_longest().features == [{"input_ids": [5, 1], "labels": [5, 6, 7, 8, 1], "index": 0}]
 

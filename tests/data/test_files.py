@@ -58,6 +58,16 @@ def test_parquet_keeps_types_and_nesting(tmp_path: Path) -> None:
     assert _rows(tmp_path / "a.parquet") == rows
 
 
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_of_either_format_keeps_types_and_nesting(tmp_path: Path, form: Any) -> None:
+    rows = [{"text": f"ä {n}", "label": n % 2 == 0 or None, "idx": {"n": n}} for n in range(2500)]
+    table = pa.Table.from_pylist(rows)
+    with form(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2000)
+    found = list(read_rows(tmp_path / "a.arrow", "a.arrow"))
+    assert [row for _, row in found] == rows and found[-1][0] == "a.arrow row 2500"
+
+
 def test_huge_texts_pass(tmp_path: Path) -> None:
     big = "word " * 500_000
     assert _rows(_write(tmp_path, "a.csv", f"text,label\n{big},a\n"))[0]["text"] == big
@@ -90,6 +100,10 @@ def test_huge_texts_pass(tmp_path: Path) -> None:
         ("a.csv", "x,y\n1,2\n".encode("utf-16-le"), r"^a.csv: is UTF-16; set task.csv.encoding"),
         ("a.csv", ",".join(f"c{n}" for n in range(10_000)) + "\n1,2\n", r"^a.csv:2: 2 columns.* 10000: c0.*, \.\.\.$"),
         ("a.parquet", "no parquet", r"^a.parquet: not readable as parquet"),
+        ("a.parquet", "", r"^a.parquet: "),
+        ("a.arrow", "no arrow", r"^a.arrow: not readable as arrow"),
+        ("a.arrow", "", r"^a.arrow: "),
+        ("a.arrow", b"ARROW1\0\0" + bytes(20), r"^a.arrow: not readable as arrow"),
         ("a.xlsx", "x", r'^a.xlsx: unknown format "\.xlsx"; allowed: \.jsonl'),
     ],
 )

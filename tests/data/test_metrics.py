@@ -239,6 +239,8 @@ def test_correlations_are_those_of_scipy_in_every_sample(name: str) -> None:
     low, high = interval(task, examples, texts, resamples=300, confidence=0.9, seed=1) or (0, 0)
     assert low < score(task, examples, texts)[name] < high
     assert score(task, examples, ["3.3"] * 80)[name] == 0.0 == chance(task)
+    turned = [str(-value) for value in truth]
+    assert task.range == (-1, 1) and score(task, examples, turned)[name] == pytest.approx(-1)
 
 
 def test_what_is_no_number_counts_as_minus_one() -> None:

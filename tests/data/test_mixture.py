@@ -26,6 +26,14 @@ def mixture() -> Mixture:
     return task
 
 
+def test_the_range_of_the_mean_is_that_of_the_tasks_metrics() -> None:
+    mixture = task_of(check(compose(["task=mix", "++mix.tasks=[rte,cb]"], CONF)).task)
+    part = mixture.parts["rte"]
+    for own, expected in (((-1.0, 1.0), (-0.5, 1.0)), ((0.0, 100.0), None), (None, None)):
+        part.metrics = (replace(part.metrics[0], range=own),)
+        assert mixture.range == expected
+
+
 def test_splits_are_those_of_the_tasks_one_after_another(mixture: Mixture) -> None:
     splits = load_all(mixture, BUNDLED)
     for name, part in mixture.parts.items():
@@ -51,6 +59,7 @@ def test_scores_are_those_of_each_task_and_their_mean(mixture: Mixture) -> None:
     assert found[mixture.primary] == pytest.approx(statistics.fmean(primary))
     low, high = interval(mixture, splits.test, texts, resamples=300, confidence=0.9, seed=1) or (1, 0)
     assert low < found[mixture.primary] < high
+    assert mixture.range == (0.0, 1.0)
     assert chance(mixture) is None or chance(mixture) == statistics.fmean(
         chance(p) or 0 for p in mixture.parts.values()
     )
@@ -76,7 +85,7 @@ def test_an_epoch_draws_every_task_its_share_and_resumes_anywhere() -> None:
     assert [sum(tasks[row] == name for row in rows) for name in ("large", "small")] == [50, 50]
     assert all(rows.count(row) == 5 for row in range(90, 100))
     assert any(len({tasks[row] for row in batch}) == 2 for batch in batches.rows(0))
-    assert batches.rows(1) != batches.rows(0)
+    assert list(batches.rows(1)) != list(batches.rows(0))
     assert list(batches.steps(0))[13:] == list(batches.steps(13))
 
 

@@ -81,11 +81,15 @@ def test_a_bad_row_of_a_stored_file_is_named_and_nothing_is_left(
     assert len(skipping.train) + len(skipping.validation) == 30
 
 
-@pytest.mark.parametrize("form", ["folder", "pattern", "gz"])
+@pytest.mark.parametrize("form", ["folder", "pattern", "gz", "arrow", "arrow pattern"])
 def test_other_forms_of_a_file_give_the_same_examples(task: Task, own: Callable[..., DataConfig], form: str) -> None:
     data = own({f"{name}.jsonl": rows for name, rows in PARTS.items()})
     root, plain = Path(str(data.dir)), load_splits(task, data)
-    if form == "folder":
+    if "arrow" in form:
+        two = datasets.Dataset.from_list(PARTS["train"])
+        two.save_to_disk(str(root / "saved"), num_shards=1 + ("pattern" in form))
+        name = "saved/data-*.arrow" if "pattern" in form else "saved/data-00000-of-00001.arrow"
+    elif form == "folder":
         datasets.Dataset.from_list(PARTS["train"]).save_to_disk(str(root / "saved"))
         name = "saved"
     elif form == "pattern":

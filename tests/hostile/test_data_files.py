@@ -98,12 +98,20 @@ def parquet(columns: dict[str, Any]) -> bytes:
     return sink.getvalue()
 
 
+def arrow(columns: dict[str, Any]) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("form", [parquet, arrow])
 @both(30, 1500)
-def test_parquet_files(cases: int, tmp_path: Path) -> None:
-    whole = parquet({"text": ["a", "b"] * 3, "kind": [0, 1] * 3, "outer": [{"inner": "x"}] * 6})
+def test_columnar_files(cases: int, form: Any, tmp_path: Path) -> None:
+    whole = form({"text": ["a", "b"] * 3, "kind": [0, 1] * 3, "outer": [{"inner": "x"}] * 6})
 
     def holds(content: bytes) -> None:
-        path = tmp_path / "odd.parquet"
+        path = tmp_path / f"odd.{form.__name__}"
         path.write_bytes(content)
         read(path)
 

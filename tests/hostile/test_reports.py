@@ -171,7 +171,7 @@ def test_latex_of_hostile_names_compiles(tmp_path: Path, capsys: pytest.CaptureF
     report(tmp_path / "runs", tmp_path / "out", "tex", capsys)
     body = (tmp_path / "out" / "report.tex").read_text()
     (tmp_path / "t.tex").write_text(
-        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
     )
     done = subprocess.run([engine, "-interaction=nonstopmode", "t.tex"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import mmpt
 from mmpt.errors import ConfigError, ModelError
@@ -126,6 +127,17 @@ def test_every_parameter_is_in_a_group_and_gets_gradient(name: str) -> None:
                 flat = parameter.grad.flatten(end_dim=-2) if parameter.dim() > 1 else parameter.grad.unsqueeze(0)
                 assert (flat.abs().amax(dim=-1) > 0).all(), key
                 assert (flat.abs().amax(dim=0) > 0).all(), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_pass_makes_a_tensor_of_python_numbers(name: str) -> None:
+    """On a GPU each is a copy that is waited for, and that a CUDA graph cannot hold; indexing with a list makes one."""
+    method = case(name).train().method
+    means = torch.randn(5, WIDTH) if method.reads_input else None
+    method(means)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        method(means)
+    assert "aten::lift_fresh" not in {event.key for event in profiled.key_averages()}
 
 
 @pytest.mark.parametrize("name", CASES)

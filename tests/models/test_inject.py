@@ -15,6 +15,8 @@ from mmpt.attention.prefix import KeyValue, LayerPrefix
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.methods.options import SITES
+from mmpt.models.kinds.text import TextModel
+from tests import tiny_encoders
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close, assert_gradients_close, terms_of
@@ -178,3 +180,14 @@ def test_the_frozen_network_drops_out_only_where_asked(dropout: bool) -> None:
         model.eval()
         first, second = (model.logits(*batch()) for _ in range(2))
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart", "llama", "bert"])
+def test_no_pass_reads_a_value_from_the_device(model_type: str) -> None:
+    """On ``meta``, where tensors have no values; a GPU would have to be waited for. The loss counts labels on a CPU."""
+    model = (tiny_encoders.adapted if model_type == "bert" else adapted)("multimask", model_type=model_type).to("meta")
+    ids, mask, labels = (part.to("meta") for part in batch())
+    encoded = model.start({"input_ids": ids, "attention_mask": mask})
+    assert encoded.states.is_meta
+    if isinstance(model, TextModel):
+        assert model.decode(encoded, labels).shape == (*labels.shape, model.backbone.config.vocab_size)

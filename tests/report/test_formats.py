@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from mmpt.report.columns import COLUMNS, record
+from mmpt.report.compare import compare
+from mmpt.report.drawing import style
+from mmpt.report.figures import draw
+from mmpt.report.figures import scores as figures_of_scores
 from mmpt.report.groups import Row, group
 from mmpt.report.load import load
+from mmpt.report.page import page
 from mmpt.report.peft_format import experiment
 from mmpt.report.published import figures
 from mmpt.report.records import as_csv
@@ -68,6 +73,72 @@ def test_markdown_has_every_statistic(tmp_path: Path) -> None:
     assert "| smop | 2 | **0.815** ± 0.007 | 0.815 | 0.820 | – | 0.600 | 100 | 400 | 10.0 | 5 | 5 |" in text
     assert "<ins>0.715</ins>" in text and "Published figures for rte, not run here" in text
     assert "| DePT † | 0.791 | 76.8K | accuracy | T5-base |" in text
+
+
+EXTREME = {"accuracy": (0.0, 1.0), "matthews": (-1.0, 1.0), "own": (0.0, 100.0)}
+
+
+@pytest.mark.parametrize("metric", EXTREME)
+def test_no_printed_interval_leaves_the_range(metric: str, tmp_path: Path) -> None:
+    low, high = EXTREME[metric]
+    near = [low + (high - low) * share for share in (0.01, 0.02, 0.99)]
+    for method, several in (("prefix", near), ("smop", near[::-1]), ("lora", [high] * 3)):
+        for seed, score in enumerate(several):
+            scores = {name: {metric: score} for name in ("test", "validation", "majority")}
+            more = {"metric_range": [low, high]} if metric == "own" else {}
+            write(tmp_path, method, seed, metric=metric, scores=scores, answers=[True, False, seed == 1], **more)
+    found = group(load([tmp_path]).runs)
+    compare(found, "prefix")
+    said = full(found)
+    intervals = re.findall(r"([-+][\d.]+ )?\[(-?[\d.]+), (-?[\d.]+)\]", said)
+    assert len(intervals) == 5  # of three means and of two differences
+    for difference, *ends in intervals:
+        least, most = (low - high, high - low) if difference else (low, high)
+        assert least <= float(ends[0]) <= float(ends[1]) <= most
+    for values in map(record, found):
+        assert low <= values["low"] <= values["mean"] <= values["high"] <= high
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_below_three_seeds_no_interval_is_shown_and_it_says_why(seeds: int, tmp_path: Path) -> None:
+    for method in ("prefix", "smop"):
+        for seed in range(seeds):
+            write(tmp_path, method, seed, 0.5 + seed * len(method) / 100)
+    found = group(load([tmp_path]).runs)
+    compare(found, "prefix")
+    html = page(found, [], [], [])
+    reason = "none below three seeds, since it would be wider than what it tells"
+    for text in (full(found), paper(found), html):
+        assert reason in text and not re.search(r"\[-?\d\.\d+, ", text.partition("<script type")[0])
+    assert "No 95 % interval for 2 of 2 settings, which have fewer than three seeds: with two seeds it would" in html
+    assert ("p, seeds (main): the main p value" in html) == (seeds == 2)
+
+
+def test_the_bar_of_a_figure_is_the_interval_on_any_scale(tmp_path: Path) -> None:
+    for seed, score in enumerate((20.0, 30.0, 45.0)):
+        scores = {name: {"own": score} for name in ("test", "validation", "majority")}
+        write(tmp_path, seed=seed, metric="own", metric_range=[0, 100], scores=scores)
+    (row,) = group(load([tmp_path]).runs)
+    assert row.summary and row.summary.low is not None and row.summary.low < 20 - 1
+    with style():
+        drawn = figures_of_scores([row])
+    assert [row.summary.low, row.summary.high] in [list(line.get_xdata()) for line in drawn.axes.lines]
+
+
+def test_every_mark_lies_inside_its_figure(tmp_path: Path) -> None:
+    found = rows(tmp_path)
+    with style():
+        drawings, _ = draw(found)
+    marks = 0
+    for drawing in drawings:
+        axes = drawing.canvas.axes[0]
+        for line in axes.lines:
+            marks += 1
+            for values, (low, high) in ((line.get_xdata(), axes.get_xlim()), (line.get_ydata(), axes.get_ylim())):
+                assert min(low, high) <= min(values) and max(values) <= max(low, high), drawing.title
+    assert marks > 20
+    texts = [text.get_text() for drawing in drawings[1:3] for text in drawing.axes.texts]
+    assert texts == ["smop", "smop"]  # the Pareto fronts, named
 
 
 def test_csv_texts_are_no_formulas(tmp_path: Path) -> None:

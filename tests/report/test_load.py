@@ -12,7 +12,7 @@ import pytest
 
 from mmpt.report.groups import group, problems
 from mmpt.report.load import load
-from mmpt.report.settings import SettingsReader, nested
+from mmpt.report.settings import nested, read_settings
 from mmpt.runs.failures import SWEEPS, TrialRecord, record_failure
 from tests.report.builder import config, result, write
 
@@ -118,13 +118,12 @@ def test_settings_of_seeds_are_one_object(tmp_path: Path) -> None:
 
 
 def test_settings_file_forms() -> None:
-    reader = SettingsReader()
-    settings, seed = reader.read("method:\n  name: a\nlist:\n- 1\n- 2\nseed: 7\nrun:\n  tags:\n  - x\n")
+    settings, seed = read_settings("method:\n  name: a\nlist:\n- 1\n- 2\nseed: 7\nrun:\n  tags:\n  - x\n")
     assert seed == 7 and settings.values == {"method": {"name": "a"}, "list": [1, 2]}
-    assert reader.read("seed: 8\n" + "method:\n  name: a\nlist:\n- 1\n- 2\n")[0] is settings
+    assert read_settings("seed: 8\n" + "method:\n  name: a\nlist:\n- 1\n- 2\n")[0] is settings
     for text in ("", "- 1", "a: [", "a: *x"):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
-            reader.read(text)
+            read_settings(text)
 
 
 def test_dotted_keys_become_nested() -> None:

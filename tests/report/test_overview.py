@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,10 +54,50 @@ def test_settings_are_chosen_on_validation(tmp_path: Path) -> None:
     assert [line[2].text for line in table.lines] == ["70.0"] and "best validation score" in table.caption
 
 
-def test_a_score_beyond_one_is_no_share(tmp_path: Path) -> None:
-    write(tmp_path, score=31.5)
-    write(tmp_path, score=0.5, task="cb")
-    assert [cell.text for cell in overview(group(load([tmp_path]).runs)).lines[0][2:]] == ["50.0", "31.5", "40.8"]
+def line(place: Path) -> tuple[list[str], str]:
+    """The texts of the only line behind the method and its size, and the caption."""
+    table = overview(group(load([place]).runs))
+    (cells,) = table.lines
+    return [cell.text for cell in cells[2:]], table.caption
+
+
+def scored(place: Path, task: str, metric: str, score: float, **more: Any) -> None:
+    scores = {name: {metric: score} for name in ("test", "validation", "majority")}
+    write(place, task=task, metric=metric, scores=scores, **more)
+
+
+def test_the_mean_is_over_points_by_the_range_of_each_metric(tmp_path: Path) -> None:
+    scored(tmp_path, "a", "accuracy", 0.5)
+    scored(tmp_path, "b", "matthews", 0.25)
+    scored(tmp_path, "c", "own", 0.8, metric_range=[0, 100])  # no share, though it looks like one
+    assert line(tmp_path)[0] == ["50.0", "25.0", "0.8", "25.3"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "more"),
+    [("accuracy", 31.5, {}), ("own", 12.25, {"metric_range": None}), ("own", 12.25, {"metric_range": [3, 3]})],
+)
+def test_a_task_on_no_known_range_is_left_out_of_the_mean(
+    metric: str, score: float, more: dict[str, Any], tmp_path: Path
+) -> None:
+    scored(tmp_path, "a", metric, score, **more)
+    scored(tmp_path, "b", "accuracy", 0.5)
+    scored(tmp_path, "c", "accuracy", 0.7)
+    texts, caption = line(tmp_path)
+    assert texts == [f"{score:.3f}", "50.0", "70.0", "60.0"]
+    assert f"Not in points and not part of the mean, since the metric has no known range: a ({metric})." in caption
+
+
+def test_what_has_no_score_at_all_leaves_the_mean(tmp_path: Path) -> None:
+    write(tmp_path, score=0.5)
+    write(tmp_path, score=0.7, task="cb")
+    write(tmp_path, task="wic", status={"status": "failed", "error": {"message": "x"}})
+    assert line(tmp_path)[0] == ["70.0", "50.0", "failed", "60.0"]
+    assert overview(group(load([tmp_path]).runs)).lines[0][1].value == 100  # parameters of those that are done
+    damaged = write(tmp_path, name="damaged")
+    (damaged / "config.yaml").write_text("{a: [")
+    (damaged / "result.json").unlink()
+    assert line(tmp_path)[0] == ["70.0", "50.0", "failed", "60.0"]
 
 
 def test_the_main_p_value_is_named(tmp_path: Path) -> None:

@@ -22,22 +22,29 @@ def test_summary_of_three_seeds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "metric", "floor", "top"),
+    ("scores", "floor", "top"),
     [
-        ((0.2, 0.9, 0.99), "accuracy", 0, 1),
-        ((0.001, 0.002, 0.6), "f1", 0, 1),
-        ((-0.9, 0.1, 0.8), "matthews", -1, 1),
-        ((0.0, 0.0, 1.0), "accuracy", 0, 1),
+        ((0.2, 0.9, 0.99), 0, 1),
+        ((0.001, 0.002, 0.6), 0, 1),
+        ((-0.9, 0.1, 0.8), -1, 1),
+        ((0.0, 0.0, 1.0), 0, 1),
+        ((1.0, 2.0, 60.0), 0, 100),
     ],
 )
-def test_an_interval_stays_within_the_scale(scores: tuple[float, ...], metric: str, floor: int, top: int) -> None:
-    found = describe(scores, metric)
+def test_an_interval_stays_within_the_range(scores: tuple[float, ...], floor: int, top: int) -> None:
+    found = describe(scores, (floor, top))
     assert found.low is not None and found.high is not None
     assert floor < found.low < found.mean < found.high < top
 
 
-def test_scores_off_the_scale_have_the_plain_interval() -> None:
-    assert describe([20.0, 30.0, 40.0], "bleu").high == t_interval([20.0, 30.0, 40.0])[2]
+def test_an_interval_of_differences_ends_where_they_can_be() -> None:
+    found = paired_t([0.9, -0.9, 0.9], 1.0)
+    assert (found.low, found.high) == (-1.0, 1.0) and found.p == paired_t([0.9, -0.9, 0.9]).p
+    assert paired_t([0.1, 0.2, 0.3], 1.0) == paired_t([0.1, 0.2, 0.3])
+
+
+def test_scores_without_a_range_have_the_plain_interval() -> None:
+    assert describe([20.0, 30.0, 40.0], None).high == t_interval([20.0, 30.0, 40.0])[2]
     found = describe([0.5, 0.5, 0.5])
     assert (found.low, found.high) == (0.5, 0.5)
 

@@ -99,6 +99,19 @@ def test_an_export_holds_what_loggers_write(tmp_path: Path) -> None:
     assert row.median("timing.step_ms_median") == 10.0 and row.median("memory.peak_bytes") == 5_000_000
 
 
+@pytest.mark.parametrize(
+    ("named", "metric"), [("pearson_spearman", "pearson"), ("f1a_em", "f1a"), ("own", "own"), ([1], "accuracy")]
+)
+def test_the_primary_metric_of_a_task_counts(named: str, metric: str, tmp_path: Path) -> None:
+    one = {
+        **records()[0],
+        "config": config(**{"task.metric": named}),
+        "summary": {f"test/{metric}": 0.3, "test/spearman": 0.9},
+    }
+    (row,) = group(load([as_json(tmp_path, [one])]).runs)
+    assert (row.metric, row.scores) == (metric, [0.3])
+
+
 def test_hyperparameters_tell_rows_apart(tmp_path: Path) -> None:
     first, second = records()
     second["config"] = config(seed=2, **{"method.lr.prefix": 0.5})

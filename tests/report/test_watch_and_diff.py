@@ -38,6 +38,7 @@ def test_two_runs_side_by_side(tmp_path: Path, capsys: Capture) -> None:
     assert "| setting | A: rte-prefix-1 | B: rte-smop-2 |" in told
     assert "| method.lr.prefix | 0.05 | 0.5 |" in told and "| seed | 1 | 2 |" in told and "max_steps" not in told
     assert "| test score | 0.700 (accuracy) | 0.800 (accuracy) |" in told
+    assert "| peak MB | 5 | 5 |" in told and "| steps | 20 | 20 |" in told and "| trainable | 100 | 100 |" in told
     assert "2 of 3 common test examples differ; A is right on 0 of them, B on 1" in told
     assert "| no | yes (right) |" in told and r"| a\|b | c |" in told and "<script" not in told
     assert (tmp_path / "out" / "diff.md").read_text() == told

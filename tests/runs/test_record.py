@@ -41,6 +41,7 @@ def make_result(**changes: Any) -> Result:
         },
         "seed": 0,
         "metric": "accuracy",
+        "metric_range": [0.0, 1.0],
         "scores": {"validation": score, "test": score, "majority": {"accuracy": 0.5}, "chance": {"accuracy": 0.5}},
         "parameters": {"trainable": 123, "total": 4567, "bytes": 1000, "groups": {"masks": 123}},
         "timing": {"step_ms_median": 12.5, "train_s": 3.0, "total_s": 5.0, "examples_per_s": 800.0},

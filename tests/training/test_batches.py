@@ -58,8 +58,8 @@ def test_the_last_step_of_an_epoch_takes_what_is_left() -> None:
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_two_processes_share_what_one_would_have(grouped: bool) -> None:
-    one = batches(per_device_train_batch_size=4, group_by_length=grouped).rows(0)
-    two = [batches(rank, 2, group_by_length=grouped).rows(0) for rank in (0, 1)]
+    one = list(batches(per_device_train_batch_size=4, group_by_length=grouped).rows(0))
+    two = [list(batches(rank, 2, group_by_length=grouped).rows(0)) for rank in (0, 1)]
     together = [left + right for left, right in zip(*two, strict=True)]
     assert together[:2] == one[:2]
     assert len(together) == 3 and together[2][:3] == one[2]  # filled up, so that both have a full batch
@@ -68,7 +68,7 @@ def test_two_processes_share_what_one_would_have(grouped: bool) -> None:
 
 def test_drop_last_leaves_out_what_is_not_full() -> None:
     given = batches(dataloader_drop_last=True)
-    assert given.steps_per_epoch == 5 == len(given.rows(0)) and all(len(rows) == 2 for rows in given.rows(0))
+    assert given.steps_per_epoch == 5 and [len(rows) for rows in given.rows(0)] == [2] * 5
 
 
 def test_group_by_length_makes_batches_of_similar_lengths() -> None:

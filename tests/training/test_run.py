@@ -51,6 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_directory_is_self_contained(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    assert result["metric_range"] == [0.0, 1.0]
     assert not read_result(finished).problems()
     assert (result["task"], result["method"], result["model"], result["seed"]) == ("rte", "multimask", "bundled", 1)
     assert result["data"] | {"origin": ""} == {

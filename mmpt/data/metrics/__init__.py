@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mmpt.data.metrics.forms import normalise
-from mmpt.data.metrics.table import TABLE, check, find, source_file
+from mmpt.data.metrics.table import TABLE, check, find, known, source_file
 
 if TYPE_CHECKING:
     from mmpt.data.metrics.answers import Answers, label_indices
@@ -25,6 +25,7 @@ __all__ = [
     "check",
     "find",
     "interval",
+    "known",
     "label_indices",
     "majority",
     "normalise",

@@ -69,7 +69,7 @@ def _whole_groups(answers: Answers) -> Floats:
 ACCURACY = Metric("accuracy", _right, of_sums(share), even)
 EXACT_MATCH = Metric("exact_match", _right, of_sums(share), even)
 WHOLE_GROUPS = Metric("em", _whole_groups, of_sums(share))
-MATTHEWS = Metric("matthews", _agreement, of_sums(_matthews), lambda classes: 0.0)
+MATTHEWS = Metric("matthews", _agreement, of_sums(_matthews), lambda classes: 0.0, range=(-1.0, 1.0))
 # results of CB and MultiRC have had names of their own for the two F1 since the first version
 F1 = Metric("f1", _positive_counts, of_sums(_f1))
 F1_ANSWERS = replace(F1, name="f1a")

@@ -30,6 +30,7 @@ class Metric:
             a formula on sums of counts, :func:`of_sums` makes it.
         chance: Number of labels (0: free text) -> the value of guessing evenly; None where it depends on the data.
         target: What every target must be, as ``text -> whether it is one``; checked when the data is read.
+        range: The least and the greatest value; None where there are none. Reports bring scores to points by it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Metric:
     value: Callable[[Floats, Floats], Floats]
     chance: Callable[[int], float | None] = _no_chance
     target: Callable[[str], bool] = bool
+    range: tuple[float, float] | None = (0.0, 1.0)
 
     @classmethod
     def mean(
@@ -44,6 +46,7 @@ class Metric:
         name: str,
         score: Callable[[str, str], float],
         chance: Callable[[int], float | None] = _no_chance,
+        range: tuple[float, float] | None = (0.0, 1.0),
     ) -> Metric:
         """A metric that is the mean of a score for each example.
 
@@ -51,13 +54,14 @@ class Metric:
             name: What results call it.
             score: Prediction and target -> the score of one example.
             chance: See the class.
+            range: See the class.
         """
 
         def counts(answers: Answers) -> Floats:
             pairs = zip(answers.predictions, answers.targets, strict=True)
             return with_ones(np.array([score(text, target) for text, target in pairs], dtype=np.float64))
 
-        return cls(name, counts, of_sums(share), chance)
+        return cls(name, counts, of_sums(share), chance, range=range)
 
     def of(self, answers: Answers) -> float:
         """The value over all examples."""

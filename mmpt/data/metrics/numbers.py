@@ -54,5 +54,5 @@ def _no_correlation(classes: int) -> float:
     return 0.0
 
 
-PEARSON = Metric("pearson", _moments, of_sums(_correlation), _no_correlation, target=is_number)
-SPEARMAN = Metric("spearman", _pairs, _rank_correlation, _no_correlation, target=is_number)
+PEARSON = Metric("pearson", _moments, of_sums(_correlation), _no_correlation, is_number, (-1.0, 1.0))
+SPEARMAN = Metric("spearman", _pairs, _rank_correlation, _no_correlation, is_number, (-1.0, 1.0))

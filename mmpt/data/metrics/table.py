@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +112,12 @@ def find(name: str) -> tuple[Metric, ...]:
         file = module.__file__
         raise ConfigError(f"metric file {file} must set METRIC to a mmpt.data.metrics.Metric, or to a tuple of them")
     return metrics
+
+
+@cache
+def known() -> dict[str, Metric]:
+    """All metrics of the table by the names that results have for them."""
+    return {metric.name: metric for name in TABLE for metric in find(name)}
 
 
 def source_file(name: str) -> Path | None:

@@ -52,6 +52,6 @@ class AdaptivePrefixTuning(DeepPrefixMethod):
         """See the base class."""
         layout = self.layouts[site]
         slots = layout.slots(self.dropped(self.prefix[site]))
-        slots = slots * self.layer_gates[site][layout.columns].unsqueeze(-1)  # (S, 2L, H·k)
+        slots = slots * layout.taken(self.layer_gates[site], 0, layout.columns).unsqueeze(-1)  # (S, 2L, H·k)
         gates = self.token_gates[site].unsqueeze(0)
         return replace(layout.keys_values(slots.unsqueeze(0)), attend=gated_attention, attend_state=gates)

@@ -14,6 +14,7 @@ class IA3(MethodOptions):
 
     name: ClassVar[str] = "ia3"
     GROUPS: ClassVar[tuple[str, ...]] = ("ia3",)
+    QUANTISED: ClassVar[tuple[str, ...]] = ("float32",)  # which peft's layers give there
 
     target_modules: list[str] | Literal["auto"] = "auto"
     feedforward_modules: list[str] | Literal["auto"] = "auto"

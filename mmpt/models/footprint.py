@@ -1,0 +1,298 @@
+"""The memory that a model and a training step take, computed from the model's configuration: no weights are loaded.
+
+The model's own code and ours run on torch's device ``meta``, whose tensors have shapes and no numbers, while
+:class:`Peak` adds up those that exist at the same time.
+
+Letters: B batch, T source tokens, U label tokens, C candidate labels, N cached states of a text, d model width.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode  # named by PyTorch's notes on extending it
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from mmpt.attention.architectures import architecture_of
+from mmpt.attention.inject import injected_attention
+from mmpt.config.schema import ModelConfig
+from mmpt.methods.options import MethodOptions
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import CLASSES, Backbone, random_shape, source_of, stated_shape
+from mmpt.models.engine import build_engine
+from mmpt.models.parts import word_embeddings
+from mmpt.models.quantization import weight_bytes
+from mmpt.models.size import network_without_weights
+
+SHAPES = Path(__file__).with_name("shapes.yaml")
+CANDIDATES = 2  # labels of a text whose states decoder-only models cache
+TYPES = (torch.float32, torch.bfloat16)
+ADAM_BYTES = 8  # of each trained number: two averages in float32
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes above the weights, with the network in one type of numbers.
+
+    Attributes:
+        step: A training step in which every layer runs, with gradients and AdamW's averages.
+        cached: The same from the activation cache; None where the method leaves nothing constant.
+        evaluation: A batch of an evaluation, or of the pass that fills the cache.
+        cache: Stored for each text.
+    """
+
+    step: int
+    cached: int | None
+    evaluation: int
+    cache: int | None
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a network takes.
+
+    Attributes:
+        known: Whether its shape is one of ``shapes.yaml``, so that no hub was asked.
+        parameters: Numbers of the network.
+        trained: Numbers of the method.
+        weights: Bytes by type: float32, bfloat16, int8, nf4.
+        activations: By type: float32, bfloat16.
+        uncached: Why the method has no activation cache.
+    """
+
+    known: bool
+    parameters: int
+    trained: int
+    weights: dict[str, int]
+    activations: dict[str, Activations]
+    uncached: str | None
+
+    def total(self, kind: str, *, cached: bool) -> int | None:
+        """Bytes of weights and the larger of step and evaluation; quantised networks compute in bfloat16."""
+        found = self.activations["float32" if kind == "float32" else "bfloat16"]
+        step = found.cached if cached else found.step
+        return None if step is None else self.weights[kind] + max(step, found.evaluation)
+
+
+def footprint(
+    config: ModelConfig, options: MethodOptions, *, batch: int, source: int, label: int, evaluation: int
+) -> Footprint:
+    """Compute what a model takes with a method.
+
+    Args:
+        config: Of a hub's model, the shape is looked up in ``shapes.yaml`` first.
+        options: The method's.
+        batch: B, examples of a training step.
+        source: T, tokens of each source.
+        label: U, tokens of each label.
+        evaluation: Examples of a batch of an evaluation.
+
+    Raises:
+        ModelError: The configuration cannot be read or fetched, or makes no network.
+        ConfigError: The method does not suit the model.
+    """
+    shape = shape_of(config)
+    plain_config = replace(config, cross_attention="projected")
+    activations = {}
+    for dtype in TYPES:
+        model, plain = _engine(config, shape, options, dtype), _engine(plain_config, shape, options, dtype)
+        given = _batch(model, batch, source, label)
+        stored = _states(model, given)
+        trained = sum(parameter.numel() for parameter in model.method.parameters())
+        activations[str(dtype).removeprefix("torch.")] = Activations(
+            ADAM_BYTES * trained + _step_peak(plain, given),
+            None if stored is None else ADAM_BYTES * trained + _step_peak(model, {**given, **stored}),
+            _evaluation_peak(plain, _batch(plain, evaluation, source, label)),
+            None if stored is None else sum(stored[name].nbytes for name in ("states", "means")) // batch,
+        )
+    network = shape.network(config)
+    half = weight_bytes(network, torch.bfloat16, config.cross_attention)
+    counts = {"float32": 2 * half["none"], "bfloat16": half["none"], "int8": half["int8"], "nf4": half["nf4"]}
+    weights = {kind: count + 4 * trained for kind, count in counts.items()}
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Footprint(shape.known, parameters, trained, weights, activations, model.prevents_cache)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a network.
+
+    Attributes:
+        config: As transformers has it.
+        own_head: Whether T5's head has weights of its own although transformers' configuration says that they are those
+            of the embeddings: it unties them when it loads such a checkpoint.
+        known: Whether it is one of ``shapes.yaml``.
+    """
+
+    config: PreTrainedConfig
+    own_head: bool = False
+    known: bool = False
+
+    def network(self, config: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The network on the device ``meta``; a ``ModelError`` says that there is none of this shape."""
+        architecture = architecture_of(self.config.model_type)
+        kind, attention = CLASSES[architecture.kind], injected_attention(config.attention, architecture)
+        network = network_without_weights(self.config, kind, f"model={config.name}", attention, dtype)
+        if self.own_head:
+            vocabulary, width = word_embeddings(network).weight.shape
+            network.set_output_embeddings(nn.Linear(width, vocabulary, bias=False, device="meta", dtype=dtype))
+        return network.requires_grad_(False).eval()
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """The shape of a model; of one on the hub, from ``shapes.yaml`` where that has it.
+
+    Raises:
+        ModelError: It cannot be read or fetched, or holds another architecture than ``config`` says.
+    """
+    if config.source == "random":
+        return Shape(random_shape(config))
+    if config.source == "hub" and config.path in _shapes():
+        values = dict(_shapes()[str(config.path)])
+        shape = AutoConfig.for_model(values.pop("model_type"), **values)
+        return Shape(shape, _unties(shape, values), known=True)
+    if config.source == "path" and str(config.path).endswith(".gguf"):
+        file = Path(str(config.path))
+        return Shape(AutoConfig.from_pretrained(file.parent, gguf_file=file.name))
+    shape = stated_shape(config, path := source_of(config)[0])
+    return Shape(shape, _unties(shape, PreTrainedConfig.get_config_dict(path, revision=config.revision)[0]))
+
+
+def _unties(shape: PreTrainedConfig, settings: Mapping[str, Any]) -> bool:
+    tied = bool(getattr(shape, "tie_word_embeddings", False))
+    return architecture_of(shape.model_type).overflows and tied and settings.get("tie_word_embeddings") is False
+
+
+@cache
+def _shapes() -> dict[str, dict[str, Any]]:
+    """Arguments of configuration classes by a model's name on the hub."""
+    rows = yaml.safe_load(SHAPES.read_text(encoding="utf-8"))
+    return {name: {key: value for key, value in row.items() if key != "names"} for row in rows for name in row["names"]}
+
+
+def _engine(config: ModelConfig, shape: Shape, options: MethodOptions, dtype: torch.dtype) -> AdaptedModel:
+    network = shape.network(config, dtype)
+    network.config.decoder_start_token_id = network.config.pad_token_id = 0  # which the tokenizer would settle
+    nothing: Any = None  # a tokenizer would be needed for starting values
+    backbone = Backbone(network, nothing, "", "", config.cross_attention)
+    with torch.device("meta"):
+        return build_engine(backbone, options, initialise=False).train()
+
+
+def _batch(model: AdaptedModel, rows: int, source: int, label: int) -> dict[str, Tensor]:
+    """Token ids (B, T), mask (B, T) and labels (B, U), or classes (B, 1)."""
+    label = 1 if model.injection.architecture.has_head else label
+    sizes = {"input_ids": source, "attention_mask": source, "labels": label}
+    return {name: torch.ones(rows, size, dtype=torch.long, device="meta") for name, size in sizes.items()}
+
+
+def _states(model: AdaptedModel, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """A batch's cached activations, ``states`` (B, N, d) and what goes with them; None where nothing is constant."""
+    if model.prevents_cache is not None:
+        return None
+    (rows, tokens), read = batch["input_ids"].shape, batch["labels"].shape[1] - 1
+    more = CANDIDATES * read if model.injection.architecture.decoder_only else 0
+    width, weight = model.method.shape.width, word_embeddings(model.backbone).weight
+    return {
+        "states": weight.new_empty(rows, tokens + more, model.width),
+        "means": weight.new_empty(rows, width, dtype=torch.float32),
+        "continuations": batch["labels"].new_ones(rows, CANDIDATES, max(read, 1)),
+    }
+
+
+def _step_peak(model: AdaptedModel, batch: Mapping[str, Tensor]) -> int:
+    """The most bytes that exist at once in the forward and backward pass of a batch."""
+    with _watched(model, batch) as peak:
+        model(**batch).loss.backward()
+    return peak.most
+
+
+def _evaluation_peak(model: AdaptedModel, batch: Mapping[str, Tensor]) -> int:
+    """The same where candidate labels are ranked."""
+    model.eval()
+    classes = model.injection.architecture.has_head
+    candidates = [[label] if classes else [label] * batch["labels"].shape[1] for label in range(CANDIDATES)]
+    with _watched(model, batch) as peak, torch.no_grad():
+        model.rank(model.start(batch), candidates)
+    return peak.most
+
+
+@contextmanager
+def _watched(model: AdaptedModel, batch: Mapping[str, Tensor]) -> Iterator[Peak]:
+    with Fused(), Peak([*model.parameters(), *model.buffers()]) as peak, torch.device("meta"):
+        peak.add(batch.values())
+        yield peak
+
+
+class Peak(TorchDispatchMode):
+    """Adds up the bytes of all tensors that exist, while operations run within the block.
+
+    Attributes:
+        most: Bytes at the worst moment so far.
+    """
+
+    def __init__(self, without: Iterable[Tensor] = ()) -> None:
+        """Start from nothing; tensors ``without``, such as weights, do not count, and no view of them."""
+        super().__init__()
+        self.now = self.most = 0
+        self._known = {id(storage): weakref.ref(storage) for storage in (each.untyped_storage() for each in without)}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See the base class."""
+        result = function(*args, **(kwargs or {}))
+        self.add(result if isinstance(result, tuple | list) else [result])
+        return result
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Count tensors that are new, until they are gone."""
+        for value in values:
+            if not isinstance(value, Tensor):
+                continue
+            storage = value.untyped_storage()
+            if (known := self._known.get(id(storage))) is not None and known() is storage:
+                continue
+            self._known[id(storage)] = weakref.ref(storage)
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._remove, storage.nbytes())
+        self.most = max(self.most, self.now)
+
+    def _remove(self, count: int) -> None:
+        self.now -= count
+
+
+class Fused(TorchFunctionMode):
+    """Replaces torch's sdpa by what its fused kernels store, for which there is no kernel on the device ``meta``."""
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See the base class."""
+        kwargs = kwargs or {}
+        if function is F.scaled_dot_product_attention:
+            return _FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))
+        return function(*args, **kwargs)
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Stores queries, keys, values, mask, results and one number for each query; never the table of scores."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        result = query.new_empty(*query.shape[:-1], value.shape[-1])
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, mask, result, sums)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *_ = ctx.saved_tensors
+        return *(torch.empty_like(part) for part in (query, key, value)), None
