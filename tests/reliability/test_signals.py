@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mmpt.training.signals import Stopped, handle_signals
+from mmpt.utils.files import link_outside
 from tests.reliability.faults import Bomb, command, figures
 from tests.reliability.test_resume import SMALL, said, undisturbed, words
 
@@ -39,6 +40,14 @@ def test_sigterm_in_a_step_ends_behind_its_checkpoint(tmp_path: Path, whole: Who
     assert "Stopped at step 7. Run the same command again to resume." in said(tmp_path)
     assert command(tmp_path, words(tmp_path, "hit")) == [0]
     assert figures(tmp_path / "hit") == whole[0]
+
+
+def test_a_run_resumes_although_wandb_links_to_its_own_log(tmp_path: Path) -> None:
+    with_wandb = [*words(tmp_path, "hit"), "logger=wandb", "logger.mode=offline"]
+    assert command(tmp_path, with_wandb, Bomb("step", 12, signal.SIGTERM)) == [143], said(tmp_path)
+    assert link_outside(tmp_path / "hit") is not None
+    assert command(tmp_path, with_wandb) == [0], said(tmp_path)
+    assert status(tmp_path / "hit") == "done"
 
 
 def test_sigint_in_an_evaluation_loses_no_step_and_no_evaluation(tmp_path: Path, whole: Whole) -> None:
