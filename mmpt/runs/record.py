@@ -237,8 +237,7 @@ def _require_run_or_empty(directory: Path) -> None:
             f"run directory {directory} holds files but no run ({', '.join(sorted(files)[:3])}); "
             "name an empty or new directory with run.dir=DIR"
         )
-    # W&B links each of its folders to a log of its own outside
-    if (link := link_outside(directory, leave_out=["wandb"])) is not None:
+    if (link := link_outside(directory)) is not None:
         raise RunError(
             f"{link} is a symbolic link out of the run directory, and a run writes only inside; replace it by "
             "a copy, or name another run.dir"

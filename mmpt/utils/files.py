@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +58,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, dumps(content, indent=2) + "\n")
 
 
-def link_outside(directory: Path, leave_out: Collection[str] = ()) -> Path | None:
+def link_outside(directory: Path) -> Path | None:
     """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere.
 
-    Args:
-        directory: Where to look.
-        leave_out: Names of folders in it whose content is not looked at; they themselves are.
+    Links in its folder ``wandb`` do not count: W&B places one to a log of its own there.
     """
     root = os.path.realpath(directory)  # the directory may itself be reached by a link
     for folder, names, files in os.walk(directory):
-        found = (*names, *files)
-        if Path(folder) == directory:
-            names[:] = [name for name in names if name not in leave_out]
-        for path in (Path(folder, name) for name in found):
+        for path in (Path(folder, name) for name in (*names, *files)):
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 return path
+        if Path(folder) == directory and "wandb" in names:
+            names.remove("wandb")
     return None
 
 
