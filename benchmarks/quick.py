@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import epoch, sweep
 from benchmarks.memory import peak
 from benchmarks.setting import BEST, PEFT, draw, interleave, machine, show, step_of
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 
 
 def steps(shape: str, rounds: int, dtype: str) -> tuple[dict[str, float], float]:

@@ -42,8 +42,8 @@ WAYS = {
 _CHILD = """
 import re, resource, sys
 from pathlib import Path
-from mmpt.cli.report import main
-code = main(sys.argv[2:])
+from mmpt.cli.app import main
+code = main(sys.argv[2:], "report")
 if sys.platform == "linux":
     peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 else:

@@ -1,7 +1,5 @@
 """``python -m mmpt``: the command ``mmpt``; with settings alone it trains, as ``train.py`` does."""
 
-from __future__ import annotations
-
 import sys
 
 from mmpt.cli import app, train

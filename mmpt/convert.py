@@ -1,10 +1,8 @@
 """``python -m mmpt.convert`` is ``mmpt convert``."""
 
-from __future__ import annotations
-
 import sys
 
-from mmpt.cli.convert import main
+from mmpt.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(command="convert"))

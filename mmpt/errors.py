@@ -16,7 +16,7 @@ class ConfigError(MmptError):
     """The configuration is wrong; ``problems`` holds every finding, one line each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        """Keep the findings apart, and join them for display.
+        """Store the findings, and join them for display.
 
         Args:
             problems: One finding, or several that are reported together.
@@ -30,7 +30,7 @@ class DataError(MmptError):
 
 
 class ModelError(MmptError):
-    """A backbone can't be loaded, isn't what was stated, or can't be injected."""
+    """A backbone cannot be loaded, is not what was stated, or cannot be injected."""
 
 
 class AdapterError(MmptError):
@@ -38,11 +38,11 @@ class AdapterError(MmptError):
 
 
 class HubError(MmptError):
-    """The hub refuses, can't be reached, or a name isn't one of its repositories."""
+    """The hub refuses or cannot be reached, or a name is none of its repositories."""
 
 
 class RunError(MmptError):
-    """A run directory can't be used: wrong owner, no permission, disk full, in use."""
+    """A run directory cannot be used: wrong owner, no permission, disk full, in use."""
 
 
 class InUseError(RunError):
@@ -50,15 +50,15 @@ class InUseError(RunError):
 
 
 class CacheError(MmptError):
-    """The cache directory can't be used, or hasn't the room."""
+    """The cache directory cannot be used, or lacks the room."""
 
 
 class TrainingError(MmptError):
-    """Training can't go on, for example because the loss is not a number."""
+    """Training cannot continue, for example because the loss is not a number."""
 
 
 class DashboardError(MmptError):
-    """A dashboard can't be built: a package, a key or the server is missing."""
+    """A dashboard cannot be built: a package, a key or the server is missing."""
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:

@@ -28,8 +28,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import engine_of
-from mmpt.models.located import located
-from mmpt.models.saving import put_on
+from mmpt.models.saving import located, put_on
 from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.settings import REGISTERED
 from mmpt.utils.untrusted import one_line, read_text

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import mmpt
-from mmpt.cli.convert import main
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.interop.convert import prefix_tensor, read_prefix, write_prefix
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
+from tests.commands import convert as main
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close, tolerance
 

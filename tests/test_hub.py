@@ -18,10 +18,10 @@ import yaml
 
 import mmpt
 from mmpt.bundled.tasks import records
-from mmpt.cli.hub import main
 from mmpt.errors import AdapterError, HubError
 from mmpt.interop.hub import push
 from tests.adapters import save
+from tests.commands import hub as main
 from tests.hub import TOKEN, Hub, served, use
 from tests.library import plain
 

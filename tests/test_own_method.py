@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from mmpt.cli import main
-from mmpt.cli.predict import main as predict_main
 from mmpt.methods import options_class, parse
 from mmpt.models.engine import build_engine
 from mmpt.models.method_check import report
 from mmpt.training.settings import find_problems
 from mmpt.utils.extensions import METHOD_FOLDERS, VARIABLE, add_folder
+from tests.commands import predict as predict_main
 from tests.rows import assert_rows_are_independent
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close, terms_of

@@ -89,8 +89,7 @@ def test_a_pickle_called_adapter(file: str, tmp_path: Path, canary: Path) -> Non
 
 
 def test_a_pickle_called_cache_entry(tmp_path: Path, canary: Path) -> None:
-    from mmpt.cache.directory import Damaged
-    from mmpt.cache.store import Store
+    from mmpt.cache.store import Damaged, Store
 
     store, key, blob = Store(tmp_path, 1.0), "0" * 64, pickle.dumps(Acts(canary))
     store.path(key, "safetensors").write_bytes(blob)

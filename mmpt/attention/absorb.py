@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,22 +41,6 @@ def pays(queries: int, tokens: int, width: int, heads: int, head_dim: int) -> bo
     return absorbed < projected
 
 
-@dataclass(frozen=True)
-class Names:
-    """How an architecture calls the parts of its cross attention, and their heads H and head width k."""
-
-    query: str
-    key: str
-    value: str
-    output: str
-    heads: int
-    head_dim: int
-
-    def plain(self, module: nn.Module) -> bool:
-        """Whether keys and values come from plain layers; an adapter may have wrapped them."""
-        return all(type(getattr(module, name)) is nn.Linear for name in (self.key, self.value))
-
-
 def absorbs(modules: Sequence[nn.Module]) -> bool:
     """Whether cross-attention modules say what they read, without which they cannot absorb it."""
     return all("key_value_states" in inspect.signature(type(module).forward).parameters for module in modules)
@@ -66,10 +49,7 @@ def absorbs(modules: Sequence[nn.Module]) -> bool:
 def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture) -> None:
     """Let cross-attention modules absorb.
 
-    Args:
-        modules: An encoder-decoder's cross attention.
-        mode: ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache), ``projected``.
-        architecture: The model's.
+    ``mode`` is ``auto`` (where it pays), ``absorbed`` (except for generation with a key cache) or ``projected``.
 
     Raises:
         ModelError: ``absorbed`` is asked of attention that does not say what it reads.
@@ -81,30 +61,30 @@ def install(modules: Sequence[nn.Module], mode: str, architecture: Architecture)
                 "and pegasus are); set model.cross_attention=auto"
             )
         return
-    parts = architecture.query, architecture.key, architecture.value, architecture.output
-    names = Names(*parts, *architecture.width_of_heads(modules[0]))
     for module in modules:
         module.__dict__.pop("forward", None)  # what an earlier call put there
         if mode != "projected":
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(module, "forward", partial(_forward, Weak(module), names, mode == "absorbed"))
+            object.__setattr__(module, "forward", partial(_forward, Weak(module), architecture, mode == "absorbed"))
 
 
-def _forward(owner: Weak[nn.Module], names: Names, always: bool, *args: Any, **kwargs: Any) -> Any:
+def _forward(owner: Weak[nn.Module], names: Architecture, always: bool, *args: Any, **kwargs: Any) -> Any:
     """Cross attention: absorbed where that is right and pays, else the model's own."""
     module: Any = owner()
     states, caches = kwargs.get("key_value_states"), kwargs.get(CACHE) is not None
-    if states is not None and not caches and not kwargs.get("output_attentions") and names.plain(module):
+    # an adapter may have wrapped the layers
+    plain = all(type(getattr(module, name)) is nn.Linear for name in (names.key, names.value))
+    if states is not None and plain and not caches and not kwargs.get("output_attentions"):
         hidden = args[0] if args else kwargs["hidden_states"]
-        queries, (tokens, width) = hidden.shape[1], states.shape[1:]
-        if always or pays(queries, tokens, width, names.heads, names.head_dim):
+        (tokens, width), (heads, head_dim) = states.shape[1:], names.width_of_heads(module)
+        if always or pays(hidden.shape[1], tokens, width, heads, head_dim):
             if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
                 return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
             return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
     return type(module).forward(module, *args, **kwargs)
 
 
-def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+def attend(module: Any, names: Architecture, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
     """Cross attention with the module's weights and prefix.
 
     Biases: that of keys adds q·b_K to every token of the source, and none to the prefix, whose keys are as they are;
@@ -112,7 +92,7 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
 
     Args:
         module: Has the four projections, ``dropout``, and ``scaling`` where scores are scaled.
-        names: Of its projections.
+        names: The model's architecture, which names its projections.
         hidden: Decoder states (B, U, d).
         states: Encoder output X (B, T, d).
         mask: (B, 1, U or 1, T), True where a token may be attended, or a float to be added; None: all.
@@ -120,14 +100,14 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
     Returns:
         (B, U, d).
     """
-    heads, value = names.heads, getattr(module, names.value)
+    heads, value = names.width_of_heads(module)[0], getattr(module, names.value)
     query, scaling = getattr(module, names.query)(hidden), getattr(module, "scaling", 1.0)
     query = query if scaling == 1.0 else query * scaling
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module)
     separate = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
     seen, shares, weights = _attend_source(module, names, hidden, query, None if separate else prefix, states, mask)
-    context = _per_head(seen, value.weight.unflatten(0, (heads, -1)).transpose(1, 2))  # (B, H, U, k)
+    context = times(seen, value.weight.unflatten(0, (1, heads, -1)).transpose(2, 3))  # (B, H, U, k)
     if value.bias is not None:
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
@@ -140,7 +120,7 @@ def attend(module: Any, names: Names, hidden: Tensor, states: Tensor, mask: Tens
 
 def _attend_source(
     module: Any,
-    names: Names,
+    names: Architecture,
     hidden: Tensor,
     query: Tensor,
     prefix: LayerPrefix | None,
@@ -153,8 +133,8 @@ def _attend_source(
         What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1), weights of the prefix.
     """
     key, (batch, heads, queries, _) = getattr(module, names.key), query.shape
-    folded = _per_head(query, key.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, H·U, d)
-    shift = None if key.bias is None else _per_head(query, key.bias.view(heads, -1, 1))  # (B, H, U, 1)
+    folded = times(query, key.weight.unflatten(0, (1, heads, -1))).flatten(1, 2)  # (B, H·U, d)
+    shift = None if key.bias is None else times(query, key.bias.view(1, heads, -1, 1))  # (B, H, U, 1)
     cut = _chunks(mask, states)
     sizes = [len(source) for _, source, _ in cut]
     nothing: list[Tensor | None] = [None] * len(cut)
@@ -216,8 +196,3 @@ def _cut(mask: Tensor, batch: int, longest: int) -> list[tuple[slice, int]] | No
     cut = [(slice(at, min(at + ROWS, batch)), int(lengths[at : at + ROWS].max())) for at in firsts]
     saved = 1 - sum(tokens for _, tokens in cut) / (len(cut) * longest)
     return cut if saved > MIN_SAVED else None
-
-
-def _per_head(rows: Tensor, weights: Tensor) -> Tensor:
-    """Rows (B, H, U, n) times weights (H, n, m), as (B, H, U, m)."""
-    return times(rows, weights.unsqueeze(0))

@@ -23,58 +23,31 @@ Site = Literal["encoder", "decoder", "cross", "self"]
 
 
 @dataclass(frozen=True)
-class SitePath:
-    """Where the attention modules of one site are.
-
-    Attributes:
-        layers: The stack's list of layers, from the model's base model.
-        attention: The attention module, from a layer.
-    """
-
-    layers: str
-    attention: str
-
-
-@dataclass(frozen=True)
 class Architecture:
-    """What injection, methods and the kinds of models must know of an architecture.
+    """What injection, methods and the kinds of models must know of an architecture."""
 
-    Attributes:
-        kind: ``seq2seq`` (encoder and decoder), ``causal`` (decoder alone) or ``encoder`` (with a classification head).
-        sites: Attention modules by site; one stack has one site, ``self``.
-        key: The projection to keys, from an attention module; not used where there is ``fused``.
-        value: The projection to values.
-        query: The projection to queries.
-        output: The projection of what attention gives.
-        fused: The projection to queries, keys and values, in this order.
-        key_norm: What is applied to each head's keys after their projection.
-        head_dim: The attention module's attribute with the head width.
-        relative_bias: Whether T5's relative position bias is added, which ``method.layout=paper`` needs.
-        scales_ids: Whether the stack scales the word embeddings of ids, but not the embeddings that it is given.
-        positions: The module that takes the positions of tokens, from the model's base model; None: not known.
-        soft_capped: Whether attention scores are capped, which only ``model.attention=eager`` can do.
-        limited: Whether positions come from a table, which ends at ``config.max_position_embeddings``.
-        overflows: Whether hidden states of its checkpoints exceed 65504, where float16 ends.
-        peft: Under which name peft's tables have the usual ``target_modules`` of LoRA and (IA)3; None: they lack them.
-        targets: The same where they lack them: ``lora``, ``ia3``, and those of ``ia3`` whose input is rescaled.
-    """
-
-    kind: Kind
-    sites: Mapping[str, SitePath]
-    key: str = "k_proj"
-    value: str = "v_proj"
-    query: str = "q_proj"
-    output: str = "o_proj"
-    fused: str | None = None
-    key_norm: str | None = None
-    head_dim: str = "head_dim"
-    relative_bias: bool = False
+    kind: Kind  # seq2seq (encoder and decoder), causal (decoder alone) or encoder (with a classification head)
+    # by site: the stack's list of layers, from the model's base model, and the attention module, from a layer; the site
+    # of a single stack is self
+    sites: Mapping[str, tuple[str, str]]
+    key: str = "k_proj"  # the projection to keys, from an attention module; not used where there is fused
+    value: str = "v_proj"  # the projection to values
+    query: str = "q_proj"  # the projection to queries
+    output: str = "o_proj"  # the projection of what attention gives
+    fused: str | None = None  # the projection to queries, keys and values, in this order
+    key_norm: str | None = None  # what is applied to each head's keys after their projection
+    head_dim: str = "head_dim"  # the attention module's attribute with the head width
+    relative_bias: bool = False  # whether T5's relative position bias is added, which method.layout=paper needs
+    # whether the stack scales the word embeddings of ids, but not the embeddings that it is given
     scales_ids: bool = False
+    # the module that takes the positions of tokens, from the model's base model; None: not known
     positions: str | None = None
-    soft_capped: bool = False
-    limited: bool = False
-    overflows: bool = False
+    soft_capped: bool = False  # whether attention scores are capped, which only model.attention=eager can do
+    limited: bool = False  # whether positions come from a table, which ends at config.max_position_embeddings
+    overflows: bool = False  # whether hidden states of its checkpoints exceed 65504, where float16 ends
+    # under which name peft's tables have the usual target_modules of LoRA and (IA)3; None: they lack them
     peft: str | None = None
+    # the same where they lack them: lora, ia3, and those of ia3 whose input is rescaled
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -104,13 +77,13 @@ class Architecture:
 
     def layers(self, model: PreTrainedModel, site: str) -> Any:
         """The stack's list of layers that a site's attention is in, an ``nn.ModuleList``."""
-        return model.base_model.get_submodule(self.sites[site].layers)
+        return model.base_model.get_submodule(self.sites[site][0])
 
     def modules(self, model: PreTrainedModel) -> dict[str, list[nn.Module]]:
         """The attention modules of every site, first layer first."""
         return {
-            site: [layer.get_submodule(path.attention) for layer in self.layers(model, site)]
-            for site, path in self.sites.items()
+            site: [layer.get_submodule(attention) for layer in self.layers(model, site)]
+            for site, (_, attention) in self.sites.items()
         }
 
     def width_of_heads(self, module: nn.Module) -> tuple[int, int]:
@@ -146,9 +119,9 @@ def _rows(projection: Any) -> int:
 _T5 = Architecture(
     "seq2seq",
     {
-        "encoder": SitePath("encoder.block", "layer.0.SelfAttention"),
-        "decoder": SitePath("decoder.block", "layer.0.SelfAttention"),
-        "cross": SitePath("decoder.block", "layer.1.EncDecAttention"),
+        "encoder": ("encoder.block", "layer.0.SelfAttention"),
+        "decoder": ("decoder.block", "layer.0.SelfAttention"),
+        "cross": ("decoder.block", "layer.1.EncDecAttention"),
     },
     key="k",
     value="v",
@@ -160,14 +133,14 @@ _T5 = Architecture(
     peft="t5",  # mt5 too: what the papers name
 )
 _BART_SITES = {
-    "encoder": SitePath("encoder.layers", "self_attn"),
-    "decoder": SitePath("decoder.layers", "self_attn"),
-    "cross": SitePath("decoder.layers", "encoder_attn"),
+    "encoder": ("encoder.layers", "self_attn"),
+    "decoder": ("decoder.layers", "self_attn"),
+    "cross": ("decoder.layers", "encoder_attn"),
 }
-_LLAMA_SITES = {"self": SitePath("layers", "self_attn")}
+_LLAMA_SITES = {"self": ("layers", "self_attn")}
 _BERT = Architecture(
     "encoder",
-    {"self": SitePath("encoder.layer", "attention.self")},
+    {"self": ("encoder.layer", "attention.self")},
     key="key",
     value="value",
     head_dim="attention_head_size",
@@ -181,12 +154,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "umt5": _T5,
     "bart": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, peft="bart"),
     "pegasus": Architecture("seq2seq", _BART_SITES, output="out_proj", limited=True, scales_ids=True, peft="bart"),
-    "gpt2": Architecture(
-        "causal", {"self": SitePath("h", "attn")}, fused="c_attn", limited=True, positions="wpe", peft="gpt2"
-    ),
+    "gpt2": Architecture("causal", {"self": ("h", "attn")}, fused="c_attn", limited=True, positions="wpe", peft="gpt2"),
     "opt": Architecture(
         "causal",
-        {"self": SitePath("decoder.layers", "self_attn")},
+        {"self": ("decoder.layers", "self_attn")},
         limited=True,
         positions="decoder.embed_positions",
         peft="opt",
@@ -202,7 +173,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "electra": _BERT,
     "modernbert": Architecture(
         "encoder",
-        {"self": SitePath("layers", "attn")},
+        {"self": ("layers", "attn")},
         fused="Wqkv",
         targets={"lora": ("Wqkv",), "ia3": ("Wqkv", "mlp.Wo"), "feedforward": ("mlp.Wo",)},
     ),
@@ -218,13 +189,9 @@ REFUSED: dict[str, str] = {
 
 
 def architecture_of(model_type: str) -> Architecture:
-    """Find an architecture.
+    """Find the architecture of a ``model_type``, as ``config.json`` states it.
 
-    Args:
-        model_type: As ``config.json`` states it.
-
-    Raises:
-        ModelError: It cannot be injected, for the stated reason, or nobody has tested it.
+    ModelError: it cannot be injected, for the stated reason, or nobody has tested it.
     """
     architecture = ARCHITECTURES.get(model_type)
     if architecture is None:
@@ -237,11 +204,7 @@ def architecture_of(model_type: str) -> Architecture:
 
 
 def refuse_dtype(model_type: str, dtype: str) -> None:
-    """Reject a type of numbers, ``model.dtype``, that an architecture's hidden states do not fit into.
-
-    Raises:
-        ConfigError: With the ones that work.
-    """
+    """Reject a ``model.dtype`` that hidden states do not fit into, by a ConfigError with those that work."""
     if dtype == "float16" and ARCHITECTURES[model_type].overflows:
         raise ConfigError(
             f"model.dtype=float16: hidden states of {model_type} models exceed float16's largest number, 65504; set "
@@ -250,15 +213,7 @@ def refuse_dtype(model_type: str, dtype: str) -> None:
 
 
 def refuse_sites(model_type: str, sites: Sequence[str] | str) -> None:
-    """Reject sites that an architecture lacks.
-
-    Args:
-        model_type: A known architecture.
-        sites: ``method.sites``; a word such as ``auto`` names none.
-
-    Raises:
-        ConfigError: With the ones it has.
-    """
+    """Reject ``method.sites`` that a known architecture lacks, by a ConfigError; a word such as ``auto`` names none."""
     have = ARCHITECTURES[model_type].sites
     absent = [] if isinstance(sites, str) else [site for site in sites if site not in have]
     if absent:

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from mmpt.attention import paper
+from mmpt.attention import positions
 from mmpt.attention.prefix import LayerPrefix, for_batch
 from mmpt.errors import ModelError
 
@@ -119,14 +119,14 @@ def _extend(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Put a prefix before key and value (B, H, N, k); widen mask and position bias (…, Q, N) to match."""
     length, past = prefix.tokens, key.shape[2] - query.shape[2]
-    front, front_value = prefix.expanded(key.shape[0], key.dtype)
+    front, front_value = prefix.rows(key.shape[0], key.dtype)
     key, value = torch.cat([front, key], dim=2), torch.cat([front_value, value], dim=2)
     if mask is not None:  # bool: True may be attended; float: 0 is added
         mask = F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
     if prefix.real is not None:
         mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
     if bias is not None and prefix.positioned:
-        before = paper.prefix_bias(module, queries=query.shape[2], past=past, length=length)
+        before = positions.prefix_bias(module, queries=query.shape[2], past=past, length=length)
         bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
     elif bias is not None:
         bias = F.pad(bias, (length, 0))
@@ -156,8 +156,7 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        prefix = carried(module)
-        function = original(module)
+        prefix, function = carried(module), original(module)
         few = prefix is not None and function is sdpa_attention_forward and _few(prefix, query, key)
         if prefix is not None and (few or prefix.attend is not None):
             return _attend(module, query, key, value, (position_bias, attention_mask), prefix, **kwargs)

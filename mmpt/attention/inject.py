@@ -7,12 +7,11 @@ module's own prefix before its keys and values, and calls the model's original i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 
 from transformers import GenerationMixin, PreTrainedModel
 
-from mmpt.attention import paper, positions
+from mmpt.attention import positions
 from mmpt.attention.architectures import Architecture, architecture_of
 from mmpt.attention.function import carry
 from mmpt.attention.prefix import KeyValue, SiteShape, shift_of
@@ -27,31 +26,22 @@ CACHE = next(
 OWN = "mmpt_"  # what the names of our attention functions begin with
 
 
-def injected_attention(implementation: str, architecture: Architecture) -> str:
-    """The implementation that can carry prefixes, to replace one that a model was loaded with.
-
-    Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
-    such models run torch's sdpa as long as they carry an adapter.
-
-    Args:
-        implementation: As transformers names it: ``sdpa``, ``eager``, ``flash_attention_2``, ….
-        architecture: The model's.
-    """
-    eager = architecture.soft_capped or implementation.endswith("eager")
-    return "mmpt_eager" if eager else "mmpt_sdpa"
-
-
 def running_attention(model: PreTrainedModel) -> str:
     """The attention that a model runs, such as ``sdpa``; transformers has no public name for it."""
     return str(getattr(model.config, "_attn_implementation", None) or "eager")
 
 
-def switch_attention(model: PreTrainedModel) -> str | None:
-    """Let a model run the attention that can carry prefixes.
+def injected_attention(implementation: str, architecture: Architecture) -> str:
+    """The attention that can carry prefixes, ``mmpt_eager`` or ``mmpt_sdpa``, to replace the one of a loaded model.
 
-    Returns:
-        What it ran before; None where it ran ours already.
+    Flash attention knows neither masks nor biases of single scores, and transformers finds it by its own name only;
+    such models run torch's sdpa as long as they carry an adapter.
     """
+    return "mmpt_eager" if architecture.soft_capped or implementation.endswith("eager") else "mmpt_sdpa"
+
+
+def switch_attention(model: PreTrainedModel) -> str | None:
+    """Let a model run the attention that can carry prefixes. Returns what it ran before; None: ours already."""
     before = running_attention(model)
     if before.startswith(OWN):
         return None
@@ -70,13 +60,9 @@ class Injection:
     """The attention modules of one backbone by site, and the prefix they carry."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Find the sites.
+        """Find the sites of a backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
 
-        Args:
-            model: A backbone that runs the attention ``mmpt_sdpa`` or ``mmpt_eager``.
-
-        Raises:
-            ModelError: The architecture cannot carry prefixes, or the model runs other attention.
+        ModelError: the architecture cannot carry prefixes, or the model runs other attention.
         """
         self.architecture = architecture_of(model.config.model_type)
         if not running_attention(model).startswith(OWN):
@@ -84,7 +70,7 @@ class Injection:
         self.modules = self.architecture.modules(model)
         self.layers = {site: list(self.architecture.layers(model, site)) for site in self.modules}
         if self.architecture.relative_bias:
-            paper.remember_bias(self.modules["decoder"])
+            positions.remember_bias(self.modules["decoder"])
         path = self.architecture.positions
         self.positions = None if path is None else model.base_model.get_submodule(path)
         if self.positions is not None:
@@ -95,36 +81,17 @@ class Injection:
         }
 
     def set(self, prefixes: Mapping[str, KeyValue], sites: Collection[str] | None = None) -> None:
-        """Give sites their prefixes for the coming passes; those without one carry none.
-
-        Args:
-            prefixes: By site.
-            sites: Which to set; by default all.
-        """
+        """Give sites, by default all, their prefixes for the coming passes; those without one carry none."""
         if self.positions is not None:
             positions.shift(self.positions, shift_of(prefixes))
         for site in self.modules if sites is None else sites:
             modules, prefix = self.modules[site], prefixes.get(site)
-            first = 0 if prefix is None else len(modules) - prefix.key.shape[1]  # layers below it carry none
-            carry(
-                modules,
-                [
-                    None if prefix is None or index < 0 else prefix.layer(index)
-                    for index in range(-first, len(modules) - first)
-                ],
-            )
+            first = len(modules) - (0 if prefix is None else prefix.key.shape[1])  # layers below it carry none
+            layers = [] if prefix is None else [prefix.layer(index) for index in range(len(modules) - first)]
+            carry(modules, [*[None] * first, *layers])
 
     def remove(self) -> None:
         """Leave the backbone's modules without a trace."""
         self.set({})
         if self.positions is not None:
             positions.remove(self.positions)
-
-    @contextmanager
-    def active(self, prefixes: Mapping[str, KeyValue]) -> Iterator[None]:
-        """Carry ``prefixes`` within the block, and none after it."""
-        self.set(prefixes)
-        try:
-            yield
-        finally:
-            self.set({})

@@ -1,12 +1,14 @@
-"""Positions of a decoder-only model's text, counted from behind a prefix: ``method.layout=peft``.
+"""Positions with a prefix: of a decoder-only model's text (``method.layout=peft``), and of a prefix in T5 (``paper``).
 
 peft gives a prefix to the model as keys and values that are there already, so the model begins to count at P, the
-number of prefix tokens. Layout ``per_layer`` leaves the text where it is without a prefix, at 0.
+number of prefix tokens. In the published layout the prefix takes positions 0..P-1, and T5's relative position bias
+applies to it. Layout ``per_layer`` leaves the text where it is without a prefix, at 0.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 _SHIFT = "_mmpt_shift"  # where the module that takes positions carries what is added to them
 _HOOK = "_mmpt_shift_hook"
+_BIAS = "_mmpt_bias_owner"
 
 
 def install(module: nn.Module) -> None:
@@ -47,13 +50,9 @@ def _shifted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None = None) -> Tensor:
-    """Keys (…, P, k) of a rotary model, as if each lay ``count`` positions further on.
+    """Keys (…, P, k) as if each lay ``count`` positions further on, by a model's rotary embedding.
 
-    Args:
-        module: The model's rotary embedding.
-        keys: Keys that were not rotated.
-        count: Positions.
-        layer_type: Of the keys' layer; used where the angles differ between types of layers.
+    ``layer_type`` is used where the angles differ between types of layers.
     """
     rotary: Any = module
     ids = torch.full((1, 1), count, device=keys.device)
@@ -63,3 +62,21 @@ def rotated(module: nn.Module, keys: Tensor, count: int, layer_type: str | None 
     half = keys.shape[-1] // 2
     turned = torch.cat([-keys[..., half:], keys[..., :half]], dim=-1)
     return keys * (cos / scale).squeeze(0) + turned * (sin / scale).squeeze(0)
+
+
+def remember_bias(modules: Sequence[nn.Module]) -> None:
+    """Let every decoder self-attention have the owner of the relative position bias: itself, or the first layer."""
+    for module in modules:
+        owner = None if getattr(module, "has_relative_attention_bias", False) else modules[0]
+        object.__setattr__(module, _BIAS, owner)  # a plain reference: the owner must not become a submodule
+
+
+def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> Tensor:
+    """Position bias (1, H, Q, P), float, of a prefix at positions 0..P-1, where the text starts at position P.
+
+    ``module`` is a decoder self-attention that :func:`remember_bias` has seen; ``past`` tokens were generated before
+    the first query.
+    """
+    owner: Any = getattr(module, _BIAS) or module
+    bias: Tensor = owner.compute_bias(queries, length, past_seen_tokens=past + length)
+    return bias

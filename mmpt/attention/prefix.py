@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -78,41 +78,31 @@ class KeyValue:
 
     def layer(self, index: int) -> LayerPrefix:
         """The prefix of one layer."""
-        per_layer = (self.key, self.value, self.key_gate, self.value_gate, self.attend_state)
-        key, value, key_gate, value_gate, state = (None if part is None else part[:, index] for part in per_layer)
-        assert key is not None and value is not None
-        output_gate = None if self.output_gate is None else self.output_gate[index]
-        return LayerPrefix(
-            key, value, self.positioned, key_gate, value_gate, self.real, output_gate, self.attend, state
-        )
+        parts: dict[str, Any] = dict(vars(self))
+        for name in ("key", "value", "key_gate", "value_gate", "attend_state"):
+            if parts[name] is not None:
+                parts[name] = parts[name][:, index]
+        if self.output_gate is not None:
+            parts["output_gate"] = self.output_gate[index]
+        return LayerPrefix(**parts)
 
     def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
-        layers = [self.layer(index).expanded(batch, self.key.dtype) for index in range(self.key.shape[1])]
+        layers = [self.layer(index).rows(batch, self.key.dtype) for index in range(self.key.shape[1])]
         key, value = (torch.stack(parts, dim=1) for parts in zip(*layers, strict=True))
         return key, value
 
 
 @dataclass(frozen=True)
-class LayerPrefix:
+class LayerPrefix(KeyValue):
     """One layer's :class:`KeyValue`, without the axis L: ``key`` and ``value`` (G, H, P, k), ``output_gate`` ()."""
-
-    key: Tensor
-    value: Tensor
-    positioned: bool = False
-    key_gate: Tensor | None = None
-    value_gate: Tensor | None = None
-    real: Tensor | None = None
-    output_gate: Tensor | None = None
-    attend: Attend | None = None
-    attend_state: Tensor | None = None
 
     @property
     def tokens(self) -> int:
         """P."""
         return self.key.shape[2]
 
-    def expanded(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rows(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""
         pairs = ((self.key, self.key_gate), (self.value, self.value_gate))
         key, value = (_gated(part, gate, batch).to(dtype) for part, gate in pairs)
@@ -136,7 +126,7 @@ class LayerPrefix:
     def separate(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of queries (B, H, Q, k) to the prefix alone, times ``output_gate``: (B, H, Q, k)."""
         assert self.output_gate is not None
-        key, value = self.expanded(query.shape[0], query.dtype)
+        key, value = self.rows(query.shape[0], query.dtype)
         grouped = query.shape[1] != key.shape[1]
         seen = F.scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped)
         return self.output_gate.to(seen.dtype) * seen

@@ -43,21 +43,13 @@ Batch = tuple[Sequence[int], Mapping[str, Tensor]]  # rows, and their input_ids 
 
 @dataclass(frozen=True)
 class Activations:
-    """Hidden states of N examples without padding, and their mean word embeddings.
+    """Hidden states of N examples without padding, and their mean word embeddings."""
 
-    Attributes:
-        states: (sum of T, d), as they are stored.
-        starts: (N + 1,) int64, first rows; example n has rows ``starts[n]`` to ``starts[n + 1]``.
-        means: (N, d), float32.
-        dtype: What :meth:`batch` gives states in, the backbone's.
-        source: The mapped entry that they lie in; None in memory.
-    """
-
-    states: Tensor
-    starts: np.ndarray
-    means: Tensor
-    dtype: torch.dtype
-    source: Mapped | None = None
+    states: Tensor  # (sum of T, d), as they are stored
+    starts: np.ndarray  # (N + 1,) int64, first rows; example n has rows starts[n] to starts[n + 1]
+    means: Tensor  # (N, d), float32
+    dtype: torch.dtype  # what batch gives states in, the backbone's
+    source: Mapped | None = None  # the mapped entry that they lie in; None in memory
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """``states`` (B, T, d), zero where padded, and ``means`` (B, d) of some examples."""
@@ -86,14 +78,14 @@ def _rows(
     """Run the network up to the first trained layer: name of a tensor, first row, and rows of it."""
     if model.cacheable_layers.count is None:
         raise ValueError(f"nothing is constant: {model.cacheable_layers.reason}")
-    with model.injection.active({}):
-        for rows, batch in batches:
-            states = model.constants(batch)
-            means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
-            for index, row in enumerate(rows):
-                yield "means", row, means[index : index + 1]
-                first, last = starts[row : row + 2].tolist()
-                yield "states", first, _cast(states[index, : last - first], dtype)
+    model.injection.set({})
+    for rows, batch in batches:
+        states = model.constants(batch)
+        means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
+        for index, row in enumerate(rows):
+            yield "means", row, means[index : index + 1]
+            first, last = starts[row : row + 2].tolist()
+            yield "states", first, _cast(states[index, : last - first], dtype)
 
 
 def compute(
@@ -101,14 +93,9 @@ def compute(
 ) -> Activations:
     """Compute a split's activations in memory, on the model's device.
 
-    Args:
-        model: A model with cacheable layers; nothing that is computed here depends on its method.
-        lengths: States of each of the N sources: its tokens, and for decoder-only models those of its continuations.
-        batches: Every row once, on the model's device.
-        stored: Type that states are stored in; None: as the backbone computes them.
-
-    Raises:
-        ConfigError: A value does not fit ``stored``.
+    Nothing depends on the model's method. ``lengths`` are the states of each of the N sources: its tokens, and for
+    decoder-only models those of its continuations; ``batches`` have every row once, on the model's device; ``stored``
+    is the type of what is stored, None: as the backbone computes it. ConfigError: a value does not fit it.
     """
     weight = word_embeddings(model.backbone).weight
     tensors = {
@@ -131,21 +118,11 @@ def fetch(
     description: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = print,
 ) -> Activations:
-    """Map a split's activations from a store, computed into it first if they do not exist.
+    """Map a split's activations from a store, computed into it first if there is no entry of this ``key``.
 
-    Args:
-        store: Where they lie.
-        key: From :func:`key_of`.
-        model: See :func:`compute`.
-        lengths: See :func:`compute`.
-        batches: See :func:`compute`; not touched if the entry exists.
-        stored: See :func:`compute`.
-        description: What the entry is of, for people.
-        note: Shows lines about damage and waiting.
-
-    Raises:
-        CacheError: The directory cannot be written, or has too little room.
-        ConfigError: A value does not fit ``stored``.
+    Other arguments are those of :func:`compute`; ``description`` is what the entry is of, for people, and ``note``
+    shows lines about damage and waiting. CacheError: the directory cannot be written, or has too little room.
+    ConfigError: a value does not fit ``stored``.
     """
     dtype, starts = word_embeddings(model.backbone).weight.dtype, _starts(lengths)
 
@@ -178,8 +155,7 @@ def key_of(
     Args:
         model: Architecture, dtype, attention and cacheable layers count; not what the method has learned.
         fingerprint: Of the backbone's weights.
-        inputs: Token ids of every source, and what else it is read with; tokenizer, template and longest length are
-            in them.
+        inputs: Token ids of every source, and what else it is read with; they stand for tokenizer, template and length.
         batches: Rows that are computed together: the last bits depend on them.
         stored: See :func:`compute`.
     """

@@ -77,11 +77,7 @@ class Draft:
     """An entry while it is written, in a file that nobody reads. The caller holds the lock of its key."""
 
     def __init__(self, path: Path, tensors: Tensors) -> None:
-        """Make the file, at its full size.
-
-        Raises:
-            OSError: It cannot be made.
-        """
+        """Make the file, at its full size; OSError where that is impossible."""
         header, self.spans, self.size = lay_out(tensors)
         self.path = path
         path.unlink(missing_ok=True)  # what a killed process left, or a link, which would be followed
@@ -90,11 +86,7 @@ class Draft:
         self._write(header, 0)
 
     def put(self, name: str, row: int, block: memoryview) -> None:
-        """Write rows of a tensor, from ``row`` on; ``block`` has their bytes.
-
-        Raises:
-            OSError: No room is left.
-        """
+        """Write rows of a tensor, from ``row`` on, whose bytes ``block`` has; OSError where no room is left."""
         span = self.spans[name]
         self._write(block, span.first + row * (span.size // max(span.shape[0], 1)))
 
@@ -120,19 +112,17 @@ class Draft:
 class Mapped:
     """A finished entry, mapped: pages come from the disk as they are touched, and go when memory is short.
 
-    A shared lock keeps the file from being evicted as long as this object or a view of its buffer lives; where its
+    A shared lock protects the file from eviction as long as this object or a view of its buffer lives; where its
     directory is deleted, the map stays valid. ``read`` is false if this process has just computed the entry.
     """
 
     def __init__(self, path: Path, file: BinaryIO, read: bool) -> None:
         """Map an open file on which the caller holds a shared lock.
 
-        Raises:
-            OSError: It cannot be mapped.
-            ValueError: It is no safetensors file of ours.
+        OSError: it cannot be mapped. ValueError: it is no safetensors file of ours.
         """
         self.path, self.read = path, read
-        with file:  # the map keeps a handle of its own, and with it the lock
+        with file:  # the map has a handle of its own, and with it the lock
             self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self.spans = _spans(self.buffer)

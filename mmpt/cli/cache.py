@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from mmpt.cache.directory import Entry
-from mmpt.cache.store import Store
-from mmpt.cli.program import new_command, run
+from mmpt.cache.store import Entry, Store
+from mmpt.cli.program import new_command
 from mmpt.config.schema import CacheConfig
 from mmpt.errors import CacheError, ConfigError
 from mmpt.utils.text import size_text
@@ -41,9 +39,6 @@ command = new_command(
     "Look after the activation cache.\n\nEntries that a process reads are never deleted. A damaged entry is never "
     "used: the next run that needs it computes it again."
 )
-
-
-main = partial(run, command, "mmpt cache")
 
 
 @command.command("list")

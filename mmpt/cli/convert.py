@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmpt.cli.program import new_command, run
+from mmpt.cli.program import new_command
 
 Adapter = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, or its adapter folder.")]
 Peft = Annotated[Path, typer.Argument(metavar="PEFT_DIR", help="A folder in peft's format.")]
 
 command = new_command("Convert prefixes to and from peft's format.\n\nOf plain prefixes of decoder-only models.")
-
-
-main = partial(run, command, "mmpt convert")
 
 
 @command.command("to-peft")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
-
-from mmpt.cli.program import run, single
 
 
 def dashboard(
@@ -23,6 +20,3 @@ def dashboard(
     from mmpt.runs.dashboard import build
 
     print(build(project, entity, task, dry_run))
-
-
-main = partial(run, single(dashboard), "mmpt dashboard")

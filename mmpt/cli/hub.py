@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmpt.cli.program import new_command, run
+from mmpt.cli.program import new_command
 
 Run = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run, or its adapter folder.")]
 Repo = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository.")]
@@ -25,9 +24,6 @@ command = new_command(
     "Push adapters to the Hugging Face hub.\n\nA model card is generated. The token is HF_TOKEN or that of "
     "`hf auth login`. mmpt.load and mmpt predict read hub:owner/name."
 )
-
-
-main = partial(run, command, "mmpt hub")
 
 
 @command.command()

@@ -1,35 +1,47 @@
-"""``mmpt methods``: the page of all methods, and the check of one."""
+"""``mmpt methods``: the list of methods, and the check of one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import yaml
 
-from mmpt.cli.methods_page import main as page
-from mmpt.methods import options_class, source_file
+from mmpt.cli.program import new_command
+from mmpt.methods import names, options_class, source_file
 from mmpt.utils import extensions
 from mmpt.utils.untrusted import parse_yaml, read_text
 
-__all__ = ["check", "page"]
+command = new_command("List the methods, or check one.")
 
 
-def check(name: str, config_dir: Path | None = None) -> int:
-    """Run a method, also one of the user's folder, through the properties that every method must have.
+@command.callback(invoke_without_command=True, no_args_is_help=False)
+def list_methods(context: typer.Context) -> None:
+    """List the methods; `mmpt methods check NAME` tests one."""
+    if context.invoked_subcommand is not None:
+        return
+    print(f"{'method':<10} trained parameter groups")
+    for name in names():
+        print(f"{name:<10} {', '.join(options_class(name).GROUPS)}")
+    print("\nOptions of a method: conf/method/NAME.yaml. What each method does: docs/methods.md.")
 
-    Returns:
-        The exit status: 0 where nothing is wrong.
 
-    Raises:
-        ConfigError: No such method, or its file is wrong.
-    """
+@command.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, also one of your own.")],
+    config_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Your folder, with DIR/method/NAME.py.")
+    ] = None,
+) -> int:
+    """Test that a method has all properties that a method must have; exit code 1 where one is missing."""
     if config_dir is not None:
         extensions.add_folder(config_dir)
     options_class(name)  # an unknown name is reported before torch is imported
     from mmpt.models.method_check import report
 
     values, lines = _settings(name)
-    lines += [str(problem) for problem in report(name, values)]
+    lines += report(name, values)
     for line in lines:
         print(f"method={name}: {line}")
     print(f"method={name}: {len(lines)} problems" if lines else f"method={name}: no problem found")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpt.cli.program import run, single
+from mmpt.config.schema import CsvConfig, TaskConfig
+from mmpt.config.typed_build import Problems, build
+from mmpt.data.files import read_rows
 from mmpt.data.metrics.forms import number
+from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, DataError
-
-if TYPE_CHECKING:
-    from mmpt.config.schema import CsvConfig
+from mmpt.utils.files import write_text
 
 GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
@@ -44,12 +44,7 @@ def predict(
     Each output line is a JSON object with the prediction and the probability of every label word. Several
     runs must be of one backbone.
     """
-    from mmpt.config.schema import CsvConfig
-    from mmpt.data.files import read_rows
-    from mmpt.utils.files import write_text
-
     glue = format == "glue"
-
     if glue and "name" not in _task(runs[0]):
         raise AdapterError(f"--format glue needs the directory of a run with a task; {runs[0]} is none")
     form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
@@ -86,10 +81,6 @@ def _task(run: str) -> Mapping[str, Any]:
 
 def _csv_format(run: str) -> CsvConfig:
     """How the files of a run's task are written."""
-    from mmpt.config.schema import CsvConfig, TaskConfig
-    from mmpt.config.typed_build import Problems, build
-    from mmpt.data.tasks import Task
-
     problems = Problems()
     config = build(TaskConfig, dict(_task(run)), "task", problems)
     return CsvConfig() if problems.found else Task(config).csv
@@ -98,9 +89,7 @@ def _csv_format(run: str) -> CsvConfig:
 def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:
     """Predictions as GLUE takes them: numbers of labels, words for the tasks of inference, scores from 0 to 5.
 
-    Args:
-        task: Its name and its labels.
-        predictions: One for each row of a test file, in its order.
+    ``task`` has its name and its labels; there is a prediction for each row of a test file, in its order.
     """
     numbers = {} if task["name"] in GLUE_WORDS else {word: index for index, word in enumerate(task["labels"])}
     texts = [str(row["prediction"]) for row in predictions]
@@ -131,6 +120,3 @@ def _named(run: str) -> tuple[str, str]:
     if not name or not directory:
         raise AdapterError(f"{run}: several adapters need names; write each as NAME=RUN_DIR")
     return name, directory
-
-
-main = partial(run, single(predict), "mmpt predict")

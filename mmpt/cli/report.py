@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from rich.console import Console
 from typer import Argument, Option
 
-from mmpt.cli.program import run, single
 from mmpt.errors import RunError, nearest
 from mmpt.report import published, tables
 from mmpt.report.columns import published_record, record
@@ -221,5 +220,3 @@ _WRITERS: dict[str, Callable[[Report, Path], None]] = {
     "jsonl": lambda report, out: _save(out / "results.jsonl", as_jsonl(report.runs)),
     "peft": _peft,
 }
-
-main = functools.partial(run, single(report), "mmpt report")

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -19,19 +18,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpt.cli.program import exit_code, leads
 from mmpt.config.compose import CONF, CommandLine, compose, describe, hydra_with, read_command_line, shadowed
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, MmptError
 from mmpt.runs.environment import untested
-from mmpt.sweep.definitions import register_sweeps, sweep_options
+from mmpt.sweep.plan import register_sweeps, sweep_options
 from mmpt.sweep.run import run_sweep
 from mmpt.training.settings import check, find_problems, first_line, plain
 from mmpt.training.signals import Stopped, handle_signals
 from mmpt.utils.extensions import add_folder
 from mmpt.utils.screen import new_console, program, show, show_command
-from mmpt.utils.secrets import error_line
 
-RANK_SECONDS = 10.0
 SWEEPS = CONF.parent / "sweeps"
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # errors of the libraries that compose
 
@@ -48,13 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         with handle_signals():
-            return _dispatch(sys.argv[1:] if argv is None else argv)
+            return exit_code(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130
-    except MmptError as error:
-        _report(error)
-        return error.exit_code
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -66,7 +61,7 @@ def _dispatch(argv: list[str]) -> int:
         more = [] if line.multirun else _problems(line) or []  # all are reported together
         raise ConfigError([*line.problems, *(text for key, text in more if key.split(".")[0] not in line.bad_groups)])
     try:
-        if not line.shows_only and _leads():
+        if not line.shows_only and leads():
             for text in untested():
                 show(new_console(sys.stderr), f"warning: {text}")
         if line.multirun and not line.shows_only:
@@ -111,13 +106,13 @@ def _run(composed: DictConfig, line: CommandLine, failures: list[MmptError]) -> 
     """One run; Hydra would print lines of its own about an error."""
     try:
         config = check(composed)
-        if _leads():
+        if leads():
             show(new_console(), first_line(config, composed) + _own_files(line))
         from mmpt.training.identity import run_directory  # imports torch: only once the configuration is right
         from mmpt.training.run import run_experiment
 
         result = run_experiment(config, plain(config))
-        if _leads():
+        if leads():
             _show_next(line, config, run_directory(config, result.config_fingerprint or ""))
     except MmptError as error:
         failures.append(error)
@@ -150,11 +145,6 @@ def _is_valid(words: list[str]) -> bool:
     return not line.problems and _problems(line) == []
 
 
-def _leads() -> bool:
-    """Whether this is the process that prints."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _own_files(line: CommandLine) -> str:
     """Which files of ``--config-dir`` are read in place of ours."""
     if line.config_dir is None:
@@ -185,16 +175,3 @@ def _arguments(argv: list[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
-
-
-def _report(error: MmptError) -> None:
-    if not _leads():
-        time.sleep(RANK_SECONDS)  # rank 0 tells it; torchrun ends all processes with the first that ends
-        return
-    if os.environ.get("MMPT_TRACEBACK") == "1":
-        import traceback
-
-        traceback.print_exception(error)
-    lines = error.problems if isinstance(error, ConfigError) else (str(error),)
-    for text in lines:
-        show(new_console(sys.stderr), f"error: {error_line(text)}")

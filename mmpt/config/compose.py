@@ -32,20 +32,14 @@ HELP = "(see python train.py --help)"
 
 @dataclass
 class CommandLine:
-    """The arguments, in the form that Hydra gets.
+    """The arguments, in the form that Hydra gets."""
 
-    Attributes:
-        words: All of them, as they were typed.
-        flags: Everything that begins with a dash, with its value.
-        overrides: ``key=value`` words; what Hydra would reject as unknown is forced in, for our own check to name.
-        problems: What is wrong with the words themselves.
-        bad_groups: Groups whose choice is wrong, so that further findings about them mean nothing.
-    """
-
-    words: list[str]
-    flags: list[str]
+    words: list[str]  # all of them, as they were typed
+    flags: list[str]  # everything that begins with a dash, with its value
+    # key=value words; what Hydra would reject as unknown is forced in, for our own check to name
     overrides: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what is wrong with the words themselves
+    # groups whose choice is wrong, so that further findings about them mean nothing
     bad_groups: set[str] = field(default_factory=set)
     multirun: bool = False
     shows_config: bool = False
@@ -98,12 +92,9 @@ def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]] | None = None) -> CommandLine:
-    """Sort the arguments, and find what is wrong with them before Hydra does.
+    """Sort the arguments after the program's name, and find what is wrong with them before Hydra does.
 
-    Args:
-        argv: The arguments after the program's name.
-        conf: The configuration folder.
-        more: Options by group that lie elsewhere.
+    ``conf`` is the configuration folder; ``more`` has options by group that lie elsewhere.
 
     Raises:
         ConfigError: On an unknown flag or a configuration folder that does not exist.

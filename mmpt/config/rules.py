@@ -72,6 +72,8 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value mu
     "seed": (lambda seed: 0 <= seed < 2**32, f"must lie between 0 and {2**32 - 1}"),
 }
 
+LIMITED = (*VALUES, *" ".join(COUNTS.values()).split())
+
 
 def apply_rules(rules: Iterable[Rule], parts: Mapping[str, Any], problems: Problems) -> None:
     """Apply every rule whose groups are all there; groups with a wrong type are left out of ``parts``."""
@@ -239,7 +241,7 @@ def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Probl
 
 
 RULES: tuple[Rule, ...] = (
-    *(((group,), partial(_values, group)) for group in sorted({key.partition(".")[0] for key in VALUES})),
+    *(((group,), partial(_values, group)) for group in sorted({key.partition(".")[0] for key in LIMITED})),
     (("task",), _task),
     (("model",), _model),
     (("scheduler",), lambda scheduler, found: _one_of(found, "scheduler.name", scheduler.name, SCHEDULES)),

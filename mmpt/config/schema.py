@@ -114,60 +114,36 @@ class SchedulerConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Length, batches and precision of training, under the names of transformers.TrainingArguments.
+    """Length, batches and precision of training, under the names of transformers.TrainingArguments."""
 
-    Attributes:
-        per_device_train_batch_size: Examples of one forward pass, for each process.
-        gradient_accumulation_steps: Forward passes of one optimizer step.
-        num_train_epochs: Passes over the training split.
-        max_steps: Optimizer steps in place of num_train_epochs; -1: num_train_epochs counts.
-        max_grad_norm: Norm to which the gradient is clipped; 0: no clipping.
-        loss: ``cross_entropy`` of the target, ``label_ranking`` (softmax over the task's label words), or the name of a
-            file ``DIR/loss/NAME.py``.
-        label_smoothing_factor: Share of the target's probability that is spread over all tokens, or over all labels.
-        eval_strategy: When the validation split is scored, and a checkpoint saved.
-        eval_steps: For ``eval_strategy=steps``; null: every ``logging_steps``.
-        eval_delay: Epochs (or steps, by eval_strategy) before the first evaluation.
-        save_steps: A checkpoint every so many steps, besides those of evaluations.
-        save_total_limit: Checkpoints that are kept; the best and the last one always are.
-        logging_steps: A line of metrics every so many steps.
-        logging_first_step: Whether the first step has a line too.
-        bf16: Mixed precision in bfloat16.
-        fp16: Mixed precision in float16, with a scaled loss (GPU).
-        tf32: Whether a GPU multiplies float32 matrices in TF32; null: as PyTorch is set.
-        torch_compile: Whether the training pass is compiled.
-        gradient_checkpointing: Whether activations inside of layers are computed again in the backward pass.
-        group_by_length: Whether batches have examples of similar length.
-        dataloader_num_workers: Processes that make batches; 0: the main one does.
-        dataloader_prefetch_factor: Batches that each worker prepares ahead; null: 2.
-        dataloader_drop_last: Whether the last batch of an epoch is left out where it is not full.
-        full_determinism: Whether only deterministic operations are allowed (slower on a GPU).
-    """
-
-    per_device_train_batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    num_train_epochs: float = 30
-    max_steps: int = -1
-    max_grad_norm: float = 1.0
+    per_device_train_batch_size: int = 32  # examples of one forward pass, for each process
+    gradient_accumulation_steps: int = 1  # forward passes of one optimizer step
+    num_train_epochs: float = 30  # passes over the training split; 0: nothing is trained
+    max_steps: int = -1  # optimizer steps in place of num_train_epochs; -1: num_train_epochs counts
+    max_grad_norm: float = 1.0  # norm to which the gradient is clipped; 0: no clipping
+    # cross_entropy of the target, label_ranking (softmax over the task's label words), or the name of a file
+    # DIR/loss/NAME.py
     loss: str = "cross_entropy"
+    # share of the target's probability that is spread over all tokens, or over all labels
     label_smoothing_factor: float = 0.0
+    # when the validation split is scored, and a checkpoint saved
     eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
-    eval_steps: int | None = None
-    eval_delay: float = 0
-    save_steps: int = 500
-    save_total_limit: int = 2
-    logging_steps: int = 10
-    logging_first_step: bool = False
-    bf16: bool = False
-    fp16: bool = False
-    tf32: bool | None = None
-    torch_compile: bool = False
-    gradient_checkpointing: bool = False
-    group_by_length: bool = False
-    dataloader_num_workers: int = 0
-    dataloader_prefetch_factor: int | None = None
-    dataloader_drop_last: bool = False
-    full_determinism: bool = False
+    eval_steps: int | None = None  # for eval_strategy=steps; null: every logging_steps
+    eval_delay: float = 0  # epochs (or steps, by eval_strategy) before the first evaluation
+    save_steps: int = 500  # a checkpoint every so many steps, besides those of evaluations
+    save_total_limit: int = 2  # checkpoints that stay; the best and the last one always do
+    logging_steps: int = 10  # a line of metrics every so many steps
+    logging_first_step: bool = False  # whether the first step has a line too
+    bf16: bool = False  # mixed precision in bfloat16
+    fp16: bool = False  # mixed precision in float16, with a scaled loss (GPU)
+    tf32: bool | None = None  # whether a GPU multiplies float32 matrices in TF32; null: as PyTorch is set
+    torch_compile: bool = False  # whether the training pass is compiled
+    gradient_checkpointing: bool = False  # whether activations inside of layers are computed again in the backward pass
+    group_by_length: bool = False  # whether batches have examples of similar length
+    dataloader_num_workers: int = 0  # processes that make batches; 0: the main one does
+    dataloader_prefetch_factor: int | None = None  # batches that each worker prepares ahead; null: 2
+    dataloader_drop_last: bool = False  # whether the last batch of an epoch is left out where it is not full
+    full_determinism: bool = False  # whether only deterministic operations are allowed (slower on a GPU)
 
     @property
     def evaluates_every(self) -> int | None:

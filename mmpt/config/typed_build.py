@@ -34,16 +34,10 @@ class Problems:
 
 
 def build(kind: Any, value: Any, key: str, problems: Problems) -> Any:
-    """Check ``value`` against a type, and construct dataclasses on the way.
+    """Check a value, plain data as YAML gives it, against a type, and construct dataclasses on the way.
 
-    Args:
-        kind: A type as in annotations: a scalar, Literal, Optional, a list or a word, list, dict, dataclass or Any.
-        value: Plain data, as YAML gives it.
-        key: The dotted key, for messages.
-        problems: Where findings go.
-
-    Returns:
-        The value (an int where a float is asked becomes a float), or INVALID.
+    ``kind`` is a type as in annotations: a scalar, Literal, Optional, a list or a word, list, dict, dataclass or Any;
+    ``key`` is dotted, for the findings. Returns the value (of an int where a float is needed, a float), or INVALID.
     """
     if isinstance(value, str) and value == MISSING:
         problems.add(key, f"{key} needs a value: {key}=...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from mmpt.config.schema import EvaluationConfig
@@ -162,7 +163,8 @@ class TextToText:
 
     def _check_opening(self) -> None:
         for task in self.task.parts.values() or [self.task]:
-            if (count := len(self.tokenizer(task.opening, verbose=False)["input_ids"])) >= self.max_length:
+            opening = next(iter(Formatter().parse(task.config.template)))[0]
+            if (count := len(self.tokenizer(opening, verbose=False)["input_ids"])) >= self.max_length:
                 raise DataError(
                     f"task.template begins with {count} tokens before its first field, and texts are cut at "
                     f"data.max_length={self.max_length}; raise it, or lower task.shots"

@@ -15,7 +15,7 @@ from typing import Any
 from mmpt.config.schema import DataConfig, HubConfig
 from mmpt.data.files import Located, listing, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint, with_shots
-from mmpt.data.stored import directory, library, one_line_problems, store
+from mmpt.data.stored import library, store
 from mmpt.data.tasks import Example, Task
 from mmpt.errors import DataError, nearest
 from mmpt.utils.hub import COMMIT, TIMEOUT_S, fetch, one_line_errors
@@ -28,27 +28,16 @@ SMALL = 2**20  # bytes of a split that is read at once in less time than `datase
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a run.
-
-    Attributes:
-        train: Training examples.
-        validation: Examples that select the checkpoint.
-        test: Examples of the reported score.
-        fingerprint: Hex sha256 over the rendered text of all splits.
-        bundled: Whether this is the bundled synthetic miniature.
-        origin: Where they come from, for people.
-        notes: What weakens a score, one line each.
-        task: The task as it was read; its template begins with the examples of ``task.shots``.
-    """
+    """The three splits of a run."""
 
     train: Sequence[Example]
-    validation: Sequence[Example]
-    test: Sequence[Example]
-    fingerprint: str
-    bundled: bool
-    origin: str
-    notes: tuple[str, ...]
-    task: Task = field(compare=False)
+    validation: Sequence[Example]  # they select the checkpoint
+    test: Sequence[Example]  # of the reported score
+    fingerprint: str  # hex sha256 over the rendered text of all splits
+    bundled: bool  # whether this is the bundled synthetic miniature
+    origin: str  # where they come from, for people
+    notes: tuple[str, ...]  # what weakens a score, one line each
+    task: Task = field(compare=False)  # as it was read: its template begins with the examples of task.shots
 
 
 def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
@@ -114,12 +103,14 @@ def _local(task: Task, data: DataConfig) -> Loaded:
 
 
 def _paths(folder: Path, name: str) -> dict[Path, str]:
-    """A split's files, with what messages call them; several where the name is a pattern."""
-    paths = [folder / name]
-    if glob.has_magic(name) and not paths[0].exists():
-        paths = sorted(folder.glob(name))
+    """A split's files, with what messages call them; several where the name is a pattern, or a saved dataset."""
+    paths, pattern = [folder / name], name
+    if (paths[0] / "dataset_info.json").exists():  # Dataset.save_to_disk wrote it
+        folder, pattern = paths[0], "data-*.arrow"
+    if glob.has_magic(pattern) and not (folder / pattern).exists():
+        paths = sorted(path for path in folder.glob(pattern) if path.is_file())
         if not paths:
-            raise DataError(f"task.files: {name} matches nothing in {folder}, which has: {listing(folder)}")
+            raise DataError(f"task.files: {pattern} matches nothing in {folder}, which has: {listing(folder)}")
     return {path: f"{path.parent.name}/{path.name}" if path.parent.name else name for path in paths}
 
 
@@ -128,26 +119,15 @@ def _read(task: Task, paths: Mapping[Path, str], workers: int) -> Read:
 
     def rows(task: Task) -> Located:
         for path, name in paths.items():
-            if (path / "dataset_info.json").exists():
-                with one_line_problems(name, directory()):
-                    yield from _numbered(library().load_from_disk(str(path)), name)
-            else:
-                yield from read_rows(path, name, task.csv, task.is_row)
+            yield from read_rows(path, name, task.csv, task.is_row)
 
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
-    if len(sizes) == len(paths) and sum(sizes) <= SMALL:
+    if sum(path.stat().st_size for path in paths if path.is_file()) <= SMALL:
         return _in_memory(task, rows(task))
     digest = hashlib.sha256()
-    for path in sorted(inner for given in paths for inner in (given.rglob("*") if given.is_dir() else [given])):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
     return store(task.config, digest.hexdigest(), rows, workers)
-
-
-def _numbered(rows: Any, name: str) -> Located:
-    for number, row in enumerate(rows, start=1):
-        yield f"{name} row {number}", row
 
 
 def _directory(task: Task, data: DataConfig) -> Path:
@@ -155,7 +135,6 @@ def _directory(task: Task, data: DataConfig) -> Path:
     if data.dir is None:
         raise DataError("data=local needs data.dir=DIR")
     files = task.config.files
-    _check_names(files)
     root = Path(data.dir).expanduser()
     if not root.exists():
         beside = sorted(entry.name for entry in root.parent.iterdir()) if root.parent.is_dir() else []
@@ -169,16 +148,8 @@ def _directory(task: Task, data: DataConfig) -> Path:
         return root
     wanted = f"neither {folder}/ nor {', '.join(files.values())}" if folder else f"no {', '.join(files.values())}"
     names = [entry.name for entry in root.iterdir()]
-    hint = nearest(folder or next(iter(files.values())), names)
+    hint = nearest(folder or next(iter(files.values()), ""), names)
     raise DataError(f"data.dir={data.dir} has {wanted}; it has: {listing(root)}{hint} (task.files names the files)")
-
-
-def _check_names(files: Mapping[str, str]) -> None:
-    if not files:
-        raise DataError("task.files is empty; name the files, e.g. task.files.train=train.jsonl")
-    for name in files:
-        if name not in SPLITS:
-            raise DataError(f'task.files has a split "{name}"; allowed: {", ".join(SPLITS)}{nearest(name, SPLITS)}')
 
 
 def _needed(files: Mapping[str, str], as_given: bool, key: str) -> tuple[str, ...]:
@@ -233,12 +204,12 @@ def _hub_dataset(task: Task, data: DataConfig, repo: str) -> Loaded:
         most = limits[name] if data.streaming else None
         if most is not None and name == "train" and not as_given:
             most = math.ceil(most / (1 - data.validation_fraction))
-        label = f"{repo} {name}"
         key = f"{where}{name}{most}{state}{data.streaming}{getattr(parts[name], 'cache_files', '')}"
 
         def located(task: Task) -> Located:
             with _one_line(repo):
-                yield from itertools.islice(_numbered(parts[name], label), most)
+                for number, row in enumerate(itertools.islice(parts[name], most), start=1):
+                    yield f"{repo} {name} row {number}", row
 
         return store(task.config, key, located, data.num_proc)
 

@@ -16,7 +16,7 @@ from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,12 +52,8 @@ class StoredExamples(Sequence[Example]):
         """How many there are."""
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """One, or several as a list."""
+    def __getitem__(self, index: Any) -> Any:
+        """One, or for a slice several as a list."""
         if isinstance(index, slice):
             return list(examples_of(self.rows[index]))
         return next(examples_of({name: [value] for name, value in self.rows[index].items()}))
@@ -66,12 +62,6 @@ class StoredExamples(Sequence[Example]):
         """All, in batches."""
         for batch in self.rows.iter(BATCH):
             yield from examples_of(batch)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the examples are equal."""
-        return isinstance(other, StoredExamples) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def select(self, indices: np.ndarray) -> StoredExamples:
         """Some of them, in the order of ``indices`` (n,) int64."""
@@ -201,27 +191,20 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def one_line_problems(what: str, place: Path) -> Iterator[Path]:
-    """Turn what fails while something is written into one line; the library removes what is half-written.
+    """Turn what fails while something is written into one line.
 
     Raises:
-        DataError: The cause, where it is one; or the folder is full or read-only.
+        DataError: The folder is full or read-only.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
         yield place
-    except Exception as error:  # the library wraps what its callbacks raise
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, DataError):
-                raise cause from None
-            if isinstance(cause, OSError):
-                free = f", {shutil.disk_usage(place).free // 2**20} MiB free" if place.is_dir() else ""
-                raise DataError(
-                    f"{what}: {place} cannot be written ({cause.strerror or one_line(cause)}{free}); free some, or set "
-                    "MMPT_CACHE=DIR"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+    except OSError as error:
+        free = f", {shutil.disk_usage(place).free // 2**20} MiB free" if place.is_dir() else ""
+        raise DataError(
+            f"{what}: {place} cannot be written ({error.strerror or one_line(error)}{free}); free some, or set "
+            "MMPT_CACHE=DIR"
+        ) from error
 
 
 def _type(value: Any) -> Any:

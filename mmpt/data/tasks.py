@@ -22,26 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One rendered example.
+    """One rendered example."""
 
-    Attributes:
-        id: Its ``idx`` or ``id`` in the data, else where it was read.
-        source: The text that models which write text read.
-        target: The label word or the free text to produce; None where unlabelled.
-        label: Index of the target in ``Task.words``; None for free text and where unlabelled.
-        group: What is scored and split as one (a MultiRC question); None without ``group_field``.
-        segments: What models with a classification head read: one text or two, for each choice where ``task.choices``
-            has some; empty where the task does not define it, and they read ``source``.
-        task: Its task in a mixture.
-    """
-
-    id: str
-    source: str
-    target: str | None
-    label: int | None
-    group: str | None
+    id: str  # its idx or id in the data, else where it was read
+    source: str  # the text that models which write text read
+    target: str | None  # the label word or the free text to produce; None where unlabelled
+    label: int | None  # index of the target in Task.words; None for free text and where unlabelled
+    group: str | None  # what is scored and split as one (a MultiRC question); None without group_field
+    # what models with a classification head read: one text or two, for each choice where task.choices has some; empty
+    # where the task does not define it, and they read source
     segments: tuple[tuple[str, ...], ...] = ()
-    task: str | None = None
+    task: str | None = None  # its task in a mixture
 
 
 class Task:
@@ -123,11 +114,6 @@ class Task:
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that the template names."""
         return tuple(dict.fromkeys(self._template.fields))
-
-    @property
-    def opening(self) -> str:
-        """What every source begins with."""
-        return self._template.opening
 
     def of(self, example: Example) -> Task:
         """The task that an example belongs to, this one or one of its parts."""

@@ -38,11 +38,6 @@ class Template:
         """Names of the fields in it."""
         return tuple(name for _, name in self._pieces if name is not None)
 
-    @property
-    def opening(self) -> str:
-        """The text before the first field."""
-        return self._pieces[0][0] if self._pieces else ""
-
     def render(self, row: Mapping[str, Any], where: str, empty: str = "error") -> str:
         """Fill it; arguments and errors are those of :func:`field_text`."""
         return "".join(

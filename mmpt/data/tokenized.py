@@ -27,23 +27,16 @@ class RowStates(Protocol):
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """N examples, their token ids, and the encoder's states where these are cached.
-
-    Attributes:
-        examples: The examples.
-        features: One dict for each example: ``index``; ``input_ids`` (a list for each choice, where the example has
-            several sources) and ``token_type_ids`` where the tokenizer has them; ``labels`` where labelled; for
-            decoder-only models ``continuations``, what may be read behind the source. A list, or rows of an Arrow file.
-        truncated: How many examples had a source or a target longer than the limit.
-        activations: Cached states of all sources.
-        key: Names the ids of rows of an Arrow file, so that nobody need read them all.
-    """
+    """N examples, their token ids, and the encoder's states where these are cached."""
 
     examples: Sequence[Example]
+    # One dict for each example: index; input_ids (a list for each choice, where the example has several sources) and
+    # token_type_ids where the tokenizer has them; labels where labelled; for decoder-only models continuations, what
+    # may be read behind the source. A list, or rows of an Arrow file.
     features: Any
-    truncated: int
-    activations: RowStates | None = None
-    key: str | None = None
+    truncated: int  # how many examples had a source or a target longer than the limit
+    activations: RowStates | None = None  # cached states of all sources
+    key: str | None = None  # names the ids of rows of an Arrow file, in place of all of them
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """The features, in batches where they are stored."""

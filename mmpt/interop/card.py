@@ -19,17 +19,10 @@ NO_SCORES = "There is no result for this adapter."
 def card(
     repo: str, adapter: Mapping[str, Any], *, run: Run | None = None, row: Row | None = None, license: str | None = None
 ) -> str:
-    """Write README.md.
+    """Write README.md: Markdown under a YAML header.
 
-    Args:
-        repo: ``owner/name``.
-        adapter: Content of adapter.json as it is pushed.
-        run: The run that the adapter belongs to.
-        row: This run with those that differ from it in nothing but the seed.
-        license: Its identifier on the hub; None leaves the field to the user.
-
-    Returns:
-        Markdown under a YAML header.
+    ``adapter`` is the content of adapter.json as it is pushed; ``row`` has the run with those that differ from it in
+    nothing but the seed; ``license`` is an identifier of the hub, None leaves the field to the user.
     """
     method, task, backbone = adapter["method"]["name"], adapter.get("task"), adapter["backbone"]
     purpose = f" for the task `{task['name']}`" if task else ""
@@ -120,12 +113,8 @@ def _bundled(run: Run) -> bool:
 
 
 def _table(values: Mapping[str, str]) -> str:
-    lines = [
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in values.items()),
-    ]
-    return "\n".join(lines)
+    cells = {name: value.replace("|", "\\|") for name, value in values.items()}
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell} |" for name, cell in cells.items())])
 
 
 def _loaded(repo: str, adapter: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ Letters: P prefix tokens, L layers, H key/value heads, k head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mmpt.attention import positions
+from mmpt.config.compose import CONF, compose, read_command_line
 from mmpt.errors import AdapterError, MmptError
 from mmpt.methods.layout import Layout
 from mmpt.models.adapted import AdaptedModel
@@ -35,18 +35,18 @@ from mmpt.models.adapter_files import (
 )
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import build_engine
+from mmpt.training.experiment import description
+from mmpt.training.settings import check
 from mmpt.utils.files import read_json, write_bytes, write_json
 
 TENSOR = "prompt_embeddings"
 
 
 def to_peft(directory: Path, target: Path, *, model: str | None = None) -> None:
-    """Write a run's plain prefix as peft does.
+    """Write the plain prefix of a finished run, or of its adapter folder, as peft does.
 
-    Args:
-        directory: A finished run, or its adapter folder.
-        target: A directory; ``adapter_config.json`` and ``adapter_model.safetensors`` are written.
-        model: Another place of the backbone.
+    ``target`` is the directory of ``adapter_config.json`` and ``adapter_model.safetensors``; ``model`` is another place
+    of the backbone.
 
     Raises:
         AdapterError: The adapter is no plain prefix of a decoder-only model, or peft cannot express it.
@@ -115,21 +115,16 @@ def write_prefix(target: Path, tensor: Tensor, layers: int, heads: int, base: di
 
 
 def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
-    """Make an adapter of a prefix that peft trained.
+    """Make an adapter, in ``adapter/`` below ``target``, of a prefix that peft trained.
 
-    Args:
-        source: peft's directory. Only its JSON and its safetensors are read.
-        target: A directory; ``adapter/`` below it is written, as a run's.
-        words: Settings as on the command line: task, model, evaluation.
+    Only the JSON and the safetensors of peft's directory are read. ``words`` are settings as on the command line: task,
+    model, evaluation.
 
     Raises:
         AdapterError: The files are damaged, of another method, or of another backbone.
         ConfigError: The settings are wrong.
         ModelError: The backbone cannot be loaded.
     """
-    from mmpt.config.compose import CONF, compose, read_command_line
-    from mmpt.training.settings import check
-
     tensor = read_prefix(source)
     method = ["method=prefix", "method.layout=peft", f"method.num_virtual_tokens={tensor.shape[0]}"]
     line = read_command_line([*method, *words], CONF)
@@ -137,18 +132,7 @@ def from_peft(source: Path, target: Path, words: Sequence[str]) -> None:
     backbone = load_backbone(config.model, sites=["self"])
     model = build_engine(backbone, config.method.options, initialise=False)
     load_state(model.method, {"prefix.self": tensor}, str(source))
-    description = {
-        "backbone": {
-            **asdict(config.model),
-            "revision": backbone.revision or config.model.revision,
-            "fingerprint": backbone.fingerprint,
-        },
-        "task": asdict(config.task),
-        "evaluation": asdict(config.evaluation),
-        "max_length": config.data.max_length,
-        "seed": config.seed,
-    }
-    save_adapter(target / "adapter", model.method, description)
+    save_adapter(target / "adapter", model.method, description(config, config.task, backbone))
 
 
 def read_prefix(source: Path) -> Tensor:

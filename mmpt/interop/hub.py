@@ -19,6 +19,7 @@ from mmpt.models.adapter_files import (
     WEIGHTS,
     Adapter,
     adapter_directory,
+    peft_base,
     read_adapter,
     read_state,
 )
@@ -100,9 +101,8 @@ def contents(
     }
     if (place / PEFT_CONFIG).is_file() and (place / PEFT_WEIGHTS).is_file():
         read_state(place / PEFT_WEIGHTS)  # tensors, and nothing else
-        stated = description["backbone"]
-        base = {"base_model_name_or_path": stated.get("path"), "revision": stated.get("revision")}
-        files[PEFT_CONFIG] = (dumps({**read_json(place / PEFT_CONFIG), **base}, indent=2) + "\n").encode()
+        stated = {**read_json(place / PEFT_CONFIG), **peft_base(description["backbone"])}
+        files[PEFT_CONFIG] = (dumps(stated, indent=2) + "\n").encode()
         files[PEFT_WEIGHTS] = (place / PEFT_WEIGHTS).read_bytes()
     return files
 
@@ -125,10 +125,9 @@ def _public(adapter: Adapter, backbone: str | None) -> dict[str, Any]:
 
 def _results(place: Path, runs: Sequence[Path]) -> tuple[Run | None, Row | None]:
     """The run whose adapter this is, and its row."""
-    own = place.parent if (place.parent / "status.json").is_file() else None
-    run = None
-    if own is not None:
-        run = next((found for found in load([own]).runs if found.status == "done"), None)
+    own = place.parent
+    found = load([own]).runs if (own / "status.json").is_file() else []
+    run = next((one for one in found if one.status == "done"), None)
     if run is None or not runs:
         return run, None
     loaded = load(runs)

@@ -11,7 +11,7 @@ import torch
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import method_class
 from mmpt.models.adapter_files import read_adapter
-from mmpt.models.located import located
+from mmpt.models.saving import located
 from mmpt.models.stacking import passes
 from mmpt.predictor import Predictor, load
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared

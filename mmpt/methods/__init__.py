@@ -18,7 +18,7 @@ from mmpt.config.typed_build import fields_of, shown, unknown
 from mmpt.errors import ConfigError, nearest
 from mmpt.methods.options import MethodOptions
 from mmpt.utils import extensions
-from mmpt.utils.memory import GB, memory_bytes
+from mmpt.utils.machine import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ def names() -> tuple[str, ...]:
 
 
 def options_class(name: object) -> type[MethodOptions]:
-    """The options of a method, one of the user's own too.
-
-    Raises:
-        ConfigError: No such method, or the user's file is wrong.
-    """
+    """The options of a method, one of the user's own too; ConfigError where there is none, or its file is wrong."""
     if isinstance(name, str) and name in names():
         return _defined(f"mmpt.methods.{name}.options", MethodOptions)
     if (own := _own(name)) is None:
@@ -63,11 +59,7 @@ def source_file(name: str) -> Path | None:
 
 
 def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
-    """Options of a method from plain data, such as YAML or JSON.
-
-    Args:
-        name: The method's.
-        values: By option; what is left out has its default.
+    """Options of a method from plain data, such as YAML or JSON; those that are left out have their defaults.
 
     Raises:
         ConfigError: With all problems: no such method, unknown names, wrong types, impossible values or combinations.
@@ -89,15 +81,9 @@ def parse(name: object, values: Mapping[str, Any]) -> MethodOptions:
 
 
 def create(options: MethodOptions, shape: BackboneShape, most: int | None = None) -> Method:
-    """Create a method for a backbone.
+    """Create a method for a backbone, with freshly drawn parameters (float32), from torch's global generator.
 
-    Args:
-        options: Of any method.
-        shape: What the method must know of the backbone.
-        most: Numbers that its parameters may have; by default, what memory holds.
-
-    Returns:
-        The method with freshly drawn parameters (float32), from torch's global generator.
+    ``most`` is how many numbers they may have; by default, what memory holds.
 
     Raises:
         ConfigError: The options do not suit the backbone, or ask for too much.

@@ -55,11 +55,6 @@ class Method(nn.Module):
         """Whether :meth:`forward` needs a mean of the source."""
         return False
 
-    @property
-    def trains_all(self) -> bool:
-        """Whether every weight of the backbone is trained."""
-        return bool(self.options.trains_all)
-
     @classmethod
     def changes_backbone(cls) -> bool:
         """Whether the method changes the backbone itself, so that no other adapter can share that backbone."""
@@ -141,11 +136,7 @@ class Method(nn.Module):
     @property
     def head(self) -> dict[str, nn.Parameter]:
         """Parameters of the classification head, by their names in the backbone with ``/`` for ``.``."""
-        return self.borrowed(HEAD)
-
-    def borrowed(self, group: str) -> dict[str, nn.Parameter]:
-        """The borrowed parameters of a group."""
-        start = f"{group}."
+        start = f"{HEAD}."
         return {name.removeprefix(start): value for name, value in self._borrowed.items() if name.startswith(start)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -216,10 +207,9 @@ def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
 
 
 def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:
-    """Ids (P,) whose embeddings, or keys and values, are the starting values; None where no ids are asked for.
+    """Ids (P,) whose embeddings, or keys and values, are the starting values; None where the options need no ids.
 
-    Raises:
-        ConfigError: ``method.init_text`` has no ordinary piece.
+    ConfigError: ``method.init_text`` has no ordinary piece.
     """
     if options.init == "text":
         return backbone.text(options.init_text or "", count)

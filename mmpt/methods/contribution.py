@@ -42,15 +42,11 @@ class BackboneShape:
 
 @dataclass(frozen=True)
 class CacheableLayers:
-    """How many layers of the stack that reads the source run before anything trained has an effect.
+    """How many layers of the stack that reads the source run before anything trained has an effect."""
 
-    Attributes:
-        count: Hidden states entering this layer are constants; all layers: the stack's output is one. None: nothing is.
-        reason: Why nothing is.
-    """
-
+    # hidden states entering this layer are constants; all layers: the stack's output is one. None: nothing is
     count: int | None
-    reason: str | None = None
+    reason: str | None = None  # why nothing is
 
 
 class LayerPrompts(Protocol):
@@ -96,12 +92,7 @@ class Contribution:
         return CacheableLayers(total - prefixed)
 
     def check(self, shape: BackboneShape, rows: int | None, who: str) -> None:
-        """Check all shapes.
-
-        Args:
-            shape: Of the backbone.
-            rows: B, where it is known.
-            who: Begins the message.
+        """Check all shapes, for B ``rows`` where that is known; ``who`` begins the message.
 
         Raises:
             ModelError: With the first wrong part, the expected shape and the actual one.

@@ -80,11 +80,7 @@ class DeepPrefixMethod(Method):
 
 
 def _layout(options: Attention, shape: BackboneShape, site: str) -> Layout:
-    """A site's layout, with the layers that ``options.layers`` chooses.
-
-    Raises:
-        ConfigError: The site has fewer layers.
-    """
+    """A site's layout, with the layers that ``options.layers`` chooses; ConfigError where the site has fewer."""
     whole = shape.sites[site]
     layers = whole.layers if options.layers == "all" else int(options.layers.removeprefix("last_"))
     if layers > whole.layers:

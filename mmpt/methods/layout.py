@@ -1,7 +1,10 @@
 """From prefix parameters to keys and values, in the two layouts, and masks over them.
 
 A site's prefix is stored as slots (P, 2L, H·k), as in the published code. Layout ``per_layer`` gives layer l the slots
-2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is in :mod:`mmpt.attention.paper`.
+2l (keys) and 2l+1 (values), both masked by column l. Layout ``paper`` is the published
+one: that code hands T5 a flat prefix that is doubled and split by four, of which T5 reads the first two parts per layer
+(docs/fidelity.md). So decoder layer l has K from slot 4l mod 2L and V from the next one, slot j is masked by column j
+mod L, and the prefix has positions (:mod:`mmpt.attention.positions`).
 
 A mask has an entry for each token and layer (P, L), for each of their heads (P, L, H), or for their keys and their
 values (P, L, 2): ``mask_granularity`` ``layer``, ``head``, ``key_value``.
@@ -16,7 +19,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmpt.attention import paper
 from mmpt.attention.prefix import KeyValue, SiteShape
 
 
@@ -25,17 +27,21 @@ class Layout:
 
     def __init__(self, name: str, shape: SiteShape, granularity: str = "layer", temperature: float = 1.0) -> None:
         """Work out the slots; arguments are the options ``layout``, ``mask_granularity`` and ``mask_temperature``."""
-        layers = shape.layers
+        layers, slots = shape.layers, range(2 * shape.layers)
         self.shape = shape
         self.granularity, self.temperature = granularity, temperature
         self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self.positioned, self.shifts = name == "paper", name == "peft"
         if self.positioned:
-            self.key_slots, self.value_slots = paper.key_slots(layers), paper.value_slots(layers)
-            self.columns = paper.mask_columns(layers)
+            self.key_slots = [4 * layer % len(slots) for layer in range(layers)]
+            self.columns = [slot % layers for slot in slots]
         else:
-            self.key_slots, self.value_slots = list(range(0, 2 * layers, 2)), list(range(1, 2 * layers, 2))
-            self.columns = [slot // 2 for slot in range(2 * layers)]
+            self.key_slots = [2 * layer for layer in range(layers)]
+            self.columns = [slot // 2 for slot in slots]
+        self.value_slots = [slot + 1 for slot in self.key_slots]
+        self.table_width = len(slots) * shape.width  # 2L·H·k, of a parameter that has all slots
+        more = {"layer": (), "head": (shape.heads,), "key_value": (2,)}[granularity]
+        self.mask_size: tuple[int, ...] = (layers, *more)  # of one token's mask: (L,), (L, H) or (L, 2)
 
     def taken(self, part: Tensor, dim: int, slots: Sequence[int]) -> Tensor:
         """Some slots of a tensor, in the order that is given; ``dim`` counts from the front.
@@ -51,17 +57,6 @@ class Layout:
     def slots(self, table: Tensor) -> Tensor:
         """View a parameter (…, 2L·H·k) as (…, 2L, H·k)."""
         return table.unflatten(-1, (2 * self.shape.layers, self.shape.width))
-
-    @property
-    def table_width(self) -> int:
-        """Width 2L·H·k of a parameter that has all slots."""
-        return 2 * self.shape.layers * self.shape.width
-
-    @property
-    def mask_size(self) -> tuple[int, ...]:
-        """Size of one token's mask: (L,), (L, H) or (L, 2)."""
-        more = {"layer": (), "head": (self.shape.heads,), "key_value": (2,)}[self.granularity]
-        return (self.shape.layers, *more)
 
     def opened(self, mask: Tensor) -> Tensor:
         """What a mask (…, P, L), (…, P, L, H) or (…, P, L, 2) lets through of each slot, (…, P, 2L, h)."""
@@ -88,9 +83,7 @@ class Layout:
     def keys_values(self, slots: Tensor, mask: Tensor | None = None) -> KeyValue:
         """Turn slots (B or 1, P, 2L, H·k) into keys and values (B or 1, L, H, P, k).
 
-        Args:
-            slots: The prefix.
-            mask: (B or 1, P, L, …); keys and values are to be multiplied by what it lets through.
+        They are to be multiplied by what a mask (B or 1, P, L, …) lets through.
         """
         heads = slots.unflatten(-1, (self.shape.heads, self.shape.head_dim))  # (B, P, 2L, H, k)
         key, value = (

@@ -96,10 +96,7 @@ class MethodOptions:
         return lines
 
     def for_architecture(self, model_type: str) -> Self:
-        """These options on a backbone: what they leave to the architecture is filled in.
-
-        Args:
-            model_type: A key of ``mmpt.attention.architectures.ARCHITECTURES``.
+        """These options on a backbone of a known ``model_type``: what they leave to the architecture is filled in.
 
         Raises:
             ConfigError: The architecture cannot have what they ask for.

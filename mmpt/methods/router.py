@@ -54,10 +54,8 @@ def chosen_route(probs: Tensor) -> Tensor:
 def balance_loss(probs: Tensor) -> Tensor:
     """How unevenly examples are spread over routes, (): R·Σ_r f_r·mean(r_r), 1 where they are spread evenly.
 
-    f_r is the share of the batch whose likeliest route is r (Fedus et al. 2021, Switch Transformers, equation 4).
-
-    Args:
-        probs: Route probabilities (B, R).
+    f_r is the share of the batch whose likeliest route is r (Fedus et al. 2021, Switch Transformers, equation 4);
+    probabilities are (B, R).
     """
     routes = probs.shape[1]
     shares = chosen_route(probs.detach()).mean(dim=0)

@@ -6,18 +6,15 @@ Letters: P prefix or prompt tokens, L layers, H heads, k head width, d model wid
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from mmpt.errors import ConfigError
-from mmpt.models.hooks import Hooks
+from mmpt.models.hooks.base import Hooks
 from mmpt.models.parts import embed, word_embeddings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 _SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
 

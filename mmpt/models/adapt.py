@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mmpt.errors import AdapterError, ModelError
 from mmpt.methods.options import MethodOptions
@@ -19,9 +19,6 @@ from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
 from mmpt.models.adapters import Adapters, adapters_of
 from mmpt.models.parts import ADAPTERS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -77,16 +74,8 @@ def attach(
 ) -> Adapters:
     """As :func:`adapt`, with its arguments and errors, for callers that know more about the model.
 
-    Args:
-        model: See there, like ``options``, ``name``, ``tokenizer`` and ``seed``.
-        options: The method's.
-        name: The adapter's.
-        tokenizer: The model's.
-        seed: Of the starting values.
-        fingerprint: Of the model's weights, where it is known.
-        initialise: Whether starting values may be taken from the model (not needed before loading an adapter).
-        most: Numbers that the method may have: those of the adapter to load.
-        fresh: Parameters of a classification head to draw anew.
+    They may give the ``fingerprint`` of its weights, ``initialise=False`` before an adapter is loaded, the ``most``
+    numbers that the method may have, and the ``fresh`` parameters of a classification head, which are drawn anew.
 
     Returns:
         The model's adapters.

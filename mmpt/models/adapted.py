@@ -27,23 +27,16 @@ class LabelStates:
 
     What a layer below the first trained one makes of a source does not depend on what follows, and what it makes of a
     continuation depends on the two texts alone.
-
-    Attributes:
-        states: (B, N, d).
-        ids: Token ids of the continuations (B, C, V), -100 for padding.
     """
 
-    states: Tensor
-    ids: Tensor
+    states: Tensor  # (B, N, d)
+    ids: Tensor  # token ids of the continuations (B, C, V), -100 for padding
 
     def starts(self, read: Tensor) -> Tensor:
         """Where the states of continuations begin, counted from their source's end: (B', 1).
 
-        Args:
-            read: Their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
-
-        Raises:
-            ValueError: One is not there. On a GPU nothing looks, since it would have to be waited for.
+        ``read`` has their ids (B', up to V), -100 for padding; B' is a multiple of B, a source's rows together.
+        ValueError: one is not there; on a GPU nothing looks, since it would have to be waited for.
         """
         ids = self.ids.repeat_interleave(len(read) // len(self.ids), dim=0)  # (B', C, V)
         same = (ids == F.pad(read, (0, ids.shape[2] - read.shape[1]), value=IGNORED).unsqueeze(1)).all(dim=2)  # (B', C)
@@ -55,36 +48,22 @@ class LabelStates:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch up to where its targets come in, which all of its candidates share.
+    """A batch up to where its targets come in, which all of its candidates share."""
 
-    Attributes:
-        states: (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C).
-        mask: (B, P+T), 1 where a token is.
-        contribution: What the method adds.
-        label_states: Of a decoder-only model that resumes from cached states.
-    """
-
-    states: Tensor
-    mask: Tensor
-    contribution: Contribution
-    label_states: LabelStates | None = None
+    states: Tensor  # (B, P+T, d), what the kind of model resumes from; of a classification head, its scores (B, C)
+    mask: Tensor  # (B, P+T), 1 where a token is
+    contribution: Contribution  # what the method adds
+    label_states: LabelStates | None = None  # of a decoder-only model that resumes from cached states
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one teacher-forced pass gives.
+    """What one teacher-forced pass gives."""
 
-    Attributes:
-        losses: (B,), cross-entropy of each example's label tokens, summed, in nats.
-        tokens: How many label tokens there are in the batch, ().
-        route_probs: (B, R), or None.
-        auxiliary: What the method adds to the loss, (), or None.
-    """
-
-    losses: Tensor
-    tokens: Tensor
-    route_probs: Tensor | None
-    auxiliary: Tensor | None = None
+    losses: Tensor  # (B,), cross-entropy of each example's label tokens, summed, in nats
+    tokens: Tensor  # how many label tokens there are in the batch, ()
+    route_probs: Tensor | None  # (B, R), or None
+    auxiliary: Tensor | None = None  # what the method adds to the loss, (), or None
 
     @property
     def loss(self) -> Tensor:
@@ -107,11 +86,8 @@ class AdaptedModel(nn.Module, ABC):
     ) -> None:
         """Take one adapter of a model; :func:`mmpt.models.engine.engine_of` chooses the class.
 
-        Args:
-            model: An adapted model.
-            name: The adapter.
-            dropout: Whether the frozen network drops out while training, as the published code does.
-            cross_attention: ``auto``, ``absorbed`` or ``projected`` (:mod:`mmpt.attention.absorb`).
+        With ``dropout`` the frozen network drops out while training, as the published code does; ``cross_attention`` is
+        ``auto``, ``absorbed`` or ``projected`` (:mod:`mmpt.attention.absorb`).
         """
         super().__init__()
         adapters = adapters_of(model)
@@ -151,11 +127,6 @@ class AdaptedModel(nn.Module, ABC):
         layers = self.method.cacheable_layers.count
         assert layers is not None, self.method.cacheable_layers.reason
         return layers
-
-    @property
-    def prevents_cache(self) -> str | None:
-        """The setting because of which no hidden state is a constant; None where some are."""
-        return self.cacheable_layers.reason
 
     def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
         """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
@@ -210,26 +181,14 @@ class AdaptedModel(nn.Module, ABC):
         """See :meth:`likelihoods`; without gradients."""
         return self.likelihoods(encoded, candidates)
 
-    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """See :meth:`likelihoods`, with candidates of each source's own; without gradients.
-
-        Raises:
-            NotImplementedError: The model has a classification head, which has the same classes for all.
-        """
-        raise NotImplementedError
-
     @abstractmethod
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generated ids (B, U); ``options`` go to the backbone's own ``generate``."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **more: Tensor) -> Output:
-        """Teacher-forced pass.
+        """Teacher-forced pass over ids and mask (B, T) with labels (B, U), -100 for padding.
 
-        Args:
-            input_ids: (B, T).
-            attention_mask: (B, T).
-            labels: (B, U), -100 for padding.
-            more: What else the batch has: cached ``states`` (B, N, d) and ``means`` (B, d), say.
+        ``more`` is what else the batch has: cached ``states`` (B, N, d) and ``means`` (B, d), say.
         """
         encoded = self.start({"input_ids": input_ids, "attention_mask": attention_mask, **more})
         losses, given = self.losses(encoded, labels), encoded.contribution

@@ -22,7 +22,7 @@ from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods import parse
 from mmpt.methods.base import Method
 from mmpt.utils.files import write_bytes, write_json
-from mmpt.utils.memory import memory_bytes
+from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
 
 FORMAT = 1
@@ -41,18 +41,10 @@ class Adapter:
 
 
 def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]) -> int:
-    """Write an adapter; the JSON comes last, so that a directory with it is complete.
+    """Write a trained method; returns bytes of the weights. The JSON comes last: a directory with it is complete.
 
-    Args:
-        directory: Created where it is missing.
-        method: The trained method.
-        description: What else a user of the adapter must know: backbone, task, evaluation.
-
-    Returns:
-        Bytes of the weights file.
-
-    Raises:
-        RunError: The files cannot be written.
+    ``description`` is what else a user of the adapter must know: backbone, task, evaluation. RunError: the files cannot
+    be written.
     """
     options, state = method.folded()
     blob = serialised(state)
@@ -73,10 +65,7 @@ def peft_base(backbone: Any) -> dict[str, Any]:
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """Read and check an adapter.
-
-    Args:
-        directory: What :func:`save_adapter` wrote, or a run directory that holds it in ``adapter/``.
+    """Read and check what :func:`save_adapter` wrote, from its directory or that of a run with it in ``adapter/``.
 
     Raises:
         AdapterError: Missing, corrupt, of a newer format, or not of the described method.
@@ -92,14 +81,7 @@ def read_adapter(directory: Path) -> Adapter:
         raise AdapterError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT:
         raise AdapterError(f"{folder} has adapter format {version}, this mmpt reads up to {FORMAT}; update mmpt")
-    try:
-        blob = read_bytes(folder / WEIGHTS, memory_bytes() // 2)  # its tensors are a copy
-        state = load_bytes(blob)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise AdapterError(f"{folder / WEIGHTS} is no readable safetensors file ({error})") from error
-    if hashlib.sha256(blob).hexdigest() != digest:
-        raise AdapterError(f"{folder / WEIGHTS} is damaged: its checksum is not that of {DESCRIPTION}; copy it again")
-    return Adapter(str(name), options, state, content)
+    return Adapter(str(name), options, read_state(folder / WEIGHTS, digest), content)
 
 
 def adapter_directory(directory: Path) -> Path:
@@ -110,8 +92,7 @@ def adapter_directory(directory: Path) -> Path:
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copy tensors into a method's parameters of the same names.
 
-    Raises:
-        AdapterError: Names or shapes differ, or a value is not finite; ``where`` names their source.
+    AdapterError: names or shapes differ, or a value is not finite; ``where`` names their source.
     """
     parameters = dict(module.named_parameters())
     if wrong := sorted(set(parameters) ^ set(state)):
@@ -132,10 +113,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
 def start_from(method: Method, directory: str, fingerprint: str) -> None:
     """Copy what a saved adapter and a method have in common: tensors of one name that mean the same.
 
-    Args:
-        method: Takes the values; what the adapter does not have stays as it is.
-        directory: ``method.init_adapter``, a finished run.
-        fingerprint: Of the weights of the method's backbone.
+    ``directory`` is ``method.init_adapter``, a finished run; ``fingerprint`` is that of the method's backbone. What the
+    adapter does not have stays as it is.
 
     Raises:
         AdapterError: No such adapter, another backbone, nothing in common, or another shape. Nothing was set then.
@@ -171,13 +150,13 @@ def serialised(state: Mapping[str, Tensor]) -> bytes:
     return save_bytes({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        AdapterError: The file is missing or damaged.
-    """
+def read_state(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file, whose SHA-256 must be ``digest`` where given; AdapterError if missing or damaged."""
     try:
-        return load_bytes(read_bytes(path, memory_bytes() // 2))
+        blob = read_bytes(path, memory_bytes() // 2)  # its tensors are a copy
+        state = load_bytes(blob)
     except (OSError, SafetensorError, ValueError) as error:
         raise AdapterError(f"{path} is missing or damaged ({error})") from error
+    if digest is not None and hashlib.sha256(blob).hexdigest() != digest:
+        raise AdapterError(f"{path} is damaged: its checksum is not that of {DESCRIPTION}; copy it again")
+    return state

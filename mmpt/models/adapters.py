@@ -14,7 +14,7 @@ from typing import Self
 from torch import nn
 from transformers import PreTrainedModel
 
-from mmpt.attention.architectures import architecture_of
+from mmpt.attention.architectures import Kind, architecture_of
 from mmpt.attention.inject import Injection, set_attention, switch_attention
 from mmpt.errors import AdapterError, nearest
 from mmpt.methods import create, method_class
@@ -23,11 +23,15 @@ from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
-from mmpt.models.hooks import HOOKS
+from mmpt.models.hooks.base import Hooks
+from mmpt.models.hooks.causal import DecoderHooks
+from mmpt.models.hooks.encoder import EncoderHooks
+from mmpt.models.hooks.seq2seq import EncoderDecoderHooks
 from mmpt.models.parts import ADAPTERS, word_embeddings
 from mmpt.models.quantization import differentiable
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+HOOKS: dict[Kind, type[Hooks]] = {"seq2seq": EncoderDecoderHooks, "causal": DecoderHooks, "encoder": EncoderHooks}
 
 
 class Adapters(nn.Module):
@@ -55,23 +59,18 @@ class Adapters(nn.Module):
         """The model that these are adapters of."""
         return self.hooks.model
 
-    @property
-    def shape(self) -> BackboneShape:
-        """What methods must know of the model."""
-        config = self.model.config
-        width = word_embeddings(self.model).embedding_dim
-        return BackboneShape(width, self.hooks.injection.shapes, config.model_type, config.hidden_size)
-
     def add(self, name: str, options: MethodOptions, *, most: int | None = None, fresh: Sequence[str] = ()) -> Method:
         """Create an adapter and make it the active one, with starting values as they are drawn.
 
         Arguments and errors are those of :func:`mmpt.models.adapt.attach`.
         """
         self._refuse(name, options)
-        method = create(options, self.shape, most).to(word_embeddings(self.model).weight.device)
+        config, words = self.model.config, word_embeddings(self.model)
+        shape = BackboneShape(words.embedding_dim, self.hooks.injection.shapes, config.model_type, config.hidden_size)
+        method = create(options, shape, most).to(words.weight.device)
         if head := self.head.new(name, fresh):
             method.attach_head(head)
-        if method.trains_all:
+        if method.options.trains_all:
             self.fingerprint()  # while the weights are what they were
         self.activate(None)
         try:
@@ -97,7 +96,7 @@ class Adapters(nn.Module):
         changes = method_class(options.name).changes_backbone()
         for method in self.methods.values():
             other = changes and method.changes_backbone() and method.options.name != options.name
-            if method.trains_all or other:
+            if method.options.trains_all or other:
                 raise AdapterError(
                     f"method={method.options.name} of another adapter changes the model's own layers; remove it first, "
                     "or load the model a second time"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.hooks import remove_hook_from_submodules
@@ -22,6 +22,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
@@ -36,12 +37,8 @@ from mmpt.models.parts import head_parameters
 from mmpt.models.quantization import quantization_settings
 from mmpt.models.size import refuse_counts, refuse_network
 from mmpt.utils.hub import fetch
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 from mmpt.utils.untrusted import one_line
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 CLASSES: dict[Kind, Any] = {  # transformers' class for a kind of model
     "seq2seq": AutoModelForSeq2SeqLM,
@@ -86,14 +83,11 @@ class Backbone:
         return self.architecture.kind
 
 
-def load_backbone(
-    config: ModelConfig, *, seed: int = 0, sites: Sequence[str] | str = "auto", classes: int = 2
-) -> Backbone:
+def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", classes: int = 2) -> Backbone:
     """Load what ``config`` names, frozen, with attention that can carry prefixes.
 
     Args:
         config: Source, path, stated architecture, dtype and attention.
-        seed: For the weights of a random backbone.
         sites: ``method.sites``, which are refused before any weight is loaded where the backbone lacks them.
         classes: Outputs of the head, for kind ``encoder``.
 
@@ -116,14 +110,17 @@ def load_backbone(
         raise ConfigError(f"{model_type} caps its attention scores, which sdpa cannot; set model.attention=eager")
     more: dict[str, Any] = {"num_labels": classes} if architecture.has_head else {}
     if config.source == "random":
-        model = _random(config, architecture.kind, seed, more)
+        model = _random(config, architecture.kind, more)
         fresh = head_parameters(model)
     else:
         network = refuse_network(stated, CLASSES[architecture.kind], config, f"model={config.name}: {path}")
         more |= {"quantization_config": quantization_settings(network, config)}
         model, fresh = _pretrained(config, architecture.kind, path, more)
         remove_hook_from_submodules(model)  # accelerate's, which quantised models get although they are on one device
-    tokenizer = _tokenizer(config, path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        raise _unreadable(config, path, error) from error
     settle(tokenizer, model, f"model={config.name}")
     model.requires_grad_(False)
     model.eval()
@@ -217,29 +214,20 @@ def random_shape(config: ModelConfig, **more: int) -> PreTrainedConfig:
     return AutoConfig.for_model(config.architecture, **{**config.config, **more})
 
 
-def _random(config: ModelConfig, kind: Kind, seed: int, more: dict[str, int]) -> PreTrainedModel:
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(seed)
+def _random(config: ModelConfig, kind: Kind, more: dict[str, int]) -> PreTrainedModel:
     where = f"model={config.name}: model.config"
     try:
         shape = random_shape(config, **more)
         refuse_network(shape, CLASSES[kind], replace(config, dtype="float32"), where)
         options = {"attn_implementation": f"mmpt_{config.attention}", "trust_remote_code": False}
-        model = CLASSES[kind].from_config(shape, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: PreTrainedModel = CLASSES[kind].from_config(shape, **options)
     except ModelError:
         raise
     except Exception as error:  # of transformers and torch, for a shape that cannot be
         raise ModelError(f"{where} makes no network ({one_line(error)})") from error
-    finally:
-        torch.set_rng_state(generator_state)
     return model.to(getattr(torch, config.dtype))
-
-
-def _tokenizer(config: ModelConfig, path: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        raise _unreadable(config, path, error) from error
 
 
 def use_threads(model: nn.Module) -> None:
@@ -253,11 +241,7 @@ def use_threads(model: nn.Module) -> None:
 
 
 def refuse_class(model: PreTrainedModel) -> None:
-    """Refuse a model whose class is not that of its architecture's kind.
-
-    Raises:
-        ModelError: With the class to use.
-    """
+    """Refuse a model whose class is not that of its architecture's kind, by a ModelError with the class to use."""
     model_type = model.config.model_type
     kind = architecture_of(model_type).kind
     wanted, auto = _CLASS_NAMES[kind].get(model_type), CLASSES[kind].__name__

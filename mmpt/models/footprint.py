@@ -43,40 +43,24 @@ ADAM_BYTES = 8  # of each trained number: two averages in float32
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes above the weights, with the network in one type of numbers.
+    """Bytes above the weights, with the network in one type of numbers."""
 
-    Attributes:
-        step: A training step in which every layer runs, with gradients and AdamW's averages.
-        cached: The same from the activation cache; None where the method leaves nothing constant.
-        evaluation: A batch of an evaluation, or of the pass that fills the cache.
-        cache: Stored for each text.
-    """
-
-    step: int
-    cached: int | None
-    evaluation: int
-    cache: int | None
+    step: int  # a training step in which every layer runs, with gradients and AdamW's averages
+    cached: int | None  # the same from the activation cache; None where the method leaves nothing constant
+    evaluation: int  # a batch of an evaluation, or of the pass that fills the cache
+    cache: int | None  # stored for each text
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a network takes.
+    """What a network takes."""
 
-    Attributes:
-        known: Whether its shape is one of ``shapes.yaml``, so that no hub was asked.
-        parameters: Numbers of the network.
-        trained: Numbers of the method.
-        weights: Bytes by type: float32, bfloat16, int8, nf4.
-        activations: By type: float32, bfloat16.
-        uncached: Why the method has no activation cache.
-    """
-
-    known: bool
-    parameters: int
-    trained: int
-    weights: dict[str, int]
-    activations: dict[str, Activations]
-    uncached: str | None
+    known: bool  # whether its shape is one of shapes.yaml, so that no hub was asked
+    parameters: int  # numbers of the network
+    trained: int  # numbers of the method
+    weights: dict[str, int]  # bytes by type: float32, bfloat16, int8, nf4
+    activations: dict[str, Activations]  # by type: float32, bfloat16
+    uncached: str | None  # why the method has no activation cache
 
     def total(self, kind: str, *, cached: bool) -> int | None:
         """Bytes of weights and the larger of step and evaluation; quantised networks compute in bfloat16."""
@@ -90,17 +74,9 @@ def footprint(
 ) -> Footprint:
     """Compute what a model takes with a method.
 
-    Args:
-        config: Of a hub's model, the shape is looked up in ``shapes.yaml`` first.
-        options: The method's.
-        batch: B, examples of a training step.
-        source: T, tokens of each source.
-        label: U, tokens of each label.
-        evaluation: Examples of a batch of an evaluation.
-
-    Raises:
-        ModelError: The configuration cannot be read or fetched, or makes no network.
-        ConfigError: The method does not suit the model.
+    A training step has ``batch`` examples (B) of ``source`` and ``label`` tokens (T, U), an evaluation has
+    ``evaluation`` at once. The shape of a hub's model is looked up in ``shapes.yaml`` first. ModelError: the
+    configuration cannot be read or fetched, or makes no network. ConfigError: the method does not suit the model.
     """
     shape = shape_of(config)
     plain_config = replace(config, cross_attention="projected")
@@ -121,23 +97,18 @@ def footprint(
     counts = {"float32": 2 * half["none"], "bfloat16": half["none"], "int8": half["int8"], "nf4": half["nf4"]}
     weights = {kind: count + 4 * trained for kind, count in counts.items()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Footprint(shape.known, parameters, trained, weights, activations, model.prevents_cache)
+    return Footprint(shape.known, parameters, trained, weights, activations, model.cacheable_layers.reason)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a network.
+    """The shape of a network."""
 
-    Attributes:
-        config: As transformers has it.
-        own_head: Whether T5's head has weights of its own although transformers' configuration says that they are those
-            of the embeddings: it unties them when it loads such a checkpoint.
-        known: Whether it is one of ``shapes.yaml``.
-    """
-
-    config: PreTrainedConfig
+    config: PreTrainedConfig  # as transformers has it
+    # whether T5's head has weights of its own although transformers' configuration says that they are those of the
+    # embeddings: it unties them when it loads such a checkpoint
     own_head: bool = False
-    known: bool = False
+    known: bool = False  # whether it is one of shapes.yaml
 
     def network(self, config: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """The network on the device ``meta``; a ``ModelError`` says that there is none of this shape."""
@@ -153,8 +124,7 @@ class Shape:
 def shape_of(config: ModelConfig) -> Shape:
     """The shape of a model; of one on the hub, from ``shapes.yaml`` where that has it.
 
-    Raises:
-        ModelError: It cannot be read or fetched, or holds another architecture than ``config`` says.
+    ModelError: it cannot be read or fetched, or holds another architecture than ``config`` says.
     """
     if config.source == "random":
         return Shape(random_shape(config))
@@ -199,7 +169,7 @@ def _batch(model: AdaptedModel, rows: int, source: int, label: int) -> dict[str,
 
 def _states(model: AdaptedModel, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """A batch's cached activations, ``states`` (B, N, d) and what goes with them; None where nothing is constant."""
-    if model.prevents_cache is not None:
+    if model.cacheable_layers.reason is not None:
         return None
     (rows, tokens), read = batch["input_ids"].shape, batch["labels"].shape[1] - 1
     more = CANDIDATES * read if model.injection.architecture.decoder_only else 0

@@ -21,12 +21,8 @@ class Insertion:
     ) -> None:
         """Work out the order of the new rows.
 
-        Args:
-            prompt: P.
-            tokens: T.
-            at: How many tokens stand before the prompt, one number or (B,).
-            lengths: (B,), how many prompt tokens each row has, up to P; None: all have P.
-            padding_first: Whether the padding of shorter prompts goes to the front of the row, else to its end.
+        ``at`` is how many tokens stand before the prompt, one number or (B,); ``lengths`` (B,) how many prompt tokens
+        each row has, up to P, None: all P. Padding of shorter prompts goes to the end of the row, or to its front.
         """
         self.prompt, self.at, self.padding_first = prompt, at, padding_first
         self.lengths = lengths
@@ -103,13 +99,8 @@ def insert(
 ) -> tuple[Tensor, Insertion | None]:
     """Word embeddings (B, T, d) with a method's update and prompt: (B, P+T, d), and where the prompt stands.
 
-    Args:
-        contribution: The method's.
-        embeddings: Of the tokens.
-        at: How many tokens stand before the prompt, one number or (B,).
-        first: The first token of the text, one number or (B,): padding may stand before it.
-        text: (B, T), which tokens are of the source; None: all.
-        padding_first: See :class:`Insertion`.
+    ``at`` and ``padding_first`` are those of :class:`Insertion`. The text begins with token ``first``, one number or
+    (B,), behind padding; ``text`` (B, T) has which tokens are of the source, None: all.
     """
     if contribution.embedding_update is not None:
         embeddings = _updated(embeddings, contribution.embedding_update, first, text)

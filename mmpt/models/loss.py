@@ -19,11 +19,7 @@ from mmpt.data.collate import IGNORED
 
 @contextmanager
 def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | None]:
-    """Let the model's head see only the positions that have a label.
-
-    Args:
-        model: A model with output embeddings.
-        labels: (B, U), -100 for padding.
+    """Let the head of a model see only the positions that have a label (B, U), which is not -100.
 
     Yields:
         Which rows of the flattened (B·U,) positions the head computes, logits (n, V); None: all of them, padding
@@ -44,13 +40,10 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | N
 
 
 def row_losses(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each row's label tokens, summed, in nats: (B,), float32.
+    """Cross-entropy of each row's label tokens (B, U), -100 for padding, summed, in nats: (B,), float32.
 
-    Args:
-        logits: (n, V) of the positions that :func:`only_labelled` named.
-        labels: (B, U), -100 for padding.
-        rows: What :func:`only_labelled` gave.
-        smoothing: Share of a label's probability that is spread over the vocabulary.
+    Logits are (n, V) of the positions ``rows`` that :func:`only_labelled` gave; ``smoothing`` is the share of a label's
+    probability that is spread over the vocabulary.
     """
     flat = labels.flatten()
     if rows is None:
@@ -60,15 +53,10 @@ def row_losses(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing: f
 
 
 def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each token in nats, float32 (n,), zero where the label is -100.
+    """Cross-entropy in nats, float32 (n,), of logits (n, V) of any float type and labels (n,), zero where one is -100.
 
     The same values and gradients as ``torch.nn.functional.cross_entropy(..., reduction="none",
     label_smoothing=smoothing)``, once differentiable.
-
-    Args:
-        logits: (n, V), any float type.
-        labels: (n,), int64.
-        smoothing: Share of a label's probability that is spread over the vocabulary.
     """
     losses: Tensor = _TokenLosses.apply(logits, labels, smoothing)
     return losses

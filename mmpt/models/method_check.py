@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -44,18 +45,6 @@ STEPS, RATE = 4, 0.05  # of the training that is tried
 CLOSE = 1e-4  # between losses that must be equal
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a method, and where: ``where`` is a network and its sites."""
-
-    where: str
-    text: str
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.where}: {self.text}"
-
-
 class _Vocabulary:
     """What starting values need of a tokenizer."""
 
@@ -68,43 +57,33 @@ class _Vocabulary:
         return 48
 
 
-def report(name: str, values: Mapping[str, Any] | None = None) -> list[Problem]:
-    """Run the matrix: networks × sites × properties.
-
-    Args:
-        name: Of a method, one of the user's own too.
-        values: Options that differ from their defaults.
+def report(name: str, values: Mapping[str, Any] | None = None) -> list[str]:
+    """Run the matrix of networks, sites and properties on a method, with ``values`` in place of its options' defaults.
 
     Returns:
-        Every problem; none for a sound method. A network that the method refuses with a ``ConfigError`` is left out,
-        unless it refuses all.
+        Every problem, one line each, with the network and its site; none for a sound method. A network that the method
+        refuses with a ``ConfigError`` is left out, unless it refuses all.
     """
-    problems: list[Problem] = []
-    refusals: list[Problem] = []
+    problems: list[str] = []
+    refusals: list[str] = []
     try:
         options = parse(name, values or {})
     except ConfigError as error:
-        return [Problem("options", text) for text in error.problems]
+        return [f"options: {text}" for text in error.problems]
     cases = list(_cases(options))
     for architecture, sites in cases:
         where = f"{architecture}, site {sites['sites'][0]}" if sites else architecture
         try:
-            problems += [Problem(where, text) for text in _problems(replace(options, **sites), architecture)]
+            problems += [f"{where}: {text}" for text in _problems(replace(options, **sites), architecture)]
         except ConfigError as error:
-            refusals.append(Problem(where, str(error.problems[0])))
+            refusals.append(f"{where}: {error.problems[0]}")
         except MmptError as error:
-            problems.append(Problem(where, one_line(error).removeprefix(f"method={name}: ")))
+            problems.append(f"{where}: {one_line(error).removeprefix(f'method={name}: ')}")
         except Exception as error:  # whatever the method's own code raises
-            problems.append(Problem(where, f"raises {type(error).__name__}: {one_line(error)}{_line(error)}"))
+            at = extract_tb(error.__traceback__)[-1]
+            line = f"({Path(at.filename).name}, line {at.lineno})"
+            problems.append(f"{where}: raises {type(error).__name__}: {one_line(error)} {line}")
     return problems if problems or len(refusals) < len(cases) else refusals
-
-
-def _line(error: BaseException) -> str:
-    """Where an error was raised, in the last line of its traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
 def _cases(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,7 +110,12 @@ def _problems(options: MethodOptions, architecture: str) -> Iterator[str]:
             f"the loss of example {row} depends on the other examples of its batch; make every tensor of a "
             "contribution from that example's own mean"
         )
-    if not torch.allclose(_saved_and_loaded(model, options, architecture, batch), after, atol=CLOSE):
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(Path(folder), model.method, {})
+        adapter = read_adapter(Path(folder))
+    again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
+    load_state(again.method, adapter.state, options.name)
+    if not torch.allclose(_losses(again.eval(), batch), after, atol=CLOSE):
         yield "saved and loaded, the adapter gives other losses; all that counts must be in parameters and options"
     if cacheable and not torch.allclose(_cached(model, batch), after, atol=CLOSE):
         yield "losses with cached states differ from those without; the method changes layers that it says it does not"
@@ -172,24 +156,13 @@ def _dependent_row(model: AdaptedModel, batch: dict[str, Tensor], together: Tens
     return None
 
 
-def _saved_and_loaded(
-    model: AdaptedModel, options: MethodOptions, architecture: str, batch: dict[str, Tensor]
-) -> Tensor:
-    with tempfile.TemporaryDirectory() as folder:
-        save_adapter(Path(folder), model.method, {})
-        adapter = read_adapter(Path(folder))
-    again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
-    load_state(again.method, adapter.state, options.name)
-    return _losses(again.eval(), batch)
-
-
 def _cached(model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # what a decoder-only model reads of a label
     given = {**batch, "continuations": read.unsqueeze(1)}
+    model.injection.set({})
     with torch.no_grad():
-        with model.injection.active({}):
-            states = model.constants(given)
+        states = model.constants(given)
         means = mean_embedding(embed(model.backbone, ids), mask)
         return model.losses(model.start({**given, "states": states, "means": means}), labels)
 

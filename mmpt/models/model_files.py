@@ -1,14 +1,19 @@
-"""The files of a model in a local folder, and a fingerprint of them. Imports nothing heavy."""
+"""The files of a model in a local folder, a fingerprint of them, and GGUF files. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
+from mmpt.utils.files import cache_directory
+from mmpt.utils.locks import holding
+from mmpt.utils.untrusted import one_line
 
 PATTERNS = (  # what of a folder decides a result: shape, weights, tokenizer
     "config.json",
@@ -27,8 +32,7 @@ PATTERNS = (  # what of a folder decides a result: shape, weights, tokenizer
 def local_folder(config: ModelConfig) -> Path | None:
     """The folder that ``model.path`` names, or None for the bundled model, random weights and the hub.
 
-    Raises:
-        ModelError: There is no such folder or package, or no model in it.
+    ModelError: there is no such folder or package, or no model in it.
     """
     if config.source not in ("path", "package"):
         return None
@@ -36,8 +40,6 @@ def local_folder(config: ModelConfig) -> Path | None:
         raise ModelError(f"model={config.name} needs model.path=DIR")
     path = _in_package(config) if config.source == "package" else Path(config.path).expanduser()
     if path.suffix == ".gguf":
-        from mmpt.models.gguf import dequantised  # imports transformers where the file is new
-
         return dequantised(path)
     if not (path / "config.json").is_file():
         problem = "is no directory" if not path.is_dir() else "has no config.json"
@@ -60,10 +62,7 @@ def _in_package(config: ModelConfig) -> Path:
 def files_fingerprint(folder: Path) -> str:
     """SHA-256 over names and bytes of a model's configuration, weights and tokenizer files, in hexadecimal.
 
-    A file is read once in a process, unless its size or time changes.
-
-    Raises:
-        ModelError: A file cannot be read.
+    A file is read once in a process, unless its size or time changes. ModelError: one cannot be read.
     """
     files = sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()})
     digest = hashlib.sha256()
@@ -81,3 +80,45 @@ def _hashed(file: Path, size: int, changed: int) -> str:
     """SHA-256 of a file; size and time are part of the cache's key."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def dequantised(file: Path, folder: Path | None = None) -> Path:
+    """The folder of a GGUF file's model and tokenizer, by default ``models/SHA256`` in the cache directory.
+
+    It is written if it is not there yet. ModelError: transformers cannot read the file, or there is no room.
+    """
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        folder = folder or cache_directory() / "models" / digest[:16]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with holding(folder.with_name(f".{folder.name}.lock")):
+            if not (folder / "config.json").is_file():
+                _write(file, folder)
+    except OSError as error:
+        raise ModelError(
+            f"{file} cannot be dequantised into {folder}: {error}; set $MMPT_CACHE, or free space"
+        ) from error
+    return folder
+
+
+def _write(file: Path, folder: Path) -> None:
+    """Write the folder as a whole or not at all."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:  # of transformers and gguf, for a damaged file or an unknown architecture
+        raise ModelError(f"model.path={file} is no GGUF file that transformers can read ({one_line(error)})") from error
+    model.hf_quantizer = None  # the weights are whole again
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)  # without a config.json
+    unfinished.rename(folder)

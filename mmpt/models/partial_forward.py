@@ -18,13 +18,9 @@ from mmpt.attention.architectures import architecture_of
 
 
 def below(model: PreTrainedModel, site: str, count: int, inputs: Mapping[str, Any]) -> Tensor:
-    """Hidden states (B, N, d) entering layer ``count`` of a site's stack.
+    """Hidden states (B, N, d) entering layer ``count``, from 1, of the stack of site ``encoder`` or ``self``.
 
-    Args:
-        model: The model.
-        site: ``encoder`` or ``self``.
-        count: How many layers run, at least 1.
-        inputs: What the encoder takes, or the base model.
+    ``inputs`` is what the encoder takes, or the base model.
     """
     stack: Any = model.get_encoder() if site == "encoder" else model.base_model
     layers, outputs = _layers(model, site), []

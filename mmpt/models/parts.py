@@ -43,11 +43,7 @@ def head_parameters(model: PreTrainedModel) -> list[str]:
 
 
 def refuse_positions(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse sequences that are longer than the model's table of positions.
-
-    Raises:
-        ConfigError: With what can be made shorter.
-    """
+    """Refuse sequences longer than the model's table of positions, by a ConfigError with what can be made shorter."""
     if not architecture_of(model.config.model_type).limited:
         return
     limit = getattr(model.config, "max_position_embeddings", tokens)

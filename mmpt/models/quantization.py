@@ -25,14 +25,10 @@ SCALE_BYTES = 4
 
 
 def quantised(model: PreTrainedModel, cross_attention: str = "auto") -> dict[str, nn.Linear | Conv1D]:
-    """The linear layers that are stored in 8 or 4 bits, by path.
+    """The linear layers that are stored in 8 or 4 bits, by path, of a model that is not quantised, on any device.
 
     Not among them: what is trained or tied to the embeddings (heads), T5's ``wo``, whose results exceed float16, and
-    keys and values of cross attention where it may absorb them, which reads their weights.
-
-    Args:
-        model: Not quantised yet; on any device, ``meta`` too.
-        cross_attention: ``model.cross_attention``.
+    keys and values of cross attention where it may absorb them (``model.cross_attention``), which reads their weights.
     """
     architecture = architecture_of(model.config.model_type)
     outside = {name.rpartition(".")[0] for name in head_parameters(model)}
@@ -53,12 +49,7 @@ def quantised(model: PreTrainedModel, cross_attention: str = "auto") -> dict[str
 
 
 def quantization_settings(model: PreTrainedModel, config: ModelConfig) -> BitsAndBytesConfig | None:
-    """What transformers needs to quantise a network while it loads it; None for ``model.quantization=none``.
-
-    Args:
-        model: The network, not quantised, on any device.
-        config: Its quantization, type and cross attention.
-    """
+    """What transformers needs to quantise a network while it loads it; None for ``model.quantization=none``."""
     if config.quantization == "none":
         return None
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for each type that it converts
@@ -106,13 +97,7 @@ def numbers(parameter: Tensor) -> int:
 def weight_bytes(
     model: PreTrainedModel, dtype: torch.dtype = torch.bfloat16, cross_attention: str = "auto"
 ) -> dict[str, int]:
-    """Bytes of a model's weights by quantization: ``none``, ``int8`` and ``nf4``.
-
-    Args:
-        model: See :func:`quantised`.
-        dtype: Of what is not quantised.
-        cross_attention: See :func:`quantised`.
-    """
+    """Bytes of a model's weights by quantization, ``none``, ``int8`` and ``nf4``; what is not quantised has a dtype."""
     total = sum(parameter.numel() for parameter in model.parameters())
     layers = list(quantised(model, cross_attention).values())
     sizes = [layer.weight.numel() for layer in layers]

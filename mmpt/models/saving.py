@@ -1,4 +1,4 @@
-"""Save an adapter of a model, and load one onto a model: the folder that a run leaves in ``adapter/``."""
+"""Save an adapter of a model, and load one onto a model: from a run's ``adapter/``, any folder, or the hub."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from mmpt.errors import AdapterError, MmptError, ModelError
 from mmpt.methods import parse
 from mmpt.models import adapter_files
 from mmpt.models.adapt import attach
-from mmpt.models.adapter_files import Adapter, load_state, read_adapter
+from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, Adapter, load_state, read_adapter
 from mmpt.models.adapters import Adapters, adapters_of
 from mmpt.models.fingerprint import has_weights
-from mmpt.models.located import located
 from mmpt.models.parts import ADAPTERS
-from mmpt.utils.untrusted import one_line
+from mmpt.utils.hub import COMMIT, REPOSITORY, commit_of, fetch, one_line_errors
+from mmpt.utils.machine import memory_bytes
+from mmpt.utils.untrusted import LARGEST, one_line
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+MARK = "hub:"
+_OFFLINE = "a directory works offline, and so does an adapter fetched before with revision=COMMIT"
 
 
 def save_adapter(model: nn.Module, directory: str | Path, name: str | None = None) -> Path:
@@ -85,13 +88,52 @@ def load_adapter(model: Model, directory: str | Path, name: str = "default", *, 
     return model
 
 
+def located(source: str | Path, revision: str | None = None) -> Path:
+    """The directory of an adapter: on disk, or fetched from the hub.
+
+    Args:
+        source: A directory; ``hub:owner/name`` (``hub:owner/name@REVISION``); or ``owner/name``, where no such
+            directory exists. A Path is always a directory.
+        revision: A commit, branch or tag of the hub's repository.
+
+    Raises:
+        AdapterError: The name or revision is invalid, or the hub does not have it.
+    """
+    text = str(source)
+    repo, _, stated = text.removeprefix(MARK).partition("@")
+    is_name = REPOSITORY.fullmatch(repo) is not None
+    if isinstance(source, Path) or not (text.startswith(MARK) or (is_name and not Path(source).exists())):
+        if revision is not None:
+            raise AdapterError(
+                f"{source} is a directory, which has no revision; leave revision out, or write {MARK}..."
+            )
+        return Path(source).expanduser()
+    if not is_name:
+        raise AdapterError(f"{source} names no repository of the hub; write {MARK}owner/name")
+    if stated and revision is not None and stated != revision:
+        raise AdapterError(f"{source}: revision={revision} says otherwise; give one of them")
+    revision = stated or revision or "main"
+    what = f"{repo}@{revision}" if text.startswith(MARK) else f"no directory {source}, and {repo}@{revision}"
+    with one_line_errors(what, AdapterError, check="the name and the revision", instead=_OFFLINE):
+        if COMMIT.fullmatch(revision) is None:  # both files of one commit, whatever is pushed meanwhile
+            revision = commit_of(repo, DESCRIPTION, repo_type="model", revision=revision)
+        sizes = {DESCRIPTION: LARGEST, WEIGHTS: memory_bytes() // 2}
+        paths = [fetch(repo, file, repo_type="model", revision=revision, most=most) for file, most in sizes.items()]
+    return paths[0].parent
+
+
 def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **known: Any) -> Adapters:
     """Put an adapter that was read from ``where`` on a model; errors are those of :func:`load_adapter`.
 
     ``known`` is as of :func:`mmpt.models.adapt.attach`; with ``fingerprint``, the weights have been compared.
     """
-    if "fingerprint" not in known and isinstance(model, PreTrainedModel):
-        _refuse_other_weights(model, adapter, where)
+    stated = adapter.description.get("backbone")
+    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+    if "fingerprint" not in known and isinstance(model, PreTrainedModel) and not _has(model, fingerprint):
+        raise AdapterError(
+            f"{where} was trained on other backbone weights ({str(fingerprint)[:12]}) than this {type(model).__name__} "
+            "has; load the model that it was trained on, in the same dtype"
+        )
     most = sum(value.numel() for value in adapter.state.values())
     try:
         options = parse(adapter.method, adapter.options)
@@ -108,13 +150,6 @@ def put_on(model: PreTrainedModel, adapter: Adapter, where: str, name: str, **kn
     return adapters
 
 
-def _refuse_other_weights(model: PreTrainedModel, adapter: Adapter, where: str) -> None:
-    stated = adapter.description.get("backbone")
-    fingerprint = stated.get("fingerprint") if isinstance(stated, dict) else None
+def _has(model: PreTrainedModel, fingerprint: object) -> bool:
     existing = getattr(model, ADAPTERS, None)
-    same = has_weights(model, fingerprint) if existing is None else existing.holds(fingerprint)
-    if not same:
-        raise AdapterError(
-            f"{where} was trained on other backbone weights ({str(fingerprint)[:12]}) than this {type(model).__name__} "
-            "has; load the model that it was trained on, in the same dtype"
-        )
+    return has_weights(model, fingerprint) if existing is None else existing.holds(fingerprint)

@@ -13,17 +13,16 @@ from transformers.initialization import no_init_weights
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
 from mmpt.models.quantization import weight_bytes
-from mmpt.utils.memory import GB, memory_bytes
+from mmpt.utils.machine import GB, memory_bytes
 from mmpt.utils.untrusted import one_line
 
 MOST = {"layer": 1000, "label": 100_000}  # by a word in the name of a setting: Python counts these one by one
 
 
 def refuse_counts(settings: Mapping[str, Any], where: str) -> None:
-    """Refuse a network's settings with layers or labels beyond all reason, before anything is made of them.
+    """Refuse a network's settings with too many layers or labels, before anything is made of them.
 
-    Raises:
-        ModelError: One is too many; ``where`` names the settings.
+    ModelError: one is too many; ``where`` names the settings.
     """
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -38,8 +37,7 @@ def network_without_weights(
 ) -> PreTrainedModel:
     """A network on torch's device ``meta``, which has shapes and no numbers; ``kind`` is transformers' Auto class.
 
-    Raises:
-        ModelError: No network can be made of it; ``where`` names it.
+    ModelError: no network can be made of it; ``where`` names it.
     """
     options = {"attn_implementation": attention, "dtype": dtype, "trust_remote_code": False}
     try:
@@ -52,19 +50,10 @@ def network_without_weights(
 
 
 def refuse_network(shape: PreTrainedConfig, kind: Any, config: ModelConfig, where: str) -> PreTrainedModel:
-    """Refuse a network that memory cannot hold, in the type and quantization of ``config``.
+    """Refuse a network that memory cannot hold, in the type and quantization of ``config``; returns it without numbers.
 
-    Args:
-        shape: The network's.
-        kind: transformers' Auto class.
-        config: How it is loaded.
-        where: Names it.
-
-    Returns:
-        The network, without numbers.
-
-    Raises:
-        ModelError: It is too large, or no network can be made of it.
+    ``kind`` is transformers' Auto class. ModelError: it is too large, or no network can be made of ``shape``; ``where``
+    names it.
     """
     network, dtype = network_without_weights(shape, kind, where), getattr(torch, config.dtype)
     size = weight_bytes(network, dtype, config.cross_attention)[config.quantization]

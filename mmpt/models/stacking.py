@@ -28,16 +28,9 @@ def stack(
 ) -> Contribution:
     """What each row's own method adds to it.
 
-    Args:
-        methods: By name.
-        names: A name for each of N examples; B is a multiple of N, an example's rows together.
-        embeddings: (B, T, d).
-        mask: (B, T), what is read; None: everything.
-        shapes: The backbone's attention by site, as everywhere below.
-
-    Raises:
-        AdapterError: A name is that of no adapter, there are more or fewer than rows, or the adapters cannot share a
-            pass.
+    There is a name for each of N examples; B is a multiple of N, an example's rows together. Of embeddings (B, T, d) a
+    mask (B, T) has what is read, None: everything; ``shapes`` is the backbone's attention by site, as everywhere below.
+    AdapterError: a name is unknown, there are more or fewer than rows, or the adapters cannot share a pass.
     """
     own = _rows_by_name(methods, names, len(embeddings))
     mask = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
@@ -82,12 +75,13 @@ def runs_alone_because(method: Method) -> str | None:
 def passes(methods: Mapping[str, Method], shapes: Mapping[str, SiteShape]) -> list[list[str]]:
     """Which methods can share a pass, by name: as few passes as their order allows."""
     shared: list[list[str]] = []
-    for name, method in methods.items():
-        fits = (members for members in shared if _shareable([*(methods[each] for each in members), method], shapes))
-        if (members := next(fits, None)) is None:
-            shared.append([name])
+    for name in methods:
+        for members in shared:
+            if _shareable([methods[each] for each in (*members, name)], shapes):
+                members.append(name)
+                break
         else:
-            members.append(name)
+            shared.append([name])
     return shared
 
 
@@ -108,9 +102,8 @@ def join(
 ) -> Contribution:
     """One contribution of those of K methods, each with a number of ``rows``, on the device of ``like``.
 
-    Raises:
-        ValueError: Prefixes have output gates or attend functions, differ in layers, positions, or with positions
-            in length; or one has prompts in every layer.
+    ValueError: prefixes have output gates or attend functions, or differ in layers, positions, or with positions in
+    length; or one has prompts in every layer.
     """
     if any(part.layer_prompts is not None for part in parts):
         raise ValueError("one has prompts in every layer of the encoder")

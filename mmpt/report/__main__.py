@@ -1,10 +1,8 @@
 """``python -m mmpt.report`` is ``mmpt report``."""
 
-from __future__ import annotations
-
 import sys
 
-from mmpt.cli.report import main
+from mmpt.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(command="report"))

@@ -5,6 +5,7 @@ Files of records (CSV, Parquet, JSON) have every column, unrounded; tables have 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,12 +66,17 @@ def spread(row: Row) -> str:
 
 
 def versus(row: Row) -> str:
-    """Difference to the baseline with its interval over seeds, or over examples where there are fewer than three."""
+    """Difference to the baseline with its interval over seeds.
+
+    Below three seeds it is that over examples, if it is about the same difference: that of the share of right answers.
+    """
     one = row.comparison
     if one is None or one.by_seed is None:
         return NONE
-    best = one.by_seed if one.by_seed.low is not None or one.by_example is None else one.by_example
-    return f"{best.difference:+.3f}" + ("" if best.low is None else f" {interval(best)}")
+    found, beside = one.by_seed, one.by_example
+    if found.low is None and beside is not None and math.isclose(found.difference, beside.difference, abs_tol=1e-6):
+        found = beside
+    return f"{found.difference:+.3f}" + ("" if found.low is None else f" {interval(found)}")
 
 
 def notes(row: Row) -> str:
@@ -118,7 +124,8 @@ def _p(name: str, path: str, heading: str, about: str, extra: bool = False) -> C
 
 _INTERVAL = "where the mean over other seeds lies; none below three seeds, since it would be wider than what it tells"
 _DIFFERENCE = (
-    "mean difference to the baseline on common seeds, with its 95 % interval; below three seeds that over examples"
+    "mean difference to the baseline on common seeds, with its 95 % interval; below three seeds that over examples, "
+    "if the metric is the share of right answers"
 )
 _SEEDS = "the main p value. Does the difference hold for other seeds? Paired t test; none below two seeds"
 _EXAMPLES = "does it hold for other test examples, with these trained adapters? Paired bootstrap"

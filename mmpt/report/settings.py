@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from mmpt.runs.typed_json import whole
-from mmpt.training.settings import deciding
+from mmpt.training.fingerprint import deciding
 from mmpt.utils.untrusted import one_line, parse_yaml
 
 MOST_NODES = 100_000  # values of one config.yaml; ours have some hundred

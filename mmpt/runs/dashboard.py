@@ -45,14 +45,10 @@ class Ran(NamedTuple):
 def build(project: str, entity: str | None, task: str | None, dry_run: bool) -> str:
     """Save the view and return its address, or with ``dry_run`` return it as JSON and send nothing.
 
-    Args:
-        project: The project that runs log to.
-        entity: Its owner; the key's own where None.
-        task: Only runs of this task, averaged by method. None: all, averaged by their group, which separates tasks.
-        dry_run: Needs no package, no key and no network; the view is that of a project with all methods.
-
-    Raises:
-        DashboardError: A package or a key is missing, or W&B cannot be reached or rejects the view.
+    It is of a project's runs of one task, averaged by method, or of all, averaged by their group, which separates
+    tasks. ``entity`` is its owner, None: the key's own. With ``dry_run`` it is that of a project with all methods, and
+    no package, key or network is needed. DashboardError: a package or a key is missing, or W&B cannot be reached or
+    rejects the view.
     """
     if task is not None and not re.fullmatch(r"[\w .-]+", task):
         raise DashboardError(f"--task {task!r} cannot be used in a filter of W&B; use letters and digits")

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.fingerprint import values_key
 from mmpt.errors import RunError
 from mmpt.runs.typed_json import from_json, whole
-from mmpt.utils.files import newer_format, read_json, write_json
+from mmpt.utils.files import newer_format, read_json, values_key, write_json
 from mmpt.utils.secrets import redact
 from mmpt.utils.untrusted import one_line
 
@@ -26,23 +25,14 @@ FORMAT = 1  # of a record; raise it when a reader of today would misread one
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial that left no run directory.
+    """A trial that left no run directory."""
 
-    Attributes:
-        overrides: The words of the command line that make the trial, such as ``method=smop seed=2``.
-        names: ``task``, ``method`` and ``model``, where the settings name them.
-        error: Why it failed, in one line.
-        key: Identifies its settings by their values.
-        seed: None where the settings have no whole number.
-        format: Of the record.
-    """
-
-    overrides: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-    key: str = ""
-    seed: int | None = field(default=None, metadata={"null": True})
-    format: int = FORMAT
+    overrides: str = ""  # the words of the command line that make the trial, such as method=smop seed=2
+    names: Mapping[str, str] = field(default_factory=dict)  # task, method and model, where the settings name them
+    error: str = ""  # why it failed, in one line
+    key: str = ""  # identifies its settings by their values
+    seed: int | None = field(default=None, metadata={"null": True})  # None where the settings have no whole number
+    format: int = FORMAT  # of the record
 
     @classmethod
     def of(cls, overrides: str, settings: Mapping[str, Any], error: str = "") -> TrialRecord:
@@ -73,19 +63,17 @@ def read_failures(root: Path) -> Iterator[TrialRecord]:
     """Read all records below a ``run.root``; one that cannot be read has the reason as its error."""
     for path in sorted((root / SWEEPS / "failed").glob("*.json")):
         try:
-            yield _parse(read_json(path))
+            content = read_json(path)
+            if newer := newer_format(content, FORMAT):
+                raise ValueError(newer)
+            trial: TrialRecord = from_json(TrialRecord, content, [])
+            if not trial.overrides or not trial.error:
+                raise ValueError("it lacks overrides or error")
+            names = {name: one_line(value) for name, value in trial.names.items()}
+            overrides, error_text = one_line(trial.overrides), one_line(trial.error)
+            yield dataclasses.replace(trial, overrides=overrides, error=error_text, names=names)
         except (RunError, ValueError) as error:
             yield TrialRecord(one_line(path.name), {}, f"the record of a failed trial is invalid ({one_line(error)})")
-
-
-def _parse(content: Mapping[str, Any]) -> TrialRecord:
-    if newer := newer_format(content, FORMAT):
-        raise ValueError(newer)
-    trial: TrialRecord = from_json(TrialRecord, content, [])
-    if not trial.overrides or not trial.error:
-        raise ValueError("it lacks overrides or error")
-    names = {name: one_line(value) for name, value in trial.names.items()}
-    return dataclasses.replace(trial, overrides=one_line(trial.overrides), error=one_line(trial.error), names=names)
 
 
 def _path(root: Path, trial: TrialRecord) -> Path:

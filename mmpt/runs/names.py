@@ -21,9 +21,6 @@ ROUTE_LOAD = "routes/load_{route}"
 ROUTE_MEAN = "routes/mean_{route}"
 ROUTE_OF_TASK = "routes/mean_{route}/{task}"  # of a mixture
 ROUTE_ENTROPY = "routes/entropy"
-_TRAINING = (LOSS, EPOCH, GRAD_NORM, STEP_MS, LEARNING_RATE)
-_VALIDATION = (VALIDATION_LOSS, VALIDATION_SCORE, VALIDATION_METRIC)
-METRICS = (*_TRAINING, *_VALIDATION, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK, ROUTE_ENTROPY)  # by step
 
 MASKS = "masks/{site}"  # a heat map by evaluation
 PREDICTIONS = "predictions"  # a table
@@ -36,8 +33,6 @@ ADAPTER_BYTES = "parameters/bytes"
 MEDIAN_STEP_MS = "timing/step_ms_median"
 TRAIN_SECONDS = "timing/train_s"
 PEAK_BYTES = "memory/peak_bytes"
-_COSTS = (TRAINABLE, ADAPTER_BYTES, MEDIAN_STEP_MS, TRAIN_SECONDS, PEAK_BYTES)
-SUMMARY = (TEST_SCORE, TEST_METRIC, BEST_VALIDATION_SCORE, *_COSTS)  # once, of the whole run
 
 
 def summary(result: Result) -> dict[str, float]:

@@ -20,10 +20,10 @@ import yaml
 
 from mmpt.errors import RunError
 from mmpt.runs.environment import environment
-from mmpt.runs.lock import acquire_lock, release_lock
 from mmpt.runs.result import FORMAT, Result
 from mmpt.runs.status import STATUS, is_busy, process_alive, read_status, write_status
 from mmpt.utils.files import dumps, link_outside, newer_format, read_json, write_json, write_text, writing
+from mmpt.utils.locks import acquire_lock, release_lock
 from mmpt.utils.secrets import redact
 from mmpt.utils.untrusted import LARGEST, parse_yaml, read_text
 
@@ -49,43 +49,32 @@ class RunRecord:
     """One run directory, locked while this process may write to it.
 
     The directory is a run's from the moment it holds ``status.json``, and a run is done once that file says so.
-
-    Attributes:
-        directory: The run directory, absolute.
-        fingerprint: Hash of what the run's result depends on.
-        state: What the directory held on opening: ``new``, ``done`` (nothing to do), or ``resume``.
-        adapter_dir: Folder of the trained adapter.
-        checkpoints_dir: Folder of the training state, until the run is done.
-        metrics_path: One JSON object a line, in order of steps.
     """
 
     def __init__(self, directory: Path, fingerprint: str, lock: int) -> None:
         """Hold an already locked directory, by the file descriptor of its lock; use :meth:`open`."""
-        self.directory = directory
-        self.fingerprint = fingerprint
-        self.adapter_dir, self.checkpoints_dir = directory / "adapter", directory / "checkpoints"
-        self.metrics_path = directory / "metrics.jsonl"
-        self.state: State = "new"
+        self.directory = directory  # absolute
+        self.fingerprint = fingerprint  # of what the run's result depends on
+        self.adapter_dir = directory / "adapter"
+        self.checkpoints_dir = directory / "checkpoints"  # until the run is done
+        self.metrics_path = directory / "metrics.jsonl"  # one JSON object a line, in order of steps
+        self.state: State = "new"  # what the directory held on opening: new, done (nothing to do), or resume
         self._lock: int | None = lock
         self._config: Mapping[str, Any] | None = None
         self._started = time.time()
 
     @classmethod
     def open(cls, directory: Path, fingerprint: str, resolved: dict[str, Any], overwrite: bool = False) -> RunRecord:
-        """Create the run directory, or continue with the one that exists.
+        """Create the run directory, with its parents, or continue with the one that exists.
 
-        Args:
-            directory: Created with its parents where missing.
-            fingerprint: Of :func:`mmpt.training.identity.identify`.
-            resolved: The whole configuration, plain values only; written to ``config.yaml``.
-            overwrite: Delete what an earlier run left in the directory, and start anew.
-
-        Raises:
-            RunError: The directory is another run's or no run's, is in use, cannot be written, or is damaged.
+        ``fingerprint`` is that of :func:`mmpt.training.identity.identify`; ``resolved``, the whole configuration in
+        plain values, is written to ``config.yaml``; ``overwrite`` deletes what an earlier run left there. RunError:
+        the directory is another run's or no run's, is in use, cannot be written, or is damaged.
         """
         directory = directory.expanduser().absolute()
         _require_run_or_empty(directory)
-        record = cls(directory, fingerprint, acquire_lock(directory))
+        lock = acquire_lock(directory / ".lock", f"run directory {directory}", "name another run.dir")
+        record = cls(directory, fingerprint, lock)
         try:
             record._begin(resolved, overwrite)
         except BaseException:

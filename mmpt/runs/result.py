@@ -1,19 +1,17 @@
-"""The typed result of a run: the content of ``result.json``.
+"""The typed result of a run: the content of ``result.json``, whose JSON schema is docs/result.schema.json.
 
-``python -m mmpt.runs.result`` prints its JSON schema (docs/result.schema.json). A field is None where its value was not
-measured, or where a file of another origin does not say it.
+A field is None where its value was not measured, or where a file of another origin does not say it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mmpt.runs.typed_json import fields, from_json, json_schema, to_json
+from mmpt.runs.typed_json import fields, from_json, to_json
 from mmpt.utils.files import dumps
 
 FORMAT = 1  # of a run directory and of a result; raise it when a reader of today would misread one
@@ -142,7 +140,7 @@ class Result:
         return content | ({"config": self.config} if config and self.config is not None else {})
 
     def problems(self) -> list[str]:
-        """What keeps this from being a complete result, each with its key; empty for a complete one."""
+        """What is missing or wrong for a complete result, each with its key; empty for a complete one."""
         problems: list[str] = []
         from_json(Result, json.loads(dumps(self.to_dict())), problems)
         missing = [f"scores.{split} is missing" for split in ("validation", "test") if split not in self.scores.splits]
@@ -157,21 +155,3 @@ class Result:
         """The primary metric of a baseline; None where it is not known."""
         values: Numbers | None = getattr(self.scores, name)
         return None if values is None or self.metric is None else values.get(self.metric)
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a complete result, made from the dataclasses."""
-    content = json_schema(Result)
-    form = {"const": FORMAT, "description": "of this file; a reader rejects a newer one"}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "result.json of a run directory",
-        "description": "What one finished run measured. Readers ignore keys that they do not know.",
-        **content,
-        "properties": {"format": form, **content["properties"]},
-    }
-
-
-if __name__ == "__main__":
-    json.dump(schema(), sys.stdout, indent=2)
-    sys.stdout.write("\n")

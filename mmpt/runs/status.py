@@ -1,4 +1,4 @@
-"""``status.json``: what a run directory says of its run, and whether the process that wrote it still exists."""
+"""``status.json``: the state of a run, and whether the process that wrote it still exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from mmpt.runs.result import FORMAT
 from mmpt.utils.files import write_json
-from mmpt.utils.process import is_alive
+from mmpt.utils.machine import is_alive
 from mmpt.utils.untrusted import parse_json, read_text
 
 STATUS = "status.json"
@@ -31,17 +31,13 @@ def write_status(directory: Path, status: str, fingerprint: str, started: float,
 
 
 def read_status(directory: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read what a directory says of a run; None where it holds none, or another one."""
-    try:
-        status = parse_json(read_text(directory.expanduser() / STATUS))
-        valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
-        return status if status["config_fingerprint"] == fingerprint and valid else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """Read the status of a run in a directory; None where it holds none, or another one."""
+    status = _read(directory)
+    return status if status is not None and status.get("config_fingerprint") == fingerprint else None
 
 
 def process_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a ``status.json`` still exists, as far as this machine can tell."""
+    """Whether the process that wrote a ``status.json`` still exists, as far as this machine can find out."""
     try:
         since: float | None = calendar.timegm(time.strptime(str(status.get("started")), _UTC))
     except ValueError:
@@ -50,12 +46,18 @@ def process_alive(status: Mapping[str, Any]) -> bool:
 
 
 def is_busy(directory: Path) -> bool:
-    """Whether a process works on the run in a directory, as its status says; no lock is touched."""
+    """Whether a process works on the run in a directory, by its status; no lock is touched."""
+    status = _read(directory)
+    return status is not None and status["status"] == "running" and process_alive(status)
+
+
+def _read(directory: Path) -> dict[str, Any] | None:
     try:
-        status = parse_json(read_text(directory / STATUS))
-        return status["status"] == "running" and process_alive(status)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        status = parse_json(read_text(directory.expanduser() / STATUS))
+        valid = isinstance(status["status"], str) and isinstance(status.get("error", {}), Mapping)
+        return status if valid else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _utc(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON: written, read from files of any origin, checked, and described by a JSON schema.
+"""Frozen dataclasses as JSON: written, read from files of any origin, and checked.
 
 Metadata of a field: ``null`` (may be null), ``about`` (a description), ``beside`` (a mapping whose entries are siblings
 of the other fields) and ``apart`` (not part of the JSON). Whole numbers are never negative.
@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 LARGEST = 1e30  # no score, size or time is larger; sums and squares of what is smaller stay finite
 _WORDS = {int: "a whole number from 0", float: "a number", bool: "true or false", str: "text"}
-_JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
 def number(value: object) -> float | None:
@@ -63,16 +62,12 @@ def from_json(kind: Any, value: Any, problems: list[str], key: str = "") -> Any:
 
     ``problems`` gets one line, with its key, for each value that does not fit.
     """
-    origin, arguments = _parts(kind)
-    if origin is None:
-        if _is_plain(kind, value):
+    origin, arguments = parts(kind)
+    if origin in (None, Literal):
+        if _is_plain(kind, value) if origin is None else isinstance(value, str) and value in arguments:
             return value
-        problems.append(f"{key} must be {_WORDS[kind]}, not {str(value)[:40]!r}")
-        return None
-    if origin is Literal:
-        if isinstance(value, str) and value in arguments:
-            return value
-        problems.append(f"{key} must be one of {', '.join(arguments)}, not {str(value)[:40]!r}")
+        wanted = _WORDS[kind] if origin is None else f"one of {', '.join(arguments)}"
+        problems.append(f"{key} must be {wanted}, not {str(value)[:40]!r}")
         return None
     if origin is tuple:
         length = None if arguments[-1] is Ellipsis else len(arguments)
@@ -105,7 +100,7 @@ def _from_object(kind: Any, value: Mapping[str, Any], problems: list[str], prefi
 
 
 @functools.cache
-def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+def parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """What a type is made of: (None, ()) for a plain one, (dataclass, ()) for a dataclass."""
     return (dataclasses.dataclass, ()) if dataclasses.is_dataclass(kind) else (get_origin(kind), get_args(kind))
 
@@ -114,30 +109,3 @@ def _is_plain(kind: type, value: Any) -> bool:
     if kind in (int, float):
         return number(value) is not None and (kind is float or (isinstance(value, int) and value >= 0))
     return isinstance(value, kind)
-
-
-def json_schema(kind: Any, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Describe a type, with what a field's metadata says of it."""
-    metadata = metadata or {}
-    schema = _type_schema(kind)
-    if "null" in metadata:
-        schema = {"anyOf": [schema, {"type": "null"}]}
-    return schema | ({"description": metadata["about"]} if "about" in metadata else {})
-
-
-def _type_schema(kind: Any) -> dict[str, Any]:
-    origin, arguments = _parts(kind)
-    if origin is None:
-        return {"type": _JSON_TYPES[kind], **({"minimum": 0} if kind is int else {})}
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin is tuple:
-        size = {} if arguments[-1] is Ellipsis else {"minItems": len(arguments), "maxItems": len(arguments)}
-        return {"type": "array", "items": json_schema(arguments[0]), **size}
-    if origin is not dataclasses.dataclass:
-        return {"type": "object", "additionalProperties": json_schema(arguments[1])}
-    stored = fields(kind)
-    named = {name: json_schema(inner, about) for name, (inner, about) in stored.items() if "beside" not in about}
-    others = [json_schema(get_args(inner)[1]) for inner, about in stored.values() if "beside" in about]
-    more = {"additionalProperties": others[0]} if others else {}
-    return {"type": "object", "required": list(named), "properties": named, **more}

@@ -1,15 +1,20 @@
-"""A trial in a sweep gives what it gives alone: global state of a process is restored between trials."""
+"""A trial in a sweep gives what it gives alone: its process is restored afterwards, and has a share of the machine."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import itertools
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+_slot: list[int] = []  # file descriptor of this process's slot; the system unlocks it when the process ends
 
 
 @contextlib.contextmanager
@@ -63,3 +68,50 @@ def printing_to(path: Path | None) -> Iterator[None]:
     opened = path.open("a", encoding="utf-8", buffering=1)
     with opened as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         yield
+
+
+def claim_share(folder: Path, parent: int, at_once: int | None) -> None:
+    """Claim this process's share of the machine, once, before torch looks at it: threads and GPUs in turn.
+
+    Slots are locked files in the sweep's ``folder``. A trial in the command's own process, ``parent``, has the machine
+    for itself. ``at_once`` is None where Slurm or Ray assigns cores and GPUs.
+    """
+    if _slot or at_once is None or os.getpid() == parent:
+        return
+    slot = _claim_slot(folder)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // at_once)))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
+    gpus = visible_gpus()
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _claim_slot(folder: Path) -> int:
+    """Lock the first slot that no living process holds; slots of one machine are numbered from 0."""
+    for slot in itertools.count():
+        descriptor = os.open(folder / f"{platform.node()}-{slot}.slot", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        _slot.append(descriptor)
+        return slot
+    raise AssertionError("unreachable")

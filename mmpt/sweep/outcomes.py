@@ -125,10 +125,6 @@ class Outcomes:
         """Forget a trial, so that it counts as one that has not begun."""
         self._path(number).unlink(missing_ok=True)
 
-    def any_failed(self) -> bool:
-        """Whether a trial of this sweep has failed."""
-        return (self.folder / STOP).exists()
-
     def clear(self) -> None:
         """Delete all files but the logs, once the sweep has ended."""
         for path in self.folder.iterdir():

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -18,9 +19,10 @@ from omegaconf import DictConfig
 
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
-from mmpt.sweep.devices import cores
+from mmpt.sweep.isolation import cores
 from mmpt.sweep.outcomes import split, trial_words, unresolved
 from mmpt.training.settings import find_problems
+from mmpt.utils.untrusted import parse_yaml
 
 ENGINES = {  # launcher or sweeper -> the module it needs, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -43,17 +45,11 @@ class Plan:
     constant: tuple[str, ...] = ()  # words that all trials have
     shows_all: bool = False  # whether trials print what a run prints
 
-    @property
-    def restarts(self) -> bool:
-        """Whether the engine loses all trials that run when one process dies, so that they are launched again."""
-        return self.launcher == "joblib" and self.total is not None
-
 
 def plan_sweep(line: CommandLine, conf: Path) -> Plan:
     """Compose what all trials share, and count them; ``conf`` is the configuration folder.
 
-    Raises:
-        ConfigError: There are no trials, an engine is not installed, or all trials would share one run directory.
+    ConfigError: there are no trials, an engine is not installed, or all trials would share one run directory.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun runs one trial on several processes; leave out -m and sweep=, or start with python")
@@ -129,3 +125,35 @@ def _at_once(config: DictConfig, launcher: str, total: int | None) -> int | None
         jobs = int(config.hydra.launcher.n_jobs)
         return min(jobs if jobs > 0 else cores(), most)
     return most if launcher == "submitit_local" else None  # it starts all of them
+
+
+def register_sweeps(folder: Path, conf: Path) -> None:
+    """Give Hydra every ``NAME.yaml`` of a folder as ``sweep=NAME``, over all groups.
+
+    A definition may bring ``settings``, each some values under a name; they become ``setting=NAME/SETTING``.
+    """
+    store = ConfigStore.instance()
+    for path, content in _definitions(folder):
+        for name, setting in content.pop("settings", {}).items():
+            store.store(group=f"setting/{path.stem}", name=name, node=setting, package="_global_", provider=str(path))
+        parameters = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+        for key in [key for key in parameters if key != "setting" and not (conf / key).is_dir()]:
+            parameters[f"++{key}"] = parameters.pop(key)  # as the command line's words are, so that those replace it
+        store.store(group="sweep", name=path.stem, node=content, package="_global_", provider=str(path))
+
+
+def sweep_options(folder: Path) -> dict[str, list[str]]:
+    """The options that a folder adds to the groups ``sweep`` and ``setting``."""
+    found = list(_definitions(folder))
+    settings = [f"{path.stem}/{name}" for path, content in found for name in content.get("settings", {})]
+    return {"sweep": [path.stem for path, _ in found], "setting": settings}
+
+
+def _definitions(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("settings", {}), dict):
+            raise ConfigError(f"{path} holds no mapping of settings; sweeps/compare.yaml is the shortest example")
+        found.append((path, content))
+    return found

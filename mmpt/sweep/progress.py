@@ -28,7 +28,7 @@ from mmpt.sweep.outcomes import Outcome, Outcomes, State
 from mmpt.sweep.plan import Plan
 from mmpt.sweep.table import ranked, words
 from mmpt.sweep.trial import record_without_directory
-from mmpt.utils.process import is_alive
+from mmpt.utils.machine import is_alive
 from mmpt.utils.screen import new_console, program, show, show_command, show_markdown
 from mmpt.utils.text import duration
 from mmpt.utils.untrusted import parse_json, printable

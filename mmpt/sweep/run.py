@@ -25,15 +25,9 @@ LAUNCHES = 99
 
 
 def run_sweep(line: CommandLine, conf: Path, launch: Callable[[Trial], None]) -> int:
-    """Run all trials, and show them.
+    """Run all trials, and show them; returns the exit code: 1 where at least one failed or was not run.
 
-    Args:
-        line: The command line.
-        conf: The configuration folder.
-        launch: Gives the trial function to Hydra, and returns when all trials are over.
-
-    Returns:
-        The exit code: 0 all done, 1 at least one failed or was not run.
+    ``launch`` gives the trial function to Hydra, and returns when all trials are over.
     """
     plan = plan_sweep(line, conf)
     outcomes = Outcomes.create(plan.root)
@@ -62,7 +56,8 @@ def _launch(trial: Trial, launch: Callable[[Trial], None], progress: Progress, p
         reason = f"{type(error).__name__}: {one_line(error)[:300]}".removesuffix(": ")
         if not progress.lost() and not progress.ended:
             raise RunError(f"hydra/launcher={plan.launcher} cannot start: {reason}") from error
-    again = reason is not None and plan.restarts and not last
+    restarts = plan.launcher == "joblib" and plan.total is not None  # it loses all trials when one process dies
+    again = reason is not None and restarts and not last
     lost = progress.lost()
     progress.fail(progress.died_often(lost, DEATHS) if again else lost, reason or "no reason given")
     if not again and not plan.repeats:

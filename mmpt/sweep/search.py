@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Transforme
 
 from mmpt.errors import ConfigError, RunError
 from mmpt.sweep.outcomes import ELSEWHERE, Outcome, TrialPruned
+from mmpt.utils.locks import acquire_lock, release_lock
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -117,15 +116,10 @@ class Search:
 
 @contextmanager
 def open_search(space: Space, fixed: dict[str, str], **settings: Any) -> Iterator[Search]:
-    """Create a study, or resume the one that is stored.
+    """Create a study, or resume the one that is stored; RunError where its storage is locked, or cannot be used.
 
-    Args:
-        space: From :func:`search_space`, as is ``fixed``.
-        fixed: Words that all trials have.
-        settings: ``storage``, ``study_name``, ``seed``, ``startup_trials``, ``prune``.
-
-    Raises:
-        RunError: The storage is locked, or cannot be used.
+    ``space`` and ``fixed`` are those of :func:`search_space`; ``settings`` are ``storage``, ``study_name``, ``seed``,
+    ``startup_trials`` and ``prune``.
     """
     import optuna
 
@@ -199,17 +193,9 @@ def _locked(url: str, name: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{name}.lock").open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise RunError(
-                f"the search {name} in {url} is in use by pid {owner}; wait for it, or name another "
-                "hydra.sweeper.study_name"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    remedy = "name another hydra.sweeper.study_name"
+    lock = acquire_lock(path.parent / f".{name}.lock", f"the search {name} in {url}", remedy)
+    try:
         yield
+    finally:
+        release_lock(lock)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 
 from mmpt.sweep.outcomes import Outcome, split
-from mmpt.training.settings import setting_key
+from mmpt.training.fingerprint import setting_key
 from mmpt.utils.untrusted import one_line
 
 HEAD = "| rank | task | setting | validation, mean ± sd | test, mean ± sd | seeds |"

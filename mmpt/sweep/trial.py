@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -16,9 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from mmpt.errors import InUseError, MmptError
 from mmpt.runs.failures import TrialRecord, clear_failure, record_failure
 from mmpt.runs.record import read_status
-from mmpt.sweep.devices import claim_share
-from mmpt.sweep.isolation import freeze_imported, isolated, printing_to
-from mmpt.sweep.outcomes import Outcome, Outcomes, TrialPruned, trial_words, unresolved
+from mmpt.sweep.isolation import claim_share, freeze_imported, isolated, printing_to
+from mmpt.sweep.outcomes import STOP, Outcome, Outcomes, TrialPruned, trial_words, unresolved
 from mmpt.training.memory import is_out_of_memory
 from mmpt.training.settings import check, plain
 from mmpt.utils.secrets import error_line, redact
@@ -38,15 +36,14 @@ class Trial:
     def __call__(self, composed: DictConfig) -> float | None:
         """Run one trial; an error is written down and never raised, so that the others run.
 
-        Returns:
-            The validation score, for a sweeper; None where the trial failed or did not run.
+        Returns the validation score, for a sweeper; None where the trial failed or did not run.
         """
         hydra = HydraConfig.get()
         outcomes, number = Outcomes(self.folder), int(hydra.job.num)
         known = outcomes.read(number)  # by an earlier launch of this sweep
         if known is not None and known.ended:
             return known.score()
-        if OmegaConf.select(composed, "sweep.on_failure") == "stop" and outcomes.any_failed():
+        if OmegaConf.select(composed, "sweep.on_failure") == "stop" and (self.folder / STOP).exists():
             return None
         claim_share(self.folder, self.parent, self.at_once)
         record = TrialRecord.of(trial_words(list(hydra.overrides.task)), unresolved(composed))
@@ -67,7 +64,6 @@ class Trial:
 
 def carry_out(begun: Outcome, composed: DictConfig, outcomes: Outcomes) -> Outcome:
     """Check and run one trial; returns how it ended. The run directory is written down as soon as it is known."""
-    status: dict[str, Any] | None = None
     try:
         config = check(composed)
         from mmpt.training.identity import identify  # imports torch: only once the configuration is right
@@ -80,8 +76,13 @@ def carry_out(begun: Outcome, composed: DictConfig, outcomes: Outcomes) -> Outco
         outcomes.write(begun)
         status = None if config.run.overwrite else read_status(identity.directory, identity.fingerprint)
         state = status and status["status"]
-        if state == "failed" and (_pruned(status) or not config.sweep.retry_failed):
-            return _earlier_failure(begun, status or {})
+        if status is not None and state == "failed":
+            before = status.get("error", {})
+            if before.get("type") in PRUNED:
+                return replace(begun, state="pruned", earlier=True)
+            if not config.sweep.retry_failed:
+                text = f"{' '.join(str(before.get('message', '')).split())} (failed before; {RETRY})"
+                return replace(begun, state="failed", earlier=True, error=text)
         result = run_experiment(config, plain(config), identity, on_score=_reporter())
         clear_failure(outcomes.root, begun.trial)
         resumed = state is not None and state != "done"
@@ -104,17 +105,6 @@ def record_without_directory(failed: Outcome, outcomes: Outcomes) -> None:
         clear_failure(outcomes.root, failed.trial)
     else:
         record_failure(outcomes.root, replace(failed.trial, error=redact(failed.error or "")))
-
-
-def _earlier_failure(begun: Outcome, status: dict[str, Any]) -> Outcome:
-    if _pruned(status):
-        return replace(begun, state="pruned", earlier=True)
-    message = " ".join(str(status.get("error", {}).get("message", "")).split())
-    return replace(begun, state="failed", earlier=True, error=f"{message} (failed before; {RETRY})")
-
-
-def _pruned(status: dict[str, Any] | None) -> bool:
-    return status is not None and status.get("error", {}).get("type") in PRUNED
 
 
 def _reporter() -> Callable[[int, float], None] | None:

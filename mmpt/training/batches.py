@@ -21,29 +21,17 @@ WINDOW = 50  # batches within which group_by_length sorts
 
 @dataclass(frozen=True)
 class Batches:
-    """The training batches of one process; counts of examples are those of all processes together.
+    """The training batches of one process; counts of examples are those of all processes together."""
 
-    Attributes:
-        features: All N tokenised examples.
-        lengths: Source tokens of each.
-        collate: Makes the tensors of a batch of features.
-        settings: ``trainer.*``.
-        seed: Of the order.
-        rank: This process's number.
-        processes: How many processes share each step.
-        mix: How the tasks of a mixture are sampled.
-        tasks: The task of each example of a mixture; empty without one.
-    """
-
-    features: Sequence[Any]
-    lengths: Sequence[int] | np.ndarray
-    collate: Callable[[Sequence[Any]], Batch]
-    settings: TrainerConfig
-    seed: int
-    rank: int = 0
-    processes: int = 1
-    mix: MixConfig = field(default_factory=MixConfig)
-    tasks: Sequence[str] = ()
+    features: Sequence[Any]  # all N tokenised examples
+    lengths: Sequence[int] | np.ndarray  # source tokens of each
+    collate: Callable[[Sequence[Any]], Batch]  # makes the tensors of a batch of features
+    settings: TrainerConfig  # trainer.*
+    seed: int  # of the order
+    rank: int = 0  # this process's number
+    processes: int = 1  # how many processes share each step
+    mix: MixConfig = field(default_factory=MixConfig)  # how the tasks of a mixture are sampled
+    tasks: Sequence[str] = ()  # the task of each example of a mixture; empty without one
 
     @property
     def examples_per_pass(self) -> int:

@@ -1,48 +1,44 @@
-"""Where a run keeps states below the first trained layer: on disk, in memory, or nowhere, and what it says about it."""
+"""Where a run stores states below the first trained layer: on disk, in memory or nowhere, with lines for the user."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, free_bytes, key_of, tensors_of
 from mmpt.cache.entry import lay_out
-from mmpt.cache.store import GB, Store
+from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
 from mmpt.data.collate import IGNORED, SOURCES, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.parts import word_embeddings
 from mmpt.training.evaluate import Evaluator, Prepared
+from mmpt.utils.machine import GB
 from mmpt.utils.text import size_text
 
 
 @dataclass
 class SplitCache:
-    """Runs the encoder, or a decoder's lower layers, once over a run's splits, where their states are constants.
+    """Runs the encoder, or a decoder's lower layers, once over a run's splits, where their states are constants."""
 
-    Attributes:
-        config: The ``cache`` group.
-        model: On the device that it trains on.
-        fingerprint: Of the backbone's weights.
-        name: Of the backbone, for people.
-        evaluator: Whose batches the states are computed in.
-        short: Whether training ends before every example is seen.
-        note: Takes lines for the user.
-    """
+    config: CacheConfig  # the cache group
+    model: AdaptedModel  # on the device that it trains on
+    fingerprint: str  # of the backbone's weights
+    name: str  # of the backbone, for people
+    evaluator: Evaluator  # whose batches the states are computed in
+    short: bool  # whether training ends before every example is seen
+    note: Callable[[str], None]  # takes lines for the user
 
-    config: CacheConfig
-    model: AdaptedModel
-    fingerprint: str
-    name: str
-    evaluator: Evaluator
-    short: bool
-    note: Callable[[str], None]
+    def __post_init__(self) -> None:
+        self._stack = "decoder" if self.model.injection.architecture.decoder_only else "encoder"
+        self._store = Store(self.config.dir, self.config.max_gb)
+        self._device: torch.device = word_embeddings(self.model.backbone).weight.device
+        self._dtype = None if self.config.dtype == "model" else getattr(torch, self.config.dtype)
 
     def fill(self, *splits: Prepared) -> list[Prepared]:
         """The splits with their states, or as they were; the run's first lines say which, and why.
@@ -52,7 +48,7 @@ class SplitCache:
             ConfigError: ``cache=disk`` or ``cache=ram`` is impossible because of another setting.
         """
         mode = self.config.mode
-        reason = "cache=off" if mode == "off" else self.model.prevents_cache
+        reason = "cache=off" if mode == "off" else self.model.cacheable_layers.reason
         if reason is not None:
             if mode in ("ram", "disk"):
                 raise ConfigError(f"cache={mode} is impossible: {reason}; set cache=auto or change that setting")
@@ -74,19 +70,17 @@ class SplitCache:
                 raise CacheError(
                     f"cache=disk is impossible: {error}; set cache.dir or cache.max_gb, free some, or set cache=ram"
                 ) from error
-            return self._instead(splits, str(error))
-
-    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
-        self.note(f"{self._stack}: runs in every step{part} ({reason})")
-        return list(splits)
-
-    def _instead(self, splits: tuple[Prepared, ...], problem: str) -> list[Prepared]:
+            problem = str(error)
         needed = self._needed(splits)
         if needed > SHARE * free_bytes(self._device):
             self.note(f"cache: {problem}")
             return self._without(splits, f"it would take {needed / 1e9:.1f} GB of memory; cache=ram insists")
         self.note(f"cache: {problem}; memory is used instead")
         return self._in_memory(splits)
+
+    def _without(self, splits: tuple[Prepared, ...], reason: str, part: str = "") -> list[Prepared]:
+        self.note(f"{self._stack}: runs in every step{part} ({reason})")
+        return list(splits)
 
     def _on_disk(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         """From the store, computed into it where missing; CacheError where there is no room, or no permission."""
@@ -105,14 +99,15 @@ class SplitCache:
         return [replace(split, activations=states) for split, states in zip(splits, cached, strict=True)]
 
     def _fetch(self, split: Prepared) -> Activations:
-        batches = self._batches(split)
-        task = self.evaluator.task.name
-        description = {"backbone": self.name, "task": task, "examples": len(split.examples)}
-        description |= {"tokens": int(split.lengths.sum()), "layers": self.model.cacheable_layers.count}
-        key = self._key(split)
-        return fetch(
-            self._store, key, self.model, split.lengths, batches, self._dtype, description=description, note=self.note
-        )
+        given = (self.model, split.lengths, self._batches(split), self._dtype)
+        description = {
+            "backbone": self.name,
+            "task": self.evaluator.task.name,
+            "examples": len(split.examples),
+            "tokens": int(split.lengths.sum()),
+            "layers": self.model.cacheable_layers.count,
+        }
+        return fetch(self._store, self._key(split), *given, description=description, note=self.note)
 
     def _in_memory(self, splits: tuple[Prepared, ...]) -> list[Prepared]:
         began = time.perf_counter()
@@ -152,23 +147,6 @@ class SplitCache:
 
     def _needed(self, splits: tuple[Prepared, ...]) -> int:
         return sum(lay_out(tensors_of(self.model, split.lengths, self._dtype))[2] for split in splits)
-
-    @property
-    def _stack(self) -> str:
-        return "decoder" if self.model.injection.architecture.decoder_only else "encoder"
-
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self.config.dir, self.config.max_gb)
-
-    @property
-    def _dtype(self) -> torch.dtype | None:
-        name = self.config.dtype
-        return None if name == "model" else getattr(torch, name)
-
-    @property
-    def _device(self) -> torch.device:
-        return word_embeddings(self.model.backbone).weight.device
 
 
 def _read(feature: Mapping[str, Any]) -> list[Any]:

@@ -34,46 +34,30 @@ PARAMETERS, OPTIMIZER, RANDOM = "parameters.", "optimizer.", "random."  # how na
 _OLD_STATE = "trainer_state.json"  # of format 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class State:
-    """Where training is.
+    """Where training is."""
 
-    Attributes:
-        step: Optimizer steps so far.
-        rate_step: The step of the learning-rate schedule; a step that float16 overflowed in does not count.
-        losses: Of each process, the loss summed since the last log line.
-        logged: Step of that line.
-        best_step: Step of the best evaluation.
-        best_value: Its value.
-        stale: Evaluations since then.
-        over: Whether early stopping ended training.
-        evaluation_due: Whether the evaluation of this step was cut short.
-        metrics_bytes: Size of metrics.jsonl.
-        scaler: Of torch.amp.GradScaler, which scales the loss in float16.
-        format: Of the checkpoint.
-    """
-
-    step: int = 0
-    rate_step: int = 0
+    step: int = 0  # optimizer steps so far
+    rate_step: int = 0  # the step of the learning-rate schedule; a step that float16 overflowed in does not count
+    # of each process, the loss summed since the last log line
     losses: list[float] = dataclasses.field(default_factory=lambda: [0.0])
-    logged: int = 0
-    best_step: int | None = None
-    best_value: float | None = None
-    stale: int = 0
-    over: bool = False
-    evaluation_due: bool = False
-    metrics_bytes: int = 0
+    logged: int = 0  # step of that line
+    best_step: int | None = None  # step of the best evaluation
+    best_value: float | None = None  # its value
+    stale: int = 0  # evaluations since then
+    over: bool = False  # whether early stopping ended training
+    evaluation_due: bool = False  # whether the evaluation of this step was cut short
+    metrics_bytes: int = 0  # size of metrics.jsonl
+    # of torch.amp.GradScaler, which scales the loss in float16
     scaler: dict[str, float] = dataclasses.field(default_factory=dict)
-    format: int = FORMAT
+    format: int = FORMAT  # of the checkpoint
 
 
 def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor], limit: int) -> None:
     """Write a checkpoint of a state and its :func:`tensors_of`, and delete the oldest ones beyond a limit.
 
-    The best and the newest one stay.
-
-    Raises:
-        RunError: It cannot be written. Earlier checkpoints are as they were.
+    The best and the newest one stay. RunError: it cannot be written; earlier ones are as they were.
     """
     target = directory / f"checkpoint-{state.step}"
     draft, old = (target.with_name(f".{target.name}.{ending}") for ending in ("tmp", "old"))
@@ -84,8 +68,8 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
             target.rename(old)
         draft.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-        kept, present = {target, directory / f"checkpoint-{state.best_step}"}, _by_step(directory)
-        for surplus in [path for path in present if path not in kept][: max(0, len(present) - limit)]:
+        stays, present = {target, directory / f"checkpoint-{state.best_step}"}, _by_step(directory)
+        for surplus in [path for path in present if path not in stays][: max(0, len(present) - limit)]:
             shutil.rmtree(surplus)
     except (OSError, RunError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -93,7 +77,7 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
         last = last_checkpoint(directory)
         raise RunError(
             f"checkpoint {target} cannot be written ({reason}); "
-            f"{'no earlier one exists' if last is None else f'{last.name} is kept'}; free space there, "
+            f"{'no earlier one exists' if last is None else f'{last.name} remains'}; free space there, "
             "and give the same command again to resume"
         ) from error
 
@@ -101,8 +85,7 @@ def write_checkpoint(directory: Path, state: State, tensors: Mapping[str, Tensor
 def last_checkpoint(directory: Path) -> Path | None:
     """The newest complete checkpoint, None where there is none; what a killed process left half written is deleted.
 
-    Raises:
-        RunError: The checkpoints were written by an older mmpt.
+    RunError: the checkpoints were written by an older mmpt.
     """
     if not directory.is_dir():
         return None
@@ -148,11 +131,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def read_progress(checkpoint: Path) -> State:
-    """Read where training was.
-
-    Raises:
-        RunError: ``state.json`` is missing, or holds what no training writes.
-    """
+    """Read where training was; RunError where ``state.json`` is missing, or holds what no training writes."""
     path, problems = checkpoint / STATE, Problems()
     state: State = build(State, read_json(path), "", problems)
     if problems.found:
@@ -183,8 +162,7 @@ def tensors_of(
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int, processes: int) -> State:
     """Set trained parameters, the optimizer's state and this process's random generators; returns where training was.
 
-    Raises:
-        RunError: The checkpoint is not one that this run writes.
+    RunError: the checkpoint is not one that this run writes.
     """
     with _reading(checkpoint):
         state, tensors = read_progress(checkpoint), read_state(checkpoint / TENSORS)

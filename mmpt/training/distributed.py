@@ -1,4 +1,4 @@
-"""One run on several processes, as torchrun and accelerate start them: rank 0 keeps the records, all compute."""
+"""The device of a run, and its processes, as torchrun and accelerate start them: rank 0 writes records, all compute."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import distributed
 
-from mmpt.errors import RunError
+from mmpt.config.schema import TrainerConfig
+from mmpt.errors import ConfigError, RunError
 from mmpt.runs.record import RunRecord, State
 
 T = TypeVar("T")
@@ -46,12 +49,6 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    if count() > 1:
-        distributed.barrier()
-
-
 def any_rank(here: bool) -> bool:
     """Whether something holds for any process; each must ask."""
     return sum_of_ranks(int(here)) > 0
@@ -73,10 +70,9 @@ def _host_group() -> distributed.ProcessGroup | None:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Have rank 0 call ``make``, and send its value to all; it must be picklable.
+    """Have rank 0 call ``make``, and send its value, which must be picklable, to all.
 
-    Raises:
-        RunError: On the other ranks, where rank 0 fails; rank 0 raises its own error.
+    Where rank 0 fails, it raises its own error, and the others a RunError.
     """
     if count() == 1:
         return make()
@@ -121,3 +117,27 @@ class StandIn(RunRecord):
         """Remove the folder."""
         self._lock = None
         self._folder.cleanup()
+
+
+def prepare_device(settings: TrainerConfig) -> Accelerator:
+    """Set PyTorch's global switches to what the settings need; ConfigError where the device cannot do that.
+
+    Mixed precision is not set here: accelerate allows one kind per process, and a sweep's trials may differ in it.
+    """
+    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    gpu = accelerator.device.type == "cuda"
+    problems = []
+    if settings.fp16 and not gpu:
+        problems.append("trainer.fp16=true needs a GPU, and there is none; set trainer.bf16=true or leave it out")
+    if settings.bf16 and gpu and not torch.cuda.is_bf16_supported():
+        problems.append("trainer.bf16=true: this GPU has no bfloat16; set trainer.fp16=true or leave it out")
+    if settings.tf32 and not (gpu and torch.cuda.get_device_capability()[0] >= 8):
+        problems.append("trainer.tf32=true needs a GPU of the Ampere generation or later; leave it out")
+    if problems:
+        raise ConfigError(problems)
+    if settings.tf32 is not None and gpu:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    if settings.full_determinism:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(settings.full_determinism)
+    return accelerator

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
@@ -24,25 +25,15 @@ from mmpt.models.adapted import AdaptedModel, Encoded
 from mmpt.models.engine import ENGINES
 from mmpt.runs.names import ROUTE_ENTROPY, ROUTE_LOAD, ROUTE_MEAN, ROUTE_OF_TASK
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a split.
+    """A model's answers for a split."""
 
-    Attributes:
-        texts: N label words or generated texts.
-        probabilities: (N, C), softmax over the label words' log-likelihoods; None for generation.
-        loss: Token-mean cross-entropy of the targets; None without targets.
-        route_probs: (N, R); None for methods without a router.
-    """
-
-    texts: list[str]
-    probabilities: Tensor | None
-    loss: float | None
-    route_probs: Tensor | None
+    texts: list[str]  # N label words or generated texts
+    probabilities: Tensor | None  # (N, C), softmax over the label words' log-likelihoods; None for generation
+    loss: float | None  # token-mean cross-entropy of the targets; None without targets
+    route_probs: Tensor | None  # (N, R); None for methods without a router
 
 
 class Evaluator:
@@ -57,18 +48,10 @@ class Evaluator:
         seed: int,
         kind: Kind = "seq2seq",
     ) -> None:
-        """Prepare the labels.
+        """Prepare the labels of a task, for backbones of a kind, which decides what sources and targets are.
 
-        Args:
-            task: The task.
-            tokenizer: The backbone's.
-            config: Decoding, batch size, bootstrap.
-            max_length: Most tokens of a source.
-            seed: Of the bootstrap.
-            kind: The backbone's, which decides what sources and targets are.
-
-        Raises:
-            DataError: The labels, or their absence, are nothing for this kind of model.
+        A source has at most ``max_length`` tokens; ``seed`` is that of the bootstrap. DataError: the labels, or their
+        absence, are nothing for this kind of model.
         """
         self.task, self.tokenizer, self.config = task, tokenizer, config
         self.seed = seed
@@ -96,9 +79,7 @@ class Evaluator:
     def check_longest(self, model: AdaptedModel, *splits: Prepared) -> None:
         """Predict the longest example of all splits, so that one beyond the model's positions is refused at once.
 
-        Raises:
-            ConfigError: The model has fewer positions.
-            DataError: A label word has a token at which generation stops.
+        ConfigError: the model has fewer positions. DataError: a label word has a token at which generation stops.
         """
         for word, ids in zip(self.task.words, self.candidates, strict=False):
             if inner_end(model.backbone, ids):
@@ -141,14 +122,17 @@ class Evaluator:
         routed = torch.stack(routes) if routes and routes[0].numel() else None
         return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
 
-    def _rank(self, model: AdaptedModel, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
+    def _rank(self, model: Any, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
         """Log-likelihoods (B, C) of the candidates; of a mixture, -inf for words that are not of an example's task."""
         if not self.task.parts:
-            return model.rank(encoded, self.candidates)
+            likelihoods: Tensor = model.rank(encoded, self.candidates)
+            return likelihoods
         own = [[self.task.words.index(word) for word in self.task.of(example).words] for example in examples]
         most = max(map(len, own))
         own = [[*columns, *columns[-1:] * (most - len(columns))] for columns in own]
-        ranked = model.rank_rows(encoded, [[self.candidates[column] for column in columns] for columns in own])
+        ranked = model.likelihoods_of_rows(
+            encoded, [[self.candidates[column] for column in columns] for columns in own]
+        )
         likelihoods = ranked.new_full((len(own), len(self.candidates)), -torch.inf)
         return likelihoods.scatter(1, torch.tensor(own, device=ranked.device), ranked)
 

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from mmpt.config.schema import Config
+from mmpt.config.schema import Config, TaskConfig
 from mmpt.data.collate import CachingCollator
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.models.adapted import AdaptedModel
@@ -29,7 +29,7 @@ from mmpt.training import distributed, signals
 from mmpt.training.batches import Batches
 from mmpt.training.caching import SplitCache
 from mmpt.training.checkpoint import last_checkpoint, read_progress, step_of
-from mmpt.training.evaluate import Evaluator, Predictions, Prepared
+from mmpt.training.evaluate import Evaluator, Prepared
 from mmpt.training.identity import Identity
 from mmpt.training.loop import Trainer
 from mmpt.training.losses import create_loss
@@ -59,7 +59,7 @@ class Experiment:
         config = self.config
         group = config.logger.group or f"{config.task.name}-{config.method.name}-{config.model.name}"
         tags = [config.task.name, config.method.name, config.model.name, *config.logger.tags]
-        resumed = None  # the last step that an interrupted run keeps, -1: none
+        resumed = None  # the last step of an interrupted run that stays valid, -1: none
         if self.record.state == "resume":
             # one process clears away what a killed one left, and chooses for all
             self.checkpoint = distributed.broadcast(lambda: last_checkpoint(self.record.checkpoints_dir))
@@ -75,11 +75,8 @@ class Experiment:
     ) -> Result:
         """Train and evaluate; returns the result without what the record fills in.
 
-        Args:
-            resolved: The configuration as plain values, for the loggers.
-            accelerator: Of :func:`mmpt.training.device.prepare_device`.
-            began: When the run began, by ``time.perf_counter``.
-            on_score: Called with step and validation score at each evaluation.
+        ``resolved`` is the configuration as plain values, for the loggers; ``began`` is when the run began, by
+        ``time.perf_counter``; ``on_score`` is called with step and validation score at each evaluation.
         """
         self._start_logger(resolved)
         config, splits = self.config, self._tokenised()
@@ -95,7 +92,9 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
         scores |= self.evaluator.baselines(splits["train"], splits["test"])
-        size = save_adapter(self.record.adapter_dir, model.method, self._description())
+        size = save_adapter(
+            self.record.adapter_dir, model.method, description(config, self.identity.task.config, self.backbone)
+        )
         self.logger.artifact(self.record.adapter_dir, f"{self.record.directory.name}-adapter", "adapter")
         measured = {"scores": scores, "parameters": _parameters(model, size), "warnings": self.warnings}
         times = {"train_s": train_seconds, "total_s": time.perf_counter() - began}
@@ -171,15 +170,11 @@ class Experiment:
                 key = name if number == 0 else f"{name}_{decoding}"
                 scores[key] = self.evaluator.scores(split, predictions, decoding)
                 if number == 0:
-                    self._write_predictions(name, split, predictions)
+                    rows = self.evaluator.rows(split, predictions)
+                    self.record.write_predictions(name, rows)
+        columns = ["id", "source", "target", "prediction", "correct"]  # of the test split
+        self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
         return scores
-
-    def _write_predictions(self, name: str, split: Prepared, predictions: Predictions) -> None:
-        rows = self.evaluator.rows(split, predictions)
-        self.record.write_predictions(name, rows)
-        if name == "test":
-            columns = ["id", "source", "target", "prediction", "correct"]
-            self.logger.table(PREDICTIONS, columns, [[row.get(key) for key in columns] for row in rows[:1000]])
 
     def _about(self, splits: Splits) -> dict[str, Any]:
         """What ran, on which data."""
@@ -198,18 +193,18 @@ class Experiment:
             "backbone_fingerprint": self.backbone.fingerprint,
         }
 
-    def _description(self) -> dict[str, Any]:
-        """What a user of the adapter must know."""
-        config, backbone = self.config, self.backbone
-        revision = backbone.revision or config.model.revision
-        return {
-            "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
-            "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
-            "task": asdict(self.identity.task.config),
-            "evaluation": asdict(config.evaluation),
-            "max_length": config.data.max_length,
-            "seed": config.seed,
-        }
+
+def description(config: Config, task: TaskConfig, backbone: Backbone) -> dict[str, Any]:
+    """What a user of an adapter must know, as adapter.json has it."""
+    revision = backbone.revision or config.model.revision
+    return {
+        "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+        "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
+        "task": asdict(task),
+        "evaluation": asdict(config.evaluation),
+        "max_length": config.data.max_length,
+        "seed": config.seed,
+    }
 
 
 def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
@@ -220,13 +215,13 @@ def _parameters(model: AdaptedModel, size: int) -> dict[str, Any]:
 
 def _measured(trainer: Trainer, times: dict[str, float]) -> dict[str, Any]:
     """Steps, times and memory of a training."""
-    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.step
+    monitor, batches, steps = trainer.monitor, trainer.batches, trainer.state.step
     seconds = sum(monitor.step_seconds)
     speed = batches.examples_per_step * len(monitor.step_seconds) / seconds if seconds else None
     return {
         "steps": steps,
         "epochs": round(steps / batches.steps_per_epoch, 4),
-        "best_step": steps if trainer.best_step is None else trainer.best_step,
+        "best_step": steps if trainer.state.best_step is None else trainer.state.best_step,
         "timing": {**times, "step_ms_median": monitor.median_step_ms(), "examples_per_s": speed},
         "memory": {"peak_bytes": peak_memory()},
     }

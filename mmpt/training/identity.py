@@ -16,7 +16,7 @@ from mmpt.methods import source_file as method_file
 from mmpt.models.adapter_files import read_adapter
 from mmpt.models.model_files import files_fingerprint, local_folder
 from mmpt.training import distributed
-from mmpt.training.settings import run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
 from mmpt.utils import extensions
 
 
@@ -33,8 +33,7 @@ class Identity:
 def identify(config: Config) -> Identity:
     """Load the data, and name the run.
 
-    Raises:
-        MmptError: The data, the files of a local model, or the adapter to start from, cannot be read.
+    MmptError: the data, the files of a local model, or the adapter to start from, cannot be read.
     """
     task = task_of(config.task)
     splits = load_all(task, _bounded(config), config.seed)
@@ -65,7 +64,7 @@ def _bounded(config: Config) -> DataConfig:
 
 
 def run_directory(config: Config, fingerprint: str) -> Path:
-    """``run.dir``, or a name below ``run.root`` that says what runs and differs for every configuration."""
+    """``run.dir``, or a name below ``run.root`` with the parts of the run, another for every configuration."""
     if config.run.dir is not None:
         return Path(config.run.dir)
     words = [config.task.name, config.method.name, config.model.name, f"s{config.seed}", fingerprint[:8]]

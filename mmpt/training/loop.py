@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from mmpt.config.schema import Config
-from mmpt.methods.verify import check_gradients
 from mmpt.models.adapted import AdaptedModel
 from mmpt.runs import names
 from mmpt.training import distributed, signals
@@ -30,13 +29,12 @@ from mmpt.training.checkpoint import (
     tensors_of,
     write_checkpoint,
 )
-from mmpt.training.device import autocast_dtype
 from mmpt.training.evaluate import Evaluator, Predictions, Prepared, route_statistics
-from mmpt.training.finite import FiniteWatch
 from mmpt.training.losses import Loss
 from mmpt.training.memory import MicroBatches, advise, is_out_of_memory, oom_as_error
 from mmpt.training.monitor import Monitor
-from mmpt.training.optim import build_optimizer, rate_factor, set_rates
+from mmpt.training.optim import build_optimizer, rate_factor
+from mmpt.training.watch import FiniteWatch, check_gradients
 
 
 class TrainingPass(nn.Module):
@@ -76,17 +74,15 @@ class Trainer:
         self.evaluator, self.validation, self.monitor, self.accelerator = evaluator, validation, monitor, accelerator
         self.checkpoints: Path = monitor.record.checkpoints_dir
         self.device = accelerator.device
-        one_pass = TrainingPass(model, loss, self.device, autocast_dtype(self.settings))
+        mixed = torch.bfloat16 if self.settings.bf16 else torch.float16 if self.settings.fp16 else None
+        one_pass = TrainingPass(model, loss, self.device, mixed)
         if self.settings.torch_compile:
             one_pass.compile()
         self.one_pass = accelerator.prepare_model(one_pass)
         self.optimizer = build_optimizer(config.optimizer, self.method.parameter_groups(), config.method.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.fp16)
         self.total_steps, self.evaluates = batches.total_steps, self.settings.eval_strategy != "no"
-        self.step = self.rate_step = self.logged = self.stale = 0
-        self.best_step: int | None = None
-        self.best_value: float | None = None
-        self.over = False
+        self.state = State()
         self.loss_sum = torch.zeros((), device=self.device)  # since the last log line
         self.norm: Tensor | None = None
         self.finite = FiniteWatch(self.method, self.device)
@@ -104,9 +100,10 @@ class Trainer:
         self.model.train()
         if checkpoint is not None:
             self._resume(checkpoint)
-        for batches in () if self.over else self.batches.steps(self.step):
+        state, settings = self.state, self.settings
+        for batches in () if state.over else self.batches.steps(state.step):
             self._optimize(batches)
-            if self._log_is_due:
+            if state.step % settings.logging_steps == 0 or (settings.logging_first_step and state.step == 1):
                 self._log()
             if distributed.any_rank(signals.requested()):
                 self._save(evaluation_due=self._evaluation_is_due)
@@ -115,11 +112,11 @@ class Trainer:
                 self._evaluate()
             if self._save_is_due:
                 self._save()
-            if self.over:
+            if state.over:
                 break
         self.finite.check()
-        if self.best_step is not None:
-            load_parameters(self.checkpoints / f"checkpoint-{self.best_step}", self.method)
+        if state.best_step is not None:
+            load_parameters(self.checkpoints / f"checkpoint-{state.best_step}", self.method)
 
     def _optimize(self, batches: list[Batch]) -> None:
         """One optimizer step: the loss is averaged over the examples, or tokens, of all its batches and processes."""
@@ -129,7 +126,7 @@ class Trainer:
             last = number == len(batches)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.one_pass):
                 self.loss_sum += self._forward_backward(batch, weight, len(batches))
-        check_gradients(self.method, self.step + 1)
+        check_gradients(self.method, self.state.step + 1)
         self.scaler.unscale_(self.optimizer)
         if self.settings.max_grad_norm > 0:
             self.norm = nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.max_grad_norm)
@@ -137,10 +134,10 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.step += 1
-        self.rate_step += self.scaler.get_scale() >= scale  # float16 did not overflow
+        self.state.step += 1
+        self.state.rate_step += self.scaler.get_scale() >= scale  # float16 did not overflow
         self._set_rates()
-        self.monitor.end_step(self.step)
+        self.monitor.end_step(self.state.step)
 
     def _forward_backward(self, batch: Batch, weight: int, passes: int) -> Tensor:
         """This batch's share of the step's loss, ()."""
@@ -161,52 +158,46 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             retry = "" if self.accelerator.num_processes > 1 else ", or run.retry_oom=true, which does it by itself"
-            accumulation = self.settings.gradient_accumulation_steps
-            raise advise(
-                error, self.step + 1, self.settings.per_device_train_batch_size, accumulation, retry
-            ) from error
-        self.finite.note(loss, self.step + 1)
+            sizes = (self.settings.per_device_train_batch_size, self.settings.gradient_accumulation_steps)
+            raise advise(error, self.state.step + 1, *sizes, retry) from error
+        self.finite.note(loss, self.state.step + 1)
         return loss
 
     def _set_rates(self) -> None:
         schedule = self.config.scheduler
-        set_rates(self.optimizer, rate_factor(schedule.name, self.rate_step, schedule.warmup, self.total_steps))
+        factor = rate_factor(schedule.name, self.state.rate_step, schedule.warmup, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
     @property
     def _epoch(self) -> float:
-        return self.step / self.batches.steps_per_epoch
-
-    @property
-    def _log_is_due(self) -> bool:
-        first = self.settings.logging_first_step and self.step == 1
-        return first or self.step % self.settings.logging_steps == 0
+        return self.state.step / self.batches.steps_per_epoch
 
     @property
     def _evaluation_is_due(self) -> bool:
         every = self.settings.evaluates_every
-        done = self._epoch if every is None else self.step
-        whole = self.step % (every or self.batches.steps_per_epoch) == 0 or self.step == self.total_steps
+        done = self._epoch if every is None else self.state.step
+        whole = self.state.step % (every or self.batches.steps_per_epoch) == 0 or self.state.step == self.total_steps
         return self.evaluates and whole and done >= self.settings.eval_delay
 
     @property
     def _save_is_due(self) -> bool:
         """Besides the checkpoints of evaluations: every save_steps, and at the end."""
-        due = self.step % self.settings.save_steps == 0 or self.step == self.total_steps
+        due = self.state.step % self.settings.save_steps == 0 or self.state.step == self.total_steps
         return due and not self._evaluation_is_due
 
     def _log(self) -> None:
         self.finite.check()
-        loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (self.step - self.logged)
+        loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (self.state.step - self.state.logged)
         norm = None if self.norm is None else float(self.norm)
-        self.monitor.log_training(self.step, self._epoch, loss, norm, self.optimizer)
+        self.monitor.log_training(self.state.step, self._epoch, loss, norm, self.optimizer)
         self.loss_sum.zero_()
-        self.logged = self.step
+        self.state.logged = self.state.step
 
     def _evaluate(self) -> None:
         """Score the validation split by the first decoding of ``evaluation.decoding``, and save a checkpoint.
 
-        Raises:
-            Stopped: A signal has come to some process. The checkpoint says that this evaluation is due.
+        Stopped: a signal has come to some process; the checkpoint has this evaluation as due.
         """
         self.finite.check()
         decoding = self.config.evaluation.decoding[0]
@@ -227,56 +218,43 @@ class Trainer:
         values = {names.VALIDATION_LOSS: loss, names.VALIDATION_SCORE: score}
         values |= {names.VALIDATION_METRIC.format(metric=k): v for k, v in scores.items() if isinstance(v, float)}
         values |= route_statistics(predictions, self.validation.examples)
-        self.monitor.log_evaluation(self.step, values, self.method)
+        self.monitor.log_evaluation(self.state.step, values, self.method)
         self._judge(-loss if self.config.evaluation.best_by == "loss" else score, predictions)
         self._save()
 
     def _judge(self, value: float, predictions: Predictions) -> None:
         """Compare an evaluation with the best so far; higher is better."""
-        if self.best_value is None or math.isnan(self.best_value) or value > self.best_value:
-            self.best_step, self.best_value, self.stale = self.step, value, 0
+        state = self.state
+        if state.best_value is None or math.isnan(state.best_value) or value > state.best_value:
+            state.best_step, state.best_value, state.stale = state.step, value, 0
         else:
-            self.stale += 1
-        self.predictions = {step: known for step, known in self.predictions.items() if step == self.best_step}
-        self.predictions[self.step] = predictions
+            state.stale += 1
+        self.predictions = {step: known for step, known in self.predictions.items() if step == state.best_step}
+        self.predictions[state.step] = predictions
         patience = self.config.evaluation.patience
-        self.over = patience is not None and self.stale >= patience
+        state.over = patience is not None and state.stale >= patience
 
     def _save(self, evaluation_due: bool = False) -> None:
         """Write a checkpoint of all processes' states."""
         self.finite.check()
         ranks: list[dict[str, Any]] = gather_object([{"loss": float(self.loss_sum), "random": random_state()}])
-        state = State(
-            step=self.step,
-            rate_step=self.rate_step,
-            losses=[one["loss"] for one in ranks],
-            logged=self.logged,
-            best_step=self.best_step,
-            best_value=self.best_value,
-            stale=self.stale,
-            over=self.over,
-            evaluation_due=evaluation_due,
-            metrics_bytes=self.monitor.record.metrics_size(),
-            scaler=self.scaler.state_dict(),
-        )
+        state = self.state
+        state.losses, state.evaluation_due = [one["loss"] for one in ranks], evaluation_due
+        state.metrics_bytes, state.scaler = self.monitor.record.metrics_size(), self.scaler.state_dict()
         tensors = tensors_of(self.method, self.optimizer, [one["random"] for one in ranks])
-        distributed.broadcast(
-            lambda: write_checkpoint(self.checkpoints, state, tensors, self.settings.save_total_limit)
-        )
+        limit = self.settings.save_total_limit
+        distributed.broadcast(lambda: write_checkpoint(self.checkpoints, state, tensors, limit))
 
     def _resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint, with its evaluation first where that was cut short."""
         rank = self.accelerator.process_index
-        state = restore(checkpoint, self.method, self.optimizer, rank, self.accelerator.num_processes)
-        self.step, self.rate_step, self.logged = state.step, state.rate_step, state.logged
-        self.best_step, self.best_value = state.best_step, state.best_value
-        self.stale, self.over = state.stale, state.over
-        self.loss_sum.fill_(state.losses[rank])
-        self.scaler.load_state_dict(state.scaler)
+        self.state = restore(checkpoint, self.method, self.optimizer, rank, self.accelerator.num_processes)
+        self.loss_sum.fill_(self.state.losses[rank])
+        self.scaler.load_state_dict(self.state.scaler)
         self._set_rates()
-        if state.evaluation_due:
+        if self.state.evaluation_due:
             self._evaluate()
 
     def known_predictions(self) -> Predictions | None:
         """What the best checkpoint predicted of the validation split; None where this process has not computed it."""
-        return None if self.best_step is None else self.predictions.get(self.best_step)
+        return None if self.state.best_step is None else self.predictions.get(self.state.best_step)

@@ -81,20 +81,6 @@ class LabelRanking:
         """The number of examples."""
         return len(labels)
 
-    def check(self, targets: Iterable[Sequence[int]]) -> None:
-        """Reject training targets that are no label word.
-
-        Raises:
-            DataError: One is not, such as a word that was cut.
-        """
-        known = {tuple(ids) for ids in self.candidates}
-        unknown = Counter(tuple(ids) not in known for ids in targets)
-        if wrong := unknown[True]:
-            raise DataError(
-                f"trainer.loss=label_ranking: {wrong} of {unknown.total()} training targets are no label word; "
-                "raise data.max_length, or set trainer.loss=cross_entropy"
-            )
-
 
 class Custom:
     """A function of the user's, and the number of examples as its weight unless the file has ``weight`` too."""
@@ -104,11 +90,7 @@ class Custom:
         self._function, self.weight = function, weight
 
     def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See :class:`Loss`.
-
-        Raises:
-            ConfigError: The function returns something else than one number per example.
-        """
+        """See :class:`Loss`; ConfigError where the function returns something else than one number per example."""
         losses = self._function(model, encoded, labels)
         if not isinstance(losses, Tensor) or losses.shape != labels.shape[:1]:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -121,32 +103,27 @@ def create_loss(
 ) -> Loss:
     """Create the loss ``trainer.loss=name`` of a run, from the token ids of each label word and training target.
 
-    ``smoothing`` is ``trainer.label_smoothing_factor``; no file of the user's takes it.
-
-    Raises:
-        ConfigError: There is no such loss.
-        DataError: Label ranking is asked of targets that are no label words.
+    ``smoothing`` is ``trainer.label_smoothing_factor``; no file of the user's takes it. ConfigError: there is no such
+    loss. DataError: label ranking needs targets that are label words.
     """
     if name == "cross_entropy":
         return CrossEntropy(smoothing)
-    if name == "label_ranking":
-        ranking = LabelRanking(candidates, smoothing)
-        ranking.check(targets)
-        return ranking
-    return load_loss(name)
-
-
-def require_loss(name: str) -> None:
-    """Reject a loss that :func:`load_loss` cannot load, before anything heavy happens."""
-    if name not in ("cross_entropy", "label_ranking"):
-        load_loss(name)
+    if name != "label_ranking":
+        return load_loss(name)
+    known = {tuple(ids) for ids in candidates}
+    unknown = Counter(tuple(ids) not in known for ids in targets)  # such as a word that was cut
+    if wrong := unknown[True]:
+        raise DataError(
+            f"trainer.loss=label_ranking: {wrong} of {unknown.total()} training targets are no label word; "
+            "raise data.max_length, or set trainer.loss=cross_entropy"
+        )
+    return LabelRanking(candidates, smoothing)
 
 
 def load_loss(name: str) -> Custom:
     """Load a loss of the user's by its file's name without ``.py``.
 
-    Raises:
-        ConfigError: There is no such file, or it has no function ``loss``.
+    ConfigError: there is no such file, or it has no function ``loss``.
     """
     module = extensions.load("loss", name)
     function = getattr(module, "loss", None)

@@ -49,7 +49,7 @@ def advise(error: BaseException, step: int, batch: int, accumulation: int, retry
 
 @contextlib.contextmanager
 def oom_as_error(batch: int) -> Iterator[None]:
-    """Raise a TrainingError that says what would fit where an evaluation or the encoder pass runs out of memory.
+    """Raise a TrainingError with the setting that would fit where an evaluation or the encoder pass runs out of memory.
 
     ``batch`` is ``evaluation.batch_size``.
     """
@@ -72,17 +72,17 @@ class MicroBatches:
         self._notify = notify
 
     def run(self, one: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], module: nn.Module) -> Tensor:
-        """Forward and backward; returns the loss, ().
+        """Forward and backward of a batch, tensors of B rows each; returns the loss, ().
 
-        Args:
-            one: Does both for some rows of the batch, and returns their share of the loss. An error of its own is
-                raised, out of memory only where a single row does not fit.
-            batch: Tensors of B rows each.
-            module: Its gradients are restored before another try.
+        ``one`` does both for some rows, and returns their share of the loss. An error of its own is raised, out of
+        memory only where a single row does not fit. Gradients of ``module`` are restored before another try.
         """
         rows = len(batch["labels"])
-        gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters() if p.requires_grad]
-        state = _random_state()
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        gradients = [None if parameter.grad is None else parameter.grad.clone() for parameter in trained]
+        from mmpt.training.checkpoint import random_state, set_random_state
+
+        state = random_state()
         while True:
             size = -(-rows // self.count)
             try:
@@ -97,25 +97,12 @@ class MicroBatches:
             self._notify(
                 f"out of memory ({reason}); continuing with {-(-rows // self.count)} examples at once, not {size}"
             )
-            _reset(module, gradients, state)
-
-
-def _random_state() -> list[Tensor]:
-    import torch
-
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
-
-
-def _reset(module: nn.Module, gradients: list[Tensor | None], state: list[Tensor]) -> None:
-    import torch
-
-    for parameter, gradient in zip([p for p in module.parameters() if p.requires_grad], gradients, strict=True):
-        parameter.grad = None if gradient is None else gradient.clone()
-    gc.collect()
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.empty_cache()
-        torch.cuda.set_rng_state_all(state[1:])
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+            gc.collect()
+            if "cuda" in state:
+                sys.modules["torch"].cuda.empty_cache()
+            set_random_state(state)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,17 +6,14 @@ import time
 from array import array
 from collections.abc import Callable, Mapping
 from statistics import mean, median
-from typing import TYPE_CHECKING
 
+from torch.optim import Optimizer
+
+from mmpt.methods.base import Method
 from mmpt.runs import names
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-    from mmpt.methods.base import Method
-    from mmpt.runs.console import Progress
-    from mmpt.runs.loggers import Loggers
-    from mmpt.runs.record import RunRecord
+from mmpt.runs.console import Progress
+from mmpt.runs.loggers import Loggers
+from mmpt.runs.record import RunRecord
 
 
 class Monitor:

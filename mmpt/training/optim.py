@@ -44,10 +44,8 @@ class Adafactor(torch.optim.Optimizer):
     def __init__(self, params: Any, clip_threshold: float = 1.0, weight_decay: float = 0.0) -> None:
         """Set the constants of the update.
 
-        Args:
-            params: Parameter groups with ``lr``.
-            clip_threshold: Root mean square above which an update is scaled down.
-            weight_decay: Share of a parameter that is subtracted in a step, times its learning rate.
+        ``clip_threshold`` is the root mean square above which an update is scaled down; ``weight_decay`` is the share
+        of a parameter that is subtracted in a step, times its learning rate.
         """
         super().__init__(params, {"lr": None, "weight_decay": weight_decay})
         self.clip_threshold = clip_threshold
@@ -90,7 +88,7 @@ class Adafactor(torch.optim.Optimizer):
 
 
 def averages(parameter: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shapes of the averages of squared gradients that Adafactor keeps of a parameter, by name."""
+    """Shapes of the averages of squared gradients that Adafactor has of a parameter, by name."""
     shape = tuple(parameter.shape)
     if len(shape) < 2:
         return {"exp_avg_sq": shape}
@@ -98,19 +96,13 @@ def averages(parameter: Tensor) -> dict[str, tuple[int, ...]]:
 
 
 def state_template(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """All tensors that one of our optimizers keeps of a parameter, by name, without their values."""
+    """All tensors that one of our optimizers has of a parameter, by name, without their values."""
     if isinstance(optimizer, Adafactor):
         shapes, dtype = averages(parameter), torch.float32
     else:
         shapes, dtype = dict.fromkeys(("exp_avg", "exp_avg_sq"), tuple(parameter.shape)), parameter.dtype
     template = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     return {"step": torch.empty((), device="meta"), **template}
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to ``factor`` times the one that was configured."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
 
 
 def rate_factor(name: str, step: int, warmup: float, total: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
+from mmpt.config.rules import LOSSES
 from mmpt.config.schema import Config
 from mmpt.models.backbone_cache import acquire, release
 from mmpt.runs.console import Console
@@ -19,14 +20,14 @@ from mmpt.runs.record import RunRecord, read_result, read_status
 from mmpt.runs.result import Result
 from mmpt.training import distributed, signals
 from mmpt.training.checkpoint import last_checkpoint, step_of
-from mmpt.training.device import prepare_device
 from mmpt.training.evaluate import Evaluator
 from mmpt.training.experiment import Experiment
 from mmpt.training.identity import Identity, identify
-from mmpt.training.losses import require_loss
+from mmpt.training.losses import load_loss
 from mmpt.training.memory import reset_peak_memory
 
 
+@signals.handle_signals()
 def run_experiment(
     config: Config,
     resolved: dict[str, Any],
@@ -45,69 +46,50 @@ def run_experiment(
         The result, as it is written to result.json.
 
     Raises:
-        MmptError: Anything the user can act on. The run directory then says ``failed``, and why.
-        Stopped: A signal has come. The run directory then says ``interrupted``.
+        MmptError: Anything the user can act on; the run's status is then ``failed``, with the reason.
+        Stopped: A signal has come; the run's status is then ``interrupted``.
     """
-    with signals.handle_signals():
-        signals.check()
-        return _run(config, resolved, identity, on_score)
-
-
-def _run(
-    config: Config,
-    resolved: dict[str, Any],
-    identity: Identity | None,
-    on_score: Callable[[int, float], None] | None,
-) -> Result:
+    signals.check()
     began = time.perf_counter()
     transformers_logging.set_verbosity_error()
     distributed.join()
     reset_peak_memory()
-    require_loss(config.trainer.loss)
+    if config.trainer.loss not in LOSSES:
+        load_loss(config.trainer.loss)  # before anything heavy happens
     identity = identity or identify(config)
     first = distributed.rank() == 0
     console = Console(identity.directory.expanduser().absolute(), None if first else io.StringIO())
     console.note(f"data: {identity.splits.origin}")
-    done = (identity.directory, identity.fingerprint)
-    if distributed.broadcast(lambda: finished(*done)) and not config.run.overwrite:
+    place = (identity.directory, identity.fingerprint)
+    status = distributed.broadcast(lambda: read_status(*place)) or {}
+    if status.get("status") == "done" and not config.run.overwrite:
         return _shown_again(identity.directory, console)
     # device and backbone come before the run directory, which stays untouched where one of them fails
-    accelerator = prepare_device(config.trainer)
+    accelerator = distributed.prepare_device(config.trainer)
     backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
     evaluator = Evaluator(
         identity.task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )
-    record = distributed.open_record(lambda: RunRecord.open(*done, resolved, config.run.overwrite))
+    record = distributed.open_record(lambda: RunRecord.open(*place, resolved, config.run.overwrite))
     if record.state == "done":  # by another process, while the backbone was loaded
         record.close()
         return _shown_again(identity.directory, console)
     logger = make_logger(config.logger, console.note) if first else Loggers([], console.note)
     experiment = Experiment(config, identity, backbone, evaluator, record, logger, console)
-    result = _recorded(experiment, lambda: experiment.carry_out(resolved, accelerator, began, on_score))
+    try:
+        result = record.finish(experiment.carry_out(resolved, accelerator, began, on_score))
+    except (KeyboardInterrupt, SystemExit):
+        _interrupt(record, logger, console)
+        raise
+    except BaseException as error:
+        record.fail(error)
+        logger.finish("failed")
+        raise
     release(config.model, backbone)
     logger.summary(summary(result))
     logger.finish("done")
     console.final_table(result)
     return result
-
-
-def _recorded(experiment: Experiment, carry_out: Callable[[], Result]) -> Result:
-    """Record how an experiment ends."""
-    try:
-        return experiment.record.finish(carry_out())
-    except (KeyboardInterrupt, SystemExit):
-        _interrupt(experiment.record, experiment.logger, experiment.console)
-        raise
-    except BaseException as error:
-        experiment.record.fail(error)
-        experiment.logger.finish("failed")
-        raise
-
-
-def finished(directory: Path, fingerprint: str) -> bool:
-    """Whether the directory holds this very run, done."""
-    status = read_status(directory, fingerprint)
-    return status is not None and status["status"] == "done"
 
 
 def _shown_again(directory: Path, console: Console) -> Result:

@@ -14,9 +14,7 @@ import yaml
 from omegaconf import DictConfig
 
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
-from mmpt.config import fingerprint
-from mmpt.config.check import examine, plain
-from mmpt.config.parsers import local_model, trainer
+from mmpt.config.check import examine, local_model, plain, trainer
 from mmpt.config.rules import RULES, Rule, max_length
 from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, MixConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import INVALID, Problems, build, shown
@@ -24,18 +22,16 @@ from mmpt.data.mixture import check_parts, task_of
 from mmpt.errors import ConfigError, MmptError, nearest
 from mmpt.methods import options_class, parse
 from mmpt.methods.options import HEAD, HEAD_RATE
+from mmpt.training.fingerprint import has_head
 from mmpt.utils import extensions
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 from mmpt.utils.untrusted import read_text
 
-__all__ = ["check", "deciding", "find_problems", "first_line", "plain", "run_fingerprint", "setting_key"]
+__all__ = ["check", "find_problems", "first_line", "plain"]
 
 
 def check(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """Type-check a configuration and its combinations.
-
-    Args:
-        composed: What Hydra composed, or the same as plain data. ``method`` is flat: its name, its options and ``lr``.
+    """Type-check what Hydra composed, or the same as plain data, and its combinations; ``method`` is flat.
 
     Returns:
         The configuration, with every option that was left out filled in.
@@ -54,38 +50,8 @@ def find_problems(composed: DictConfig | Mapping[str, Any]) -> list[tuple[str, s
     return examine(composed, _PARSERS, _join, RULES + REGISTERED)[1].found
 
 
-def run_fingerprint(config: Config) -> str:
-    """Identify a run by what decides its result; see :func:`mmpt.config.fingerprint.run_fingerprint`."""
-    return fingerprint.run_fingerprint(config, has_head)
-
-
-def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what cannot change a result; see :func:`mmpt.config.fingerprint.deciding`."""
-    return fingerprint.deciding(values, has_head)
-
-
-def setting_key(values: Mapping[str, Any]) -> str:
-    """Identify what runs of one setting share: all that decides a result, except the seed.
-
-    Args:
-        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
-    """
-    return fingerprint.values_key({name: value for name, value in deciding(values).items() if name != "seed"})
-
-
-def has_head(architecture: object) -> bool:
-    """Whether models of an architecture have a classification head, or may have one."""
-    known = ARCHITECTURES.get(str(architecture))
-    return known is None or known.has_head
-
-
 def first_line(config: Config, composed: Mapping[str, Any] | DictConfig) -> str:
-    """What is going to run, in which type of numbers, and where.
-
-    Args:
-        config: Checked.
-        composed: What it was made of; ``model.dtype=auto`` in it is explained.
-    """
+    """What is going to run, in which type of numbers, and where; ``model.dtype=auto`` of ``composed`` is explained."""
     name = f"{config.task.name}-{config.method.name}-{config.model.name}-s{config.seed}"
     where = f"{config.run.root.rstrip('/')}/{name}-*" if config.run.dir is None else config.run.dir
     bits = "" if config.model.quantization == "none" else f" in {config.model.quantization}"

@@ -24,13 +24,13 @@ class Stopped(KeyboardInterrupt):
     """A signal asked the process to end."""
 
     def __init__(self, number: int) -> None:
-        """Keep the signal's number."""
+        """Store the signal's number."""
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
 
 
 class _Request:
-    """What has been asked of this process."""
+    """The signal that has come, and the time that is left."""
 
     def __init__(self) -> None:
         self.before: dict[int, Any] = {}  # handlers of others, by signal; empty: signals are not handled
@@ -106,11 +106,7 @@ def time_left() -> bool:
 
 
 def check() -> None:
-    """End here if a signal has come.
-
-    Raises:
-        Stopped: One has.
-    """
+    """End here, by raising Stopped, if a signal has come."""
     if _request.number is not None:
         raise Stopped(_request.number)
 
@@ -119,8 +115,7 @@ def check() -> None:
 def deferred(yes: bool = True) -> Iterator[None]:
     """Within the block, a signal is only noted, for :data:`GRACE` seconds; with ``yes=False`` it raises at once again.
 
-    Raises:
-        Stopped: A signal came before the block, or within it and nobody looked.
+    Stopped: a signal came before the block, or within it and nobody looked.
     """
     check()
     token = _deferred.set(yes)

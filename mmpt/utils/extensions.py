@@ -68,8 +68,7 @@ def find(kind: Kind, name: object) -> Path | None:
 def load(kind: Kind, name: object) -> ModuleType | None:
     """Execute the file of an extension, once per process; None where no folder has it.
 
-    Raises:
-        ConfigError: The file cannot be imported.
+    ConfigError: the file cannot be imported.
     """
     path = find(kind, name)
     return None if path is None else _execute(kind, path)

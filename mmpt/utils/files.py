@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -90,8 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a metrics or predictions file, without the last line where a crash has cut it short.
 
-    Raises:
-        RunError: Another line is no JSON object, or the file cannot be read.
+    RunError: another line is no JSON object, or the file cannot be read.
     """
     number = 1
     try:
@@ -116,6 +116,12 @@ def newer_format(content: Mapping[str, Any], known: int) -> str:
     if isinstance(format, int) and not isinstance(format, bool) and 1 <= format <= known:
         return ""
     return f"has format {str(format)[:40]}, this mmpt reads up to {known}; update mmpt"
+
+
+def values_key(values: Mapping[str, Any]) -> str:
+    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
+    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:

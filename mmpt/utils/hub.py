@@ -27,9 +27,7 @@ _STATUS = {
 def fetch(repo: str, file: str, *, repo_type: str, revision: str, most: int | None = None) -> Path:
     """Fetch one file of ``owner/name``, from the hub's cache if it is there at that commit.
 
-    Raises:
-        HubError: It has more than ``most`` bytes.
-        Exception: Whatever huggingface_hub raises; :func:`one_line_errors` turns it into one line.
+    HubError: it has more than ``most`` bytes. Others are huggingface_hub's, for :func:`one_line_errors`.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -66,14 +64,10 @@ def commit_of(repo: str, file: str, *, repo_type: str, revision: str, most: int 
 def one_line_errors(
     what: str, kind: type[MmptError], *, check: str, instead: str = "", verb: str = "fetched from"
 ) -> Iterator[None]:
-    """Turn what huggingface_hub raises within the block into one line. Tokens are in none of them.
+    """Turn what huggingface_hub raises within the block into one line of a kind of error. Tokens are in none of them.
 
-    Args:
-        what: What is fetched or pushed.
-        kind: The error to raise.
-        check: What to look at if it does not exist.
-        instead: What works without a hub.
-        verb: What fails if no hub is reached.
+    ``what`` is fetched or pushed (``verb``); ``check`` is what to look at if it does not exist, ``instead`` what works
+    without a hub.
     """
     from huggingface_hub import constants, errors
 

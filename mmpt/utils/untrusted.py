@@ -31,9 +31,7 @@ def one_line(text: object) -> str:
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     """Read a file from elsewhere that has at most so many bytes.
 
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is too large, or a pipe or a device, which may never end.
+    OSError: it cannot be read. ValueError: it is too large, or a pipe or a device, which may never end.
     """
     size = _size(path)
     if size > most:
@@ -56,9 +54,7 @@ def read_text(path: Path, most: int = LARGEST) -> str:
 def read_lines(path: Path) -> Iterator[str]:
     """Read the lines of a file from elsewhere, one at a time, with their ends; what is not UTF-8 is replaced.
 
-    Raises:
-        OSError: It cannot be read.
-        ValueError: A line is too long, or it is no file.
+    OSError: it cannot be read. ValueError: a line is too long, or it is no file.
     """
     _size(path)
     with path.open("rb") as file:

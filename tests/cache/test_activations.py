@@ -126,13 +126,15 @@ def test_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method.layers=last_3: site encoder of this backbone has 2 layers"):
         adapted("prefix", {"sites": ["encoder"], "layers": "last_3"})
     everything = adapted("prefix", {"sites": ["encoder"], "layers": "last_2"})
-    assert everything.prevents_cache == "method=prefix has a prefix in every layer of site encoder"
+    assert everything.cacheable_layers.reason == "method=prefix has a prefix in every layer of site encoder"
 
 
 def test_cacheable_layers_follow_from_what_a_method_contributes() -> None:
-    assert build_engine(backbone(), parse("prefix", {}), dropout=True).prevents_cache == "model.dropout=backbone"
     assert (
-        adapted("prefix", {"sites": ["encoder"]}).prevents_cache
+        build_engine(backbone(), parse("prefix", {}), dropout=True).cacheable_layers.reason == "model.dropout=backbone"
+    )
+    assert (
+        adapted("prefix", {"sites": ["encoder"]}).cacheable_layers.reason
         == "method=prefix has a prefix in every layer of site encoder"
     )
     assert adapted("prefix", {}).cacheable_layers.count == 2

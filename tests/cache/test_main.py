@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmpt.cache.store import Store
-from mmpt.cli.cache import main
 from tests.cache.test_store import KEYS, ROOT, fetch, flip
+from tests.commands import cache as main
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -66,7 +66,7 @@ def test_an_impossible_bound(value: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
-    program = "import sys; from mmpt.cli.cache import main; main(['list']); sys.exit('torch' in sys.modules)"
+    program = "import sys; from mmpt.cli.app import main; main(['cache', 'list']); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "MMPT_CACHE": str(tmp_path)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -18,9 +18,8 @@ from types import SimpleNamespace
 import pytest
 from safetensors import safe_open
 
-from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
-from mmpt.cache.store import Store
+from mmpt.cache.store import Damaged, Store
 from mmpt.errors import CacheError
 from mmpt.utils.files import cache_directory
 

@@ -11,7 +11,8 @@ from mmpt.cli import CONF
 from mmpt.config.compose import compose
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError
-from mmpt.training.settings import check, run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.settings import check
 
 WRONG = [  # words of the command line, and what the one line must hold
     (["metod=smop"], ["unknown key metod;", 'did you mean "method"?']),
@@ -26,7 +27,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.bf16=true", "trainer.fp16=true"], ["exclude each other"]),
     (["trainer.eval_strategy=epochs"], ["choose from: no, steps, epoch", 'did you mean "epoch"?']),
     (["trainer.per_device_train_batch_size=0"], ["trainer.per_device_train_batch_size=0", "at least 1"]),
-    (["trainer.num_train_epochs=0"], ["trainer.num_train_epochs=0 must be positive"]),
+    (["trainer.num_train_epochs=-1"], ["trainer.num_train_epochs=-1 must be finite, and not negative"]),
     (["trainer.save_strategy=best"], ["trainer.save_strategy cannot be set", "trainer.save_steps"]),
     (["trainer.batch_size=8"], ["trainer.batch_size cannot be set: set trainer.per_device_train_batch_size"]),
     (["trainer.activation_checkpointing=true"], ["cannot be set", "gradient_checkpointing=true"]),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from mmpt.config.schema import Config
-from mmpt.training.settings import check, plain, run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.settings import check, plain
 
 
 @pytest.mark.parametrize(

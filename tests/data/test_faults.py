@@ -123,13 +123,15 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_disk_that_fills_while_examples_and_ids_are_stored(
-    own: Callable[..., DataConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, own: Callable[..., DataConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "SMALL", 0)
     cache = tmp_path / "cache" / "datasets"
     monkeypatch.setenv("MMPT_CACHE", str(cache.parent))
-    data = own({"t.jsonl": [{"text": "word " * 300 + str(n), "label": "ab"[n % 2]} for n in range(3000)]})
+    rows = [{"text": "word " * 300 + str(n), "label": "ab"[n % 2]} for n in range(3000)]
+    data = own({"t.jsonl": rows}, num_proc=workers)
     labels: dict[str, list[Any]] = {"a": [], "b": []}
     task = Task(TaskConfig("own", "{text}", labels=labels, files={"train": "t.jsonl", "validation": "t.jsonl"}))
     reading = TextToText(task, AutoTokenizer.from_pretrained(MODEL_DIR), 500)

@@ -9,7 +9,7 @@ import pytest
 
 from mmpt.cli import main
 from mmpt.cli.predict import glue_table
-from mmpt.cli.predict import main as predict
+from tests.commands import predict
 
 SHORT = ("data=local", "trainer.max_steps=2", "trainer.eval_strategy=no", "logger=none", "evaluation.max_new_tokens=4")
 STSB = ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2"]

@@ -27,7 +27,7 @@ def shot(config: TaskConfig, count: int = 3, **more: Any) -> Task:
 
 def test_the_same_labelled_training_examples_stand_before_every_text(configs: dict[str, TaskConfig]) -> None:
     plain, splits = (load_splits(task, BUNDLED, seed=1) for task in (Task(configs["rte"]), shot(configs["rte"])))
-    opening = splits.task.opening.removesuffix(Task(configs["rte"]).opening)
+    opening = splits.test[0].source.removesuffix(plain.test[0].source)
     drawn = [one for one in plain.train if f"{one.source} {one.target}\n\n" in opening]
     assert opening.count("\n\n") == len(drawn) == 3 and len(splits.train) == len(plain.train) - 3
     assert not {one.id for one in drawn} & {one.id for one in splits.train}
@@ -90,3 +90,5 @@ def test_a_run_without_training_predicts_from_the_examples_alone(
 def test_a_classification_head_reads_no_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["task=rte", "task.shots=2", "model=bert_base", "data=bundled"]) == 2
     assert "writes no text, so it reads no examples before a text; set task.shots=0" in capsys.readouterr().err
+    assert main(["task=rte", "task.shots=-1"]) == 2
+    assert "task.shots=-1 is too small; it must be at least 0" in capsys.readouterr().err

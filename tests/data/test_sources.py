@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from mmpt.config.compose import CONF, compose
 from mmpt.config.schema import DataConfig, TaskConfig
 from mmpt.data.sources import load_splits
 from mmpt.data.tasks import Task
 from mmpt.errors import DataError
+from mmpt.training.settings import check, find_problems, plain
 
 LABELS = ("entailment", "not_entailment")
 
@@ -183,9 +185,9 @@ def test_bad_places(configs: dict[str, TaskConfig], tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             load_splits(task, DataConfig("local", dir=directory), seed=1)
-    for files, message in (({}, "task.files is empty"), ({"valid": "v.jsonl"}, 'did you mean "validation"')):
-        with pytest.raises(DataError, match=message):
-            load_splits(Task(replace(configs["rte"], files=files)), DataConfig("local", dir=str(tmp_path)), seed=1)
+    values = plain(check(compose(["data=local", "data.dir=."], CONF)))
+    values["task"]["files"] = {}
+    assert "task=rte has no task.files, so data=local cannot find its files" in find_problems(values)[0][1]
     with pytest.raises(DataError, match="names no train file"):
         load_splits(
             Task(replace(configs["rte"], files={"test": "file"})), DataConfig("local", dir=str(tmp_path)), seed=1

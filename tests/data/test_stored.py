@@ -101,7 +101,6 @@ def test_other_forms_of_a_file_give_the_same_examples(task: Task, own: Callable[
         )
         name = "train.csv.gz"
     found = load_splits(_named(task, name), data)
-    assert isinstance(found.train, StoredExamples) is (form == "folder")
     assert _content(found) == _content(plain)
 
 
@@ -113,9 +112,8 @@ def test_a_pattern_that_matches_nothing_and_a_broken_folder_are_one_line(
         load_splits(_named(task, "part-*.jsonl"), data)
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_info.json").write_text("{}")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"data-\*.arrow matches nothing in .*saved, which has: dataset_info.json$"):
         load_splits(_named(task, "saved"), data)
-    assert "\n" not in str(caught.value)
 
 
 RUN = "task=rte data=local data.split=official trainer.max_steps=4 trainer.eval_strategy=no logger=none"

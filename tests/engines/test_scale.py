@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main
-from mmpt.cli.report import main as report
 from mmpt.runs.failures import TrialRecord
 from mmpt.sweep.outcomes import Outcome, Outcomes
 from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress, pause_after
+from tests.commands import report
 
 pytestmark = pytest.mark.slow
 ROUND_TRIP = 0.002  # seconds; of a file server in the same building, under load

@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmpt.cache.directory import Damaged
-from mmpt.cache.store import Store
-from mmpt.cli.cache import main as cache_main
-from mmpt.cli.report import main as report_main
+from mmpt.cache.store import Damaged, Store
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
@@ -26,6 +23,8 @@ from mmpt.sweep.outcomes import Outcome, Outcomes
 from mmpt.sweep.table import ranked
 from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
+from tests.commands import cache as cache_main
+from tests.commands import report as report_main
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
 

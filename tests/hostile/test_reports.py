@@ -15,10 +15,10 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from mmpt.cli.report import main
 from mmpt.report.load import load
 from mmpt.report.records import as_csv
 from mmpt.report.tables import latex
+from tests.commands import report as main
 from tests.hostile.cases import JSON, TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
 from tests.report.builder import HOSTILE, config, result, write, write_masks
 

@@ -23,7 +23,7 @@ from mmpt.models.backbone import load_backbone
 from mmpt.report.load import load as load_runs
 from mmpt.runs.record import RunRecord
 from mmpt.utils.files import read_json, read_jsonl
-from mmpt.utils.memory import memory_bytes
+from mmpt.utils.machine import memory_bytes
 from tests.hostile.cases import NUMBERS, VALUES, both, check
 
 SHAPE = BackboneShape(16, {site: SiteShape(2, 2, 8) for site in ("encoder", "decoder", "cross")})

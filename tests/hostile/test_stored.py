@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from mmpt.cache.directory import Damaged
 from mmpt.cache.entry import Draft, Mapped
-from mmpt.cache.store import Store
-from mmpt.cli.cache import main
+from mmpt.cache.store import Damaged, Store
 from mmpt.runs.failures import TrialRecord
 from mmpt.runs.record import RunRecord, read_status
 from mmpt.runs.typed_json import to_json
@@ -23,6 +21,7 @@ from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress
 from mmpt.sweep.table import ranked
 from mmpt.utils.files import read_json, read_jsonl
+from tests.commands import cache as main
 from tests.hostile.cases import TEXTS, as_json, both, check, spoilt_bytes, spoilt_json, spoilt_values
 from tests.report.builder import write as write_result
 

@@ -14,9 +14,9 @@ import torch
 
 import mmpt
 from mmpt.bundled.tasks import records
-from mmpt.cli.predict import main
 from mmpt.errors import AdapterError
 from tests.adapters import save
+from tests.commands import predict as main
 
 WAYS = {
     "routed": ["task=rte", "method=multimask"],

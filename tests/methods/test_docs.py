@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.methods_page import main
 from mmpt.methods import names
+from tools.methods_page import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 

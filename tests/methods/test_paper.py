@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmpt.attention import paper
+from mmpt.attention import positions
+from mmpt.attention.prefix import SiteShape
+from mmpt.methods.layout import Layout
 from tests.rows import TERMS
 from tests.tiny import adapted, backbone, batch
 from tests.tolerance import assert_close
@@ -39,9 +41,10 @@ def test_the_published_mask_has_dead_columns() -> None:
 
 
 def test_slots_of_t5_base() -> None:
-    used = {*paper.key_slots(12), *paper.value_slots(12)}
+    layout = Layout("paper", SiteShape(12, 12, 64))
+    used = {*layout.key_slots, *layout.value_slots}
     assert len(used) == 12
-    assert {paper.mask_columns(12)[slot] for slot in used} == {0, 1, 4, 5, 8, 9}
+    assert {layout.columns[slot] for slot in used} == {0, 1, 4, 5, 8, 9}
 
 
 def test_peft_leaves_half_of_its_prefix_untrained_on_t5() -> None:
@@ -65,8 +68,8 @@ def test_a_positioned_prefix_sees_the_bias_of_its_positions() -> None:
     first = model.injection.modules["decoder"][0]
     whole = first.compute_bias(8, 8)  # positions 0..7, the first three of them the prefix's
     for module in model.injection.modules["decoder"]:
-        assert torch.equal(paper.prefix_bias(module, queries=5, past=0, length=3), whole[:, :, 3:, :3])
-        assert torch.equal(paper.prefix_bias(module, queries=1, past=4, length=3), whole[:, :, 7:, :3])
+        assert torch.equal(positions.prefix_bias(module, queries=5, past=0, length=3), whole[:, :, 3:, :3])
+        assert torch.equal(positions.prefix_bias(module, queries=1, past=4, length=3), whole[:, :, 7:, :3])
 
 
 def test_a_source_as_long_as_the_prefix_is_read() -> None:

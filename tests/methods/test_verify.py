@@ -14,7 +14,7 @@ from mmpt.attention.prefix import KeyValue
 from mmpt.errors import ModelError, TrainingError
 from mmpt.methods.base import BackboneShape, Contribution, Method
 from mmpt.methods.options import MethodOptions
-from mmpt.methods.verify import PATIENCE, check_gradients
+from mmpt.training.watch import PATIENCE, check_gradients
 from tests.methods.test_all import CASES, case
 from tests.tiny import adapted, batch
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mmpt.attention import absorb
-from mmpt.attention.absorb import Names, attend, pays
+from mmpt.attention.absorb import attend, pays
+from mmpt.attention.architectures import architecture_of
 from mmpt.errors import ModelError
 from mmpt.methods import parse
 from mmpt.models.adapted import AdaptedModel
@@ -66,7 +67,7 @@ def test_scaling_and_biases_are_exact(model_type: str, name: str) -> None:
 def test_a_batch_cut_by_lengths_attends_as_a_whole_one(dtype: torch.dtype, constant: bool) -> None:
     built = backbone()
     module = built.model.bfloat16().to(dtype).decoder.block[0].layer[1].EncDecAttention
-    names = Names("q", "k", "v", "o", module.n_heads, module.key_value_proj_dim)
+    names = architecture_of("t5")
     torch.manual_seed(0)
     states = torch.randn(20, 12, 24).bfloat16().to(dtype).requires_grad_(not constant)
     hidden = torch.randn(20, 3, 24).bfloat16().to(dtype).requires_grad_()

@@ -56,10 +56,10 @@ def pickled(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "word"),
     [
-        ("adapter.safetensors", truncate, "no readable safetensors"),
+        ("adapter.safetensors", truncate, "missing or damaged"),
         ("adapter.safetensors", flip, "checksum"),
-        ("adapter.safetensors", pickled, "no readable safetensors"),
-        ("adapter.safetensors", lambda path: path.write_bytes(b""), "no readable safetensors"),
+        ("adapter.safetensors", pickled, "missing or damaged"),
+        ("adapter.safetensors", lambda path: path.write_bytes(b""), "missing or damaged"),
         ("adapter.safetensors", Path.unlink, "holds no finished adapter"),
         ("adapter.json", truncate, "damaged"),
         ("adapter.json", lambda path: path.write_text("[]"), "damaged"),

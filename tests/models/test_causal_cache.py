@@ -113,11 +113,11 @@ def test_generation_runs_all_layers() -> None:
 
 
 def test_what_prevents_it() -> None:
-    every = adapted("prefix", {}, model_type="llama").prevents_cache
+    every = adapted("prefix", {}, model_type="llama").cacheable_layers.reason
     assert every == "method=prefix has a prefix in every layer of site self"
-    moved = adapted("prefix", {**LAST, "layout": "peft"}, model_type="llama").prevents_cache
+    moved = adapted("prefix", {**LAST, "layout": "peft"}, model_type="llama").cacheable_layers.reason
     assert moved == "method=prefix moves the text's positions in every layer"
-    assert "a prompt before the text" in str(adapted("smop", {}, model_type="llama").prevents_cache)
+    assert "a prompt before the text" in str(adapted("smop", {}, model_type="llama").cacheable_layers.reason)
 
 
 def test_other_labels_are_another_entry() -> None:

@@ -23,6 +23,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import build_engine
 from mmpt.training import settings
+from mmpt.training.fingerprint import run_fingerprint
 from tests import tiny, tiny_encoders
 from tests.methods.test_all import CASES, opened
 
@@ -97,9 +98,9 @@ def test_auto_is_resolved_explained_and_recorded(fast: tuple[str, str], monkeypa
     assert found.model.dtype == settings.plain(found)["model"]["dtype"] == fast[0]
     assert f"on t5_small, seed 1, {fast[0]} ({fast[1]}); directory" in settings.first_line(found, composed)
     forced = config("model=t5_small", f"model.dtype={fast[0]}")
-    assert settings.run_fingerprint(forced) == settings.run_fingerprint(found)
+    assert run_fingerprint(forced) == run_fingerprint(found)
     other = "float32" if fast[0] == "bfloat16" else "bfloat16"
-    assert settings.run_fingerprint(config("model=t5_small", f"model.dtype={other}")) != settings.run_fingerprint(found)
+    assert run_fingerprint(config("model=t5_small", f"model.dtype={other}")) != run_fingerprint(found)
 
 
 def test_the_toy_and_trained_networks_are_float32_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from mmpt.cli import main
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ModelError
-from mmpt.models.gguf import dequantised
-from mmpt.models.model_files import local_folder
+from mmpt.models.model_files import dequantised, local_folder
 
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="gguf is not installed")
 WORDS = ["<end>", *"abcdefghijklmnopqrstuvwxyzĠ.,:?_'", "Ġa", "Ġb"]
@@ -81,7 +80,7 @@ def test_what_is_no_model_is_one_line(content: bytes, tmp_path: Path, monkeypatc
 def test_without_the_package_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mmpt.config.parsers.find_spec", lambda name: None)
+    monkeypatch.setattr("mmpt.config.check.find_spec", lambda name: None)
     file = tmp_path / "tiny.gguf"
     file.write_bytes(b"GGUF")
     assert main(["task=rte", "model=local", f"model.path={file}", f"run.root={tmp_path}"]) == 2

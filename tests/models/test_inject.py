@@ -8,9 +8,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSeq2SeqLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mmpt.attention.architectures import architecture_of
 from mmpt.attention.function import carry
-from mmpt.attention.inject import Injection, injected_attention
+from mmpt.attention.inject import Injection, running_attention, switch_attention
 from mmpt.attention.prefix import KeyValue, LayerPrefix
 from mmpt.errors import ModelError
 from mmpt.methods import parse
@@ -35,7 +34,8 @@ def test_a_prefix_equals_attention_over_longer_keys(site: str) -> None:
     mask = torch.ones(2, 1, 5, 6 if site == "cross" else 5, dtype=torch.bool)
     if site == "decoder":
         mask = mask.tril()
-    with torch.no_grad(), injection.active({site: prefix}):
+    injection.set({site: prefix})
+    with torch.no_grad():
         found, bias, _ = module(hidden, mask=mask, **given)
 
         def heads(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def test_few_keys_in_bfloat16_are_the_same_attention_without_a_copy_of_the_prefi
         module = torch.nn.Linear(1, 1)
         module.is_causal, module.num_key_value_groups = False, 4 // heads  # type: ignore[assignment]
         if dtype == torch.bfloat16:
-            monkeypatch.setattr(LayerPrefix, "expanded", lambda *_: pytest.fail("the prefix is copied"))
+            monkeypatch.setattr(LayerPrefix, "rows", lambda *_: pytest.fail("the prefix is copied"))
         carry([module], [LayerPrefix(**leaves, real=real)])  # type: ignore[arg-type]
         inputs = {name: value.bfloat16().to(dtype) for name, value in given.items()}
         output, _ = ALL_ATTENTION_FUNCTIONS["mmpt_sdpa"](
@@ -97,18 +97,15 @@ def test_without_a_prefix_the_backbone_is_untouched() -> None:
 
 
 def test_a_prefix_does_not_outlive_its_block() -> None:
-    built = backbone()
-    injection = Injection(built.model)
-    ids, mask, labels = batch()
+    model = adapted("prefix", {"sites": ["cross"]})
+    hooks, (ids, mask, labels) = model.hooks, batch()
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels.clamp(min=0)}
-    shape = injection.shapes["cross"]
-    prefix = KeyValue(*(torch.randn(1, shape.layers, shape.heads, 2, shape.head_dim) for _ in range(2)))
-    with torch.no_grad():
-        before = built.model(**given).logits
-        with pytest.raises(RuntimeError), injection.active({"cross": prefix}):
-            assert not torch.allclose(built.model(**given).logits, before, atol=1e-3)
+    with torch.no_grad(), hooks.using(None):
+        before = model.backbone(**given).logits
+        with pytest.raises(RuntimeError), hooks.given(model.method(None)):
+            assert not torch.allclose(model.backbone(**given).logits, before, atol=1e-3)
             raise RuntimeError
-        assert torch.equal(built.model(**given).logits, before)
+        assert torch.equal(model.backbone(**given).logits, before)
 
 
 def test_a_prefix_of_other_batch_size_is_refused() -> None:
@@ -117,7 +114,8 @@ def test_a_prefix_of_other_batch_size_is_refused() -> None:
     shape = injection.shapes["decoder"]
     prefix = KeyValue(*(torch.randn(3, shape.layers, shape.heads, 2, shape.head_dim) for _ in range(2)))
     ids, mask, labels = batch()
-    with pytest.raises(ValueError, match="3 examples"), injection.active({"decoder": prefix}):
+    injection.set({"decoder": prefix})
+    with pytest.raises(ValueError, match="3 examples"):
         built.model(input_ids=ids, attention_mask=mask, labels=labels.clamp(min=0))
 
 
@@ -165,7 +163,9 @@ def test_other_attention_is_refused() -> None:
     ],
 )
 def test_every_implementation_has_one_that_carries_prefixes(implementation: str, model_type: str, name: str) -> None:
-    assert injected_attention(implementation, architecture_of(model_type)) == name
+    model = backbone(model_type).model
+    model.config._attn_implementation = implementation
+    assert switch_attention(model) == implementation and running_attention(model) == name
     assert name in AttentionInterface().valid_keys() and name in AttentionMaskInterface().valid_keys()
 
 

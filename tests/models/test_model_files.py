@@ -12,12 +12,12 @@ from transformers import AutoTokenizer
 import mmpt
 from mmpt.bundled import MODEL_DIR
 from mmpt.cli import main
-from mmpt.cli.predict import main as predict
 from mmpt.config.schema import ModelConfig
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.errors import AdapterError, ModelError
 from mmpt.models.model_files import files_fingerprint, local_folder
 from tests.adapters import save
+from tests.commands import predict
 
 FEW = ["data.limit_train=16", "data.limit_validation=8", "data.limit_test=8", "trainer.max_steps=2", "logger=none"]
 ROW = {"premise": "a cat sat on the mat", "hypothesis": "a cat sat"}

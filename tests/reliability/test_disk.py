@@ -39,7 +39,7 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
     tmp_path: Path, whole: tuple[dict[str, Any], dict[str, int]]
 ) -> None:
     line = fails(tmp_path, Bomb("checkpoint", whole[1]["checkpoint"] // 2, error=errno.ENOSPC))
-    assert "No space left on device" in line and "checkpoint-5 is kept" in line
+    assert "No space left on device" in line and "checkpoint-5 remains" in line
     assert command(tmp_path, words(tmp_path, "hit")) == [0]
     assert figures(tmp_path / "hit") == whole[0]
 
@@ -50,7 +50,7 @@ def test_a_write_that_is_cut_short_keeps_the_previous_checkpoint(tmp_path: Path)
     line = fails(tmp_path, Bomb(file_size=30_000))
     kept = last_checkpoint(tmp_path / "hit" / "checkpoints")
     assert kept is not None
-    assert "cannot be written" in line and f"{kept.name} is kept" in line
+    assert "cannot be written" in line and f"{kept.name} remains" in line
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from mmpt.errors import RunError
+from mmpt.report.columns import interval, versus
 from mmpt.report.compare import compare
 from mmpt.report.groups import Comparison, Row, group
 from mmpt.report.load import load
@@ -40,6 +41,16 @@ def test_seeds_and_examples_are_paired(tmp_path: Path) -> None:
     assert one.by_example.difference == pytest.approx(15 / 40)
     assert one.mcnemar == pytest.approx(2 * scipy_stats.binomtest(0, 15).pvalue)  # of three seeds: twice the mean
     assert one.holm_mcnemar == one.mcnemar and not one.note
+
+
+def test_the_difference_shown_is_that_of_the_metric(tmp_path: Path) -> None:
+    """Below three seeds its interval is that over examples, where both are about the share of right answers."""
+    write(tmp_path, "prefix", score=15 / 40, answers=WORSE)
+    write(tmp_path, "smop", score=30 / 40, answers=RIGHT)
+    write(tmp_path, "lora", score=0.5, answers=RIGHT)  # as an F1 would have it
+    rows = compared(tmp_path)
+    found = against(rows["smop"]).by_example
+    assert found and versus(rows["smop"]) == f"+0.375 {interval(found)}" and versus(rows["lora"]) == "+0.125"
 
 
 def test_p_values_are_corrected_over_all_comparisons(tmp_path: Path) -> None:

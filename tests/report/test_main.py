@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.report import main
+from tests.commands import report as main
 from tests.report.builder import HOSTILE, write
 
 Capture = pytest.CaptureFixture[str]

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mmpt.cli.report import main
 from mmpt.models.adapter_files import save_adapter
 from mmpt.report.details import masks
 from mmpt.report.load import load
 from mmpt.report.page import embed
+from tests.commands import report as main
 from tests.report.browser import Browser, program
 from tests.report.builder import HOSTILE, write, write_masks
 from tests.tiny import adapted

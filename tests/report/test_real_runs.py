@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.report import main
+from tests.commands import report as main
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mmpt.cli.report import main
+from tests.commands import report as main
 from tests.report.builder import HOSTILE, write, write_masks
 
 ODD: list[Any] = [None, "", "x", -1, 0, 1e308, 10**400, True, [], {}, [1, "a"], {"a": {"b": 1}}, float("nan"), *HOSTILE]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.report import main
 from mmpt.report.watch import state
+from tests.commands import report as main
 from tests.report.builder import HOSTILE, write
 
 Capture = pytest.CaptureFixture[str]

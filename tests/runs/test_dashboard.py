@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from mmpt.cli import main as train
-from mmpt.cli.dashboard import main
 from mmpt.methods import names as method_names
 from mmpt.runs import dashboard, names
+from tests.commands import dashboard as main
 from tests.runs import wandb_offline
 
 needs_workspaces = pytest.mark.skipif(
@@ -149,7 +149,7 @@ def test_every_panel_shows_what_a_run_logs(tmp_path: Path, server: ThreadingHTTP
             assert columns <= {f"summary:{key}" for key in summary} | {f"config:{key}" for key in settings}
     every = logged | summary
     of_mixtures = {names.ROUTE_OF_TASK}  # tests/training/test_mixture_runs.py
-    for name in {*names.METRICS, *names.SUMMARY, names.MASKS, names.PREDICTIONS} - of_mixtures:
+    for name in {value for key, value in vars(names).items() if key.isupper()} - of_mixtures:
         assert any(re.fullmatch(names.pattern(name), key) for key in every), name
 
 
@@ -218,8 +218,8 @@ def test_without_the_package_one_line(capsys: pytest.CaptureFixture[str], monkey
 def test_a_dry_run_needs_no_package(tmp_path: Path) -> None:
     """The view of a project with all methods, without wandb or wandb-workspaces."""
     blocked = ("wandb", "wandb_workspaces")
-    code = f"import sys; sys.modules |= dict.fromkeys({blocked}); from mmpt.cli.dashboard import main; sys.exit(main())"
-    words = ["--project", "mine", "--dry-run"]
+    code = f"import sys; sys.modules |= dict.fromkeys({blocked}); from mmpt.cli.app import main; sys.exit(main())"
+    words = ["dashboard", "--project", "mine", "--dry-run"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=True
     )

@@ -14,8 +14,7 @@ import yaml
 
 from mmpt.cli import CONF, SWEEPS
 from mmpt.config.compose import compose, read_command_line
-from mmpt.sweep.definitions import register_sweeps, sweep_options
-from mmpt.sweep.plan import plan_sweep
+from mmpt.sweep.plan import plan_sweep, register_sweeps, sweep_options
 from mmpt.training.settings import check
 
 WANDB = sorted((SWEEPS / "wandb").glob("*.yaml"))

@@ -81,7 +81,7 @@ def test_gpus_are_spread_over_trials_at_once(tmp_path: Path) -> None:
     """Two names stand for two GPUs: each worker process must see one of them, and not the same."""
     code = (
         "import os, sys, time; from pathlib import Path; from joblib import Parallel, delayed\n"
-        "from mmpt.sweep.devices import claim_share\n"
+        "from mmpt.sweep.isolation import claim_share\n"
         "def look(folder, parent):\n"
         "    claim_share(folder, parent, 2); time.sleep(1)\n"
         "    return os.environ['CUDA_VISIBLE_DEVICES'], os.getpid()\n"

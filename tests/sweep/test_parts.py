@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.config.fingerprint import values_key
 from mmpt.errors import TrainingError
 from mmpt.runs.failures import TrialRecord, read_failures
 from mmpt.runs.result import Result
@@ -22,6 +21,7 @@ from mmpt.sweep.plan import Plan
 from mmpt.sweep.progress import Progress
 from mmpt.sweep.table import ranked
 from mmpt.sweep.trial import describe_failure
+from mmpt.utils.files import values_key
 from mmpt.utils.text import duration
 from tests.runs.test_record import make_result, open_record
 

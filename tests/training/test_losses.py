@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmpt.cli import main
 from mmpt.errors import DataError
 from mmpt.models.loss import token_losses
-from mmpt.training.losses import LabelRanking
+from mmpt.training.losses import LabelRanking, create_loss
 from tests.training.test_run import SMALL, metrics
 
 FIXED = [*SMALL, "trainer.max_steps=6", "trainer.logging_steps=1", "trainer.eval_strategy=no", "evaluation.bootstrap=0"]
@@ -57,7 +57,7 @@ def test_label_ranking_is_the_softmax_over_label_words() -> None:
     short = ranking(Model(scores[1:]), None, torch.tensor([[5, 1]]))  # type: ignore[arg-type]
     torch.testing.assert_close(short, found[1:])
     with pytest.raises(DataError, match="1 of 2 training targets are no label word"):
-        ranking.check([[5, 1], [6, 7]])
+        create_loss("label_ranking", 0.0, ranking.candidates, [[5, 1], [6, 7]])
 
 
 @pytest.mark.parametrize("path", [[], ["cache=off"], ["model.cross_attention=projected"]], ids=" ".join)

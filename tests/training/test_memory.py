@@ -100,7 +100,7 @@ from mmpt.training.loop import Trainer
 step = Trainer._forward_backward
 def limited(self, *args):
     used = 1024 * next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize"))
-    if self.step == 0:
+    if self.state.step == 0:
         resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000, -1))
     return step(self, *args)
 Trainer._forward_backward = limited

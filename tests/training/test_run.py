@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mmpt.cli import main
 from mmpt.runs.record import RunRecord, read_result
 from mmpt.training.checkpoint import last_checkpoint
-from mmpt.training.finite import FiniteWatch
+from mmpt.training.watch import FiniteWatch
 from tests.runs.wandb_offline import history, records
 
 ROOT = Path(__file__).parents[2]
@@ -230,7 +230,7 @@ def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
         (["model.path=/no/such/model"], "/no/such/model"),
         (["model=t5_base"], "cannot be fetched from the hub"),
         (["data=hub"], "data=local data.dir=DIR work offline"),
-        (["trainer.num_train_epochs=0"], "num_train_epochs"),
+        (["trainer.num_train_epochs=-1"], "num_train_epochs"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_written(

@@ -1,1 +1,0 @@
-"""The method ``apt``: its options without torch in ``options``, its parameters in ``method``."""

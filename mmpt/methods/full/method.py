@@ -19,11 +19,7 @@ class FullFineTuning(Method):
         self.borrow({f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()})
 
     def detach(self, backbone: nn.Module) -> None:
-        """Refuse.
-
-        Raises:
-            ConfigError: Always.
-        """
+        """Refuse, by a ConfigError."""
         raise ConfigError(
             "method=full has changed the backbone's own weights, which are not kept twice; keep them with "
             "mmpt.merge_adapter(model), or load the model anew"

@@ -1,1 +1,0 @@
-"""The method ``mept``: its options without torch in ``options``, its parameters in ``method``."""

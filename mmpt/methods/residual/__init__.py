@@ -1,1 +1,0 @@
-"""The method ``residual``: its options without torch in ``options``, its parameters in ``method``."""

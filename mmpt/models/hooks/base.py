@@ -19,7 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,15 +40,10 @@ NOTHING = Contribution()
 
 @dataclass(frozen=True)
 class Source:
-    """What a pass read.
+    """What a pass read."""
 
-    Attributes:
-        contribution: What the method adds.
-        insertion: Where its prompt stands; None without one.
-    """
-
-    contribution: Contribution = NOTHING
-    insertion: Insertion | None = None
+    contribution: Contribution = NOTHING  # what the method adds
+    insertion: Insertion | None = None  # where its prompt stands; None without one
 
     def widened(self, mask: Tensor, width: int) -> Tensor:
         """A mask (B, T) of the source for N = P+T states, where it is not as wide already."""
@@ -59,24 +53,20 @@ class Source:
 
 
 class Hooks(ABC):
-    """The hooks of one model, whatever the number of its adapters.
-
-    Attributes:
-        method: The active adapter's; None: nothing is added.
-        methods: Of all adapters, by name, from which rows may choose.
-        source: What the last pass read.
-    """
+    """The hooks of one model, whatever the number of its adapters."""
 
     def __init__(self, model: PreTrainedModel, injection: Injection, methods: Mapping[str, Method]) -> None:
         """Install the hooks on a model whose attention can carry prefixes."""
-        self.injection, self.methods = injection, methods
+        self.injection = injection
+        self.methods = methods  # of all adapters, by name, from which rows may choose
         self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
-        self.method: Method | None = None
-        self.source = Source()
+        self.method: Method | None = None  # the active adapter's; None: nothing is added
+        self.source = Source()  # what the last pass read
         self._given = False  # whether passes carry ``source`` and read nothing
         self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
         self._generating = False
         self._checkpointing = False
+        self._first_layers = [layers[0] for layers in injection.layers.values()]
         self._handles = [
             model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             model.register_forward_hook(self._after_model, always_call=True),
@@ -138,7 +128,7 @@ class Hooks(ABC):
             mask: (B, T), what a router may read; None: all.
             at: How many tokens stand before the prompt, one number or (B,).
             types: Which text of a pair each token is of (B, T), of networks that read it.
-            where: More on that, as of :func:`mmpt.models.insertion.insert`.
+            where: As of :func:`mmpt.models.insertion.insert`.
 
         Returns:
             (B, P+T, d); :attr:`source` says what was contributed.
@@ -184,10 +174,6 @@ class Hooks(ABC):
                 self._options[name] = value
         return (), named
 
-    @cached_property
-    def _first_layers(self) -> list[nn.Module]:
-        return [layers[0] for layers in self.injection.layers.values()]
-
     def _named(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments by name."""
         if not args:
@@ -214,10 +200,8 @@ class Hooks(ABC):
     def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Generate with the active adapter; see ``transformers.GenerationMixin.generate``.
 
-        Args:
-            args: As of transformers.
-            adapter_names: The name of an adapter for each row, instead of the active one.
-            kwargs: As of transformers; ``prompt_length`` too on decoder-only models.
+        ``adapter_names`` names an adapter for each row, instead of the active one. Decoder-only models take
+        ``prompt_length`` too.
         """
         if (cache := kwargs.get("cache_implementation")) not in (None, "dynamic", "static"):
             raise ValueError(f"cache_implementation={cache} is not supported with adapters; choose dynamic or static")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.inject import CACHE
+from mmpt.attention.prefix import for_batch
 from mmpt.data.collate import IGNORED
 from mmpt.errors import DataError
 from mmpt.models.hooks.base import Hooks
@@ -40,11 +41,12 @@ class DecoderHooks(Hooks):
 
     def _before_base(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         named = self._named(module, args, kwargs)
-        cache = named.get(CACHE)
-        if not self._given and (cache is None or cache.get_seq_length() == 0):
-            named = self._prefill(named)
-        elif not self._given:
-            named = self._continue(named)
+        if not self._given:
+            seen = 0 if (cache := named.get(CACHE)) is None else cache.get_seq_length()
+            if seen == 0:
+                named = self._prefill(named)
+            elif self.source.insertion is not None:
+                named = self._with_prompt(named, self.source.insertion, seen)
         self.injection.set(self.source.contribution.prefixes)
         return (), named
 
@@ -59,37 +61,25 @@ class DecoderHooks(Hooks):
         if rows is embeddings:
             return named
         named |= {"input_ids": None, "inputs_embeds": rows}
-        return self._moved(named, insertion) if insertion is not None else named
+        return self._with_prompt(named, insertion) if insertion is not None else named
 
-    def _continue(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a pass over a cache that holds the prompt too."""
-        insertion = self.source.insertion
-        if insertion is None:
-            return named
-        if (mask := named.get("attention_mask")) is not None:
+    def _with_prompt(self, named: dict[str, Any], insertion: Insertion, seen: int = 0) -> dict[str, Any]:
+        """Arguments with mask and positions for a prompt that stands in the rows, or in a cache of ``seen`` tokens."""
+        given = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
+        tokens = given.shape[1] - (0 if seen else insertion.prompt)
+        mask, positions, lengths = named.get("attention_mask"), named.get("position_ids"), insertion.lengths
+        if mask is None and lengths is not None and not seen:
+            mask = given.new_ones((len(given), tokens), dtype=torch.long)
+        if mask is not None:
             named["attention_mask"] = insertion.mask(_two(mask))
-        positions = named.get("position_ids")
-        if positions is None and insertion.lengths is not None:
-            seen = named[CACHE].get_seq_length() - insertion.prompt
-            tokens = named["input_ids"] if named.get("inputs_embeds") is None else named["inputs_embeds"]
-            positions = seen + torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
-        if positions is not None:
-            named["position_ids"] = positions + _column(insertion, len(positions))
-        return named
-
-    def _moved(self, named: dict[str, Any], insertion: Insertion) -> dict[str, Any]:
-        if (mask := named.get("attention_mask")) is not None:
-            named["attention_mask"] = insertion.mask(_two(mask))
-        elif insertion.lengths is not None:
-            rows, width = named["inputs_embeds"].shape[:2]
-            size = (rows, width - insertion.prompt)
-            named["attention_mask"] = insertion.mask(named["inputs_embeds"].new_ones(size, dtype=torch.long))
-        positions = named.get("position_ids")
-        if positions is None and insertion.lengths is not None:  # padding before a shorter prompt takes none
-            tokens = named["inputs_embeds"].shape[1] - insertion.prompt
-            positions = torch.arange(tokens, device=insertion.lengths.device).unsqueeze(0)
-        if positions is not None:
+        if positions is None and lengths is not None:  # padding before a shorter prompt takes none
+            first = seen - insertion.prompt if seen else 0
+            positions = first + torch.arange(tokens, device=given.device).expand(len(given), tokens)
+        if positions is not None and not seen:
             named["position_ids"] = insertion.positions(positions)
+        elif positions is not None:
+            before = insertion.prompt if lengths is None else for_batch(lengths, len(positions)).unsqueeze(1)
+            named["position_ids"] = positions + before
         return named
 
     def _prompt(self, embeddings: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -102,24 +92,21 @@ class DecoderHooks(Hooks):
             count = count.repeat_interleave(len(embeddings) // len(count), dim=0)
             order = index if mask is None else mask.cumsum(dim=1) - 1  # counts from the first real token
             answer = order >= count
+        reads = self.method is not None and self.method.reads_input
         if answer is None:
-            self._refuse_unknown()
+            if reads and self.model.training and not self._generating:
+                raise DataError(
+                    "while training, the router must know where the prompt ends; give labels (with the prompt's set to "
+                    f"{IGNORED}) or prompt_length to the model"
+                )
             return mask
         read = ~answer if mask is None else mask * ~answer
-        reads = self.method is not None and self.method.reads_input
         if reads and not read.is_cuda and not read.any(dim=1).all():
             raise DataError(
                 "the router reads the prompt, and a row has none: all tokens are labelled; set the prompt's labels to "
                 f"{IGNORED}, or give prompt_length"
             )
         return read
-
-    def _refuse_unknown(self) -> None:
-        if self.model.training and self.method is not None and self.method.reads_input and not self._generating:
-            raise DataError(
-                "while training, the router must know where the prompt ends; give labels (with the prompt's set to "
-                f"{IGNORED}) or prompt_length to the model"
-            )
 
     def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         insertion, self._inserted = self._inserted, None
@@ -135,7 +122,12 @@ class DecoderHooks(Hooks):
         """Generate with what the prompt contributes; a method's prompt is put into the embeddings, as tokens."""
         cache = kwargs.get(CACHE)
         if self._given or (cache is not None and cache.get_seq_length() > 0):
-            return self._continued(*args, **kwargs)
+            if self.source.insertion is not None:
+                raise DataError(
+                    "a method with a prompt cannot continue a filled cache; give the whole text, and no cache"
+                )
+            with self.given(self.source.contribution):
+                return super()._generate(*args, **kwargs)
         self._answer = None
         ids: Any = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         mask, embeddings = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
@@ -153,13 +145,6 @@ class DecoderHooks(Hooks):
             kwargs = {name: value for name, value in kwargs.items() if name not in ("inputs", "input_ids")}
             kwargs |= {"inputs_embeds": rows, "attention_mask": named["attention_mask"]}
             return super()._generate(*([] if ids is None else [ids]), **kwargs)
-
-    def _continued(self, *args: Any, **kwargs: Any) -> Any:
-        """Continue a filled cache with what was contributed to it."""
-        if self.source.insertion is not None:
-            raise DataError("a method with a prompt cannot continue a filled cache; give the whole text, and no cache")
-        with self.given(self.source.contribution):
-            return super()._generate(*args, **kwargs)
 
     def _real(self, ids: Tensor) -> Tensor:
         """A mask (B, T) of ids: padding is what the configuration names, unless it ends texts too."""
@@ -181,10 +166,3 @@ def _two(mask: Tensor) -> Tensor:
     if mask.dim() != 2:
         raise DataError("a method with a prompt needs a mask of two dimensions (rows, tokens); give attention_mask so")
     return mask
-
-
-def _column(insertion: Insertion, rows: int) -> int | Tensor:
-    """How many positions a row's prompt takes, one number or (B, 1)."""
-    if insertion.lengths is None:
-        return insertion.prompt
-    return insertion.lengths.repeat_interleave(rows // len(insertion.lengths)).unsqueeze(1)

@@ -94,14 +94,11 @@ class EncoderDecoderHooks(Hooks):
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get(CACHE) is None and kwargs.get("use_cache", True):
             # that of transformers has as many layers as the encoder, whatever the decoder has
-            static = kwargs.pop("cache_implementation", None) == "static"
-            kwargs[CACHE] = self._key_cache(kwargs.get("max_new_tokens") if static else None, static)
+            own: DynamicCache | StaticCache = DynamicCache()
+            if kwargs.pop("cache_implementation", None) == "static":
+                if kwargs.get("max_new_tokens") is None:
+                    raise ValueError("a static cache needs max_new_tokens, its size")
+                config: Any = self.model.get_decoder().config
+                own = StaticCache(config, max_cache_len=1 + kwargs["max_new_tokens"])
+            kwargs[CACHE] = EncoderDecoderCache(own, DynamicCache())
         return super()._generate(*args, **kwargs)
-
-    def _key_cache(self, longest: int | None, static: bool) -> EncoderDecoderCache:
-        if not static:
-            return EncoderDecoderCache(DynamicCache(), DynamicCache())
-        if longest is None:
-            raise ValueError("a static cache needs max_new_tokens, its size")
-        config: Any = self.model.get_decoder().config
-        return EncoderDecoderCache(StaticCache(config, max_cache_len=1 + longest), DynamicCache())

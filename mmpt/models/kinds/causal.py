@@ -89,12 +89,8 @@ class DecoderOnly(TextModel):
     def _rows(self, encoded: Encoded, read: Tensor) -> dict[str, Any]:
         """Arguments of a pass over rows of a source and all its targets, each of which sees the source and itself.
 
-        Args:
-            encoded: B sources of up to S tokens.
-            read: Ids of C targets of each, (B·C, V), -100 for padding.
-
-        Returns:
-            Embeddings or states (B, S+C·V, d), the mask, and positions: a target's follow its source's.
+        ``read`` has ids of C targets of each source, (B·C, V), -100 for padding. Gives embeddings or states
+        (B, S+C·V, d), the mask, and positions: a target's follow its source's.
         """
         (examples, width), longest = encoded.mask.shape, max(read.shape[1], 1)
         ends, count = encoded.mask.sum(dim=1, keepdim=True), len(read) // examples
@@ -134,8 +130,7 @@ class DecoderOnly(TextModel):
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
         """Generated ids (B, U), without the source; ``options`` go to the backbone's own ``generate``.
 
-        Raises:
-            ValueError: Another cache than ``dynamic`` or ``static`` is asked for.
+        ValueError: another cache than ``dynamic`` or ``static`` is wanted.
         """
         longest = encoded.states.shape[1]
         shift = longest - encoded.mask.sum(dim=1, keepdim=True)  # (B, 1), padding that goes to the front

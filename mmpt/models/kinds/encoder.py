@@ -32,20 +32,19 @@ class EncoderClassifier(AdaptedModel):
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; ids (B, C, T) are those of a source for each class."""
+        sources = {name: rows.flatten(0, -2) if name in SOURCES else rows for name, rows in batch.items()}
+        if "states" in sources:
+            encoded = self.resume(sources)
+        else:
+            ids, mask = sources["input_ids"], sources["attention_mask"]
+            encoded = self.encode(ids, mask, None, sources.get("token_type_ids"))
         if batch["input_ids"].dim() == 2:
-            return self._scored(batch)
+            return encoded
         examples = len(batch["input_ids"])
-        encoded = self._scored({name: rows.flatten(0, 1) if name in SOURCES else rows for name, rows in batch.items()})
         contribution, probs = encoded.contribution, encoded.contribution.route_probs
         if probs is not None:  # of an example: the mean over its sources
             contribution = replace(contribution, route_probs=probs.unflatten(0, (examples, -1)).mean(dim=1))
         return Encoded(encoded.states.view(examples, -1), encoded.mask, contribution)
-
-    def _scored(self, batch: Mapping[str, Tensor]) -> Encoded:
-        mask = batch["attention_mask"]
-        if "states" in batch:
-            return self.resume(batch)
-        return self.encode(batch["input_ids"], mask, None, batch.get("token_type_ids"))
 
     def encode(
         self,
@@ -98,11 +97,7 @@ class EncoderClassifier(AdaptedModel):
         return torch.log_softmax(encoded.states, dim=-1)[:, classes]
 
     def generate(self, encoded: Encoded, **options: Any) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            ConfigError: Always.
-        """
+        """Refuse, by a ConfigError."""
         raise ConfigError(
             f"{self.backbone.config.model_type} models with a classification head write no text; set "
             "evaluation.decoding=[ranking]"

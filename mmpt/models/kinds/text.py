@@ -44,32 +44,18 @@ class TextModel(AdaptedModel):
         """See the base class; candidates have their end of sequence."""
         return self.likelihoods_of_rows(encoded, [candidates] * encoded.states.shape[0])
 
-    @torch.no_grad()
-    def rank_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """See the base class."""
-        return self.likelihoods_of_rows(encoded, candidates)
-
     def likelihoods_of_rows(self, encoded: Encoded, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """Log-likelihood of candidates of its own for every source.
+        """Log-likelihood (B, C), float32, of each source's own candidates, lists of token ids.
 
-        Args:
-            encoded: A batch up to where its targets come in.
-            candidates: Lists of token ids, for each of B sources.
-
-        Returns:
-            (B, C), float32, the sum over a candidate's tokens; C is that of the row with most, zero elsewhere.
+        It is the sum over a candidate's tokens; C is that of the row with most, zero elsewhere.
         """
         most, longest = max(map(len, candidates)), max(len(ids) for row in candidates for ids in row)
         filled = [[*row, *[[]] * (most - len(row))] for row in candidates]
         padded = [[*ids, *[IGNORED] * (longest - len(ids))] for row in filled for ids in row]
         labels = torch.tensor(padded, device=encoded.states.device).view(len(candidates), most, longest)
-        parts = labels.split(self._candidates_at_once(encoded, longest), dim=1)
-        losses = [self.losses(encoded, part.flatten(0, 1)).view(len(candidates), -1) for part in parts]
-        return -torch.cat(losses, dim=1)
-
-    def _candidates_at_once(self, encoded: Encoded, longest: int) -> int:
-        """How many candidates of every source one pass may have, so that memory does not grow with their number."""
         sources, tokens, width = encoded.states.shape
         vocabulary = word_embeddings(self.backbone).num_embeddings
         each = FLOAT_BYTES * sources * (longest * vocabulary + tokens * width)  # logits, and the source's states
-        return max(1, PASS_BYTES // each)
+        parts = labels.split(max(1, PASS_BYTES // each), dim=1)  # memory does not grow with the number of candidates
+        losses = [self.losses(encoded, part.flatten(0, 1)).view(len(candidates), -1) for part in parts]
+        return -torch.cat(losses, dim=1)

@@ -1,6 +1,6 @@
 """Where metrics go besides the run directory: W&B, TensorBoard, trackio, CSV files; several, or none.
 
-One file a logger. The trainer knows only :class:`Loggers`; docs/logging.md says what each one shows.
+One file a logger. The trainer uses only :class:`Loggers`; docs/logging.md lists what each one shows.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo
-from mmpt.runs.loggers.draw import draw_masks
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, draw_masks
 
 ROWS = 100  # of a table; TensorBoard holds texts in memory
 

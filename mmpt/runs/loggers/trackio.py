@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import LoggerConfig
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo
-from mmpt.runs.loggers.draw import draw_masks
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, draw_masks
 
 
 class TrackioLogger(Logger):
@@ -27,7 +26,10 @@ class TrackioLogger(Logger):
         """Begin a run, or continue the interrupted one without what it logged beyond its last valid step."""
         import trackio
 
-        project, name = self._config.project, f"{run.name}-{run.stored_id('trackio')}"  # trackio knows runs by name
+        project, name = (
+            self._config.project,
+            f"{run.name}-{run.stored_id('trackio')}",
+        )  # a run is its name
         if run.resume_step is not None:
             _delete_after(project, name, run.resume_step)
         with _quiet():

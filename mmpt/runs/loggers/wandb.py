@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
-from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say, SwitchedOff
-from mmpt.runs.loggers.draw import draw_masks
+from mmpt.runs.loggers.base import Logger, Mask, RunInfo, Say, SwitchedOff, draw_masks
 from mmpt.utils.untrusted import one_line
 
 Mode = Literal["online", "offline", "shared", "disabled"]
@@ -110,11 +109,7 @@ class WandbLogger(Logger):
 def choose_mode(asked: str) -> tuple[Mode, str | None]:
     """Decide how W&B logs: an explicit ``logger.mode`` decides, else W&B's own settings, without a key offline.
 
-    Returns:
-        The mode, and the reason to show where it is not simply the one that was asked for.
-
-    Raises:
-        ConfigError: ``online`` without an API key.
+    Returns the mode, and the reason to show where it is not the requested one. ConfigError: ``online`` without a key.
     """
     own, source = own_mode()
     overruled = f"logger.mode={asked} overrules {source}" if source and asked not in ("auto", own) else None
@@ -157,7 +152,7 @@ def _begin(mode: Mode, arguments: dict[str, Any]) -> Any:
 
 
 def server_url() -> str:
-    """The W&B server in use: W&B's own, or what WANDB_BASE_URL or ``wandb login --host`` says."""
+    """The W&B server in use: W&B's own, or that of WANDB_BASE_URL or ``wandb login --host``."""
     return str(_settings().base_url)
 
 
@@ -186,7 +181,7 @@ def _quiet() -> Any:
 
 
 def reachable(server: str) -> bool:
-    """Whether the server accepts connections. Behind a proxy only W&B itself can tell."""
+    """Whether the server accepts connections. Behind a proxy only W&B itself can find out."""
     if urllib.request.getproxies():
         return True
     address = urlsplit(server)

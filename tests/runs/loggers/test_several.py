@@ -14,8 +14,8 @@ import pytest
 from mmpt.config.schema import LoggerConfig
 from mmpt.errors import ConfigError
 from mmpt.runs.loggers import Loggers, RunInfo, make_logger
+from mmpt.runs.loggers.base import draw_masks
 from mmpt.runs.loggers.csv import CsvLogger
-from mmpt.runs.loggers.draw import draw_masks
 from tests.runs.loggers.example import end, start, steps
 
 ROOT = Path(__file__).parents[3]

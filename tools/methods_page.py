@@ -1,4 +1,4 @@
-"""Print docs/methods.md, worked out from the code: ``python -m mmpt.methods > docs/methods.md`` (``make docs``)."""
+"""Print docs/methods.md, made from the code: ``python -m tools.methods_page > docs/methods.md`` (``make docs``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmpt.config.typed_build import fields_of
 from mmpt.methods import create, names, options_class, parse
 from mmpt.methods.base import BackboneShape, Method
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "method"
+CONF = Path(__file__).resolve().parents[1] / "conf" / "method"
 T5_BASE: dict[str, Any] = {"d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 3072, "num_layers": 12}
 COLUMNS = ("method", "parameters", "of all", "learning rates by group", "where", "`init`", "cached", "source")
 HEAD = """<!-- Written by `make docs` from the docstrings of mmpt/methods and the files of conf/method; edit those. -->

@@ -1,16 +1,17 @@
-"""When two runs are the same: a hash of everything in the configuration that can change the result."""
+"""When two runs are the same: a hash of everything in the configuration that can change the result. No torch here."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.config.schema import Config
+from mmpt.utils.files import values_key
 
-HasHead = Callable[[object], bool]
 FORMAT = 2  # raise it when the same configuration comes to mean another computation
 _NOT_OF_THE_RESULT = {"run", "logger", "experiment", "cache", "sweep"}  # a preset's values count, its name does not
 _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbers alone
@@ -27,14 +28,13 @@ _READING = {"task": {"csv", "columns", "missing", "shots"}, "data": {"num_proc",
 _CHOSEN = {"repo", "config", "revision"}
 
 
-def run_fingerprint(config: Config, has_head: HasHead) -> str:
+def run_fingerprint(config: Config) -> str:
     """Identify a run by what decides its result (SHA-256): not by where it is stored, logged or shown.
 
     Args:
         config: A checked configuration; its defaults are filled in, so spelling one out changes nothing.
-        has_head: Whether models of an architecture have, or may have, a classification head.
     """
-    values = deciding(dataclasses.asdict(config), has_head)
+    values = deciding(dataclasses.asdict(config))
     values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.identity
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
@@ -42,7 +42,7 @@ def run_fingerprint(config: Config, has_head: HasHead) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of plain values, such as a run's ``config.yaml``, what cannot change a result.
 
     These are logging, paths, names of presets, the trainer's fields that only show or store, and what of a task only
@@ -69,7 +69,16 @@ def deciding(values: Mapping[str, Any], has_head: HasHead) -> dict[str, Any]:
     return chosen
 
 
-def values_key(values: Mapping[str, Any]) -> str:
-    """Hash plain values; neither their order nor the spelling of a number (1 or 1.0) matters."""
-    plain = json.loads(json.dumps(values, default=str, skipkeys=True), parse_int=float)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+def setting_key(values: Mapping[str, Any]) -> str:
+    """Identify what runs of one setting share: all that decides a result, except the seed.
+
+    Args:
+        values: A resolved configuration as plain values, such as a run's ``config.yaml``.
+    """
+    return values_key({name: value for name, value in deciding(values).items() if name != "seed"})
+
+
+def has_head(architecture: object) -> bool:
+    """Whether models of an architecture have a classification head, or may have one."""
+    known = ARCHITECTURES.get(str(architecture))
+    return known is None or known.has_head
