@@ -1,19 +1,25 @@
-"""What every test may rely on: one torch thread, no network, and the shared data where they exist."""
+"""What every test may rely on: few torch threads, no network, and the shared data where they exist."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # The user's own cache is never touched.
 os.environ["MMPT_CACHE"] = tempfile.mkdtemp(prefix="mmpt-cache-")
 atexit.register(shutil.rmtree, os.environ["MMPT_CACHE"], ignore_errors=True)
 
+# A shell starts background jobs with SIGINT ignored, which the programs that tests interrupt would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+THREADS = os.environ.get("MMPT_TEST_THREADS", "1")
 # Before any library reads them. Programs that tests start inherit these.
 os.environ.update(
-    OMP_NUM_THREADS="1",
+    OMP_NUM_THREADS=THREADS,
     OMP_WAIT_POLICY="PASSIVE",
     TOKENIZERS_PARALLELISM="false",
     HF_HUB_OFFLINE="1",
@@ -57,8 +63,8 @@ def superglue() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def few_threads() -> None:
     """Tests share few cores; a test that doesn't import torch doesn't pay for it."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    if torch is not None and torch.get_num_threads() != int(THREADS):
+        torch.set_num_threads(int(THREADS))

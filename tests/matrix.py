@@ -1,9 +1,9 @@
 """Run the fast tests with other versions, or as on other processors.
 
-``python -m tests.matrix versions|processors [ROW ...]`` runs each row once and records it in ``tests/matrix.json``, of
-which docs/compatibility.md has the table. Each row of ``versions`` needs an environment of its own of up to 8 GB, since
-old and new releases of PyTorch come only as builds for CUDA, which run on a CPU too; it is made in
-``.venv-matrix/ROW``. The rows of ``processors`` run in this environment.
+``python -m tests.matrix versions|processors [ROW ...]`` runs each row once and records it in ``tests/matrix.json``.
+``python -m tests.matrix table`` prints the tables of docs/compatibility.md. Each row of ``versions`` needs an
+environment of its own of up to 8 GB, since old and new releases of PyTorch come only as builds for CUDA, which run on a
+CPU too; it is made in ``.venv-matrix/ROW``. The rows of ``processors`` run in this environment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ CAPABILITIES = {
 }
 # name: (environment variables, tests and options of pytest)
 PROCESSORS: dict[str, tuple[dict[str, str], list[str]]] = {
-    f"{name}, threads: {threads}": ({"OMP_NUM_THREADS": threads, **variables}, NUMERIC)
+    f"{name}, threads: {threads}": ({"MMPT_TEST_THREADS": threads, **variables}, NUMERIC)
     for name, variables in CAPABILITIES.items()
     for threads in ("1", "2")
 }
@@ -89,9 +90,23 @@ def run(row: str, interpreter: str, variables: dict[str, str], options: list[str
     return done.returncode == 0
 
 
+def table(rows: Iterable[str]) -> str:
+    """What came out of rows that were run, in Markdown."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    columns = ["python", "torch", "transformers", "passed", "failed", "skipped"]
+    lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        if found := record.get(row):
+            lines.append(f"| {row} | " + " | ".join(str(found.get(column, 0)) for column in columns) + " |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str]) -> int:
     """Run the rows that were named, or all of a kind."""
     kind, *named = arguments or [""]
+    if kind == "table":
+        print(table(VERSIONS) + "\n\n" + table(PROCESSORS))
+        return 0
     rows = {"versions": VERSIONS, "processors": PROCESSORS}.get(kind, {})
     if not rows or not rows.keys() >= set(named):
         choices = {"versions": list(VERSIONS), "processors": list(PROCESSORS)}

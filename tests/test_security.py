@@ -165,7 +165,7 @@ def test_our_own_engines_are_allowed() -> None:
     assert "hydra_plugins.mmpt_ray.RayLauncher" in TARGETS
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "adapter", "checkpoints", ".lock", "csv/metrics.csv"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "adapter", "checkpoints", ".lock", "csv/metrics.csv", "wandb"])
 def test_a_run_follows_no_link_out_of_its_directory(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("precious")

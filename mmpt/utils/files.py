@@ -60,12 +60,17 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def link_outside(directory: Path) -> Path | None:
-    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere."""
+    """Find a symbolic link below a directory that leads out of it: writing through it would change files elsewhere.
+
+    Links in its folder ``wandb`` do not count: W&B places one to a log of its own there.
+    """
     root = os.path.realpath(directory)  # the directory may itself be reached by a link
     for folder, names, files in os.walk(directory):
         for path in (Path(folder, name) for name in (*names, *files)):
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 return path
+        if Path(folder) == directory and "wandb" in names:
+            names.remove("wandb")
     return None
 
 

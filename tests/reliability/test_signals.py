@@ -41,6 +41,15 @@ def test_sigterm_in_a_step_ends_behind_its_checkpoint(tmp_path: Path, whole: Who
     assert figures(tmp_path / "hit") == whole[0]
 
 
+def test_a_run_resumes_although_wandb_links_to_its_own_log(tmp_path: Path) -> None:
+    with_wandb = [*words(tmp_path, "hit"), "logger=wandb", "logger.mode=offline"]
+    assert command(tmp_path, with_wandb, Bomb("step", 12, signal.SIGTERM)) == [143], said(tmp_path)
+    links = [path for path in (tmp_path / "hit" / "wandb").rglob("*") if path.is_symlink()]
+    assert any(not path.resolve().is_relative_to(tmp_path) for path in links)
+    assert command(tmp_path, with_wandb) == [0], said(tmp_path)
+    assert status(tmp_path / "hit") == "done"
+
+
 def test_sigint_in_an_evaluation_loses_no_step_and_no_evaluation(tmp_path: Path, whole: Whole) -> None:
     bomb = Bomb("evaluation", 1, signal.SIGINT)  # in its second batch
     assert command(tmp_path, words(tmp_path, "hit"), bomb) == [130], said(tmp_path)

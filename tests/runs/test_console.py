@@ -31,7 +31,7 @@ CONTENT: dict[str, Any] = {
 
 
 def test_final_table_says_it_all_and_ends_with_the_directory(tmp_path: Path) -> None:
-    directory = tmp_path / ("a very long name " * 12)
+    directory = tmp_path / ("a very long name " * 12 + "end")
     out = io.StringIO()
     Console(directory, out).final_table(Result.from_dict(CONTENT))
     lines = out.getvalue().splitlines()
