@@ -92,7 +92,7 @@ def run(row: str, interpreter: str, variables: dict[str, str], options: list[str
 
 def table(rows: Iterable[str]) -> str:
     """What came out of rows that were run, in Markdown."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     columns = ["python", "torch", "transformers", "passed", "failed", "skipped"]
     lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
