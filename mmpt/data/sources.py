@@ -229,13 +229,14 @@ def _state(repo: str, revision: str | None) -> str:
 @contextmanager
 def _one_line(repo: str) -> Iterator[None]:
     """Every failure of the hub, or of a dataset there, as one line."""
-    from datasets.exceptions import DatasetsError
+    from datasets.exceptions import DatasetGenerationError, DatasetsError
 
     with one_line_errors(repo, DataError, check="data.repo and data.revision", instead=f"{OFFLINE}; {FETCHED}"):
         try:
             yield
         except (DatasetsError, FileNotFoundError, ValueError, RuntimeError) as error:
-            text = one_line(error)
+            cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None  # it says what is wrong
+            text = one_line(cause or error)
             if "script" in text:
                 text = "it needs code from the hub, which is never run; choose a revision with data files alone"
             raise DataError(f"hub {repo}: {text[:300]}") from error

@@ -148,7 +148,7 @@ def test_a_label_goes_on_with_the_text_after_a_space() -> None:
 
 def test_continuations_are_all_labels_and_a_target_that_was_cut() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    task = Task(check(compose(["model=bundled"], CONF)).task)
+    task = Task(check(compose(["model=bundled", "task.template='{premise} {hypothesis}'"], CONF)).task)
     examples = [Example("1", "some words", "not_entailment", 1, None), Example("2", "others", None, None, None)]
     for longest, more in ((64, 0), (2, 1)):
         reading = Continuation(task, tokenizer, longest)
