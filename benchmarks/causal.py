@@ -38,7 +38,7 @@ from mmpt.methods import parse
 from mmpt.models.backbone import Backbone
 from mmpt.models.engine import build_engine
 from mmpt.models.parts import head_parameters
-from mmpt.utils.processor import fast_dtype
+from mmpt.utils.machine import fast_dtype
 
 LABELS = torch.tensor([[5, 1, IGNORED, IGNORED], [6, 7, 8, 1]])
 GEMMA: dict[str, Any] = {

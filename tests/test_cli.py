@@ -89,7 +89,8 @@ def test_a_release_newer_than_those_tested_is_one_warning(
     runs: list[Config], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = re.findall(r"^(torch|transformers)==(\d+)\.(\d+)", (TRAIN.parent / "constraints.txt").read_text(), re.M)
-    assert {name: (int(major), int(minor)) for name, major, minor in pinned} == environment.TESTED
+    assert len(pinned) == 2
+    assert all((int(major), int(minor)) <= environment.TESTED[name] for name, major, minor in pinned)
     monkeypatch.setattr(environment, "TESTED", {"torch": (1, 99), "transformers": (99, 0), "absent-package": (0, 0)})
     assert main(["-m", "seed=1,2"]) == 0 and len(runs) == 2
     said = capsys.readouterr().err

@@ -165,10 +165,9 @@ class TextToText:
         for task in self.task.parts.values() or [self.task]:
             opening = next(iter(Formatter().parse(task.config.template)))[0]
             if (count := len(self.tokenizer(opening, verbose=False)["input_ids"])) >= self.max_length:
-                fewer = ", or lower task.shots" if task.config.shots else ""
                 raise DataError(
                     f"task.template begins with {count} tokens before its first field, and texts are cut at "
-                    f"data.max_length={self.max_length}; raise it{fewer}"
+                    f"data.max_length={self.max_length}; raise it, or lower task.shots"
                 )
 
     def _label_ids(self) -> list[list[int]]:

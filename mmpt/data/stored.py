@@ -182,11 +182,14 @@ def library() -> Any:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Keep the garbage collector from the objects that exist: it goes through all of them after every few batches."""
-    gc.freeze()
+    frozen = gc.get_freeze_count() > 0  # by a sweep, for good
+    if not frozen:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 _HUGGING_FACE = ("transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors")
 PACKAGES = ("mmpt", "torch", *_HUGGING_FACE, "numpy", "hydra-core", "omegaconf", "wandb")
 
-TESTED = {"torch": (2, 13), "transformers": (5, 23)}  # the newest releases that the tests passed with: constraints.txt
+TESTED = {"torch": (2, 14), "transformers": (5, 24)}  # the newest releases that the tests passed with: tests/matrix.py
 
 
 def untested() -> list[str]:
