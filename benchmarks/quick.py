@@ -1,4 +1,5 @@
-"""The main figures in about four minutes: ``make bench-quick``. Few rounds; the last line is one JSON object.
+"""The main figures in about four minutes: ``make bench-quick``. Few rounds; the last line is one JSON object,
+which ``benchmarks/results/quick.json`` has too.
 
 Each value is peft's median over ours. ``*_vs_peft`` compares peft's default (float32) with ours (what
 ``model.dtype=auto`` means on this machine, ``dtype``); ``*_same_dtype`` has peft's network in that type. Steps are at
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import epoch, sweep
 from benchmarks.memory import peak
-from benchmarks.setting import BEST, PEFT, draw, interleave, machine, show, step_of
+from benchmarks.setting import BEST, PEFT, RESULTS, draw, interleave, machine, show, step_of
 from mmpt.utils.machine import fast_dtype
 
 
@@ -56,7 +57,9 @@ def main() -> None:
     found["peak_process_memory_vs_peft"] = theirs[0] / ours[0]
     rounded = {name: round(value, 2) for name, value in found.items()}
     more = {"dtype": dtype, "gflops": round(rate, 1), "seconds": round(time.perf_counter() - began)}
-    print(json.dumps({**rounded, **more, "machine": machine()}))
+    line = json.dumps({**rounded, **more, "machine": machine()})
+    (RESULTS / "quick.json").write_text(line + "\n", encoding="utf-8")
+    print(line)
 
 
 if __name__ == "__main__":
