@@ -1,10 +1,10 @@
-"""The main figures in about four minutes: ``make bench-quick``. Few rounds; the last line is one JSON object,
-which ``benchmarks/results/quick.json`` has too.
+"""The main figures in about four minutes: ``make bench-quick``. Few rounds.
 
-Each value is peft's median over ours. ``*_vs_peft`` compares peft's default (float32) with ours (what
-``model.dtype=auto`` means on this machine, ``dtype``); ``*_same_dtype`` has peft's network in that type. Steps are at
-RTE's lengths, epoch, sweep and cold start at t5-small's shape with few examples, memory at t5-base's shape: above the
-loaded model, and of the whole process. ``gflops`` is the rate of our step at t5-base's shape.
+The last line is one JSON object, which ``benchmarks/results/quick.json`` has too. Each value is peft's median over
+ours. ``*_vs_peft`` compares peft's default (float32) with ours (what ``model.dtype=auto`` means on this machine,
+``dtype``); ``*_same_dtype`` has peft's network in that type. Steps are at RTE's lengths, epoch, sweep and cold start at
+t5-small's shape with few examples, memory at t5-base's shape: above the loaded model, and of the whole process.
+``gflops`` is the rate of our step at t5-base's shape.
 """
 
 from __future__ import annotations
