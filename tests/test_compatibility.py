@@ -19,7 +19,6 @@ from mmpt.runs.failures import SWEEPS
 from mmpt.runs.record import RunRecord, read_result
 from mmpt.training.settings import check
 from mmpt.utils.files import newer_format
-from tests import matrix
 from tests.fixtures.write import COMMAND
 
 FIXTURES = Path(__file__).parent / "fixtures" / "1"
@@ -110,9 +109,3 @@ def test_newer_formats_are_refused_by_name(finished: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("found", [2, 0, True, "1", None, 1.0])
 def test_a_format_that_is_no_known_number_is_refused(found: object) -> None:
     assert newer_format({"format": found}, 1) and not newer_format({}, 1) and not newer_format({"format": 1}, 1)
-
-
-def test_the_page_has_the_tables_of_what_ran() -> None:
-    page = (Path(__file__).parents[1] / "docs/compatibility.md").read_text(encoding="utf-8")
-    assert matrix.table(matrix.VERSIONS) in page
-    assert matrix.table(matrix.PROCESSORS) in page

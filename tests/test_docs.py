@@ -17,6 +17,7 @@ from mmpt.config.schema import CsvConfig, TaskConfig, TrainerConfig
 from mmpt.data.metrics import TABLE, score
 from mmpt.data.tasks import Task
 from mmpt.utils import extensions
+from tests import matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -132,3 +133,9 @@ def test_the_site_builds_without_warnings_and_without_network(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert "Percentile bootstrap" in (tmp_path / "site/api/metrics/index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_about_versions_has_the_tables_of_what_ran() -> None:
+    page = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
+    assert matrix.table(matrix.VERSIONS) in page
+    assert matrix.table(matrix.PROCESSORS) in page
