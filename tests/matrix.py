@@ -25,13 +25,12 @@ LOWEST, INSTALLED = ROOT / "constraints-lowest.txt", ROOT / "constraints.txt"
 NUMERIC = [f"tests/{name}" for name in ("cache", "library", "methods", "models", "reference", "training")]
 CORE = [*NUMERIC, "tests/config", "tests/data", "tests/runs", "tests/sweep", "tests/test_compatibility.py"]
 
-# name: (Python, file of versions or None for the newest that are allowed, versions that differ from the file)
-VERSIONS: dict[str, tuple[str, Path | None, list[str]]] = {
-    "lowest": ("3.11", LOWEST, []),
-    "newest": ("3.11", None, []),
-    "torch 2.14": ("3.11", INSTALLED, ["torch==2.14.1"]),
-    "Python 3.12": ("3.12", INSTALLED, []),
-    "Python 3.13": ("3.13", INSTALLED, []),
+# name: (Python, file of versions or None for the newest that are allowed)
+VERSIONS: dict[str, tuple[str, Path | None]] = {
+    "lowest": ("3.11", LOWEST),
+    "newest": ("3.11", None),
+    "Python 3.12": ("3.12", INSTALLED),
+    "Python 3.13": ("3.13", INSTALLED),
 }
 CAPABILITIES = {
     "SSE": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
@@ -51,7 +50,7 @@ ASK = "import platform as p, torch, transformers as t; print(p.python_version(),
 
 def environment(row: str) -> str:
     """The interpreter of a row's environment, which is made first."""
-    python, versions, different = VERSIONS[row]
+    python, versions = VERSIONS[row]
     folder = ROOT / ".venv-matrix" / row.replace(" ", "-")
     interpreter = str(folder / "bin" / "python")
     if (folder / ".installed").exists():
@@ -62,10 +61,7 @@ def environment(row: str) -> str:
     elif versions == LOWEST:  # it names the test tools too, of which import-linter needs a newer rich
         wanted = ["-r", str(LOWEST), "-e", f"{ROOT}[text,gguf]"]
     else:
-        names = {line.split("==")[0] for line in different}
-        same = [line for line in versions.read_text().splitlines() if line.split("==")[0] not in names]
-        (folder / "constraints.txt").write_text("\n".join([*same, *different]) + "\n")
-        wanted = ["-c", str(folder / "constraints.txt"), "-e", f"{ROOT}[test,text,gguf]"]
+        wanted = ["-c", str(versions), "-e", f"{ROOT}[test,text,gguf]"]
     subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *wanted], check=True)
     (folder / ".installed").touch()
     return interpreter
