@@ -54,10 +54,8 @@ def refusal(device: str, quick: bool) -> str | None:
 def part(words: Sequence[str], seconds: float) -> Any:
     """What a part prints last; ``{"error": ...}`` where it fails or has no time left."""
     print(f"{' '.join(words)} ...", flush=True)
-    command, spent = (
-        [sys.executable, "-m", "benchmarks.gpu_parts", *words],
-        {"error": "no time was left; see --minutes"},
-    )
+    command = [sys.executable, "-m", "benchmarks.gpu_parts", *words]
+    spent = {"error": "no time was left; see --minutes"}
     if seconds <= 0:
         return spent
     try:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpt.cli.program import new_command, print_table
-from mmpt.config.compose import CONF, compose, group_options, read_command_line
+from mmpt.cli.train import config_of
+from mmpt.config.compose import CONF, group_options
 from mmpt.config.schema import Config
 from mmpt.errors import ConfigError, nearest
-from mmpt.training.settings import check
 from mmpt.utils.text import size_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def size(
     words = [f"trainer.per_device_train_batch_size={batch}"] if batch is not None else []
     words += [f"data.max_length={source}"] if source is not None else []
     words += [f"evaluation.max_new_tokens={label}"] if label is not None else []
-    config = _checked([*_model_words(name), *(settings or []), *words])
+    config = config_of([*_model_words(name), *(settings or []), *words])
     from transformers.utils import logging
 
     from mmpt.models.footprint import footprint
@@ -67,13 +67,6 @@ def _model_words(name: str) -> list[str]:
             f"no model {name!r}; give a folder, a GGUF file, or one of {', '.join(known)}{nearest(name, known)}"
         )
     return ["model=local", f"model.path='{name}'"]
-
-
-def _checked(words: list[str]) -> Config:
-    line = read_command_line(words, CONF)
-    if line.problems:
-        raise ConfigError(line.problems)
-    return check(compose(line.overrides, CONF))
 
 
 def _print(config: Config, found: Footprint) -> None:

@@ -15,16 +15,14 @@ import typer
 
 from mmpt.bundled.tasks import NAMES
 from mmpt.cli.program import new_command, print_table
-from mmpt.cli.train import COMPOSING
-from mmpt.config.compose import CONF, compose, describe, read_command_line
-from mmpt.config.schema import Config, CsvConfig, TaskConfig
+from mmpt.cli.train import config_of
+from mmpt.config.compose import CONF
+from mmpt.config.schema import CsvConfig, TaskConfig
 from mmpt.data.columns import values
 from mmpt.data.files import Located, read_rows
 from mmpt.data.label_map import UNLABELLED, canonical, is_missing
 from mmpt.data.tasks import Task
 from mmpt.errors import ConfigError, DataError, nearest
-from mmpt.training.settings import check as check_settings
-from mmpt.utils.extensions import add_folder
 from mmpt.utils.files import write_text
 from mmpt.utils.screen import program
 from mmpt.utils.untrusted import one_line, parse_yaml, read_text
@@ -201,7 +199,7 @@ def check(
     config_dir: Folder = None,
 ) -> None:
     """Show what a model reads of a task: labels, lengths in tokens, what is cut or unknown, duplicates, prompts."""
-    config = _config([f"task={name}", *(settings or []), *(["--config-dir", str(config_dir)] if config_dir else [])])
+    config = config_of([f"task={name}", *(settings or []), *(["--config-dir", str(config_dir)] if config_dir else [])])
     from mmpt.data.mixture import load_all, task_of
     from mmpt.models.backbone import load_backbone
     from mmpt.models.engine import ENGINES
@@ -231,19 +229,6 @@ def check(
         print(f"note: {note}")
     for example in splits.train[:SHOWN]:
         print(f"  {example.source} -> {example.target}")
-
-
-def _config(words: list[str]) -> Config:
-    """The settings as ``train`` would have them."""
-    line = read_command_line(words, CONF)
-    if line.problems or (line.flags and line.config_dir is None):
-        raise ConfigError(line.problems or [f"{line.flags[0]} is no setting; give KEY=VALUE"])
-    if line.config_dir is not None:
-        add_folder(line.config_dir)
-    try:
-        return check_settings(compose(line.overrides, CONF, line.config_dir))
-    except COMPOSING as error:
-        raise ConfigError(describe(error)) from error
 
 
 def _flat(ids: list[Any]) -> list[int]:

@@ -52,6 +52,23 @@ def main(argv: list[str] | None = None) -> int:
         return stop.exit_code if isinstance(stop, Stopped) else 130
 
 
+def config_of(words: list[str]) -> Config:
+    """The settings that a run with these words would have, for commands beside ``train``.
+
+    Raises:
+        ConfigError: With all problems, one line each.
+    """
+    line = read_command_line(words, CONF)
+    if line.problems or (line.flags and line.config_dir is None):
+        raise ConfigError(line.problems or [f"{line.flags[0]} is no setting; give KEY=VALUE"])
+    if line.config_dir is not None:
+        add_folder(line.config_dir)
+    try:
+        return check(compose(line.overrides, CONF, line.config_dir))
+    except COMPOSING as error:
+        raise ConfigError(describe(error)) from error
+
+
 def _dispatch(argv: list[str]) -> int:
     register_sweeps(SWEEPS, CONF)
     line = read_command_line(argv, CONF, sweep_options(SWEEPS))

@@ -187,9 +187,8 @@ def _hub_dataset(task: Task, data: DataConfig, repo: str) -> Loaded:
     with _one_line(repo):
         state = _state(repo, data.revision)
         where = {"path": repo, "revision": state if COMMIT.fullmatch(state) else data.revision}
-        configs: Any = (
-            get_dataset_config_names(**where) if state else [data.config]
-        )  # without a network they are unknown
+        # without a network the names are unknown
+        configs: Any = get_dataset_config_names(**where) if state else [data.config]
         if data.config not in configs and (data.config is not None or len(configs) > 1):
             hint = nearest(data.config or "", configs)
             raise DataError(f"hub {repo}: set data.config to one of {', '.join(map(str, configs[:40]))}{hint}")

@@ -35,9 +35,8 @@ from mmpt.models.size import network_without_weights
 SHAPES = Path(__file__).with_name("shapes.yaml")
 CANDIDATES = 2  # labels of a text whose states decoder-only models cache
 TYPES = (torch.float32, torch.bfloat16)
-INT8_STEP = (
-    1.3  # bytes of a step above the weights with int8, over those without: stored inputs of layers; docs/scale.md
-)
+# bytes of a step above the weights with int8, over those without: stored inputs of layers; docs/scale.md
+INT8_STEP = 1.3
 ADAM_BYTES = 8  # of each trained number: two averages in float32
 
 
