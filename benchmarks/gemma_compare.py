@@ -1,7 +1,7 @@
 """Compare methods on Gemma 3 270M and real data: ``python -m benchmarks.gemma_compare MODEL DATA``.
 
 MODEL is what ``python -m benchmarks.gemma MODEL`` wrote, DATA a folder with the official SuperGLUE files. RTE and CB
-are used as published. BoolQ and WiC are made of the official validation file alone (:func:`resplit`): 2,000 and some 300
+are used as published. BoolQ and WiC are made of the official validation file alone (:func:`resplit`): 2,000 and 338
 training examples, so that a trial stays short. For each task and method, every rate of a small grid trains with seed 1;
 the rate with the best validation score then trains with the other seeds. BoolQ and WiC take the rate that RTE chose.
 All trials have the same number of steps and the same batches. Each finished trial is written to
