@@ -14,22 +14,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "gemma"
-LAYERS = range(12, 18)  # last_6 of 18
 STEPS = ["trainer.max_steps=200", "trainer.eval_strategy=steps", "trainer.eval_steps=50", "trainer.save_steps=50"]
 COMMON = ["model=gemma_3_270m", "data=local", "logger=none", "trainer.group_by_length=true", "cache=auto"]
-COMMON += ["trainer.per_device_train_batch_size=16", "evaluation.batch_size=32", *STEPS]
+COMMON += ["trainer.per_device_train_batch_size=16", "evaluation.batch_size=32", "trainer.loss=label_ranking", *STEPS]
 TASKS = {  # with the text that prefixes start from, and limits
     "rte": ("Does sentence1 entail sentence2? Answer entailment or not_entailment.", []),
     "cb": ("Does the premise entail, contradict or leave open the hypothesis?", []),
@@ -48,12 +47,10 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
         ["method=lora", "trainer.max_steps=1", "trainer.eval_strategy=no"],
         {"lora": 1e-12},
     ),  # changes nothing
-    "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.01}),
-    "multimask": (["method=multimask", *DEEP], {"prefix": 0.01, "masks": 0.05, "router": 0.0005}),
-    "lora": (
-        ["method=lora", "method.target_modules=[MODULES]"],
-        {"lora": 0.001},
-    ),
+    "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.05}),
+    "multimask": (["method=multimask", *DEEP], {"prefix": 0.05, "masks": 0.05, "router": 0.0005}),
+    "lora": (["method=lora", "method.layers=last_6"], {"lora": 0.001}),
+    "full": (["method=full", "method.layers=last_6"], {"backbone": 0.00003}),
     "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.1}),
     "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.1, "router": 0.0005}),
 }
@@ -79,9 +76,7 @@ class Trial:
         """What train.py is told about it, without paths."""
         own, rates = METHODS[self.method]
         text, limits = TASKS[self.task]
-        modules = [f"layers.{layer}.self_attn.{part}_proj" for layer in LAYERS for part in ("q", "v")]
-        own = [word.replace("MODULES", ",".join(modules)) for word in own]
-        own += [f"method.init_text='{text}'"] if "method.init=text" in own else []
+        own = [*own, f"method.init_text='{text}'"] if "method.init=text" in own else [*own]
         factor = RATES.get(self.rate, 1.0)
         own += [f"method.lr.{group}={rate * factor:g}" for group, rate in rates.items()]
         return [f"task={self.task}", *COMMON, *limits, *own, f"seed={self.seed}"]
@@ -112,9 +107,11 @@ def resplit(data: Path, root: Path) -> Path:
     The rows of the official validation file are ordered by the SHA-256 of the field, which stays on one side. The last
     rows, at least as many as :data:`RESPLIT` says, are the test.
     """
-    out, part = root / "data", root / f"data.{os.getpid()}"
+    out = root / "data"
     if out.is_dir():
         return out
+    root.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=root))
     for name in ("RTE", "CB", *RESPLIT):
         (part / name).mkdir(parents=True)
         for file in ("train.jsonl", "val.jsonl"):
@@ -127,7 +124,10 @@ def resplit(data: Path, root: Path) -> Path:
             edge -= 1
         for file, chosen in (("train.jsonl", marked[:edge]), ("val.jsonl", marked[edge:])):
             (part / name / file).write_text("\n".join(line for _, line in chosen) + "\n", encoding="utf-8")
-    part.replace(out)
+    try:
+        part.replace(out)
+    except OSError:  # another process was faster
+        shutil.rmtree(part)
     return out
 
 

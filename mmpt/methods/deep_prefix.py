@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.attention.prefix import KeyValue
-from mmpt.errors import ConfigError
 from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
 from mmpt.methods.layout import Layout
 from mmpt.methods.options import Attention, MaskOptions, PrefixShape
@@ -82,12 +81,7 @@ class DeepPrefixMethod(Method):
 def _layout(options: Attention, shape: BackboneShape, site: str) -> Layout:
     """A site's layout, with the layers that ``options.layers`` chooses; ConfigError where the site has fewer."""
     whole = shape.sites[site]
-    layers = whole.layers if options.layers == "all" else int(options.layers.removeprefix("last_"))
-    if layers > whole.layers:
-        raise ConfigError(
-            f"method.layers={options.layers}: site {site} of this backbone has {whole.layers} layers; give at most "
-            f"last_{whole.layers}, or all"
-        )
+    layers = options.number_of(whole.layers, site)
     masks = (options.mask_granularity, options.mask_temperature) if isinstance(options, MaskOptions) else ()
     name = options.layout if isinstance(options, PrefixShape) else "per_layer"
     return Layout(name, replace(whole, layers=layers), *masks)

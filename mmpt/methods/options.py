@@ -30,7 +30,7 @@ class MethodOptions:
 
     name: ClassVar[str] = ""  # of the method: its folder, or the user's file
     GROUPS: ClassVar[tuple[str, ...]] = ()  # every learning-rate group the method can have
-    trains_all: ClassVar[bool] = False  # whether every weight of the backbone is trained, which is then float32
+    trains_all: ClassVar[bool] = False  # whether the backbone's own weights are trained, which are then float32
     QUANTISED: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")  # model.dtype of a quantised backbone
     SAME: ClassVar[Mapping[str, str]] = {}  # see :meth:`transferable_groups`
     LEAST: ClassVar[Mapping[str, int]] = {}  # the least value of an option
@@ -173,11 +173,34 @@ class RouterOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class Attention(MethodOptions):
+class LastLayers(MethodOptions):
+    """The layers of each stack that a method acts on: all, or the last N."""
+
+    layers: str = "all"
+
+    def number_of(self, total: int, site: str) -> int:
+        """How many of the ``total`` layers of a site's stack; a ConfigError where it has fewer than N."""
+        number = total if self.layers == "all" else int(self.layers.removeprefix("last_"))
+        if number > total:
+            raise ConfigError(
+                f"method.layers={self.layers}: site {site} of this backbone has {total} layers; give at most "
+                f"last_{total}, or all"
+            )
+        return number
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        lines = super().problems()
+        if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
+            lines.append(f"method.layers={self.layers} is not allowed; give all, or last_N with N from 1, as in last_4")
+        return lines
+
+
+@dataclass(frozen=True)
+class Attention(LastLayers):
     """Where a method acts on attention: sites, and the last layers of each."""
 
     sites: list[Site] | Literal["auto"] = "auto"
-    layers: str = "all"
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -186,8 +209,6 @@ class Attention(MethodOptions):
             lines.append(f"method.sites=[] names no site; allowed: auto, {', '.join(SITES)}, self")
         if self.sites != "auto" and len(set(self.sites)) != len(self.sites):
             lines.append(f"method.sites={list(self.sites)} names a site twice")
-        if re.fullmatch(r"all|last_[1-9][0-9]*", self.layers) is None:
-            lines.append(f"method.layers={self.layers} is not allowed; give all, or last_N with N from 1, as in last_4")
         return lines
 
     def for_architecture(self, model_type: str) -> Self:

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmpt.attention.architectures import architecture_of
 from mmpt.errors import ConfigError, ModelError
+from mmpt.methods.backbone_layers import constant_below, in_last_layers
 from mmpt.methods.base import Contribution, Method
 
 TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM", "encoder": "SEQ_CLS"}  # peft's word for a kind of model
@@ -80,8 +81,19 @@ class PeftLayers(Method):
                 f"are {', '.join(sorted(layers))}"
             )
         trained = [path for path, weight in linear.items() if weight.requires_grad]
+        chosen = in_last_layers(backbone, self.options, linear)
+        ends = tuple(f".{target}" for target in targets)
+        chosen = [path for path in chosen if f".{path}".endswith(ends) and path not in trained]
+        if self.options.layers != "all":
+            if not chosen:
+                raise ModelError(
+                    f"method.target_modules={list(targets)}: none is in method.layers={self.options.layers}; set "
+                    "method.layers=all"
+                )
+            config.target_modules = set(chosen)
         config.exclude_modules = trained or None  # a classification head is trained as it is
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's layers
+        self.constant = constant_below(backbone, chosen, f"method={self.options.name}")
         inject_adapter_in_model(config, backbone, adapter_name=name)
         backbone.__dict__.pop("peft_config", None)  # peft leaves its configuration there
         model_config: Any = backbone.config

@@ -1,10 +1,14 @@
-"""Full fine-tuning: every weight of the backbone is trained. Its adapter is the whole backbone."""
+"""Full fine-tuning: every weight of the backbone is trained, or all weights of its last layers.
+
+The adapter holds what is trained, so by default the whole backbone.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from mmpt.errors import ConfigError
+from mmpt.methods.backbone_layers import constant_below, in_last_layers
 from mmpt.methods.base import Contribution, Method
 
 
@@ -16,7 +20,9 @@ class FullFineTuning(Method):
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Take the backbone's parameters over, in float32, which small updates need."""
         backbone.float()
-        self.borrow({f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()})
+        trained = in_last_layers(backbone, self.options, (name for name, _ in backbone.named_parameters()))
+        self.borrow({f"backbone.{name}": backbone.get_parameter(name) for name in trained})
+        self.constant = constant_below(backbone, trained, "method=full")
 
     def detach(self, backbone: nn.Module) -> None:
         """Refuse, by a ConfigError."""

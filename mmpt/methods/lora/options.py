@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options import MethodOptions
+from mmpt.methods.options import LastLayers
 
 
 @dataclass(frozen=True)
-class LoRA(MethodOptions):
+class LoRA(LastLayers):
     """Options of ``method=lora``."""
 
     name: ClassVar[str] = "lora"
