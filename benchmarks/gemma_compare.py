@@ -41,7 +41,7 @@ TASKS = {  # with the text that prefixes start from, and limits
 DEEP = ["method.layers=last_6", "method.init=text"]
 RESPLIT = {"BoolQ": ("passage", 1000), "WiC": ("word", 300)}  # folder: field that stays on one side, test examples
 BORROWED = {"boolq": "rte", "wic": "rte"}  # tasks that take the rate chosen on another
-RATES = {"low": 0.3, "mid": 1.0, "high": 3.0}  # times the rates below
+RATES = {"low": 0.1, "mid": 0.3, "high": 1.0}  # times the rates below
 METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     "zero_shot": (
         ["method=lora", "trainer.max_steps=1", "trainer.eval_strategy=no"],
@@ -50,9 +50,9 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.05}),
     "multimask": (["method=multimask", *DEEP], {"prefix": 0.05, "masks": 0.05, "router": 0.0005}),
     "lora": (["method=lora", "method.layers=last_6"], {"lora": 0.001}),
-    "full": (["method=full", "method.layers=last_6"], {"backbone": 0.00003}),
-    "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.1}),
-    "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.1, "router": 0.0005}),
+    "full": (["method=full", "method.layers=last_6"], {"backbone": 0.0001}),
+    "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.3}),
+    "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.3, "router": 0.0005}),
 }
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
