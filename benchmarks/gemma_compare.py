@@ -1,12 +1,12 @@
 """Compare methods on Gemma 3 270M and real data: ``python -m benchmarks.gemma_compare MODEL DATA``.
 
-MODEL is what ``python -m benchmarks.gemma MODEL`` wrote, DATA a folder with the official SuperGLUE files. RTE and CB
-are used as published. BoolQ and WiC are made of the official validation file alone (:func:`resplit`): 2,000 and 338
-training examples, so that a trial stays short. For each task and method, every rate of a small grid trains with seed 1;
-the rate with the best validation score then trains with the other seeds. BoolQ and WiC take the rate that RTE chose.
-All trials have the same number of steps and the same batches. Each finished trial is written to
-``benchmarks/results/gemma/`` at once; the same command continues after an interruption. Two processes may share the
-work, if ``--only`` gives them different pairs.
+MODEL is what ``python -m benchmarks.gemma MODEL`` wrote, DATA a folder with the official SuperGLUE files. Each task is
+asked as a question (``benchmarks/questions``). RTE and CB are used as published. BoolQ and WiC are made of the official
+validation file alone (:func:`resplit`): 2,000 and 338 training examples, so that a trial stays short. For each task and
+method, every rate of a small grid trains with seed 1; the rate with the best validation score then trains with the
+other seeds. BoolQ and WiC take the rate that RTE chose. All trials have the same number of steps and the same batches.
+Each finished trial is written to ``benchmarks/results/gemma/`` at once; the same command continues after an
+interruption. Two processes may share the work, if ``--only`` gives them different pairs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "gemma"
-STEPS = ["trainer.max_steps=200", "trainer.eval_strategy=steps", "trainer.eval_steps=50", "trainer.save_steps=50"]
+STEPS = ["trainer.max_steps=100", "trainer.eval_strategy=steps", "trainer.eval_steps=25", "trainer.save_steps=50"]
 COMMON = ["model=gemma_3_270m", "data=local", "logger=none", "trainer.group_by_length=true", "cache=auto"]
 COMMON += ["trainer.per_device_train_batch_size=16", "evaluation.batch_size=32", "trainer.loss=label_ranking", *STEPS]
-TASKS = {  # with the text that prefixes start from, and limits
-    "rte": ("Does sentence1 entail sentence2? Answer entailment or not_entailment.", []),
-    "cb": ("Does the premise entail, contradict or leave open the hypothesis?", []),
-    "wic": ("Is the word used in the same sense in both sentences? Answer True or False.", []),
-    "boolq": (
-        "Read the passage and answer the question by True or False.",
-        ["data.limit_train=2000"],
-    ),
+QUESTIONS = Path(__file__).parent / "questions"  # tasks as questions, which a language model answers better
+TASKS = {  # with the text that prefixes start from, and more settings
+    "rte": ("Is it true? Answer True or False.", []),
+    "cb": ("Is it true? Answer True, False or Neither.", ["data.validation_fraction=0.3"]),
+    "wic": ("Has the word the same meaning? Answer Yes or No.", []),
+    "boolq": ("Read the passage and answer Yes or No.", ["data.limit_train=2000"]),
 }
 DEEP = ["method.layers=last_6", "method.init=text"]
 RESPLIT = {"BoolQ": ("passage", 1000), "WiC": ("word", 300)}  # folder: field that stays on one side, test examples
@@ -79,7 +77,7 @@ class Trial:
         own = [*own, f"method.init_text='{text}'"] if "method.init=text" in own else [*own]
         factor = RATES.get(self.rate, 1.0)
         own += [f"method.lr.{group}={rate * factor:g}" for group, rate in rates.items()]
-        return [f"task={self.task}", *COMMON, *limits, *own, f"seed={self.seed}"]
+        return [f"task={self.task}_question", *COMMON, *limits, *own, f"seed={self.seed}"]
 
     def result(self) -> dict[str, Any] | None:
         """What was written about it; None where it has not run."""
@@ -135,13 +133,14 @@ def run(trial: Trial, model: Path, data: Path, root: Path) -> bool:
     """Run a trial and write its result; whether it succeeded."""
     directory = root / trial.name
     words = [*trial.words(), f"model.path={model}", f"data.dir={data}", f"run.dir={directory}"]
-    if subprocess.run([sys.executable, "train.py", *words], check=False).returncode:
+    if subprocess.run([sys.executable, "train.py", f"--config-dir={QUESTIONS}", *words], check=False).returncode:
         return False
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     lines = (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     result["correct"] = "".join(str(int(json.loads(line)["correct"])) for line in lines)  # by test example
     result["data"].pop("origin", None)
-    result["command"] = shlex.join(["python", "train.py", *trial.words(), "model.path=MODEL", "data.dir=DATA"])
+    words = ["--config-dir=benchmarks/questions", *trial.words(), "model.path=MODEL", "data.dir=DATA"]
+    result["command"] = shlex.join(["python", "train.py", *words])
     file = RESULTS / f"{trial.name}.json"
     part = file.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gemma, gemma_compare
-from benchmarks.gemma_compare import PAIRS, RATES, RESPLIT, Trial, resplit, table, trials
+from benchmarks.gemma_compare import PAIRS, QUESTIONS, RATES, RESPLIT, Trial, resplit, table, trials
 from mmpt.config.compose import CONF, compose, read_command_line
 from mmpt.errors import ModelError
 from mmpt.training.settings import find_problems
@@ -17,9 +17,10 @@ from mmpt.training.settings import find_problems
 @pytest.mark.parametrize(("task", "method"), PAIRS)
 def test_every_trial_is_a_valid_command(task: str, method: str, tmp_path: Path) -> None:
     words = Trial(task, method, "mid", 1).words()
-    line = read_command_line([*words, f"model.path={tmp_path}", f"data.dir={tmp_path}"], CONF)
+    given = [f"--config-dir={QUESTIONS}", *words, f"model.path={tmp_path}", f"data.dir={tmp_path}"]
+    line = read_command_line(given, CONF)
     assert not line.problems
-    assert not find_problems(compose(line.overrides, CONF))
+    assert not find_problems(compose(line.overrides, CONF, line.config_dir))
 
 
 def test_the_best_rate_on_validation_gets_the_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
