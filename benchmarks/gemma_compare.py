@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import shlex
 import shutil
 import statistics
@@ -24,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mmpt.report.stats import t_interval
 
 RESULTS = Path(__file__).parent / "results" / "gemma"
 STEPS = ["trainer.max_steps=100", "trainer.eval_strategy=steps", "trainer.eval_steps=25", "trainer.save_steps=50"]
@@ -148,19 +151,30 @@ def run(trial: Trial, model: Path, data: Path, root: Path) -> bool:
     return True
 
 
+def scores(task: str, method: str) -> dict[int, float]:
+    """Test scores in points by seed, at the rate that validation chose."""
+    chosen = list(trials(task, method))
+    rate = chosen[-1].rate if chosen else None
+    found = {one.seed: result for one in chosen if one.rate == rate and (result := one.result())}
+    return {seed: 100 * result["scores"]["test"][result["metric"]] for seed, result in found.items()}
+
+
 def table() -> str:
-    """Test scores in points by task and method, at the rate that validation chose."""
+    """Test scores in points by task and method, and the mean difference of multimask and prefix over seeds."""
     lines = ["| method | " + " | ".join(TASKS) + " |", "|---" * (len(TASKS) + 1) + "|"]
     for method in METHODS:
         cells = []
         for task in TASKS:
-            chosen = list(trials(task, method))
-            rate = chosen[-1].rate if chosen else None
-            found = [result for one in chosen if one.rate == rate and (result := one.result())]
-            scores = [100 * result["scores"]["test"][result["metric"]] for result in found]
-            spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-            cells.append(f"{statistics.fmean(scores):.1f}{spread} (n = {len(scores)})" if scores else "–")
+            found = list(scores(task, method).values())
+            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+            cells.append(f"{statistics.fmean(found):.1f}{spread} (n = {len(found)})" if found else "–")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    for task in TASKS:
+        ours, base = scores(task, "multimask"), scores(task, "prefix")
+        differences = [ours[seed] - base[seed] for seed in ours if seed in base]
+        mean, low, high = t_interval(differences or [math.nan])
+        if low is not None:
+            lines.append(f"{task}: multimask - prefix {mean:+.1f} [{low:+.1f}, {high:+.1f}], {len(differences)} seeds")
     return "\n".join(lines)
 
 
