@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,8 +31,18 @@ def weights_fingerprint(
         if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
             continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(_loaded(model, name, parameter).detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _loaded(model: nn.Module, name: str, value: Tensor) -> Tensor:
+    """A parameter as it is, also where its numbers lie on disk (``model.device_map``)."""
+    if not value.is_meta:
+        return value
+    module, _, last = name.rpartition(".")
+    with align_module_device(owner := model.get_submodule(module)):
+        loaded: Tensor = getattr(owner, last)
+    return loaded
 
 
 def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:

@@ -82,7 +82,9 @@ class Experiment:
         config, splits = self.config, self._tokenised()
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        model = build_engine(self.backbone, config.method.options, dropout=dropout)
+        if config.model.device_map is None:  # else each part is where it belongs
+            model.to(accelerator.device)
         checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
@@ -198,7 +200,13 @@ def description(config: Config, task: TaskConfig, backbone: Backbone) -> dict[st
     """What a user of an adapter must know, as adapter.json has it."""
     revision = backbone.revision or config.model.revision
     return {
-        "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+        # how much room there is says nothing of the machine that loads it
+        "backbone": {
+            **asdict(config.model),
+            "revision": revision,
+            "max_memory": {},
+            "fingerprint": backbone.fingerprint,
+        },
         "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
         "task": asdict(task),
         "evaluation": asdict(config.evaluation),

@@ -221,6 +221,10 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
     if method.options.trains_all and model.dtype != "float32":
         text = f"model.dtype={model.dtype}: method={method.name} trains the network's own weights, which are float32"
         problems.add("model.dtype", f"{text}; leave model.dtype out, and set trainer.bf16=true for mixed precision")
+    inside = method.options.trains_all or hasattr(method.options, "target_modules")
+    if inside and model.device_map is not None:
+        text = f"model.device_map=auto: method={method.name} trains inside of the layers, whose weights come and go"
+        problems.add("model.device_map", f"{text}; leave model.device_map out, or choose another method")
     if model.dropout != "none" and method.options.reads != "embedding":
         problems.add(
             "method.router_input",

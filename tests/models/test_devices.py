@@ -1,0 +1,166 @@
+"""Networks on several devices: every number is that of one device, weights come from disk, and refusals are one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import mmpt
+from mmpt.bundled import MODEL_DIR
+from mmpt.bundled.tasks import records
+from mmpt.cache.activations import compute
+from mmpt.cli import CONF, main
+from mmpt.config.compose import compose
+from mmpt.config.schema import ModelConfig
+from mmpt.errors import ConfigError
+from mmpt.methods import parse
+from mmpt.models.adapted import AdaptedModel
+from mmpt.models.backbone import Backbone, load_backbone
+from mmpt.models.devices import dispatched, spread_of
+from mmpt.models.engine import build_engine
+from mmpt.models.gradient_checkpointing import checkpoint_layers
+from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.settings import check, find_problems
+from tests import tiny, tiny_encoders
+from tests.tolerance import assert_close, assert_gradients_close, terms_of
+
+FEW: dict[str, Any] = {"num_virtual_tokens": 4}
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    ("t5", "multimask", {**FEW, "layout": "paper", "sites": ["decoder"], "router_noise": 0.0}),
+    ("t5", "multimask", {**FEW, "router_input": "encoder", "router_noise": 0.0}),
+    ("t5", "multimask", {**FEW, "sites": ["encoder", "decoder", "cross"], "layers": "last_1", "router_noise": 0.0}),
+    ("t5", "prefix", {**FEW, "init": "vocab"}),
+    ("t5", "prefix_plus", {}),
+    ("t5", "mept", {"router_noise": 0.0}),
+    ("t5", "smop", {"router_noise": 0.0}),
+    ("t5", "dept", {"max_length": 9}),
+    ("bart", "apt", FEW),
+    ("gpt2", "multimask", {**FEW, "layers": "last_2", "router_input": "layer_below", "router_noise": 0.0}),
+    ("llama", "multimask", {**FEW, "layout": "peft", "router_noise": 0.0}),
+    ("llama", "apt", {**FEW, "layers": "last_2"}),
+    ("llama", "prompt", FEW),
+    ("gemma2", "prefix", {**FEW, "layers": "last_1"}),
+    ("bert", "multimask", {**FEW, "layers": "last_2", "router_noise": 0.0}),
+    ("bert", "prompt", FEW),
+]
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path) -> Callable[[str], Path]:
+    """A tiny checkpoint of an architecture, with a tokenizer that its tests do not use."""
+
+    def write(model_type: str) -> Path:
+        # with more layers, of which some lie in memory; the tokenizer of the bundled model has 1200 pieces
+        made = (tiny_encoders if model_type == "bert" else tiny).backbone(model_type, vocab_size=1200)
+        folder = tmp_path / model_type
+        made.model.save_pretrained(folder)
+        for file in MODEL_DIR.glob("*tokenizer*"):
+            shutil.copy(file, folder)
+        return folder
+
+    return write
+
+
+def loaded(folder: Path, model_type: str, share: float | None = 0.5, **more: Any) -> Backbone:
+    """The checkpoint, with room in memory for a share of what is no word embedding; None: on one device."""
+    attention = "eager" if model_type == "gemma2" else "sdpa"
+    values = {"architecture": model_type, "dtype": "float32", "attention": attention, **more}
+    config = ModelConfig("tiny", source="path", path=str(folder), **values)
+    if share is None:
+        return load_backbone(config)
+    model = load_backbone(config).model
+    total, words = sum(value.numel() for value in model.parameters()), model.get_input_embeddings().weight.numel()
+    # besides the embeddings, accelerate leaves room for the largest part: here the head, where it is none of them
+    size = 4 * (2 * words + share * (total - 2 * words) if model_type == "llama" else words + share * (total - words)) / 1000
+    values |= {"device_map": "auto", "max_memory": {"cpu": f"{size:.0f}KB"}}
+    return load_backbone(ModelConfig("tiny", source="path", path=str(folder), **values))
+
+
+def engine(backbone: Backbone, method: str, options: dict[str, Any]) -> AdaptedModel:
+    """A method on a backbone, with gates that are open."""
+    torch.manual_seed(1)
+    model = build_engine(backbone, parse(method, options))
+    with torch.no_grad():
+        for parameter in model.method.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.train()
+
+
+def batch(model_type: str) -> dict[str, Tensor]:
+    if model_type == "bert":
+        return tiny_encoders.batch()
+    return dict(zip(("input_ids", "attention_mask", "labels"), tiny.batch(), strict=True))
+
+
+def outcome(model: AdaptedModel, given: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses of a batch, and the gradient of everything that is trained."""
+    model.zero_grad()
+    output = model(**given)
+    output.loss.backward()
+    return output.losses.detach(), {name: value.grad for name, value in model.method.named_parameters()}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("model_type", "method", "options"), CASES)
+def test_every_number_is_that_of_one_device(
+    model_type: str, method: str, options: dict[str, Any], folder_of: Callable[[str], Path]
+) -> None:
+    folder, given = folder_of(model_type), batch(model_type)
+    there, here = (loaded(folder, model_type, share) for share in (0.5, None))
+    assert dispatched(there.model) and not dispatched(here.model)
+    assert any(value.is_meta for value in there.model.parameters()), there.model.hf_device_map
+    assert there.fingerprint == here.fingerprint
+    spread, whole = engine(there, method, options), engine(here, method, options)
+    found, wanted = outcome(spread, given), outcome(whole, given)
+    terms = terms_of(whole, given["input_ids"].numel())
+    assert_close(found[0], wanted[0], terms)
+    gradients = [{name: value for name, value in part[1].items() if value is not None} for part in (found, wanted)]
+    assert gradients[1], "nothing is trained"
+    assert_gradients_close(*gradients, terms)
+    assert there.has(here.fingerprint), "after passes too"
+    candidates = [[0], [1]] if model_type == "bert" else [[17, 33, 1], [40, 1]]
+    with torch.no_grad():
+        ranked = [model.eval().rank(model.start(given), candidates) for model in (spread, whole)]
+        assert_close(*ranked, terms)
+        if model_type != "bert":
+            written = [model.generate(model.start(given), max_new_tokens=4) for model in (spread, whole)]
+            assert torch.equal(*written)
+        if whole.cacheable_layers.count is not None and model_type not in ("gpt2", "llama", "gemma2"):
+            lengths = given["attention_mask"].sum(dim=1).tolist()
+            states = compute(spread, lengths, [(range(5), given)]).batch(range(5))
+            assert_close(spread(**given, **states).losses, wanted[0], terms)
+    mmpt.remove_adapter(there.model)
+    again = outcome(engine(there, method, options), given)
+    assert torch.equal(again[0], found[0]), "what an adapter leaves behind"
+
+
+@pytest.mark.parametrize("model_type", ["t5", "llama", "bert"])
+def test_gradient_checkpointing_loads_the_weights_again(model_type: str, folder_of: Callable[[str], Path]) -> None:
+    folder, given = folder_of(model_type), batch(model_type)
+    model = engine(loaded(folder, model_type), "prefix", FEW)
+    wanted = outcome(model, given)
+    held: list[int] = []
+    checkpoint_layers(model.injection)
+    checkpoint_layers(model.injection)  # a second call changes nothing
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: held.append(value.nbytes) or value, lambda value: value):
+        found = outcome(model, given)
+    assert torch.equal(found[0], wanted[0])
+    assert_gradients_close(found[1], wanted[1], terms_of(model, given["input_ids"].numel()))
+    checkpoint_layers(model.injection, False)
+    assert torch.equal(outcome(model, given)[0], wanted[0])
+
+
+@pytest.mark.parametrize("cross_attention", ["absorbed", "projected"])
+def test_cross_attention_reads_weights_from_disk(cross_attention: str, folder_of: Callable[[str], Path]) -> None:
+    folder, given = folder_of("t5"), batch("t5")
+    models = [engine(loaded(folder, "t5", share, cross_attention=cross_attention), "prefix", FEW) for share in (0.5, None)]
+    found, wanted = (outcome(model, given) for model in models)
+    terms = terms_of(models[1], given["input_ids"].numel())
+    assert_close(found[0], wanted[0], terms)
+    assert_gradients_close(found[1], wanted[1], terms)
