@@ -67,5 +67,6 @@ def spread_of(model: PreTrainedModel) -> str:
     for name, value in model.named_parameters():
         place = next((place for part, place in places.items() if name.startswith(f"{part}.")), None)
         if place is not None:  # no adapter's
-            sizes["memory" if place == "cpu" else str(place)] += value.numel() * value.element_size()
-    return ", ".join(f"{size_text(size)} on {place}" for place, size in sizes.items())
+            where = {"cpu": "in memory", "disk": "on disk"}.get(place, f"on GPU {place}")
+            sizes[where] += value.numel() * value.element_size()
+    return ", ".join(f"{size_text(size)} {where}" for where, size in sizes.items())

@@ -1,7 +1,8 @@
-"""Networks on several devices: every number is that of one device, weights come from disk, and refusals are one line."""
+"""Networks on several devices: the numbers are those of one, weights come from disk, and refusals are one line."""
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from mmpt.bundled import MODEL_DIR
 from mmpt.bundled.tasks import records
 from mmpt.cache.activations import compute
 from mmpt.cli import CONF, main
-from mmpt.config.compose import compose
+from mmpt.config.compose import compose, read_command_line
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError
 from mmpt.methods import parse
@@ -28,7 +29,7 @@ from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.training.fingerprint import run_fingerprint
 from mmpt.training.settings import check, find_problems
-from tests import tiny, tiny_encoders
+from tests import devices, tiny, tiny_encoders
 from tests.tolerance import assert_close, assert_gradients_close, terms_of
 
 FEW: dict[str, Any] = {"num_virtual_tokens": 4}
@@ -78,9 +79,23 @@ def loaded(folder: Path, model_type: str, share: float | None = 0.5, **more: Any
     model = load_backbone(config).model
     total, words = sum(value.numel() for value in model.parameters()), model.get_input_embeddings().weight.numel()
     # besides the embeddings, accelerate leaves room for the largest part: here the head, where it is none of them
-    size = 4 * (2 * words + share * (total - 2 * words) if model_type == "llama" else words + share * (total - words)) / 1000
+    size = (
+        4
+        * (2 * words + share * (total - 2 * words) if model_type == "llama" else words + share * (total - words))
+        / 1000
+    )
     values |= {"device_map": "auto", "max_memory": {"cpu": f"{size:.0f}KB"}}
     return load_backbone(ModelConfig("tiny", source="path", path=str(folder), **values))
+
+
+def stop_at(step: int) -> Callable[[Any, int], None]:
+    """In place of ``Monitor.end_step``: a run that is interrupted after a step."""
+
+    def end_step(_: Any, done: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return end_step
 
 
 def engine(backbone: Backbone, method: str, options: dict[str, Any]) -> AdaptedModel:
@@ -140,27 +155,170 @@ def test_every_number_is_that_of_one_device(
     assert torch.equal(again[0], found[0]), "what an adapter leaves behind"
 
 
+@pytest.mark.parametrize(("model_type", "method", "options"), CASES)
+def test_what_a_layer_needs_follows_to_its_device(model_type: str, method: str, options: dict[str, Any]) -> None:
+    shape = {"num_layers": 3} if model_type == "t5" else {}
+    backbone = (tiny_encoders if model_type == "bert" else tiny).backbone(model_type, **shape)
+    devices.spread(backbone.model)
+    given, candidates = batch(model_type), [[0], [1]] if model_type == "bert" else [[17, 33, 1], [40, 1]]
+    with devices.Strict():
+        model = build_engine(backbone, parse(method, options)).train()
+        losses, gradients = outcome(model, given)
+        assert {value.device for value in gradients.values() if value is not None} == {losses.device} == {devices.HERE}
+        checkpoint_layers(model.injection)
+        outcome(model, given)
+        checkpoint_layers(model.injection, False)
+        with torch.no_grad():
+            model.eval().rank(model.start(given), candidates)
+            assert model.states(given["input_ids"], given["attention_mask"]).device == devices.HERE
+            if model_type != "bert":
+                model.generate(model.start(given), max_new_tokens=3)
+            if model.cacheable_layers.count is not None and not model.injection.architecture.decoder_only:
+                lengths = given["attention_mask"].sum(dim=1).tolist()
+                model(**given, **compute(model, lengths, [(range(5), given)]).batch(range(5)))
+
+
 @pytest.mark.parametrize("model_type", ["t5", "llama", "bert"])
-def test_gradient_checkpointing_loads_the_weights_again(model_type: str, folder_of: Callable[[str], Path]) -> None:
+def test_gradient_checkpointing_lets_weights_go_until_they_are_needed_again(
+    model_type: str, folder_of: Callable[[str], Path]
+) -> None:
     folder, given = folder_of(model_type), batch(model_type)
     model = engine(loaded(folder, model_type), "prefix", FEW)
-    wanted = outcome(model, given)
-    held: list[int] = []
-    checkpoint_layers(model.injection)
-    checkpoint_layers(model.injection)  # a second call changes nothing
-    with torch.autograd.graph.saved_tensors_hooks(lambda value: held.append(value.nbytes) or value, lambda value: value):
-        found = outcome(model, given)
-    assert torch.equal(found[0], wanted[0])
-    assert_gradients_close(found[1], wanted[1], terms_of(model, given["input_ids"].numel()))
-    checkpoint_layers(model.injection, False)
-    assert torch.equal(outcome(model, given)[0], wanted[0])
+    shapes = {value.shape for value in model.backbone.parameters() if value.is_meta and value.dim() == 2}
+    shapes |= {torch.Size(reversed(shape)) for shape in shapes}
+    weights: list[int] = []  # of layers on disk, whose numbers the backward pass holds
+
+    def hold(value: Tensor) -> Tensor:
+        weights[-1] += value.shape in shapes
+        return value
+
+    found = []
+    for enabled in (False, True, True, False):  # a second call changes nothing
+        checkpoint_layers(model.injection, enabled)
+        weights.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda value: value):
+            found.append(outcome(model, given))
+    assert weights[1] == weights[2] < weights[0] == weights[3]
+    for losses, gradients in found[1:]:
+        assert torch.equal(losses, found[0][0])
+        assert_gradients_close(gradients, found[0][1], terms_of(model, given["input_ids"].numel()))
 
 
 @pytest.mark.parametrize("cross_attention", ["absorbed", "projected"])
 def test_cross_attention_reads_weights_from_disk(cross_attention: str, folder_of: Callable[[str], Path]) -> None:
     folder, given = folder_of("t5"), batch("t5")
-    models = [engine(loaded(folder, "t5", share, cross_attention=cross_attention), "prefix", FEW) for share in (0.5, None)]
+    models = [
+        engine(loaded(folder, "t5", share, cross_attention=cross_attention), "prefix", FEW) for share in (0.5, None)
+    ]
     found, wanted = (outcome(model, given) for model in models)
     terms = terms_of(models[1], given["input_ids"].numel())
     assert_close(found[0], wanted[0], terms)
     assert_gradients_close(found[1], wanted[1], terms)
+
+
+def composed(*words: str) -> Any:
+    return compose(read_command_line(["logger=none", *words], CONF).overrides, CONF)
+
+
+def test_a_run_trains_resumes_and_predicts_as_on_one_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    few = ["task=rte", "logger=none", "data.limit_train=32", "data.limit_validation=16", "data.limit_test=16"]
+    few += ["trainer.per_device_train_batch_size=8", "trainer.max_steps=6", "trainer.eval_steps=2"]
+    few += ["trainer.eval_strategy=steps"]
+    spread = ["model.device_map=auto", "model.max_memory={cpu: 1500KB}", f"run.dir={tmp_path / 'spread'}"]
+    assert main([*few, f"run.dir={tmp_path / 'whole'}"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("mmpt.training.monitor.Monitor.end_step", stop_at(5))
+        assert main([*few, *spread]) == 130
+    capsys.readouterr()
+    assert main([*few, *spread]) == 0
+    shown = capsys.readouterr().out
+    assert "network: 524.3 kB in memory, 3.2 MB on disk" in shown and "resuming an interrupted run from step 4" in shown
+    results = [json.loads((tmp_path / name / "result.json").read_text("utf-8")) for name in ("whole", "spread")]
+    for result in results:
+        assert result["parameters"] == results[0]["parameters"]
+        assert result["backbone_fingerprint"] == results[0]["backbone_fingerprint"]
+        assert result["scores"] == results[0]["scores"]
+    lines = (tmp_path / "spread/predictions.jsonl").read_text("utf-8").splitlines()
+    wanted = [json.loads(line)["prediction"] for line in lines]
+    predictor = mmpt.load(tmp_path / "spread")
+    assert [row["prediction"] for row in predictor.predict(records("rte")["test"][:16])] == wanted
+
+
+def test_a_head_is_trained_where_inputs_enter_and_files_go_with_the_model(
+    folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    backbone = loaded(folder_of("bert"), "bert", 0.3)
+    places = backbone.model.hf_device_map
+    assert places["classifier"] == "cpu" and "disk" in places.values() and " on disk" in spread_of(backbone.model)
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del backbone
+    gc.collect()
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_where_layers_lie_makes_no_other_run() -> None:
+    words = ["model.device_map=auto", "model.max_memory={cpu: 2GiB}"]
+    assert run_fingerprint(check(composed(*words))) == run_fingerprint(check(composed()))
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["method=full"], "method=full trains inside of the layers, whose weights come and go; leave"),
+        (["method=lora"], "method=lora trains inside of the layers, whose weights come and go; leave"),
+        (["model=t5_small_random"], "model.source=random has none; save one with save_pretrained"),
+        (["model.quantization=int8"], "does not work with model.quantization=int8, whose layers stay on one device"),
+        (["trainer.torch_compile=true"], "set trainer.torch_compile=false"),
+        (["model.device_map=balanced"], "choose from: auto"),
+        (["model.device_map=null", "model.max_memory={cpu: 2GiB}"], "add that"),
+        (["model.max_memory={gpu: 2GiB}"], "model.max_memory has gpu: 2GiB, which is no device with its room; write"),
+        (["model.max_memory={0: 2 gigabytes}"], "model.max_memory={0:20GiB,cpu:64GiB}, where 0 is a GPU"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_loading(
+    words: list[str], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmpt.config.rules.find_spec", lambda name: object())  # as if every package were there
+    (problem,) = find_problems(composed("model.device_map=auto", *words))
+    assert part in problem[1] and "\n" not in problem[1]
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (problem,) = find_problems(composed("model.device_map=auto"))
+    assert "torchrun has started several; start it with python" in problem[1]
+
+
+@pytest.mark.parametrize(("memory", "part"), [({"9": "1GB"}, "names GPU 9"), ({"cpu": "100KB"}, "the word embeddings")])
+def test_what_only_the_machine_or_the_network_knows(memory: dict[str, str], part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        load_backbone(ModelConfig("tiny", dtype="float32", device_map="auto", max_memory=memory))
+
+
+def test_layers_of_others_are_refused_where_weights_are_away(folder_of: Callable[[str], Path]) -> None:
+    model = loaded(folder_of("t5"), "t5").model
+    with pytest.raises(ConfigError, match="load the model without device_map"):
+        mmpt.adapt(model, mmpt.LoRA())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize(("model_type", "method", "options"), CASES)
+def test_two_gpus_give_the_numbers_of_the_cpu(model_type: str, method: str, options: dict[str, Any]) -> None:
+    outcomes = []
+    for device in ("cpu", "cuda:0"):
+        backbone = (tiny_encoders if model_type == "bert" else tiny).backbone(model_type)
+        if device != "cpu":
+            devices.spread(backbone.model, torch.device("cuda:0"), torch.device("cuda:1"))
+        given = {name: value.to(device) for name, value in batch(model_type).items()}
+        outcomes.append(outcome(engine(backbone, method, options), given))
+    (wanted, gradients), (found, others) = outcomes
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            torch.testing.assert_close(others[name].cpu(), gradient, rtol=1e-4, atol=1e-4)
