@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,11 +121,9 @@ def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", c
             model, fresh = _pretrained(config, architecture.kind, path, more)
             remove_hook_from_submodules(model)  # accelerate's, which quantised models get, although on one device
         else:
-            folder = tempfile.TemporaryDirectory(prefix="mmpt-offload-")  # weights that cannot be read where they are
-            more |= {"device_map": places_of(network, config), "offload_folder": folder.name}
+            more |= {"device_map": places_of(network, config)}  # what lies on disk is read from the checkpoint itself
             with warnings.catch_warnings(action="ignore"):  # accelerate's, that a buffer is no module
                 model, fresh = _pretrained(config, architecture.kind, path, more)
-            weakref.finalize(model, folder.cleanup)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file

@@ -27,7 +27,7 @@ Places = dict[str, Any]  # path of a module -> a GPU's number, "cpu" or "disk"
 def places_of(network: PreTrainedModel, config: ModelConfig) -> Places:
     """Choose a place for each part of a network that has no weights yet: layers whole, what is trained in the first.
 
-    ConfigError: ``model.max_memory`` names a GPU that is absent, or has no room for the word embeddings.
+    ConfigError: ``model.max_memory`` names a GPU that is absent, or there is no room for the word embeddings.
     """
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # says what we say in spread_of
     limits = {int(name) if name.isdigit() else name: size for name, size in config.max_memory.items()}
@@ -45,8 +45,10 @@ def places_of(network: PreTrainedModel, config: ModelConfig) -> Places:
     first = next(place for part, place in places.items() if not part or f"{path}.".startswith(f"{part}."))
     if first == "disk":
         size = size_text(words.weight.numel() * dtype.itemsize)
-        text = "and for the largest layer beside them; give its first device more"
-        raise ConfigError(f"model.max_memory has no room for the word embeddings ({size}) {text}")
+        raise ConfigError(
+            f"model.device_map=auto finds no room for the word embeddings ({size}) beside the network's largest part; "
+            "give the first device more in model.max_memory, or choose a smaller model"
+        )
     trained = set(head_parameters(network))
     for part in places:
         own = {name for name, _ in network.named_parameters() if name.startswith(f"{part}.")}
