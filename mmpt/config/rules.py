@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -128,7 +127,7 @@ def _model(model: ModelConfig, problems: Problems) -> None:
         problems.add("model.architecture", text)
     if model.quantization != "none":
         _quantization(model, problems)
-    _devices(model, problems)
+    _max_memory(model, problems)
     if model.revision is not None and model.source != "hub":
         text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
         problems.add("model.revision", f"{text}; set model.revision=null")
@@ -144,25 +143,13 @@ def _quantization(model: ModelConfig, problems: Problems) -> None:
         problems.add(key, f"{what} needs a package that is not installed: {install}")
 
 
-def _devices(model: ModelConfig, problems: Problems) -> None:
-    key, what = "model.device_map", f"model.device_map={model.device_map}"
-    if model.device_map is None:
-        if model.max_memory:
-            problems.add("model.max_memory", "model.max_memory has no effect without model.device_map=auto; add that")
-        return
+def _max_memory(model: ModelConfig, problems: Problems) -> None:
+    if model.max_memory and model.device_map is None:
+        problems.add("model.max_memory", "model.max_memory has no effect without model.device_map=auto; add that")
     for device, size in model.max_memory.items():
         if not (device == "cpu" or device.isdecimal()) or not re.fullmatch(r"\d+(\.\d+)?[KMG]i?B", size):
             text = f"model.max_memory has {device}: {size}, which is no device with its room; write"
             problems.add("model.max_memory", f"{text} model.max_memory={{0:20GiB,cpu:64GiB}}, where 0 is a GPU")
-    if model.source == "random":
-        text = f"{what} reads layers from a checkpoint, and model.source=random has none"
-        problems.add(key, f"{text}; save one with save_pretrained and set model.path=DIR, or set {key}=null")
-    if model.quantization != "none":
-        text = f"{what} does not work with model.quantization={model.quantization}, whose layers stay on one device"
-        problems.add(key, f"{text}; keep one of them")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        text = f"{what} gives one process all devices, and torchrun has started several"
-        problems.add(key, f"{text}; start it with python, or set {key}=null for a network on each device")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:
@@ -258,12 +245,6 @@ def _evaluation_with_trainer(evaluation: EvaluationConfig, trainer: TrainerConfi
         problems.add("evaluation.patience", text)
 
 
-def _model_with_trainer(model: ModelConfig, trainer: TrainerConfig, problems: Problems) -> None:
-    if model.device_map is not None and trainer.torch_compile:
-        text = "trainer.torch_compile=true does not work with model.device_map=auto, where layers come and go"
-        problems.add("trainer.torch_compile", f"{text}; set trainer.torch_compile=false")
-
-
 def _task_with_trainer(task: TaskConfig, trainer: TrainerConfig, problems: Problems) -> None:
     if trainer.loss == "label_ranking" and not (task.labels or task.parts):
         text = f"trainer.loss=label_ranking needs labels, but task={task.name} has free text"
@@ -285,5 +266,4 @@ RULES: tuple[Rule, ...] = (
     (("task", "data"), _task_with_data),
     (("evaluation", "trainer"), _evaluation_with_trainer),
     (("task", "trainer"), _task_with_trainer),
-    (("model", "trainer"), _model_with_trainer),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,13 +116,11 @@ def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", c
     else:
         network = refuse_network(stated, CLASSES[architecture.kind], config, f"model={config.name}: {path}")
         more |= {"quantization_config": quantization_settings(network, config)}
+        if config.device_map is not None:  # what lies on disk is read from the checkpoint itself
+            more |= {"device_map": places_of(network, config)}
+        model, fresh = _pretrained(config, architecture.kind, path, more)
         if config.device_map is None:
-            model, fresh = _pretrained(config, architecture.kind, path, more)
             remove_hook_from_submodules(model)  # accelerate's, which quantised models get, although on one device
-        else:
-            more |= {"device_map": places_of(network, config)}  # what lies on disk is read from the checkpoint itself
-            with warnings.catch_warnings(action="ignore"):  # accelerate's, that a buffer is no module
-                model, fresh = _pretrained(config, architecture.kind, path, more)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file

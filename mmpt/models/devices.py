@@ -7,6 +7,7 @@ word embeddings, and what is trained lies there too.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -30,6 +31,7 @@ def places_of(network: PreTrainedModel, config: ModelConfig) -> Places:
     ConfigError: ``model.max_memory`` names a GPU that is absent, or there is no room for the word embeddings.
     """
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # says what we say in spread_of
+    warnings.filterwarnings("ignore", message="The following device_map keys")  # that a buffer is no module
     limits = {int(name) if name.isdigit() else name: size for name, size in config.max_memory.items()}
     count = torch.cuda.device_count()
     if absent := [name for name in limits if isinstance(name, int) and name >= count]:
@@ -63,12 +65,11 @@ def dispatched(model: PreTrainedModel) -> bool:
 
 
 def spread_of(model: PreTrainedModel) -> str:
-    """How many bytes of a dispatched model lie where, for people."""
+    """How many bytes of a dispatched model without adapters lie where, for people."""
     sizes: Counter[str] = Counter()
     places: Any = model.hf_device_map
     for name, value in model.named_parameters():
-        place = next((place for part, place in places.items() if name.startswith(f"{part}.")), None)
-        if place is not None:  # no adapter's
-            where = {"cpu": "in memory", "disk": "on disk"}.get(place, f"on GPU {place}")
-            sizes[where] += value.numel() * value.element_size()
+        place = next(place for part, place in places.items() if name.startswith(f"{part}."))
+        where = {"cpu": "in memory", "disk": "on disk"}.get(place, f"on GPU {place}")
+        sizes[where] += value.numel() * value.element_size()
     return ", ".join(f"{size_text(size)} {where}" for where, size in sizes.items())

@@ -31,18 +31,12 @@ def weights_fingerprint(
         if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
             continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(_loaded(model, name, parameter).detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        if parameter.is_meta:  # its numbers lie in memory or on disk (model.device_map)
+            module, _, last = name.rpartition(".")
+            with align_module_device(owner := model.get_submodule(module)):
+                parameter = getattr(owner, last)
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _loaded(model: nn.Module, name: str, value: Tensor) -> Tensor:
-    """A parameter as it is, also where its numbers lie on disk (``model.device_map``)."""
-    if not value.is_meta:
-        return value
-    module, _, last = name.rpartition(".")
-    with align_module_device(owner := model.get_submodule(module)):
-        loaded: Tensor = getattr(owner, last)
-    return loaded
 
 
 def has_weights(model: PreTrainedModel, fingerprint: object, head: Mapping[str, Tensor] | None = None) -> bool:

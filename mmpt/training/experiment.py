@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,14 +199,9 @@ class Experiment:
 def description(config: Config, task: TaskConfig, backbone: Backbone) -> dict[str, Any]:
     """What a user of an adapter must know, as adapter.json has it."""
     revision = backbone.revision or config.model.revision
+    model = replace(config.model, revision=revision, max_memory={})  # another machine has other room
     return {
-        # how much room there is says nothing of the machine that loads it
-        "backbone": {
-            **asdict(config.model),
-            "revision": revision,
-            "max_memory": {},
-            "fingerprint": backbone.fingerprint,
-        },
+        "backbone": {**asdict(model), "fingerprint": backbone.fingerprint},
         "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
         "task": asdict(task),
         "evaluation": asdict(config.evaluation),

@@ -259,10 +259,19 @@ def test_where_layers_lie_makes_no_other_run() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["method=full"], "method=full trains inside of the layers, whose weights come and go; leave"),
-        (["method=lora"], "method=lora trains inside of the layers, whose weights come and go; leave"),
-        (["model=t5_small_random"], "model.source=random has none; save one with save_pretrained"),
-        (["model.quantization=int8"], "does not work with model.quantization=int8, whose layers stay on one device"),
+        (
+            ["method=full"],
+            "method=full trains inside of layers, whose weights come and go; choose another method, or leave",
+        ),
+        (
+            ["method=lora"],
+            "method=lora trains inside of layers, whose weights come and go; choose another method, or leave",
+        ),
+        (
+            ["model=t5_small_random"],
+            "model.source=random has no checkpoint to read layers from; set model.path=DIR, or",
+        ),
+        (["model.quantization=int8"], "model.quantization=int8 needs one device; set it to none, or leave"),
         (["trainer.torch_compile=true"], "set trainer.torch_compile=false"),
         (["model.device_map=balanced"], "choose from: auto"),
         (["model.device_map=null", "model.max_memory={cpu: 2GiB}"], "add that"),
@@ -281,7 +290,7 @@ def test_what_cannot_work_is_refused_before_loading(
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     (problem,) = find_problems(composed("model.device_map=auto"))
-    assert "torchrun has started several; start it with python" in problem[1]
+    assert "start it without torchrun, or leave model.device_map out" in problem[1]
 
 
 @pytest.mark.parametrize(("memory", "part"), [({"9": "1GB"}, "names GPU 9"), ({"cpu": "100KB"}, "the word embeddings")])

@@ -75,7 +75,8 @@ class Hooks(ABC):
         ]
         if dispatched(model) and not injection.architecture.has_head:  # of those, the model itself is called
             stack: Any = model.get_encoder() if injection.architecture.has_encoder else model.get_decoder()
-            self._handles.append(stack.register_forward_hook(self._come_home))
+            home = word_embeddings(model).weight.device  # the last layer may lie on another one
+            self._handles.append(stack.register_forward_hook(lambda *given: send_to_device(given[-1], home)))
         self._install()
         object.__setattr__(model, "generate", self.generate)
 
@@ -185,10 +186,6 @@ class Hooks(ABC):
             return dict(kwargs)
         names = list(inspect.signature(type(module).forward).parameters)[1:]
         return {**dict(zip(names, args, strict=False)), **kwargs}
-
-    def _come_home(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """What a stack gives, where inputs enter: its last layer may lie on another device."""
-        return send_to_device(output, word_embeddings(self.model).weight.device)
 
     def _after_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._generating:
