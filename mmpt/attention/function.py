@@ -126,7 +126,8 @@ def _extend(
     if prefix.real is not None:
         mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
     if bias is not None and prefix.positioned:
-        before = positions.prefix_bias(module, query.device, queries=query.shape[2], past=past, length=length)
+        given = {"queries": query.shape[2], "past": past, "length": length}
+        before = positions.prefix_bias(module, device=query.device, **given)
         bias = torch.cat([before.to(bias).expand(*bias.shape[:-1], length), bias], dim=-1)
     elif bias is not None:
         bias = F.pad(bias, (length, 0))
