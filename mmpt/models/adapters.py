@@ -21,6 +21,7 @@ from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
+from mmpt.models.devices import dispatched
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks.base import Hooks
@@ -94,7 +95,7 @@ class Adapters(nn.Module):
         if NAME.fullmatch(name) is None or hasattr(self, name):
             raise AdapterError(f"{name!r} cannot be an adapter's name; give letters, digits, - and _, such as 'second'")
         changes = method_class(options.name).changes_backbone()
-        if changes and any(value.is_meta for value in self.model.parameters()):
+        if changes and dispatched(self.model) and any(value.is_meta for value in self.model.parameters()):
             raise ConfigError(
                 f"method={options.name} changes the model's own layers, and weights of some lie in memory or on disk "
                 "until they are used; load the model without device_map"

@@ -1,4 +1,4 @@
-"""Networks on several devices: the numbers are those of one, weights come from disk, and refusals are one line."""
+"""Networks on several devices: the numbers are those of one, weights come from disk, prefixes follow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import mmpt
 from mmpt.bundled import MODEL_DIR
 from mmpt.bundled.tasks import records
 from mmpt.cache.activations import compute
-from mmpt.cli import CONF, main
-from mmpt.config.compose import compose, read_command_line
+from mmpt.cli import main
 from mmpt.config.schema import ModelConfig
 from mmpt.errors import ConfigError
 from mmpt.methods import parse
@@ -26,8 +25,6 @@ from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.devices import dispatched, spread_of
 from mmpt.models.engine import build_engine
 from mmpt.models.gradient_checkpointing import checkpoint_layers
-from mmpt.training.fingerprint import run_fingerprint
-from mmpt.training.settings import check, find_problems
 from tests import devices, tiny, tiny_encoders
 from tests.tolerance import assert_close, assert_gradients_close, terms_of
 
@@ -215,10 +212,6 @@ def test_cross_attention_reads_weights_from_disk(cross_attention: str, folder_of
     assert_gradients_close(found[1], wanted[1], terms)
 
 
-def composed(*words: str) -> Any:
-    return compose(read_command_line(["logger=none", *words], CONF).overrides, CONF)
-
-
 def test_a_run_trains_resumes_and_predicts_as_on_one_device(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,48 +242,6 @@ def test_a_head_is_trained_where_inputs_enter(folder_of: Callable[[str], Path]) 
     backbone = loaded(folder_of("bert"), "bert", 0.3)
     places = backbone.model.hf_device_map
     assert places["classifier"] == "cpu" and "disk" in places.values() and " on disk" in spread_of(backbone.model)
-
-
-def test_where_layers_lie_makes_no_other_run() -> None:
-    words = ["model.device_map=auto", "model.max_memory={cpu: 2GiB}"]
-    assert run_fingerprint(check(composed(*words))) == run_fingerprint(check(composed()))
-
-
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (
-            ["method=full"],
-            "method=full trains inside of layers, whose weights come and go; choose another method, or leave",
-        ),
-        (
-            ["method=lora"],
-            "method=lora trains inside of layers, whose weights come and go; choose another method, or leave",
-        ),
-        (
-            ["model=t5_small_random"],
-            "model.source=random has no checkpoint to read layers from; set model.path=DIR, or",
-        ),
-        (["model.quantization=int8"], "model.quantization=int8 needs one device; set it to none, or leave"),
-        (["trainer.torch_compile=true"], "set trainer.torch_compile=false"),
-        (["model.device_map=balanced"], "choose from: auto"),
-        (["model.device_map=null", "model.max_memory={cpu: 2GiB}"], "add that"),
-        (["model.max_memory={gpu: 2GiB}"], "model.max_memory has gpu: 2GiB, which is no device with its room; write"),
-        (["model.max_memory={0: 2 gigabytes}"], "model.max_memory={0:20GiB,cpu:64GiB}, where 0 is a GPU"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_loading(
-    words: list[str], part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmpt.config.rules.find_spec", lambda name: object())  # as if every package were there
-    (problem,) = find_problems(composed("model.device_map=auto", *words))
-    assert part in problem[1] and "\n" not in problem[1]
-
-
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    (problem,) = find_problems(composed("model.device_map=auto"))
-    assert "start it without torchrun, or leave model.device_map out" in problem[1]
 
 
 @pytest.mark.parametrize(("memory", "part"), [({"9": "1GB"}, "names GPU 9"), ({"cpu": "100KB"}, "the word embeddings")])
