@@ -19,11 +19,12 @@ from mmpt.errors import MmptError
 from mmpt.methods import names, options_class, parse
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.engine import build_engine
-from tests import tiny, tiny_encoders
+from tests import devices, tiny, tiny_encoders
 
 TOLERANCE = 1e-4  # of the loss, and of the gradient relative to its largest value
 SMALL = {"router_noise": 0.0, "num_virtual_tokens": 4, "reparametrization_hidden": 8, "r": 2, "max_length": 9}
 KINDS = ["t5", "llama", "bert"]  # one architecture of each
+SPREAD = ["multimask", "smop"]  # methods of networks that lie on two devices
 Found = tuple[float, Tensor]
 
 
@@ -32,13 +33,18 @@ def on(batch: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def adapted(model_type: str, method: str, device: str) -> tuple[AdaptedModel, dict[str, Tensor]]:
-    """A method on a tiny random network of an architecture, all its gates open, and a batch."""
+def adapted(model_type: str, method: str, device: str, spread: bool = False) -> tuple[AdaptedModel, dict[str, Tensor]]:
+    """A method on a tiny random network of an architecture, all its gates open, and a batch.
+
+    With ``spread``, only the first layer of each stack lies on the device, the others on the CPU.
+    """
     if ARCHITECTURES[model_type].has_head:
         backbone, batch = tiny_encoders.backbone(model_type), tiny_encoders.batch()
     else:
         backbone = tiny.backbone(model_type)
         batch = dict(zip(("input_ids", "attention_mask", "labels"), tiny.batch(), strict=True))
+    if spread:
+        devices.spread(backbone.model, torch.device(device), torch.device("cpu"))
     torch.manual_seed(1)
     known = {field.name for field in fields(options_class(method))}
     model = build_engine(backbone, parse(method, {name: value for name, value in SMALL.items() if name in known}))
@@ -47,7 +53,7 @@ def adapted(model_type: str, method: str, device: str) -> tuple[AdaptedModel, di
             if parameter.requires_grad:  # nothing stays zero
                 noise = torch.randn_like(parameter)
                 parameter.add_(0.1 * parameter.std(correction=0).clamp(min=0.5) * noise)
-    return model.to(device).train(), on(batch, device)
+    return (model if spread else model.to(device)).train(), on(batch, device)
 
 
 def outcome(model: AdaptedModel, loss: Tensor) -> Found:
@@ -64,9 +70,9 @@ def apart(found: Found, wanted: Found) -> float:
     return max(abs(loss - true_loss) / max(1.0, abs(true_loss)), gradients.item())
 
 
-def passed(model_type: str, method: str, device: str) -> Found:
+def passed(model_type: str, method: str, device: str, spread: bool = False) -> Found:
     """Loss and gradient of one pass."""
-    model, batch = adapted(model_type, method, device)
+    model, batch = adapted(model_type, method, device, spread)
     loss = model(**batch).loss
     loss.backward()
     return outcome(model, loss)
@@ -103,6 +109,8 @@ def correct(device: str, quick: bool) -> dict[str, Any]:
                 continue
             try:
                 differences[name] = apart(passed(model_type, method, device), wanted)
+                if model_type in KINDS and method in SPREAD:
+                    differences[f"{name}, spread"] = apart(passed(model_type, method, device, True), wanted)
             except (RuntimeError, ValueError) as error:
                 failed[name] = first_line(error)
     try:

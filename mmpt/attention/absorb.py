@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,14 +74,16 @@ def _forward(owner: Weak[nn.Module], names: Architecture, always: bool, *args: A
     module: Any = owner()
     states, caches = kwargs.get("key_value_states"), kwargs.get(CACHE) is not None
     # an adapter may have wrapped the layers
-    plain = all(type(getattr(module, name)) is nn.Linear for name in (names.key, names.value))
+    key, value = (getattr(module, name) for name in (names.key, names.value))
+    plain = all(type(layer) is nn.Linear for layer in (key, value))
     if states is not None and plain and not caches and not kwargs.get("output_attentions"):
         hidden = args[0] if args else kwargs["hidden_states"]
         (tokens, width), (heads, head_dim) = states.shape[1:], names.width_of_heads(module)
         if always or pays(hidden.shape[1], tokens, width, heads, head_dim):
-            if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
-                return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
-            return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
+            with align_module_device(key), align_module_device(value):  # their weights are read, which may lie on disk
+                if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
+                    return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
+                return attend(module, names, hidden, states, kwargs.get("attention_mask")), None
     return type(module).forward(module, *args, **kwargs)
 
 
@@ -104,7 +107,7 @@ def attend(module: Any, names: Architecture, hidden: Tensor, states: Tensor, mas
     query, scaling = getattr(module, names.query)(hidden), getattr(module, "scaling", 1.0)
     query = query if scaling == 1.0 else query * scaling
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
-    prefix = carried(module)
+    prefix = carried(module, query.device)
     separate = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
     seen, shares, weights = _attend_source(module, names, hidden, query, None if separate else prefix, states, mask)
     context = times(seen, value.weight.unflatten(0, (1, heads, -1)).transpose(2, 3))  # (B, H, U, k)

@@ -25,10 +25,10 @@ _PREFIX = "_mmpt_prefix"  # an attention module's attribute with its prefix of t
 _HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and the hook that keeps them
 
 
-def carried(module: nn.Module) -> LayerPrefix | None:
-    """The prefix that an attention module carries in this pass; None without one."""
+def carried(module: nn.Module, device: torch.device | None = None) -> LayerPrefix | None:
+    """The prefix that an attention module carries in this pass, on a device where one is given; None without one."""
     prefix: LayerPrefix | None = getattr(module, _PREFIX, None)
-    return prefix
+    return prefix if prefix is None or device is None else prefix.on(device)
 
 
 def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) -> None:
@@ -126,8 +126,9 @@ def _extend(
     if prefix.real is not None:
         mask = _hide_padding(for_batch(prefix.real, key.shape[0]), mask, query, key)
     if bias is not None and prefix.positioned:
-        before = positions.prefix_bias(module, queries=query.shape[2], past=past, length=length)
-        bias = torch.cat([before.to(bias.dtype).expand(*bias.shape[:-1], length), bias], dim=-1)
+        given = {"queries": query.shape[2], "past": past, "length": length}
+        before = positions.prefix_bias(module, device=query.device, **given)
+        bias = torch.cat([before.to(bias).expand(*bias.shape[:-1], length), bias], dim=-1)
     elif bias is not None:
         bias = F.pad(bias, (length, 0))
     return key, value, mask, bias
@@ -156,7 +157,7 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        prefix, function = carried(module), original(module)
+        prefix, function = carried(module, query.device), original(module)
         few = prefix is not None and function is sdpa_attention_forward and _few(prefix, query, key)
         if prefix is not None and (few or prefix.attend is not None):
             return _attend(module, query, key, value, (position_bias, attention_mask), prefix, **kwargs)

@@ -71,12 +71,14 @@ def remember_bias(modules: Sequence[nn.Module]) -> None:
         object.__setattr__(module, _BIAS, owner)  # a plain reference: the owner must not become a submodule
 
 
-def prefix_bias(module: nn.Module, *, queries: int, past: int, length: int) -> Tensor:
+def prefix_bias(
+    module: nn.Module, *, queries: int, past: int, length: int, device: torch.device | None = None
+) -> Tensor:
     """Position bias (1, H, Q, P), float, of a prefix at positions 0..P-1, where the text starts at position P.
 
     ``module`` is a decoder self-attention that :func:`remember_bias` has seen; ``past`` tokens were generated before
-    the first query.
+    the first query; ``device`` is the query's, where the owner's weights may lie elsewhere.
     """
     owner: Any = getattr(module, _BIAS) or module
-    bias: Tensor = owner.compute_bias(queries, length, past_seen_tokens=past + length)
+    bias: Tensor = owner.compute_bias(queries, length, device=device, past_seen_tokens=past + length)
     return bias

@@ -7,7 +7,7 @@ width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -101,6 +101,13 @@ class LayerPrefix(KeyValue):
     def tokens(self) -> int:
         """P."""
         return self.key.shape[2]
+
+    def on(self, device: torch.device) -> LayerPrefix:
+        """The same on a device: that of the layer, where a network lies on several."""
+        if self.key.device == device:
+            return self
+        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
 
     def rows(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, H, P, k)."""

@@ -66,10 +66,6 @@ _NAMES = {  # what to set -> names of transformers.TrainingArguments, and others
     "train.py always evaluates": "do_eval",
     "train.py always writes predictions": "do_predict",
 }
-_ONE_DEVICE = (
-    "model.device_map cannot be set: a network lies on one device, and prefixes do not follow layers to others; use a "
-    "smaller model (mmpt models size NAME says what it takes) or model.quantization=int8 or nf4"
-)
 INSTEAD = {name: text for text, names in _NAMES.items() for name in names.split()}
 Parser = Callable[[Any, Problems], Any]  # plain values of a group -> its dataclass, or INVALID
 
@@ -134,9 +130,8 @@ def _parts(values: Mapping[str, Any], parsers: Mapping[str, Parser], problems: P
 
 def local_model(value: Any, problems: Problems) -> Any:
     """Build ``model``, and find out what ``model.path`` is: a directory in any model group, or a name on the hub."""
-    if isinstance(value, Mapping) and "device_map" in value:
-        problems.add("model.device_map", _ONE_DEVICE)
-        value = {key: item for key, item in value.items() if key != "device_map"}
+    if isinstance(value, Mapping) and isinstance(memory := value.get("max_memory"), Mapping):
+        value = {**value, "max_memory": {str(device): size for device, size in memory.items()}}  # GPUs have numbers
     model = build(ModelConfig, value, "model", problems)
     if not isinstance(model, ModelConfig):
         return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -126,6 +127,7 @@ def _model(model: ModelConfig, problems: Problems) -> None:
         problems.add("model.architecture", text)
     if model.quantization != "none":
         _quantization(model, problems)
+    _max_memory(model, problems)
     if model.revision is not None and model.source != "hub":
         text = f"model.revision={model.revision} has no meaning with model.source={model.source}"
         problems.add("model.revision", f"{text}; set model.revision=null")
@@ -139,6 +141,15 @@ def _quantization(model: ModelConfig, problems: Problems) -> None:
     if find_spec("bitsandbytes") is None:
         install = "python -m pip install -c constraints.txt -e '.[quantization]'"
         problems.add(key, f"{what} needs a package that is not installed: {install}")
+
+
+def _max_memory(model: ModelConfig, problems: Problems) -> None:
+    if model.max_memory and model.device_map is None:
+        problems.add("model.max_memory", "model.max_memory has no effect without model.device_map=auto; add that")
+    for device, size in model.max_memory.items():
+        if not (device == "cpu" or device.isdecimal()) or not re.fullmatch(r"\d+(\.\d+)?[KMG]i?B", size):
+            text = f"model.max_memory has {device}: {size}, which is no device with its room; write"
+            problems.add("model.max_memory", f"{text} model.max_memory={{0:20GiB,cpu:64GiB}}, where 0 is a GPU")
 
 
 def _trainer(trainer: TrainerConfig, problems: Problems) -> None:

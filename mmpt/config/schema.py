@@ -89,6 +89,8 @@ class ModelConfig:
     attention: Literal["sdpa", "eager"] = "sdpa"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device multiplies fast
     quantization: Literal["none", "int8", "nf4"] = "none"  # of its linear layers (mmpt.models.quantization)
+    device_map: Literal["auto"] | None = None  # auto: spread over GPUs, memory and disk; null: on one device
+    max_memory: dict[str, str] = field(default_factory=dict)  # {0: 20GiB, cpu: 64GiB}, of device_map; empty: all
     # auto: cross attention without keys and values of the source where that costs less (mmpt.attention.absorb)
     cross_attention: Literal["auto", "absorbed", "projected"] = "auto"
 

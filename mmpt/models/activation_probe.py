@@ -76,7 +76,8 @@ class ActivationProbe:
                 hooks.enter_context(module.register_forward_pre_hook(record, with_kwargs=True))
             network(input_ids=ids, **more)
         pairs = {site: [architecture.keys_values(each, read[each]) for each in part] for site, part in sites.items()}
-        return {
-            site: (torch.stack([key for key, _ in part]).float(), torch.stack([value for _, value in part]).float())
-            for site, part in pairs.items()
-        }
+        keys, values = (
+            {site: torch.stack([pair[index].to(ids.device) for pair in part]).float() for site, part in pairs.items()}
+            for index in (0, 1)
+        )
+        return {site: (keys[site], values[site]) for site in pairs}

@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import Kind, architecture_of
 from mmpt.attention.inject import Injection, set_attention, switch_attention
-from mmpt.errors import AdapterError, nearest
+from mmpt.errors import AdapterError, ConfigError, nearest
 from mmpt.methods import create, method_class
 from mmpt.methods.base import BackboneShape, Method
 from mmpt.methods.options import MethodOptions
 from mmpt.models.backbone import refuse_class
+from mmpt.models.devices import dispatched
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.head import Head
 from mmpt.models.hooks.base import Hooks
@@ -94,6 +95,11 @@ class Adapters(nn.Module):
         if NAME.fullmatch(name) is None or hasattr(self, name):
             raise AdapterError(f"{name!r} cannot be an adapter's name; give letters, digits, - and _, such as 'second'")
         changes = method_class(options.name).changes_backbone()
+        if changes and dispatched(self.model) and any(value.is_meta for value in self.model.parameters()):
+            raise ConfigError(
+                f"method={options.name} changes the model's own layers, and weights of some lie in memory or on disk "
+                "until they are used; load the model without device_map"
+            )
         for method in self.methods.values():
             other = changes and method.changes_backbone() and method.options.name != options.name
             if method.options.trains_all or other:

@@ -31,6 +31,7 @@ from mmpt.attention.architectures import Architecture, Kind, architecture_of, re
 from mmpt.config.schema import ModelConfig
 from mmpt.data.special_tokens import settle
 from mmpt.errors import ConfigError, ModelError
+from mmpt.models.devices import places_of
 from mmpt.models.fingerprint import has_weights, weights_fingerprint
 from mmpt.models.model_files import local_folder
 from mmpt.models.parts import head_parameters
@@ -115,8 +116,11 @@ def load_backbone(config: ModelConfig, *, sites: Sequence[str] | str = "auto", c
     else:
         network = refuse_network(stated, CLASSES[architecture.kind], config, f"model={config.name}: {path}")
         more |= {"quantization_config": quantization_settings(network, config)}
+        if config.device_map is not None:  # what lies on disk is read from the checkpoint itself
+            more |= {"device_map": places_of(network, config)}
         model, fresh = _pretrained(config, architecture.kind, path, more)
-        remove_hook_from_submodules(model)  # accelerate's, which quantised models get although they are on one device
+        if config.device_map is None:
+            remove_hook_from_submodules(model)  # accelerate's, which quantised models get, although on one device
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=config.revision, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,6 +31,10 @@ def weights_fingerprint(
         if name in without or name.startswith(f"{ADAPTERS}.") or _FOREIGN.search(name):
             continue
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        if parameter.is_meta:  # its numbers lie in memory or on disk (model.device_map)
+            module, _, last = name.rpartition(".")
+            with align_module_device(owner := model.get_submodule(module)):
+                parameter = getattr(owner, last)
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

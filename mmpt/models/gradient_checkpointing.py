@@ -29,15 +29,19 @@ def checkpoint_layers(injection: Injection, enabled: bool = True) -> None:
         for layer, module in zip(injection.layers[site], modules, strict=True):
             held.setdefault(layer, []).append(module)
     for layer, modules in held.items():
-        layer.__dict__.pop("forward", None)  # what an earlier call put there
-        if enabled:
+        before = layer.__dict__.pop("forward", None)
+        if getattr(before, "func", None) is _forward:  # what an earlier call put there
+            before = before.args[-1]
+        forward = partial(_forward, Weak(layer), modules, before) if enabled else before
+        if forward is not None:
             # on the instance: the class, and every other model of it, stays as it is
-            object.__setattr__(layer, "forward", partial(_forward, Weak(layer), modules))
+            object.__setattr__(layer, "forward", forward)
 
 
-def _forward(owner: Weak[nn.Module], modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+def _forward(owner: Weak[nn.Module], modules: Sequence[nn.Module], before: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a layer by ``before``, accelerate's way into a layer of a dispatched model, or by its own forward."""
     layer: Any = owner()
-    original = partial(type(layer).forward, layer)
+    original = before or partial(type(layer).forward, layer)
     if not torch.is_grad_enabled():
         return original(*args, **kwargs)
     args = tuple(None if isinstance(value, Cache) else value for value in args)  # a cache would be filled twice

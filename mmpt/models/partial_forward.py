@@ -30,7 +30,7 @@ def below(model: PreTrainedModel, site: str, count: int, inputs: Mapping[str, An
     ):
         stack(**inputs)
     states: Tensor = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
-    return states
+    return states.to(inputs["inputs_embeds"].device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -57,9 +58,10 @@ def refuse_network(shape: PreTrainedConfig, kind: Any, config: ModelConfig, wher
     """
     network, dtype = network_without_weights(shape, kind, where), getattr(torch, config.dtype)
     size = weight_bytes(network, dtype, config.cross_attention)[config.quantization]
-    if size > memory_bytes():
+    room = math.inf if config.device_map else memory_bytes()  # the rest of it lies on GPUs and on disk
+    if size > room:
         raise ModelError(
-            f"{where} describes {size / GB:.0f} GB of weights, and there are {memory_bytes() / GB:.0f} GB of memory; "
-            "choose a smaller model, model.dtype=bfloat16, or model.quantization=int8 or nf4"
+            f"{where} describes {size / GB:.0f} GB of weights, and there are {room / GB:.0f} GB of memory; "
+            "choose a smaller model, model.dtype=bfloat16, model.quantization=int8 or nf4, or model.device_map=auto"
         )
     return network

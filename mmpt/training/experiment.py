@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ class Experiment:
         config, splits = self.config, self._tokenised()
         set_seed(config.seed)
         dropout = config.model.dropout == "backbone"
-        model = build_engine(self.backbone, config.method.options, dropout=dropout).to(accelerator.device)
+        model = build_engine(self.backbone, config.method.options, dropout=dropout)
+        if config.model.device_map is None:  # else each part is where it belongs
+            model.to(accelerator.device)
         checkpoint_layers(model.injection, config.trainer.gradient_checkpointing)
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
@@ -197,8 +199,9 @@ class Experiment:
 def description(config: Config, task: TaskConfig, backbone: Backbone) -> dict[str, Any]:
     """What a user of an adapter must know, as adapter.json has it."""
     revision = backbone.revision or config.model.revision
+    model = replace(config.model, revision=revision, max_memory={})  # another machine has other room
     return {
-        "backbone": {**asdict(config.model), "revision": revision, "fingerprint": backbone.fingerprint},
+        "backbone": {**asdict(model), "fingerprint": backbone.fingerprint},
         "tokenizer": tokenizer_fingerprint(backbone.tokenizer),
         "task": asdict(task),
         "evaluation": asdict(config.evaluation),

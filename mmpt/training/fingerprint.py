@@ -61,8 +61,9 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(part := chosen.get(group), Mapping):
             absent = {name for name in _CHOSEN & set(part) if group == "data" and part[name] is None}
             chosen[group] = {name: value for name, value in part.items() if name not in left_out | absent}
-    if isinstance(model := chosen.get("model"), Mapping) and model.get("quantization") == "none":
-        chosen["model"] = {name: value for name, value in model.items() if name != "quantization"}
+    if isinstance(model := chosen.get("model"), Mapping):  # where layers lie changes no more than another device does
+        left_out = {"device_map", "max_memory"} | ({"quantization"} if model.get("quantization") == "none" else set())
+        chosen["model"] = {name: value for name, value in model.items() if name not in left_out}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}

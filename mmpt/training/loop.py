@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmpt.config.schema import Config
 from mmpt.models.adapted import AdaptedModel
+from mmpt.models.parts import word_embeddings
 from mmpt.runs import names
 from mmpt.training import distributed, signals
 from mmpt.training.batches import Batch, Batches
@@ -68,17 +69,17 @@ class Trainer:
         monitor: Monitor,
         accelerator: Accelerator,
     ) -> None:
-        """Join the parts of a run, with the model on the accelerator's device; the monitor receives metrics."""
+        """Join the parts of a run, with the model on its devices; the monitor receives metrics."""
         self.config, self.settings = config, config.trainer
         self.model, self.method, self.loss, self.batches = model, model.method, loss, batches
         self.evaluator, self.validation, self.monitor, self.accelerator = evaluator, validation, monitor, accelerator
         self.checkpoints: Path = monitor.record.checkpoints_dir
-        self.device = accelerator.device
+        self.device = word_embeddings(model.backbone).weight.device
         mixed = torch.bfloat16 if self.settings.bf16 else torch.float16 if self.settings.fp16 else None
         one_pass = TrainingPass(model, loss, self.device, mixed)
         if self.settings.torch_compile:
             one_pass.compile()
-        self.one_pass = accelerator.prepare_model(one_pass)
+        self.one_pass = accelerator.prepare_model(one_pass, device_placement=config.model.device_map is None)
         self.optimizer = build_optimizer(config.optimizer, self.method.parameter_groups(), config.method.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.fp16)
         self.total_steps, self.evaluates = batches.total_steps, self.settings.eval_strategy != "no"

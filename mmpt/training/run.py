@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt.config.rules import LOSSES
 from mmpt.config.schema import Config
 from mmpt.models.backbone_cache import acquire, release
+from mmpt.models.devices import dispatched, spread_of
 from mmpt.runs.console import Console
 from mmpt.runs.loggers import Loggers, make_logger
 from mmpt.runs.names import summary
@@ -67,6 +68,8 @@ def run_experiment(
     # device and backbone come before the run directory, which stays untouched where one of them fails
     accelerator = distributed.prepare_device(config.trainer)
     backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)
+    if dispatched(backbone.model):
+        console.note(f"network: {spread_of(backbone.model)}")
     evaluator = Evaluator(
         identity.task, backbone.tokenizer, config.evaluation, config.data.max_length, config.seed, backbone.kind
     )

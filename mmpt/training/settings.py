@@ -6,6 +6,7 @@ Imports no torch, so that a mistake is reported within a second.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,16 @@ from omegaconf import DictConfig
 from mmpt.attention.architectures import ARCHITECTURES, architecture_of, refuse_dtype
 from mmpt.config.check import examine, local_model, plain, trainer
 from mmpt.config.rules import RULES, Rule, max_length
-from mmpt.config.schema import Config, DataConfig, EvaluationConfig, MethodConfig, MixConfig, ModelConfig, TaskConfig
+from mmpt.config.schema import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    MethodConfig,
+    MixConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainerConfig,
+)
 from mmpt.config.typed_build import INVALID, Problems, build, shown
 from mmpt.data.mixture import check_parts, task_of
 from mmpt.errors import ConfigError, MmptError, nearest
@@ -229,6 +239,21 @@ def _model_with_method(model: ModelConfig, method: MethodConfig, problems: Probl
         )
 
 
+def _devices(model: ModelConfig, method: MethodConfig, trainer: TrainerConfig, problems: Problems) -> None:
+    if model.device_map is None:
+        return
+    inside = method.options.trains_all or hasattr(method.options, "target_modules")
+    for wrong, why in (
+        (inside, f"method={method.name} trains inside of layers, whose weights come and go; choose another method"),
+        (model.source == "random", "model.source=random has no checkpoint to read layers from; set model.path=DIR"),
+        (model.quantization != "none", f"model.quantization={model.quantization} needs one device; set it to none"),
+        (trainer.torch_compile, "trainer.torch_compile=true cannot compile it; set trainer.torch_compile=false"),
+        (int(os.environ.get("WORLD_SIZE", "1")) > 1, "one process has all devices; start it without torchrun"),
+    ):
+        if wrong:
+            problems.add("model.device_map", f"model.device_map=auto: {why}, or leave model.device_map out")
+
+
 def _evaluation_with_method(evaluation: EvaluationConfig, method: MethodConfig, problems: Problems) -> None:
     if evaluation.key_cache == "static" and method.options.has_positions:
         text = "evaluation.key_cache=static does not work with method.layout=paper, whose prefix has positions"
@@ -242,5 +267,6 @@ REGISTERED: tuple[Rule, ...] = (
     (("model", "evaluation", "task"), _head),
     (("data", "method"), _data_with_method),
     (("model", "method"), _model_with_method),
+    (("model", "method", "trainer"), _devices),
     (("evaluation", "method"), _evaluation_with_method),
 )

@@ -22,16 +22,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.attention.prefix import shift_of
 from mmpt.methods.base import Contribution, Method, mean_embedding
+from mmpt.models.devices import dispatched
 from mmpt.models.gradient_checkpointing import checkpoint_layers
 from mmpt.models.insertion import Insertion, insert
 from mmpt.models.partial_forward import below
-from mmpt.models.parts import embed, refuse_positions
+from mmpt.models.parts import embed, refuse_positions, word_embeddings
 from mmpt.models.stacking import stack
 from mmpt.utils.weak import Weak
 
@@ -71,6 +73,10 @@ class Hooks(ABC):
             model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             model.register_forward_hook(self._after_model, always_call=True),
         ]
+        if dispatched(model) and not injection.architecture.has_head:  # of those, the model itself is called
+            stack: Any = model.get_encoder() if injection.architecture.has_encoder else model.get_decoder()
+            home = word_embeddings(model).weight.device  # the last layer may lie on another one
+            self._handles.append(stack.register_forward_hook(lambda *given: send_to_device(given[-1], home)))
         self._install()
         object.__setattr__(model, "generate", self.generate)
 

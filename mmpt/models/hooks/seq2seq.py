@@ -56,7 +56,7 @@ class EncoderDecoderHooks(Hooks):
 
         def swap(index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             text = (args[0] if args else kwargs["hidden_states"])[:, prompts.tokens :]
-            states = torch.cat([prompts.at(index, text, mask).to(text.dtype), text], dim=1)
+            states = torch.cat([prompts.at(index, text.to(mask.device), mask).to(text), text], dim=1)
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         for index, layer in enumerate(self.injection.layers["encoder"]):
