@@ -55,6 +55,16 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.3}),
     "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.3, "router": 0.0005}),
 }
+CHANGES = {  # one change each to multimask, at the rate that multimask chose
+    "open": ["method.mask_init_mean=5"],
+    "calm": ["method.perturb_router=false", "method.router_dropout=0"],
+    "longer": ["method.num_virtual_tokens=11"],
+    "apart": ["method.mask_init=apart", "method.routing=straight_through"],
+    "below": ["method.router_input=layer_below"],
+}
+for name, change in CHANGES.items():
+    words, rates = METHODS["multimask"]
+    METHODS[f"multimask_{name}"] = ([*words, *change], rates)
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
 
@@ -93,13 +103,15 @@ def trials(task: str, method: str) -> Iterator[Trial]:
     if method == "zero_shot":
         yield Trial(task, method, "mid", 1)
         return
-    grid = [Trial(BORROWED.get(task, task), method, rate, 1) for rate in ("mid", "low", "high")]
-    if task not in BORROWED:
+    own = task not in BORROWED and not method.startswith("multimask_")
+    on, by = BORROWED.get(task, task), method.partition("_")[0]
+    grid = [Trial(on, by, rate, 1) for rate in ("mid", "low", "high")]
+    if own:
         yield from grid
     scored = {one.rate: result for one in grid if (result := one.result())}
     if len(scored) == len(grid):
         best = max(scored, key=lambda rate: scored[rate]["scores"]["validation"][scored[rate]["metric"]])
-        yield from (Trial(task, method, best, seed) for seed in SEEDS if seed > 1 or task in BORROWED)
+        yield from (Trial(task, method, best, seed) for seed in SEEDS if seed > 1 or not own)
 
 
 def resplit(data: Path, root: Path) -> Path:
