@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gemma, gemma_compare
-from benchmarks.gemma_compare import PAIRS, QUESTIONS, RATES, RESPLIT, Trial, resplit, table, trials
+from benchmarks.gemma_compare import METHODS, QUESTIONS, RATES, RESPLIT, TASKS, Trial, resplit, table, trials
 from mmpt.config.compose import CONF, compose, read_command_line
 from mmpt.errors import ModelError
 from mmpt.training.settings import find_problems
 
 
-@pytest.mark.parametrize(("task", "method"), PAIRS)
+@pytest.mark.parametrize(
+    ("task", "method"), [*((task, "prefix") for task in TASKS), *(("cb", name) for name in METHODS)]
+)
 def test_every_trial_is_a_valid_command(task: str, method: str, tmp_path: Path) -> None:
     words = Trial(task, method, "mid", 1).words()
     given = [f"--config-dir={QUESTIONS}", *words, f"model.path={tmp_path}", f"data.dir={tmp_path}"]
@@ -32,6 +34,7 @@ def test_the_best_rate_on_validation_gets_the_other_seeds(tmp_path: Path, monkey
         (tmp_path / f"rte-lora-{rate}-s1.json").write_text(json.dumps(content), encoding="utf-8")
     assert [(one.rate, one.seed) for one in trials("rte", "lora")][3:] == [("high", 2), ("high", 3)]
     assert [(one.rate, one.seed) for one in trials("boolq", "lora")] == [("high", 1), ("high", 2), ("high", 3)]
+    assert not list(trials("rte", "multimask_open")), "it takes the rate that multimask chose"
     assert "| lora | 30.0 (n = 1) |" in table()
 
 
