@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmpt.attention.prefix import KeyValue
 from mmpt.methods.base import BackboneShape, Contribution, Method, StartingValues, starting_ids
 from mmpt.methods.layout import Layout
-from mmpt.methods.options import Attention, MaskOptions, PrefixShape
+from mmpt.methods.prefix_options import Attention, MaskOptions, PrefixShape
 
 
 class DeepPrefixMethod(Method):

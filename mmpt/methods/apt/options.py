@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import DeepPrefix
+from mmpt.methods.prefix_options import DeepPrefix
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Self
 
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.errors import ConfigError
-from mmpt.methods.options import MaskOptions, PrefixShape, RouterOptions
+from mmpt.methods.options import RouterOptions
+from mmpt.methods.prefix_options import MaskOptions, PrefixShape
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmpt.methods.options import MaskOptions, PrefixShape
+from mmpt.methods.prefix_options import MaskOptions, PrefixShape
 
 
 @dataclass(frozen=True)

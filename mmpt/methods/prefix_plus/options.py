@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import Attention
+from mmpt.methods.prefix_options import Attention
 
 
 @dataclass(frozen=True)
