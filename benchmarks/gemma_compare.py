@@ -59,12 +59,14 @@ CHANGES = {  # one change each to multimask, at the rate that multimask chose
     "open": ["method.mask_init_mean=5"],
     "calm": ["method.perturb_router=false", "method.router_dropout=0"],
     "longer": ["method.num_virtual_tokens=11"],
+    "whole": ["method.num_virtual_tokens=11", "method.mask_init_mean=5"],
     "apart": ["method.mask_init=apart", "method.routing=straight_through"],
     "below": ["method.router_input=layer_below"],
 }
 for name, change in CHANGES.items():
     words, rates = METHODS["multimask"]
     METHODS[f"multimask_{name}"] = ([*words, *change], rates)
+METHODS["multimask_slow"] = (METHODS["multimask"][0], {**METHODS["multimask"][1], "masks": 0.005})
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
 
