@@ -19,6 +19,15 @@ from mmpt.models.parts import embed, word_embeddings
 _SOURCES = ("key_value_states", "encoder_hidden_states")  # how attention modules call what cross attention reads
 
 
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text's tokens, without special ones, at least one; or a ``ConfigError``."""
+    special = set(tokenizer.all_special_ids)
+    ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
+    if not ids:
+        raise ConfigError(f"method.init_text={text!r} has no piece that the backbone's vocabulary knows; change it")
+    return ids
+
+
 class ActivationProbe:
     """Runs a backbone on sampled vocabulary or a text, and gives its embeddings, keys and values."""
 
@@ -43,10 +52,7 @@ class ActivationProbe:
         tokenizer = self.tokenizer
         if tokenizer is None:
             raise ConfigError("init=text needs the model's tokenizer; give mmpt.adapt(model, options, tokenizer=...)")
-        special = set(tokenizer.all_special_ids)
-        ids = [index for index in tokenizer(text, add_special_tokens=False)["input_ids"] if index not in special]
-        if not ids:
-            raise ConfigError(f"method.init_text={text!r} has no piece that the backbone's vocabulary knows; change it")
+        ids = text_ids(tokenizer, text)
         return torch.tensor(ids).repeat(count // len(ids) + 1)[:count]
 
     def embeddings(self, ids: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from accelerate.utils import set_seed
 from mmpt.config.schema import Config, TaskConfig
 from mmpt.data.collate import CachingCollator
 from mmpt.data.tokenizer import tokenizer_fingerprint
+from mmpt.methods.options import Start
+from mmpt.models.activation_probe import text_ids
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import save_adapter
 from mmpt.models.backbone import Backbone
@@ -118,6 +120,14 @@ class Experiment:
             self._warn(text)
         if config.model.source == "random":
             self._warn("the backbone has random weights: scores mean nothing")
+        options = config.method.options
+        if isinstance(options, Start) and options.init_text is not None:
+            tokens = len(text_ids(backbone.tokenizer, options.init_text))
+            if tokens > options.num_virtual_tokens:
+                self._warn(
+                    f"method.init_text has {tokens} tokens, of which the start has the first "
+                    f"{options.num_virtual_tokens}; method.num_virtual_tokens={tokens} keeps all"
+                )
         return splits
 
     def _warn(self, text: str) -> None:

@@ -282,3 +282,15 @@ def test_wandb_offline_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_sources_of_threads_do_not_change_with_a_run() -> None:
     assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
+
+
+def test_a_starting_text_that_is_cut_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["method=prefix", "method.init=text", "method.init_text='is it true?'", "trainer.max_steps=1"]
+    cut = run(tmp_path / "cut", *start, "method.num_virtual_tokens=2")["warnings"]
+    assert len(cut) == 1
+    found = re.fullmatch(
+        r"method.init_text has (\d+) tokens, of which the start has the first 2; (\S+) keeps all", cut[0]
+    )
+    assert found, cut
+    assert f"warning: {cut[0]}" in capsys.readouterr().out
+    assert run(tmp_path / "whole", *start, found[2])["warnings"] == []
