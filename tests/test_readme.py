@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks import gemma_compare
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,4 +55,16 @@ def test_the_table_is_what_the_committed_sweep_gives() -> None:
 
     results, unfinished = collect([ROOT / "sweeps" / "bundled.jsonl"])
     assert not unfinished and len(results) == 54
-    assert table(results) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table(results) in (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/comparison.md"])
+def test_the_scores_on_gemma_are_those_of_the_committed_results(page: str) -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (ROOT / page).read_text("utf-8").splitlines()]
+    for method in ("prefix", "lora", "multimask"):
+        found = list(gemma_compare.scores("cb", method).values())
+        trained = next(one.result() for one in gemma_compare.trials("cb", method))["parameters"]["trainable"]
+        score = f"{statistics.fmean(found):.1f} ± {statistics.stdev(found):.1f}"
+        assert any(
+            row[0].split(",")[0] == method and row[1] == f"{trained:,}" and score in row for row in rows if len(row) > 2
+        ), (method, score)
