@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from mmpt.attention.architectures import architecture_of
-from mmpt.methods.contribution import CacheableLayers
 from mmpt.methods.options import LastLayers
 
 
@@ -33,8 +32,8 @@ def in_last_layers(backbone: nn.Module, options: LastLayers, paths: Iterable[str
     return [path for path in paths if path.startswith(chosen)]
 
 
-def constant_below(backbone: nn.Module, changed: Iterable[str], who: str) -> CacheableLayers:
-    """Which layers run before the first one that has a changed module or parameter; ``who`` begins the reason."""
+def constant_below(backbone: nn.Module, changed: Iterable[str]) -> int:
+    """How many layers of the first stack run before the first one that has a changed module or parameter."""
     stacks, paths = _paths(backbone), list(changed)
     first_site = next(iter(stacks))
     total = len(stacks[first_site])
@@ -46,4 +45,4 @@ def constant_below(backbone: nn.Module, changed: Iterable[str], who: str) -> Cac
         first = next(touched, total)
     if len(stacks) == 1:  # its last layer always runs
         first = min(first, total - 1)
-    return CacheableLayers(first) if first else CacheableLayers(None, f"{who} changes the backbone's own layers")
+    return first

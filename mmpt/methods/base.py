@@ -41,7 +41,7 @@ class Method(nn.Module):
     """Base of every method. Its parameters are all trainable, and each belongs to one group."""
 
     NEEDS_EVERY_GRADIENT: ClassVar[bool] = True  # whether a parameter without a gradient is a mistake
-    constant: CacheableLayers | None = None  # what attach, if it changes the backbone, leaves constant; None: nothing
+    constant: int = 0  # how many layers run before the first one that attach, if it changes the backbone, has changed
 
     def __init__(self, options: MethodOptions, shape: BackboneShape) -> None:
         """Keep the options and the backbone's shape; subclasses create their parameters."""
@@ -66,7 +66,8 @@ class Method(nn.Module):
         """Derived from what the method contributes; every later pass is checked against it."""
         who = f"method={self.options.name}"
         if self.changes_backbone():
-            return self.constant or CacheableLayers(None, f"{who} changes the backbone's own layers")
+            reason = None if self.constant else f"{who} changes the backbone's own layers"
+            return CacheableLayers(self.constant or None, reason)
         return self.probe().cacheable_layers(self.shape, who)
 
     @torch.no_grad()

@@ -93,7 +93,7 @@ class PeftLayers(Method):
             config.target_modules = set(chosen)
         config.exclude_modules = trained or None  # a classification head is trained as it is
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2's layers
-        self.constant = constant_below(backbone, chosen, f"method={self.options.name}")
+        self.constant = constant_below(backbone, chosen)
         inject_adapter_in_model(config, backbone, adapter_name=name)
         backbone.__dict__.pop("peft_config", None)  # peft leaves its configuration there
         model_config: Any = backbone.config

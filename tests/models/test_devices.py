@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 import mmpt
-from mmpt.bundled import MODEL_DIR
 from mmpt.bundled.tasks import records
 from mmpt.cache.activations import compute
 from mmpt.cli import main
@@ -47,22 +45,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("bert", "multimask", {**FEW, "layers": "last_2", "router_noise": 0.0}),
     ("bert", "prompt", FEW),
 ]
-
-
-@pytest.fixture
-def folder_of(tmp_path: Path) -> Callable[[str], Path]:
-    """A tiny checkpoint of an architecture, with a tokenizer that its tests do not use."""
-
-    def write(model_type: str) -> Path:
-        # with more layers, of which some lie in memory; the tokenizer of the bundled model has 1200 pieces
-        made = (tiny_encoders if model_type == "bert" else tiny).backbone(model_type, vocab_size=1200)
-        folder = tmp_path / model_type
-        made.model.save_pretrained(folder)
-        for file in MODEL_DIR.glob("*tokenizer*"):
-            shutil.copy(file, folder)
-        return folder
-
-    return write
 
 
 def loaded(folder: Path, model_type: str, share: float | None = 0.5, **more: Any) -> Backbone:

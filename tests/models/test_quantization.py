@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import mmpt
-from mmpt.bundled import MODEL_DIR
 from mmpt.bundled.tasks import records
 from mmpt.cli import CONF, main
 from mmpt.config.compose import compose
@@ -31,27 +29,12 @@ from mmpt.models.peak import Peak
 from mmpt.models.quantization import numbers, quantised, weight_bytes
 from mmpt.training.fingerprint import run_fingerprint
 from mmpt.training.settings import check, find_problems, first_line
-from tests import tiny, tiny_encoders
+from tests import tiny
 
 INSTALLED = importlib.util.find_spec("bitsandbytes") is not None
 needs_bitsandbytes = pytest.mark.skipif(not INSTALLED, reason="bitsandbytes is not installed")
 KINDS = ("t5", "bart", "gpt2", "llama", "bert")
 WAYS = ("int8", "nf4")
-
-
-@pytest.fixture
-def folder_of(tmp_path: Path) -> Callable[[str], Path]:
-    """A tiny checkpoint of an architecture, with a tokenizer that its tests do not use."""
-
-    def write(model_type: str) -> Path:
-        made = (tiny_encoders if model_type == "bert" else tiny).backbone(model_type, vocab_size=1200)
-        folder = tmp_path / model_type
-        made.model.save_pretrained(folder)
-        for file in MODEL_DIR.glob("*tokenizer*"):
-            shutil.copy(file, folder)
-        return folder
-
-    return write
 
 
 def loaded(folder: Path, model_type: str, quantization: str, **more: Any) -> Backbone:

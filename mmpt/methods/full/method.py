@@ -22,7 +22,7 @@ class FullFineTuning(Method):
         backbone.float()
         trained = in_last_layers(backbone, self.options, (name for name, _ in backbone.named_parameters()))
         self.borrow({f"backbone.{name}": backbone.get_parameter(name) for name in trained})
-        self.constant = constant_below(backbone, trained, "method=full")
+        self.constant = constant_below(backbone, trained)
 
     def detach(self, backbone: nn.Module) -> None:
         """Refuse, by a ConfigError."""
