@@ -52,24 +52,28 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.05}),
     "multimask": (["method=multimask", *DEEP], {"prefix": 0.05, "masks": 0.05, "router": 0.0005}),
     "lora": (["method=lora", "method.layers=last_6"], {"lora": 0.001}),
-    "full": (["method=full", "method.layers=last_6"], {"backbone": 0.0001}),
+    "full": (["method=full", "method.layers=last_6", "trainer.bf16=true"], {"backbone": 0.0001}),
     "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.3}),
     "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.3, "router": 0.0005}),
 }
-CHANGES = {  # one change each to multimask, at the rate that multimask chose
-    "open": ["method.mask_init_mean=5"],
-    "calm": ["method.perturb_router=false", "method.router_dropout=0"],
-    "longer": ["method.num_virtual_tokens=11"],
-    "whole": ["method.num_virtual_tokens=11", "method.mask_init_mean=5"],
-    "apart": ["method.mask_init=apart", "method.routing=straight_through"],
-    "below": ["method.router_input=layer_below"],
+WHOLE = ["method.num_virtual_tokens=11", "method.mask_init_mean=5"]
+CHANGES: dict[str, tuple[list[str], dict[str, float]]] = {  # to multimask, at the rate that multimask chose
+    "open": (["method.mask_init_mean=5"], {}),
+    "calm": (["method.perturb_router=false", "method.router_dropout=0"], {}),
+    "longer": (["method.num_virtual_tokens=11"], {}),
+    "whole": (WHOLE, {}),
+    "apart": (["method.mask_init=apart", "method.routing=straight_through"], {}),
+    "below": (["method.router_input=layer_below"], {}),
+    "slow": ([], {"masks": 0.005}),
 }
-for name, change in CHANGES.items():
-    words, rates = METHODS["multimask"]
-    METHODS[f"multimask_{name}"] = ([*words, *change], rates)
-SLOW = {**METHODS["multimask"][1], "masks": 0.005}
-METHODS["multimask_slow"] = (METHODS["multimask"][0], SLOW)
-METHODS["multimask_steady"] = (METHODS["multimask_whole"][0], SLOW)  # both changes that gained most
+
+
+def _changed(words: list[str], rates: dict[str, float]) -> tuple[list[str], dict[str, float]]:
+    return [*METHODS["multimask"][0], *words], METHODS["multimask"][1] | rates
+
+
+METHODS |= {f"multimask_{name}": _changed(*change) for name, change in CHANGES.items()}
+METHODS["multimask_steady"] = _changed(WHOLE, {"masks": 0.005})  # the changes that gained most, with rates of its own
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
 
@@ -108,12 +112,13 @@ def trials(task: str, method: str) -> Iterator[Trial]:
     if method == "zero_shot":
         yield Trial(task, method, "mid", 1)
         return
-    own = task == TUNED and not method.startswith("multimask_")
+    tuned = "multimask" if method.removeprefix("multimask_") in CHANGES else method  # whose rate it has
+    own = task == TUNED and tuned == method
     scored: dict[str, float] = {}
     for rate in RATES:
         if rate == "top" and max(scored, key=scored.__getitem__, default="") != "high":
             continue
-        one = Trial(TUNED, method.partition("_")[0], rate, 1)
+        one = Trial(TUNED, tuned, rate, 1)
         if own:
             yield one
         if (result := one.result()) is None:

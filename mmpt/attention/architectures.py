@@ -60,6 +60,10 @@ class Architecture:
         """Whether the model ends in a classification head, and writes no text."""
         return self.kind == "encoder"
 
+    def head_reads_first(self, config: Any) -> bool:
+        """Whether the classification head of a model with this configuration reads its first token alone."""
+        return self.has_head and getattr(config, "classifier_pooling", "cls") == "cls"
+
     @property
     def has_encoder(self) -> bool:
         """Whether a decoder reads the output of an encoder."""

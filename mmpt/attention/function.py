@@ -6,7 +6,8 @@ Letters: B batch, H heads, k head width, P prefix tokens, Q queries, N keys (wit
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from mmpt.errors import ModelError
 
 FEW = 32  # keys, up to which scores in float32 are faster than sdpa in bfloat16
 _PREFIX = "_mmpt_prefix"  # an attention module's attribute with its prefix of this pass
+_NARROWED = "_mmpt_narrowed"  # an attention module's attribute with the queries it is to compute
 _HIDDEN, _HOOKED = "_mmpt_hidden", "_mmpt_hooked"  # the hidden states it was called with, and the hook that keeps them
 
 
@@ -53,6 +55,48 @@ def _keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     prefix = carried(module)
     if prefix is not None and prefix.attend is not None:
         object.__setattr__(module, _HIDDEN, args[0] if args else kwargs["hidden_states"])
+
+
+class NarrowedError(Exception):
+    """Ends a layer's first pass of two, when its attention has all keys and values."""
+
+
+class _Narrowed:
+    """Queries, keys and values of a layer that is called twice: with all its states, and with those that are wanted."""
+
+    def __init__(self, wanted: Tensor) -> None:
+        self.wanted = wanted
+        self.first: tuple[Any, ...] | None = None  # what the first call gave
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *added: Tensor | None) -> tuple[Any, ...]:
+        """The wanted queries (B, H, W, k), all keys and values (B, H, N, k), and ``added`` (…, W, N).
+
+        NarrowedError: this is the first call.
+        """
+        if self.first is None:
+            self.first = (self._rows(query), key, value, *map(self._rows, added))
+            raise NarrowedError
+        return self.first
+
+    def _rows(self, table: Tensor | None) -> Tensor | None:
+        """The wanted ones of (B or 1, any, N or 1, any)."""
+        if table is None or table.shape[2] == 1:
+            return table
+        index = self.wanted[:, None, :, None].expand(-1, table.shape[1], -1, table.shape[3])
+        return table.expand(len(self.wanted), -1, -1, -1).gather(2, index)
+
+
+@contextmanager
+def narrow(module: nn.Module, wanted: Tensor) -> Iterator[None]:
+    """Let an attention module compute only the queries with the indices ``wanted`` (B, W), within the block.
+
+    It is called twice: with all states, which ends in a NarrowedError, and with the wanted ones.
+    """
+    object.__setattr__(module, _NARROWED, _Narrowed(wanted))
+    try:
+        yield
+    finally:
+        del module.__dict__[_NARROWED]
 
 
 def _attend(
@@ -157,6 +201,11 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
+        narrowed: _Narrowed | None = getattr(module, _NARROWED, None)
+        if narrowed is not None:
+            query, key, value, attention_mask, position_bias = narrowed(
+                query, key, value, attention_mask, position_bias
+            )
         prefix, function = carried(module, query.device), original(module)
         few = prefix is not None and function is sdpa_attention_forward and _few(prefix, query, key)
         if prefix is not None and (few or prefix.attend is not None):

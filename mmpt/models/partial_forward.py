@@ -1,20 +1,24 @@
-"""One part of a stack's layers runs: those below the first trained one, whose output is a constant, or the rest.
+"""One part of a stack runs: the layers below the first trained one, whose output is a constant, or the rest.
 
-The model's own stack runs, and layers that are to be skipped return what they are given; no model code is copied.
+Of the last layer, only the states that the head reads are computed. The model's own stack runs: layers that are to be
+skipped return what they are given, and the last layer is called with fewer states. No model code is copied.
 
-Letters: B batch, N states of a row, d model width.
+Letters: B batch, N states of a row, W of them that are wanted, d model width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
+from mmpt.attention.function import NarrowedError, narrow
+from mmpt.models.insertion import gathered
 
 
 def below(model: PreTrainedModel, site: str, count: int, inputs: Mapping[str, Any]) -> Tensor:
@@ -41,6 +45,48 @@ def resumed(model: PreTrainedModel, site: str, states: Tensor, count: int) -> It
     output = states if bias is None else (states, bias, None)  # as T5's layers return it
     with _skipped(layers[:count], lambda: output):
         yield
+
+
+@contextmanager
+def only_last(model: PreTrainedModel, site: str, wanted: Tensor) -> Iterator[None]:
+    """Let the last layer of a stack compute only some states, with the indices ``wanted`` (B, W), within the block.
+
+    The indices of a row are all different. All states give their keys and values, but the rest of the layer (queries,
+    what follows attention) is computed for the wanted ones alone. They have the same values up to rounding, and the
+    others are zero. The layer computes all where gradient checkpointing or accelerate run it in their own way, and
+    while torch compiles.
+    """
+    layer, attention = _layers(model, site)[-1], architecture_of(model.config.model_type).modules(model)[site][-1]
+    if "forward" in layer.__dict__ or torch.compiler.is_compiling():
+        yield
+        return
+    whole = layer.forward
+
+    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with narrow(attention, wanted):
+            with suppress(NarrowedError):  # the attention has all keys and values then
+                whole(states, *args, **kwargs)
+            few: Any = _wanted((states, *args), wanted)
+            output = whole(*few, **{name: _wanted(value, wanted) for name, value in kwargs.items()})
+        few, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        index = wanted.unsqueeze(-1).expand_as(few)
+        full = torch.zeros_like(states).scatter(1, index, few)
+        return full if rest is None else (full, *rest)
+
+    object.__setattr__(layer, "forward", forward)
+    try:
+        yield
+    finally:
+        del layer.__dict__["forward"]
+
+
+def _wanted(value: Any, wanted: Tensor) -> Any:
+    """The wanted ones of a layer's states (B, N, d), or of its rotations (B or 1, N, k)."""
+    if isinstance(value, tuple):
+        return tuple(_wanted(part, wanted) for part in value)
+    if not isinstance(value, Tensor) or value.dim() != 3:
+        return value
+    return gathered(value.expand(len(wanted), -1, -1), wanted)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded, LabelStates
 from mmpt.models.insertion import gathered
 from mmpt.models.kinds.text import TextModel
-from mmpt.models.partial_forward import below, resumed
+from mmpt.models.partial_forward import below, only_last, resumed
 from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
@@ -71,7 +71,9 @@ class DecoderOnly(TextModel):
         rows, (examples, width) = inputs["inputs_embeds"], encoded.mask.shape
         ends = encoded.mask.sum(dim=1).view(examples, 1, 1).expand(-1, len(read) // examples, -1)
         behind = torch.arange(width, rows.shape[1], device=rows.device).view(1, ends.shape[1], read.shape[1])
-        wanted = torch.cat([ends - 1, behind.expand(examples, -1, -1)], dim=2).flatten(1)  # (B, C·U), whose logits
+        behind = behind.expand(examples, -1, -1)
+        wanted = torch.cat([ends - 1, behind], dim=2).flatten(1)  # (B, C·U), whose logits
+        last = only_last(model, "self", torch.cat([ends[:, 0] - 1, behind.flatten(1)], dim=1))
         begin: AbstractContextManager[None] = nullcontext()
         if encoded.label_states is not None:
             begin = resumed(model, "self", rows, self.first_trained)
@@ -82,7 +84,7 @@ class DecoderOnly(TextModel):
 
         head: Any = model.get_output_embeddings()
         hook = head.register_forward_pre_hook(select, prepend=True)  # before only_labelled's
-        with hook, begin, self.hooks.given(encoded.contribution):
+        with hook, begin, last, self.hooks.given(encoded.contribution):
             logits: Tensor = model(**inputs, use_cache=False).logits
         return logits.view(*labels.shape, -1) if logits.dim() == 3 else logits
 

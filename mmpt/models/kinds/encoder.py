@@ -10,6 +10,7 @@ a text for each class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmpt.attention.architectures import architecture_of
 from mmpt.data.collate import SOURCES
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
-from mmpt.models.partial_forward import below, resumed
+from mmpt.models.partial_forward import below, only_last, resumed
 from mmpt.models.parts import embed, refuse_positions, word_embeddings
 
 
@@ -54,10 +56,17 @@ class EncoderClassifier(AdaptedModel):
         token_type_ids: Tensor | None = None,
     ) -> Encoded:
         """See the base class; of N sources, the head's scores (N, C or 1)."""
-        with self.hooks.using(self.method, adapter_names):
+        with self.hooks.using(self.method, adapter_names), self._what_head_reads(input_ids):
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **self._types(token_type_ids)}
             scores, source = self.backbone(**inputs).logits.float(), self.hooks.source
         return Encoded(scores, attention_mask, source.contribution)
+
+    def _what_head_reads(self, rows: Tensor) -> AbstractContextManager[None]:
+        """Let the last layer compute no more than that, of N rows."""
+        config = self.backbone.config
+        if not architecture_of(config.model_type).head_reads_first(config):
+            return nullcontext()
+        return only_last(self.backbone, "self", rows.new_zeros((len(rows), 1), dtype=torch.long))
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See the base class."""
@@ -83,7 +92,8 @@ class EncoderClassifier(AdaptedModel):
         """See the base class; of N sources, the head's scores (N, C or 1)."""
         states, mask, contribution = batch["states"], batch["attention_mask"], self.contribute(batch)
         nothing = states.new_zeros(*states.shape[:2], word_embeddings(self.backbone).embedding_dim)
-        with self.hooks.given(contribution), resumed(self.backbone, "self", states, self.first_trained):
+        begin = resumed(self.backbone, "self", states, self.first_trained)
+        with self.hooks.given(contribution), begin, self._what_head_reads(mask):
             scores = self.backbone(inputs_embeds=nothing, attention_mask=mask).logits.float()
         return Encoded(scores, mask, contribution)
 
