@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from mmpt.attention.architectures import Architecture
 from mmpt.attention.function import carried, pop_hidden
 from mmpt.attention.inject import CACHE
+from mmpt.attention.packing import packing_of
 from mmpt.attention.prefix import LayerPrefix, times
 from mmpt.errors import ModelError
 from mmpt.utils.weak import Weak
@@ -79,7 +80,9 @@ def _forward(owner: Weak[nn.Module], names: Architecture, always: bool, *args: A
     if states is not None and plain and not caches and not kwargs.get("output_attentions"):
         hidden = args[0] if args else kwargs["hidden_states"]
         (tokens, width), (heads, head_dim) = states.shape[1:], names.width_of_heads(module)
-        if always or pays(hidden.shape[1], tokens, width, heads, head_dim):
+        packing = packing_of(module)
+        queries = hidden.shape[1] if packing is None else packing.shape[1]
+        if always or pays(queries, tokens, width, heads, head_dim):
             with align_module_device(key), align_module_device(value):  # their weights are read, which may lie on disk
                 if "position_bias" in kwargs:  # T5 hands its bias on, which is zero here
                     return attend(module, names, hidden, states, kwargs.get("mask")), kwargs["position_bias"], None
@@ -96,18 +99,23 @@ def attend(module: Any, names: Architecture, hidden: Tensor, states: Tensor, mas
     Args:
         module: Has the four projections, ``dropout``, and ``scaling`` where scores are scaled.
         names: The model's architecture, which names its projections.
-        hidden: Decoder states (B, U, d).
+        hidden: Decoder states (B, U, d), or (1, n, d) where they are packed.
         states: Encoder output X (B, T, d).
         mask: (B, 1, U or 1, T), True where a token may be attended, or a float to be added; None: all.
 
     Returns:
-        (B, U, d).
+        As ``hidden``.
     """
+    packing = packing_of(module)
     heads, value = names.width_of_heads(module)[0], getattr(module, names.value)
     query, scaling = getattr(module, names.query)(hidden), getattr(module, "scaling", 1.0)
     query = query if scaling == 1.0 else query * scaling
+    if packing is not None:
+        query, mask = packing.unpack(query), packing.source(mask)
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     prefix = carried(module, query.device)
+    if prefix is not None and prefix.attend is not None:
+        hidden = pop_hidden(module)
     separate = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
     seen, shares, weights = _attend_source(module, names, hidden, query, None if separate else prefix, states, mask)
     context = times(seen, value.weight.unflatten(0, (1, heads, -1)).transpose(2, 3))  # (B, H, U, k)
@@ -115,9 +123,8 @@ def attend(module: Any, names: Architecture, hidden: Tensor, states: Tensor, mas
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
         context = context + (prefix.separate(query, 1.0) if separate else prefix.read(weights))
-        if prefix.attend is not None:
-            pop_hidden(module)  # recorded for attention that is not absorbed
-    output: Tensor = getattr(module, names.output)(context.transpose(1, 2).flatten(2))
+    rows = context.transpose(1, 2).flatten(2)
+    output: Tensor = getattr(module, names.output)(rows if packing is None else packing.pack(rows))
     return output
 
 

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from mmpt.attention import positions
+from mmpt.attention.packing import packing_of
 from mmpt.attention.prefix import LayerPrefix, for_batch
 from mmpt.errors import ModelError
 
@@ -47,8 +48,8 @@ def carry(modules: Sequence[nn.Module], prefixes: Sequence[LayerPrefix | None]) 
 
 def pop_hidden(module: nn.Module) -> Tensor:
     """The hidden states (B, Q, d) that a module was called with, once; its prefix has ``attend``."""
-    hidden: Tensor = module.__dict__.pop(_HIDDEN)
-    return hidden
+    hidden, packing = module.__dict__.pop(_HIDDEN), packing_of(module)
+    return hidden if packing is None else packing.unpack(hidden)
 
 
 def _keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -206,6 +207,27 @@ def _with_prefix(original: Callable[[nn.Module], Callable[..., Any]]) -> Callabl
             query, key, value, attention_mask, position_bias = narrowed(
                 query, key, value, attention_mask, position_bias
             )
+        packing = packing_of(module)
+        if packing is None:
+            return compute(module, query, key, value, attention_mask, position_bias, **kwargs)
+        if key.shape[2] == query.shape[2] and len(key) == 1:  # self attention
+            key, value, attention_mask = packing.heads(key), packing.heads(value), packing.own(attention_mask)
+            position_bias = packing.own(position_bias)
+        else:
+            attention_mask = packing.source(attention_mask)
+            position_bias = None if position_bias is None else position_bias[:, :, : packing.shape[1]]
+        output, weights = compute(module, packing.heads(query), key, value, attention_mask, position_bias, **kwargs)
+        return packing.pack(output), weights
+
+    def compute(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None,
+        **kwargs: Any,
+    ) -> Any:
         prefix, function = carried(module, query.device), original(module)
         few = prefix is not None and function is sdpa_attention_forward and _few(prefix, query, key)
         if prefix is not None and (few or prefix.attend is not None):

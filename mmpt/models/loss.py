@@ -32,8 +32,8 @@ def only_labelled(model: PreTrainedModel, labels: Tensor) -> Iterator[Tensor | N
         rows = None
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0].flatten(0, 1)  # (B·U, d)
-        return (hidden if rows is None else hidden[rows], *args[1:])
+        hidden = args[0].flatten(0, 1)  # (B·U, d), or (n, d) of a decoder that computes only these
+        return (hidden if rows is None or len(hidden) == len(rows) else hidden[rows], *args[1:])
 
     with head.register_forward_pre_hook(select):
         yield rows

@@ -64,7 +64,7 @@ class DecoderOnly(TextModel):
         label_states = LabelStates(batch["states"], batch["continuations"])
         return Encoded(embeddings, batch["attention_mask"], contribution, label_states)
 
-    def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def decode(self, encoded: Encoded, labels: Tensor, places: Tensor | None = None) -> Tensor:
         """See the base class."""
         read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # nothing follows a label's last token
         model, inputs = self.backbone, self._rows(encoded, read)

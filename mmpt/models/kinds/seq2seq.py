@@ -6,13 +6,17 @@ Letters: B batch, T source tokens, P prompt tokens, U target tokens, C candidate
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from mmpt.attention import absorb
+from mmpt.attention.inject import running_attention
+from mmpt.attention.packing import Packing, packed
+from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
@@ -64,21 +68,45 @@ class EncoderDecoder(TextModel):
                 states = self.backbone.get_encoder()(**inputs).last_hidden_state
         return Encoded(states, mask, contribution)
 
-    def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See the base class."""
+    def decode(self, encoded: Encoded, labels: Tensor, places: Tensor | None = None) -> Tensor:
+        """See the base class; where it can, the decoder computes nothing for padding."""
         times = labels.shape[0] // encoded.states.shape[0]
         states, mask = encoded.states, encoded.mask
         if times > 1:
             states, mask = states.repeat_interleave(times, dim=0), mask.repeat_interleave(times, dim=0)
         model: Any = self.backbone
-        with self.hooks.given(encoded.contribution):
+        ids = model.prepare_decoder_input_ids_from_labels(labels)
+        without_padding: AbstractContextManager[None] = nullcontext()
+        if places is not None and self._packs(labels):
+            packing = Packing(places, labels.shape)
+            ids, without_padding = packing.pack(ids), packed(self._decoder_attention, packing)
+        with self.hooks.given(encoded.contribution), without_padding:
             output = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=mask,
-                decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+                decoder_input_ids=ids,
                 use_cache=False,
             )
         return output.logits
+
+    @property
+    def _decoder_attention(self) -> list[nn.Module]:
+        return [*self.injection.modules["decoder"], *self.injection.modules["cross"]]
+
+    def _packs(self, labels: Tensor) -> bool:
+        """Whether the decoder can do without padding: attention knows tokens by their distance, and sources by rows.
+
+        Not where gradient checkpointing or accelerate run layers in their own way, and while torch compiles.
+        """
+        known = self.injection.architecture.relative_bias and absorb.absorbs(self.injection.modules["cross"])
+        if not known or running_attention(self.backbone) != "mmpt_sdpa":
+            return False
+        plain = not any("forward" in layer.__dict__ for layer in self.injection.layers["decoder"])
+        real = labels != IGNORED
+        ends = not bool((~real[:, :-1] & real[:, 1:]).any()) and bool(
+            real[:, -1].any()
+        )  # padding is where it is needed
+        return plain and ends and len(labels) > 1 and not torch.compiler.is_compiling()
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:

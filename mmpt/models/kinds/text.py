@@ -24,11 +24,11 @@ class TextModel(AdaptedModel):
     """A frozen model with a method, whose head gives logits over the vocabulary."""
 
     @abstractmethod
-    def decode(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def decode(self, encoded: Encoded, labels: Tensor, places: Tensor | None = None) -> Tensor:
         """Logits for labels (B', U), -100 for padding.
 
         B' is a multiple of B, an example's rows together. Gives (B', U, V), or (n, V) within
-        :func:`mmpt.models.loss.only_labelled`.
+        :func:`mmpt.models.loss.only_labelled`, which gives ``places``, those of the tokens whose logits are wanted.
         """
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class TextModel(AdaptedModel):
     def losses(self, encoded: Encoded, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """See the base class."""
         with only_labelled(self.backbone, labels) as rows:
-            return row_losses(self.decode(encoded, labels), labels, rows, smoothing)
+            return row_losses(self.decode(encoded, labels, rows), labels, rows, smoothing)
 
     def likelihoods(self, encoded: Encoded, candidates: Sequence[Sequence[int]]) -> Tensor:
         """See the base class; candidates have their end of sequence."""
