@@ -4,8 +4,8 @@ MODEL is what ``python -m benchmarks.gemma MODEL`` wrote, DATA a folder with the
 asked as a question (``benchmarks/questions``). RTE and CB are used as published. BoolQ and WiC are made of the official
 validation file alone (:func:`resplit`): 2,000 and 338 training examples, so that a trial stays short. On CB, every rate
 of a method's small grid trains with seed 1, and one rate more if the highest is best; the rate with the best validation
-score then trains with the other seeds, and on the other tasks. All trials have the same number of steps and the same
-batches.
+score then trains with the other seeds, and on the other tasks. All trials of a task have the same number of steps and
+the same batches. The task ``mix`` is one adapter for all four, with as many examples of each.
 Each finished trial is written to ``benchmarks/results/gemma/`` at once; the same command continues after an
 interruption. Two processes may share the work, if ``--only`` gives them different pairs.
 """
@@ -40,6 +40,10 @@ TASKS = {  # with the text that prefixes start from, and more settings
     "wic": ("Has the word the same meaning? Answer Yes or No.", []),
     "boolq": ("Read the passage and answer Yes or No.", ["data.limit_train=2000"]),
 }
+MIX = [f"mix.tasks=[{','.join(f'{task}_question' for task in TASKS)}]", "mix.sampling=equal"]
+MIX += ["data.validation_fraction=0.3", "data.limit_train=2000", "data.limit_validation=100", "data.limit_test=300"]
+MIX += ["trainer.max_steps=200", "trainer.eval_steps=50"]
+TASKS["mix"] = ("Answer with True, False, Neither, Yes or No.", MIX)  # one adapter for all
 DEEP = ["method.layers=last_6", "method.init=text"]
 RESPLIT = {"BoolQ": ("passage", 1000), "WiC": ("word", 300)}  # folder: field that stays on one side, test examples
 TUNED = "cb"  # the task whose validation chooses the rates
@@ -65,6 +69,10 @@ CHANGES: dict[str, tuple[list[str], dict[str, float]]] = {  # to multimask, at t
     "apart": (["method.mask_init=apart", "method.routing=straight_through"], {}),
     "below": (["method.router_input=layer_below"], {}),
     "slow": ([], {"masks": 0.005}),
+    "routed": (
+        ["method.mask_init=apart", "method.routing=straight_through", "method.num_virtual_tokens=11"],
+        {"router": 0.007},
+    ),
 }
 
 
@@ -99,7 +107,8 @@ class Trial:
         own = [*own, f"method.init_text='{text}'"] if "method.init=text" in own else [*own]
         factor = RATES.get(self.rate, 1.0)
         own += [f"method.lr.{group}={rate * factor:g}" for group, rate in rates.items()]
-        return [f"task={self.task}_question", *COMMON, *limits, *own, f"seed={self.seed}"]
+        task = "mix" if self.task == "mix" else f"{self.task}_question"
+        return [f"task={task}", *COMMON, *limits, *own, f"seed={self.seed}"]
 
     def result(self) -> dict[str, Any] | None:
         """What was written about it; None where it has not run."""
