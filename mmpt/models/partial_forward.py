@@ -70,7 +70,7 @@ def only_last(model: PreTrainedModel, site: str, wanted: Tensor) -> Iterator[Non
             output = whole(*few, **{name: _wanted(value, wanted) for name, value in kwargs.items()})
         few, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         index = wanted.unsqueeze(-1).expand_as(few)
-        full = torch.zeros_like(states).scatter(1, index, few)
+        full = few.new_zeros(states.shape).scatter(1, index, few)
         return full if rest is None else (full, *rest)
 
     object.__setattr__(layer, "forward", forward)
