@@ -41,7 +41,7 @@ TASKS = {  # with the text that prefixes start from, and more settings
     "boolq": ("Read the passage and answer Yes or No.", ["data.limit_train=2000"]),
 }
 MIX = [f"mix.tasks=[{','.join(f'{task}_question' for task in TASKS)}]", "mix.sampling=equal"]
-MIX += ["data.validation_fraction=0.3", "data.limit_train=2000", "data.limit_validation=100", "data.limit_test=300"]
+MIX += ["data.validation_fraction=0.3", "data.limit_train=700", "data.limit_validation=100", "data.limit_test=300"]
 MIX += ["trainer.max_steps=200", "trainer.eval_steps=50"]
 TASKS["mix"] = ("Answer with True, False, Neither, Yes or No.", MIX)  # one adapter for all
 DEEP = ["method.layers=last_6", "method.init=text"]

@@ -60,13 +60,17 @@ def packing_of(module: nn.Module) -> Packing | None:
     return packing
 
 
+def carry_packing(modules: Sequence[nn.Module], packings: Sequence[Packing | None]) -> None:
+    """Let attention modules get packed tokens, or rows."""
+    for module, packing in zip(modules, packings, strict=True):
+        object.__setattr__(module, _PACKING, packing)  # a value of one pass, never part of the state
+
+
 @contextmanager
 def packed(modules: Sequence[nn.Module], packing: Packing) -> Iterator[None]:
     """Let attention modules get packed tokens, within the block."""
-    for module in modules:
-        object.__setattr__(module, _PACKING, packing)  # a value of one pass, never part of the state
+    carry_packing(modules, [packing] * len(modules))
     try:
         yield
     finally:
-        for module in modules:
-            del module.__dict__[_PACKING]
+        carry_packing(modules, [None] * len(modules))

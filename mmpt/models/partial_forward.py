@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.architectures import architecture_of
 from mmpt.attention.function import NarrowedError, narrow
+from mmpt.models.gradient_checkpointing import replaced
 from mmpt.models.insertion import gathered
 
 
@@ -53,31 +55,35 @@ def only_last(model: PreTrainedModel, site: str, wanted: Tensor) -> Iterator[Non
 
     The indices of a row are all different. All states give their keys and values, but the rest of the layer (queries,
     what follows attention) is computed for the wanted ones alone. They have the same values up to rounding, and the
-    others are zero. The layer computes all where gradient checkpointing or accelerate run it in their own way, and
-    while torch compiles.
+    others are zero. The layer computes all where accelerate runs it in its own way, and while torch compiles.
     """
     layer, attention = _layers(model, site)[-1], architecture_of(model.config.model_type).modules(model)[site][-1]
-    if "forward" in layer.__dict__ or torch.compiler.is_compiling():
+    forward = replaced(layer, lambda whole: partial(_narrowed, whole, attention, wanted))
+    if forward is None or torch.compiler.is_compiling():
         yield
         return
-    whole = layer.forward
-
-    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with narrow(attention, wanted):
-            with suppress(NarrowedError):  # the attention has all keys and values then
-                whole(states, *args, **kwargs)
-            few: Any = _wanted((states, *args), wanted)
-            output = whole(*few, **{name: _wanted(value, wanted) for name, value in kwargs.items()})
-        few, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        index = wanted.unsqueeze(-1).expand_as(few)
-        full = few.new_zeros(states.shape).scatter(1, index, few)
-        return full if rest is None else (full, *rest)
-
+    before = layer.__dict__.get("forward")
     object.__setattr__(layer, "forward", forward)
     try:
         yield
     finally:
         del layer.__dict__["forward"]
+        if before is not None:
+            object.__setattr__(layer, "forward", before)
+
+
+def _narrowed(
+    whole: Callable[..., Any], attention: nn.Module, wanted: Tensor, states: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """The output of a layer whose forward is ``whole``, zero where it is not wanted."""
+    with narrow(attention, wanted):
+        with suppress(NarrowedError):  # the attention has all keys and values then
+            whole(states, *args, **kwargs)
+        few: Any = _wanted((states, *args), wanted)
+        output = whole(*few, **{name: _wanted(value, wanted) for name, value in kwargs.items()})
+    few, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+    full = few.new_zeros(states.shape).scatter(1, wanted.unsqueeze(-1).expand_as(few), few)
+    return full if rest is None else (full, *rest)
 
 
 def _wanted(value: Any, wanted: Tensor) -> Any:

@@ -86,9 +86,17 @@ def test_where_padding_stays() -> None:
     assert widths(model_of("multimask", attention="eager")) == [(15, 5)]
     assert widths(model_of("multimask", "bart")) == [(15, 5)], "it knows tokens by their places"
     assert widths(model_of("multimask", "umt5")) == [(15, 5)], "it takes all states for those of one row"
-    checkpointed = model_of("multimask")
-    checkpoint_layers(checkpointed.injection)
-    assert widths(checkpointed) == [(15, 5)]
+
+
+@pytest.mark.parametrize("method", ["multimask", "apt"])
+def test_checkpointing_changes_no_bit(method: str) -> None:
+    model = model_of(method)
+    wanted, gradients = values(model)
+    checkpoint_layers(model.injection)
+    assert widths(model) == [(1, 5 * sum(map(len, LABELS)))]
+    found, again = values(model)
+    assert torch.equal(found, wanted)
+    assert all(torch.equal(again[name], gradient) for name, gradient in gradients.items())
 
 
 def test_a_row_without_a_token_is_zero() -> None:
@@ -108,5 +116,5 @@ def test_an_error_leaves_no_trace() -> None:
     with model.backbone.lm_head.register_forward_pre_hook(stop), pytest.raises(RuntimeError, match="stop"):
         values(model)
     modules = [module for site in ("decoder", "cross") for module in model.injection.modules[site]]
-    assert not any("_mmpt_packing" in module.__dict__ for module in modules)
+    assert not any(module.__dict__.get("_mmpt_packing") for module in modules)
     assert torch.equal(values(model)[0], before)

@@ -20,6 +20,7 @@ from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
 from mmpt.methods.base import Contribution
 from mmpt.models.adapted import Encoded
+from mmpt.models.devices import dispatched
 from mmpt.models.kinds.text import TextModel
 from mmpt.models.partial_forward import below, resumed
 from mmpt.models.parts import embed
@@ -96,17 +97,15 @@ class EncoderDecoder(TextModel):
     def _packs(self, labels: Tensor) -> bool:
         """Whether the decoder can do without padding: attention knows tokens by their distance, and sources by rows.
 
-        Not where gradient checkpointing or accelerate run layers in their own way, and while torch compiles.
+        Not where the network lies on several devices, and while torch compiles.
         """
         known = self.injection.architecture.relative_bias and absorb.absorbs(self.injection.modules["cross"])
-        if not known or running_attention(self.backbone) != "mmpt_sdpa":
+        if not known or running_attention(self.backbone) != "mmpt_sdpa" or dispatched(self.backbone):
             return False
-        plain = not any("forward" in layer.__dict__ for layer in self.injection.layers["decoder"])
         real = labels != IGNORED
-        ends = not bool((~real[:, :-1] & real[:, 1:]).any()) and bool(
-            real[:, -1].any()
-        )  # padding is where it is needed
-        return plain and ends and len(labels) > 1 and not torch.compiler.is_compiling()
+        inside = (~real[:, :-1] & real[:, 1:]).any()
+        fits = len(labels) > 1 and bool(real[:, -1].any()) and not bool(inside)
+        return fits and not torch.compiler.is_compiling()
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
