@@ -12,12 +12,16 @@ from benchmarks.gemma_compare import METHODS, QUESTIONS, RESPLIT, TASKS, Trial, 
 from mmpt.config.compose import CONF, compose, read_command_line
 from mmpt.errors import ModelError
 from mmpt.training.settings import find_problems
+from mmpt.utils import extensions
 
 
 @pytest.mark.parametrize(
     ("task", "method"), [*((task, "prefix") for task in TASKS), *(("cb", name) for name in METHODS)]
 )
-def test_every_trial_is_a_valid_command(task: str, method: str, tmp_path: Path) -> None:
+def test_every_trial_is_a_valid_command(
+    task: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(extensions.VARIABLE, str(QUESTIONS))  # as --config-dir does
     words = Trial(task, method, "mid", 1).words()
     given = [f"--config-dir={QUESTIONS}", *words, f"model.path={tmp_path}", f"data.dir={tmp_path}"]
     line = read_command_line(given, CONF)

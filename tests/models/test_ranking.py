@@ -23,9 +23,9 @@ def test_passes_are_bounded(model_type: str, at_once: int, sizes: list[int], mon
     rows: list[int] = []
     decode = model.decode  # type: ignore[operator]
 
-    def counted(encoded: object, labels: Tensor) -> Tensor:
+    def counted(encoded: object, labels: Tensor, *more: object) -> Tensor:
         rows.append(len(labels))
-        return decode(encoded, labels)  # type: ignore[no-any-return]
+        return decode(encoded, labels, *more)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(model, "decode", counted)
     each = 4 * len(ids) * (4 * 96 + encoded.states.shape[1] * 24)  # logits (B, U, V) and states (B, T, d), float32
