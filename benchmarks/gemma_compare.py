@@ -176,6 +176,9 @@ def run(trial: Trial, model: Path, data: Path, root: Path) -> bool:
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     lines = (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     result["correct"] = "".join(str(int(json.loads(line)["correct"])) for line in lines)  # by test example
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    routes = [{key: value for key, value in json.loads(line).items() if key.startswith("routes/")} for line in lines]
+    result |= {"routes": found[-1]} if (found := [each for each in routes if each]) else {}  # at the last evaluation
     result["data"].pop("origin", None)
     words = ["--config-dir=benchmarks/questions", *trial.words(), "model.path=MODEL", "data.dir=DATA"]
     result["command"] = shlex.join(["python", "train.py", *words])
