@@ -9,7 +9,7 @@ Letters: B batch, N states of a row, W of them that are wanted, d model width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -57,19 +57,14 @@ def only_last(model: PreTrainedModel, site: str, wanted: Tensor) -> Iterator[Non
     what follows attention) is computed for the wanted ones alone. They have the same values up to rounding, and the
     others are zero. The layer computes all where accelerate runs it in its own way, and while torch compiles.
     """
-    layer, attention = _layers(model, site)[-1], architecture_of(model.config.model_type).modules(model)[site][-1]
+    layer = _layers(model, site)[-1]
+    attention = layer.get_submodule(architecture_of(model.config.model_type).sites[site][1])
     forward = replaced(layer, lambda whole: partial(_narrowed, whole, attention, wanted))
     if forward is None or torch.compiler.is_compiling():
         yield
         return
-    before = layer.__dict__.get("forward")
-    object.__setattr__(layer, "forward", forward)
-    try:
+    with _running(forward, [layer]):
         yield
-    finally:
-        del layer.__dict__["forward"]
-        if before is not None:
-            object.__setattr__(layer, "forward", before)
 
 
 def _narrowed(
@@ -95,19 +90,24 @@ def _wanted(value: Any, wanted: Tensor) -> Any:
     return gathered(value.expand(len(wanted), -1, -1), wanted)
 
 
-@contextmanager
-def _skipped(layers: Sequence[nn.Module], output: Callable[[], Any]) -> Iterator[None]:
+def _skipped(layers: Sequence[nn.Module], output: Callable[[], Any]) -> AbstractContextManager[None]:
     """Let layers return ``output()`` instead of running, within the block."""
+    return _running(lambda *_, **__: output(), layers)
+
+
+@contextmanager
+def _running(forward: Callable[..., Any], layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Let layers run ``forward`` instead of their own, within the block."""
     before = [layer.__dict__.get("forward") for layer in layers]
     for layer in layers:
-        object.__setattr__(layer, "forward", lambda *_, **__: output())
+        object.__setattr__(layer, "forward", forward)
     try:
         yield
     finally:
-        for layer, forward in zip(layers, before, strict=True):
+        for layer, own in zip(layers, before, strict=True):
             del layer.__dict__["forward"]
-            if forward is not None:  # gradient checkpointing's
-                object.__setattr__(layer, "forward", forward)
+            if own is not None:  # gradient checkpointing's
+                object.__setattr__(layer, "forward", own)
 
 
 def _shared_bias(model: PreTrainedModel, layers: Any, states: Tensor, count: int) -> Tensor | None:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.attention.architectures import architecture_of
 from mmpt.data.collate import SOURCES
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
@@ -63,8 +62,7 @@ class EncoderClassifier(AdaptedModel):
 
     def _what_head_reads(self, rows: Tensor) -> AbstractContextManager[None]:
         """Let the last layer compute no more than that, of N rows."""
-        config = self.backbone.config
-        if not architecture_of(config.model_type).head_reads_first(config):
+        if not self.injection.architecture.head_reads_first(self.backbone.config):
             return nullcontext()
         return only_last(self.backbone, "self", rows.new_zeros((len(rows), 1), dtype=torch.long))
 

@@ -99,13 +99,14 @@ class EncoderDecoder(TextModel):
 
         Not where the network lies on several devices, and while torch compiles.
         """
+        if torch.compiler.is_compiling():  # first: what follows reads values of labels
+            return False
         known = self.injection.architecture.relative_bias and absorb.absorbs(self.injection.modules["cross"])
         if not known or running_attention(self.backbone) != "mmpt_sdpa" or dispatched(self.backbone):
             return False
         real = labels != IGNORED
         inside = (~real[:, :-1] & real[:, 1:]).any()
-        fits = len(labels) > 1 and bool(real[:, -1].any()) and not bool(inside)
-        return fits and not torch.compiler.is_compiling()
+        return len(labels) > 1 and bool(real[:, -1].any()) and not bool(inside)
 
     @torch.no_grad()
     def generate(self, encoded: Encoded, **options: Any) -> Tensor:
