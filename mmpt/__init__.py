@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mmpt.models.adapt import merge_adapter as merge_adapter
     from mmpt.models.adapt import remove_adapter as remove_adapter
     from mmpt.models.adapt import set_adapter as set_adapter
+    from mmpt.models.adapt import standardize_router as standardize_router
     from mmpt.models.parameters import parameter_groups as parameter_groups
     from mmpt.models.parameters import trainable_parameters as trainable_parameters
     from mmpt.models.saving import load_adapter as load_adapter
@@ -48,7 +49,7 @@ _LIBRARY = {
     "mmpt.interop.hub": "push",
     "mmpt.interop.multi_adapter": "load_all",
     "mmpt.methods.prefix_plus.options": "PrefixPlus",
-    "mmpt.models.adapt": "adapt disable_adapter merge_adapter remove_adapter set_adapter",
+    "mmpt.models.adapt": "adapt disable_adapter merge_adapter remove_adapter set_adapter standardize_router",
     "mmpt.models.parameters": "parameter_groups trainable_parameters",
     "mmpt.models.saving": "load_adapter save_adapter",
     "mmpt.predictor": "load",

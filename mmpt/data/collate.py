@@ -78,6 +78,11 @@ class CachingCollator:
         return {**batch, **self.activations.batch(source_rows(rows, batch))}
 
 
+def one_source_a_row(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch with each of an example's sources as a row: ids (B, C, T) as (B·C, T)."""
+    return {name: values.flatten(0, -2) if name in SOURCES else values for name, values in batch.items()}
+
+
 def source_rows(rows: Sequence[int], batch: Mapping[str, Tensor]) -> list[int]:
     """Which of all sources of a split the examples ``rows`` of a batch have."""
     ids = batch["input_ids"]

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.contribution import BackboneShape, CacheableLayers, Contribution, LayerPrompts
 from mmpt.methods.options import HEAD, MethodOptions, Start
+from mmpt.methods.router import Router
 
 __all__ = ["BackboneShape", "CacheableLayers", "Contribution", "LayerPrompts", "Method", "StartingValues"]
-__all__ += ["mean_embedding", "start_prompt", "starting_ids"]
+__all__ += ["mean_embedding", "saved_tensors", "start_prompt", "starting_ids"]
 
 
 class StartingValues(Protocol):
@@ -87,6 +88,11 @@ class Method(nn.Module):
 
     def initialise(self, backbone: StartingValues) -> None:
         """Take starting values from the backbone, where the options ask for it."""
+
+    @property
+    def standardizing(self) -> Router | None:
+        """The router that takes mean and standard deviation of the training texts before the first step, if any."""
+        return next((module for module in self.modules() if isinstance(module, Router) and module.standardizes), None)
 
     def attach(self, backbone: nn.Module, name: str = "default") -> None:
         """Change the backbone itself, as the adapter ``name``, for methods that live in it. By default nothing."""
@@ -182,7 +188,7 @@ class Method(nn.Module):
 
     def folded(self) -> tuple[MethodOptions, dict[str, Tensor]]:
         """Options and tensors of the saved adapter; what only training needs is folded away."""
-        return self.options, {name: parameter.detach() for name, parameter in self.named_parameters()}
+        return self.options, {name: value.detach() for name, value in saved_tensors(self).items()}
 
     def in_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """The adapter in peft's own format: configuration and tensors by name; None for methods that are not peft's."""
@@ -206,6 +212,11 @@ def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
         )
     if method.options.reads == "encoder" and layers != method.shape.first_stack.layers:
         raise ModelError(f"{who} reads the encoder's output, so it cannot change the encoder")
+
+
+def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What a method is made of, by name: parameters, and constants that it took from the training texts (buffers)."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:

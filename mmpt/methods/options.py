@@ -172,6 +172,18 @@ class RouterOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class InputRouterOptions(RouterOptions):
+    """A router of which nothing trained changes what it reads, so that its statistics can be taken before training."""
+
+    router_standardize: bool = False
+
+    def transferable_groups(self) -> dict[str, str]:
+        """See the base class."""
+        read = f"router over the {'standardized ' if self.router_standardize else ''}{self.reads}"
+        return {**super().transferable_groups(), "router": read}
+
+
+@dataclass(frozen=True)
 class LastLayers(MethodOptions):
     """The layers of each stack that a method acts on: all, or the last N."""
 

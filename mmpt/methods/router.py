@@ -5,25 +5,55 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmpt.methods.options import RouterOptions
+from mmpt.errors import ModelError
+from mmpt.methods.options import InputRouterOptions, RouterOptions
 
 
 class Router(nn.Module):
     """``r(x) = softmax(noise(W·m(x)/τ))`` with W (R, d), without bias, orthogonal at the start.
 
+    With ``router_standardize`` W reads (m(x) - μ)/σ, with mean μ (d,) and standard deviation σ (d,) of the training
+    texts (:meth:`standardize`): mean embeddings of all texts share a large part, which tells a router nothing.
+
     While training, ``noise`` scales every logit by ``1 + σ·ε``, ε ~ N(0, 1), the scale detached
     (``perturb_router``), or else drops logits out. There is no noise in evaluation.
     """
+
+    mean: Tensor  # (d,), and so is the next one, where the router standardizes what it reads
+    deviation: Tensor
 
     def __init__(self, width: int, options: RouterOptions) -> None:
         """Create W for a model of the given width d."""
         super().__init__()
         self.options = options
+        self._known = False
+        self.standardizes = isinstance(options, InputRouterOptions) and options.router_standardize
         self.weight = nn.Parameter(torch.empty(options.num_routes, width))
         nn.init.orthogonal_(self.weight)
+        if self.standardizes:
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("deviation", torch.zeros(width))  # until the training texts have been read
+
+    def standardize(self, means: Tensor) -> None:
+        """Take μ and σ from what is read of N training texts (N, d); σ is 1 where all texts have the same value."""
+        deviation = means.double().std(dim=0, correction=0)
+        self.mean.copy_(means.double().mean(dim=0))
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def _ready(self) -> bool:
+        """Whether μ and σ are known; before that only a probe of shapes may pass."""
+        self._known = self._known or bool(self.deviation.any())  # once: a GPU is waited for
+        if self.training and not self._known:
+            raise ModelError(
+                "method.router_standardize=true reads differences from the training texts, which it has not been "
+                "given; call mmpt.standardize_router(model, batches) before training"
+            )
+        return self._known
 
     def forward(self, mean: Tensor) -> Tensor:
         """Route probabilities (B, R) of mean word embeddings (B, d)."""
+        if self.standardizes and self._ready():
+            mean = (mean - self.mean) / self.deviation
         logits = mean.to(self.weight.dtype) @ self.weight.T / self.options.router_temperature
         if self.training and self.options.perturb_router:
             noise = 1.0 + self.options.router_noise * torch.randn_like(logits)

@@ -5,12 +5,12 @@ The command line's runs go the same way: :class:`mmpt.models.adapted.AdaptedMode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mmpt.errors import AdapterError, ModelError
@@ -105,6 +105,41 @@ def attach(
                 adapters.leave_if_empty()
             raise
     return adapters
+
+
+@torch.no_grad()
+def standardize_router(model: Model, batches: Iterable[Mapping[str, Tensor]]) -> Model:
+    """Let the active adapter's router take mean and standard deviation of what it reads: ``router_standardize=True``.
+
+    It must be called before training; ``train.py`` does the same for its runs.
+
+    Args:
+        model: An adapted model.
+        batches: Keyword arguments of the model, with all training texts: a DataLoader, for example. The model runs on
+            each once, in evaluation mode.
+
+    Returns:
+        The same object.
+
+    Raises:
+        AdapterError: No adapter is active, it has no such router, or there are no batches.
+    """
+    name, method = adapters_of(model).chosen(None)
+    if (router := method.standardizing) is None:
+        raise AdapterError(f"adapter {name!r} has no router with router_standardize=True; set it in its options")
+    training, means = model.training, []
+    handle = router.register_forward_pre_hook(lambda module, given: means.append(given[0]))
+    try:
+        model.eval()
+        for batch in batches:
+            model(**batch)
+    finally:
+        handle.remove()
+        model.train(training)
+    if not means:
+        raise AdapterError("there are no batches; give those of the training texts")
+    router.standardize(torch.cat(means))
+    return model
 
 
 def remove_adapter(model: Model, name: str | None = None) -> Model:

@@ -19,6 +19,7 @@ from mmpt.data.collate import IGNORED
 from mmpt.data.encode import TextToText
 from mmpt.methods.base import CacheableLayers, Contribution, Method, mean_embedding
 from mmpt.models.adapters import adapters_of
+from mmpt.models.parts import embed
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,17 @@ class AdaptedModel(nn.Module, ABC):
 
     def contribute(self, batch: Mapping[str, Tensor]) -> Contribution:
         """The method's contribution to a batch of cached activations, ``means`` (B, d) and ``states`` (B, N, d)."""
-        means, mask = batch["means"], batch["attention_mask"]
-        if self.method.options.reads != "embedding":  # which the states are of
-            means = mean_embedding(batch["states"][:, : mask.shape[1]], mask)
-        contribution: Contribution = self.method(means if self.method.reads_input else None)
+        contribution: Contribution = self.method(self.means(batch) if self.method.reads_input else None)
         return contribution
+
+    def means(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the method's router reads of each source (B, d), from cached activations where a batch has them."""
+        mask = batch["attention_mask"]
+        if self.method.options.reads == "embedding":
+            known = batch.get("means")
+            return mean_embedding(embed(self.backbone, batch["input_ids"]), mask) if known is None else known
+        states = batch["states"] if "states" in batch else self.constants(batch)
+        return mean_embedding(states[:, : mask.shape[1]], mask)
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """A batch up to its targets: from cached activations where it has them, else from its ids."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods import parse
-from mmpt.methods.base import Method
+from mmpt.methods.base import Method, saved_tensors
 from mmpt.utils.files import write_bytes, write_json
 from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
@@ -90,11 +90,11 @@ def adapter_directory(directory: Path) -> Path:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into a method's parameters of the same names.
+    """Copy tensors into a method's parameters and constants of the same names.
 
     AdapterError: names or shapes differ, or a value is not finite; ``where`` names their source.
     """
-    parameters = dict(module.named_parameters())
+    parameters = saved_tensors(module)
     if wrong := sorted(set(parameters) ^ set(state)):
         raise AdapterError(
             f"{where}: parameter {wrong[0]} is only on one side; it belongs to another method or options"

@@ -13,7 +13,7 @@ from mmpt.cache.activations import SHARE, Activations, Batch, compute, fetch, fr
 from mmpt.cache.entry import lay_out
 from mmpt.cache.store import Store
 from mmpt.config.schema import CacheConfig
-from mmpt.data.collate import IGNORED, SOURCES, source_rows
+from mmpt.data.collate import IGNORED, one_source_a_row, source_rows
 from mmpt.errors import CacheError, ConfigError
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.parts import word_embeddings
@@ -130,8 +130,7 @@ class SplitCache:
     def _batches(self, split: Prepared) -> Iterator[Batch]:
         """Every source once, in the batches of an evaluation."""
         for rows, batch in self.evaluator.batches(split, self._device):
-            flat = {name: values.flatten(0, -2) if name in SOURCES else values for name, values in batch.items()}
-            yield source_rows(rows, batch), flat
+            yield source_rows(rows, batch), one_source_a_row(batch)
 
     def _stored(self, split: Prepared) -> bool:
         fits = self._needed((split,)) <= self._store.max_bytes  # else no key is needed, which reads all ids

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmpt.config.typed_build import Problems, build
 from mmpt.errors import AdapterError, RunError
+from mmpt.methods.base import saved_tensors
 from mmpt.models.adapter_files import load_state, read_state, serialised
 from mmpt.training.optim import state_template
 from mmpt.utils.files import read_json, write_bytes, write_json, writing
@@ -150,7 +151,7 @@ def tensors_of(
     module: nn.Module, optimizer: torch.optim.Optimizer, generators: list[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """All tensors of a checkpoint: trained parameters, the optimizer's state, and each process's random generators."""
-    tensors = {f"{PARAMETERS}{name}": value.detach() for name, value in module.named_parameters()}
+    tensors = {f"{PARAMETERS}{name}": value.detach() for name, value in saved_tensors(module).items()}
     for number, parameter in enumerate(_parameters(optimizer)):
         state = optimizer.state.get(parameter, {})
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
@@ -168,7 +169,7 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         state, tensors = read_progress(checkpoint), read_state(checkpoint / TENSORS)
         if len(state.losses) != processes:
             raise RunError(f"it was written by {len(state.losses)} processes, this run has {processes}")
-        _require(_part(tensors, PARAMETERS), dict(module.named_parameters()))
+        _require(_part(tensors, PARAMETERS), saved_tensors(module))
         load_state(module, _part(tensors, PARAMETERS), checkpoint.name)
         prefixes = [PARAMETERS]
         for number, parameter in enumerate(_parameters(optimizer)):

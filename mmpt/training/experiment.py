@@ -91,6 +91,8 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
             splits = self._cached(model, splits)
+            if (router := model.method.standardizing) is not None:
+                router.standardize(self.evaluator.means(model, splits["train"]))
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
         train_seconds = self._train(trainer)
         with oom_as_error(config.evaluation.batch_size):

@@ -9,6 +9,7 @@ For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at 
 - ``router_input``: r reads the mean word embedding of x, with ``encoder`` the mean of the encoder's output, or with
   ``layer_below`` that of the states that enter the first layer with a prefix (``layers=last_N``; of a decoder's sites,
   the encoder's output); decoder-only models read the prompt alone;
+- ``router_standardize``: r reads that minus its mean, over its standard deviation, of the training texts;
 - ``router_temperature`` divides the router's logits; ``lr.router`` is its own learning rate;
 - ``routing=straight_through``: the likeliest route alone, one in the pass forward, with the gradient of r(x) backward;
 - ``mask_init=apart``: M_r starts at the mean where (p + l) mod R = r, and at minus the mean elsewhere, so that each
@@ -17,8 +18,8 @@ For an example x with route probabilities r(x) (:mod:`mmpt.methods.router`), at 
 - ``mask_granularity``, ``mask_temperature``, ``prefix_dropout`` (of e before its masks) and ``gate``: as in
   :mod:`mmpt.methods.prefix.method`.
 
-The published setting is ``only`` with ``per_route``, masks by layer, τ = 1, the mean word embedding, no dropout of the
-prefix and no term in the loss. The gates are an example's own: the published code's sum over the
+The published setting is ``only`` with ``per_route``, masks by layer, τ = 1, the mean word embedding as it is, no
+dropout of the prefix and no term in the loss. The gates are an example's own: the published code's sum over the
 batch's selections is not reproduced (docs/fidelity.md).
 """
 

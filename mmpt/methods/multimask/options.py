@@ -8,12 +8,12 @@ from typing import ClassVar, Literal, Self
 
 from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.errors import ConfigError
-from mmpt.methods.options import RouterOptions
+from mmpt.methods.options import InputRouterOptions
 from mmpt.methods.prefix_options import MaskOptions, PrefixShape
 
 
 @dataclass(frozen=True)
-class MultiMask(PrefixShape, RouterOptions, MaskOptions):
+class MultiMask(PrefixShape, InputRouterOptions, MaskOptions):
     """Options of ``method=multimask``."""
 
     name: ClassVar[str] = "multimask"
@@ -46,7 +46,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
     def transferable_groups(self) -> dict[str, str]:
         """See the base class."""
         masks = "one mask" if self.mask == "single" else "masks of routes"
-        return {**super().transferable_groups(), "masks": masks, "router": f"router over the {self.router_input}"}
+        return {**super().transferable_groups(), "masks": masks}
 
     def problems(self) -> list[str]:
         """See the base class."""
@@ -71,7 +71,7 @@ class MultiMask(PrefixShape, RouterOptions, MaskOptions):
                 "method.sites has encoder; set method.router_input=embedding or leave encoder out of method.sites"
             )
         if not self.has_router:
-            names = "router_input", "routing", "router_temperature", "load_balance", "mask_init"
+            names = "router_input", "routing", "router_temperature", "router_standardize", "load_balance", "mask_init"
             lines += self._without_effect("without routes", *names)
         return lines
 

@@ -2,7 +2,8 @@
 
 prompt(x) = Σ_{r in top-k of r(x)} r(x)_r·E_r with E (R, v, d), before the encoder's input embeddings. Gates are not
 renormalised. One example's prompt depends on that example alone; the published code's top-1 sum over the whole batch is
-not reproduced (docs/fidelity.md).
+not reproduced (docs/fidelity.md). ``router_standardize``: the router reads the mean word embedding minus its mean, over
+its standard deviation, of the training texts.
 """
 
 from __future__ import annotations

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmpt.methods.options import Init, RouterOptions, Start
+from mmpt.methods.options import Init, InputRouterOptions, Start
 
 
 @dataclass(frozen=True)
-class SMoP(Start, RouterOptions):
+class SMoP(Start, InputRouterOptions):
     """Options of ``method=smop``."""
 
     name: ClassVar[str] = "smop"
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "router")
-    SAME: ClassVar[Mapping[str, str]] = {"router": "router over the embedding"}
 
     num_virtual_tokens: int = 5
     init: Init = "vocab"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmpt.data.collate import SOURCES
+from mmpt.data.collate import one_source_a_row
 from mmpt.data.encode import Classes
 from mmpt.errors import ConfigError
 from mmpt.models.adapted import AdaptedModel, Encoded
@@ -33,7 +33,7 @@ class EncoderClassifier(AdaptedModel):
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """See the base class; ids (B, C, T) are those of a source for each class."""
-        sources = {name: rows.flatten(0, -2) if name in SOURCES else rows for name, rows in batch.items()}
+        sources = one_source_a_row(batch)
         if "states" in sources:
             encoded = self.resume(sources)
         else:

@@ -1,0 +1,137 @@
+"""``router_standardize``: the router reads how far a text is from the mean of the training texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import mmpt
+from mmpt.cli import main
+from mmpt.data.collate import Collator
+from mmpt.errors import AdapterError, ModelError
+from mmpt.methods import parse
+from mmpt.methods.base import mean_embedding
+from mmpt.methods.router import Router
+from mmpt.training.evaluate import Evaluator
+from tests.reliability.faults import Bomb, command
+from tests.tiny import adapted, batch
+from tests.tolerance import assert_close, terms_of
+
+WORDS = ["task=mix", "mix.tasks=[rte,cb]", "data.limit_train=40", "data.limit_validation=20", "data.limit_test=20"]
+WORDS += ["logger=none", "trainer.max_steps=12", "trainer.eval_strategy=steps", "trainer.eval_steps=3"]
+WORDS += ["method.router_standardize=true"]
+
+
+def test_the_router_reads_the_difference_in_standard_deviations() -> None:
+    router = Router(6, parse("multimask", {"router_standardize": True})).eval()
+    means = torch.randn(50, 6) * torch.tensor([1.0, 2.0, 3.0, 0.1, 1.0, 0.0]) + 7.0
+    router.standardize(means)
+    read = (means - means.mean(dim=0)) / means.std(dim=0, correction=0)
+    read[:, 5] = 0.0  # which is the same in all texts
+    assert_close(router(means), torch.softmax(read @ router.weight.T, dim=-1), 100)
+
+
+def test_all_texts_may_be_the_same() -> None:
+    router = Router(6, parse("smop", {"router_standardize": True})).eval()
+    router.standardize(torch.ones(1, 6))
+    assert_close(router(torch.ones(2, 6)), torch.full((2, 4), 0.25), 6)
+
+
+@pytest.mark.parametrize("method", ["multimask", "smop"])
+@pytest.mark.parametrize("model_type", ["t5", "gpt2"])
+def test_training_begins_with_the_training_texts(method: str, model_type: str) -> None:
+    model = adapted(method, {"router_standardize": True}, model_type=model_type)
+    ids, mask, labels = batch()
+    with pytest.raises(ModelError, match=r"call mmpt\.standardize_router\(model, batches\) before training"):
+        model.train()(ids, mask, labels)
+    rows = _inputs(model_type, ids, mask, labels)
+    assert mmpt.standardize_router(model.backbone, [{key: part[:2] for key, part in rows.items()}, rows]) is not None
+    model.eval()
+    read = mean_embedding(model.backbone.get_input_embeddings()(ids), mask)
+    read = torch.cat([read[:2], read])
+    assert_close(model.method.router.mean, read.mean(dim=0), terms_of(model))
+    assert_close(model.method.router.deviation, read.std(dim=0, correction=0), terms_of(model))
+    model.train()(ids, mask, labels).loss.backward()
+    assert model.method.router.weight.grad.abs().max() > 0
+
+
+def _inputs(model_type: str, ids: Tensor, mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    if model_type == "t5":
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_only_a_router_that_standardizes_takes_texts() -> None:
+    rows = [_inputs("t5", *batch())]
+    with pytest.raises(AdapterError, match="no router with router_standardize=True"):
+        mmpt.standardize_router(adapted("multimask").backbone, rows)
+    with pytest.raises(AdapterError, match="there are no batches"):
+        mmpt.standardize_router(adapted("multimask", {"router_standardize": True}).backbone, [])
+
+
+def test_no_effect_without_routes() -> None:
+    with pytest.raises(mmpt.errors.ConfigError, match=r"method\.router_standardize=True has no effect without routes"):
+        parse("multimask", {"router_standardize": True, "num_routes": 1})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("standardized") / "run"
+    assert main([f"run.dir='{directory}'", *WORDS]) == 0
+    return directory
+
+
+def test_a_run_saves_mean_and_deviation_of_its_training_texts(run: Path) -> None:
+    saved = load_file(run / "adapter" / "adapter.safetensors")
+    loaded = mmpt.load(run)
+    evaluator: Evaluator = loaded.evaluator
+    texts = (run / "config.yaml").read_text(encoding="utf-8")
+    assert "router_standardize: true" in texts
+    split = evaluator.prepare(_training_examples(evaluator))
+    rows = Collator(0)(split.at(range(len(split.examples))))
+    embeddings = loaded.model.backbone.get_input_embeddings()(rows["input_ids"])
+    read = mean_embedding(embeddings, rows["attention_mask"])
+    assert_close(saved["router.mean"], read.mean(dim=0), len(read))
+    assert_close(saved["router.deviation"], read.std(dim=0, correction=0), len(read))
+
+
+def _training_examples(evaluator: Evaluator) -> list[object]:
+    from mmpt.config.schema import DataConfig
+    from mmpt.data.mixture import load_all
+
+    limits = {"limit_train": 40, "limit_validation": 20, "limit_test": 20}
+    return list(load_all(evaluator.task, DataConfig("bundled", **limits)).train)
+
+
+def test_a_saved_run_predicts_the_same_bits(run: Path) -> None:
+    loaded = mmpt.load(run)
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    from mmpt.config.schema import DataConfig
+    from mmpt.data.mixture import load_all
+
+    limits = {"limit_train": 40, "limit_validation": 20, "limit_test": 20}
+    split = loaded.evaluator.prepare(list(load_all(loaded.evaluator.task, DataConfig("bundled", **limits)).test))
+    found = loaded.evaluator.rows(split, loaded.evaluator.predict(loaded.model, split, "ranking"))
+    assert [row["probabilities"] for row in found] == [line["probabilities"] for line in lines]
+
+
+@pytest.mark.parametrize("cache", ["off", "ram"])
+def test_the_cache_changes_nothing(run: Path, tmp_path: Path, cache: str) -> None:
+    assert main([f"run.dir='{tmp_path}/run'", *WORDS, f"cache={cache}"]) == 0
+    first, second = (load_file(place / "adapter" / "adapter.safetensors") for place in (run, tmp_path / "run"))
+    assert_close(second["router.mean"], first["router.mean"], 40)
+    assert_close(second["router.deviation"], first["router.deviation"], 40)
+
+
+def test_a_killed_run_resumes_to_the_same_adapter(run: Path, tmp_path: Path) -> None:
+    words = [f"run.dir='{tmp_path}/run'", f"cache.dir='{tmp_path}/cache'", *WORDS, "trainer.save_steps=2"]
+    assert command(tmp_path, words, Bomb("step", 10)) == [-9]
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-4").is_dir()
+    assert command(tmp_path, words) == [0]
+    first, second = (load_file(place / "adapter" / "adapter.safetensors") for place in (run, tmp_path / "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
