@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor
 
 import mmpt
 from mmpt.cli import main
+from mmpt.config.schema import DataConfig
 from mmpt.data.collate import Collator
+from mmpt.data.mixture import load_all
 from mmpt.errors import AdapterError, ModelError
 from mmpt.methods import parse
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import Router
-from mmpt.training.evaluate import Evaluator
 from tests.reliability.faults import Bomb, command
 from tests.tiny import adapted, batch
 from tests.tolerance import assert_close, terms_of
@@ -89,10 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_saves_mean_and_deviation_of_its_training_texts(run: Path) -> None:
     saved = load_file(run / "adapter" / "adapter.safetensors")
     loaded = mmpt.load(run)
-    evaluator: Evaluator = loaded.evaluator
-    texts = (run / "config.yaml").read_text(encoding="utf-8")
-    assert "router_standardize: true" in texts
-    split = evaluator.prepare(_training_examples(evaluator))
+    split = loaded.evaluator.prepare(_splits(loaded).train)
     rows = Collator(0)(split.at(range(len(split.examples))))
     embeddings = loaded.model.backbone.get_input_embeddings()(rows["input_ids"])
     read = mean_embedding(embeddings, rows["attention_mask"])
@@ -100,24 +99,17 @@ def test_a_run_saves_mean_and_deviation_of_its_training_texts(run: Path) -> None
     assert_close(saved["router.deviation"], read.std(dim=0, correction=0), len(read))
 
 
-def _training_examples(evaluator: Evaluator) -> list[object]:
-    from mmpt.config.schema import DataConfig
-    from mmpt.data.mixture import load_all
-
-    limits = {"limit_train": 40, "limit_validation": 20, "limit_test": 20}
-    return list(load_all(evaluator.task, DataConfig("bundled", **limits)).train)
-
-
 def test_a_saved_run_predicts_the_same_bits(run: Path) -> None:
     loaded = mmpt.load(run)
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
-    from mmpt.config.schema import DataConfig
-    from mmpt.data.mixture import load_all
-
-    limits = {"limit_train": 40, "limit_validation": 20, "limit_test": 20}
-    split = loaded.evaluator.prepare(list(load_all(loaded.evaluator.task, DataConfig("bundled", **limits)).test))
+    split = loaded.evaluator.prepare(_splits(loaded).test)
     found = loaded.evaluator.rows(split, loaded.evaluator.predict(loaded.model, split, "ranking"))
     assert [row["probabilities"] for row in found] == [line["probabilities"] for line in lines]
+
+
+def _splits(loaded: Any) -> Any:
+    data = DataConfig("bundled", limit_train=40, limit_validation=20, limit_test=20)
+    return load_all(loaded.evaluator.task, data)
 
 
 @pytest.mark.parametrize("cache", ["off", "ram"])
