@@ -82,6 +82,9 @@ def _changed(words: list[str], rates: dict[str, float]) -> tuple[list[str], dict
 
 METHODS |= {f"multimask_{name}": _changed(*change) for name, change in CHANGES.items()}
 METHODS["multimask_steady"] = _changed(WHOLE, {"masks": 0.005})  # the changes that gained most, with rates of its own
+APART = ["method.num_virtual_tokens=11", "method.mask_init=apart", "method.router_standardize=true"]
+APART += ["method.perturb_router=false"]  # what separates the tasks of the bundled mixture (docs/mixtures.md)
+METHODS["multimask_standardized"] = _changed(APART, {"router": 0.1})
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
 

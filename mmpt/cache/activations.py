@@ -33,7 +33,7 @@ from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.parts import embed, word_embeddings
 
-FORMAT = 1  # raise it when the same inputs come to mean other states
+FORMAT = 2  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # by safetensors' name
 KINDS = {dtype: kind for kind, dtype in TYPES.items()}

@@ -39,6 +39,7 @@ class Router(nn.Module):
         deviation = means.double().std(dim=0, correction=0)
         self.mean.copy_(means.double().mean(dim=0))
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+        self._known = True
 
     def _ready(self) -> bool:
         """Whether μ and σ are known; before that only a probe of shapes may pass."""

@@ -6,7 +6,7 @@ Letters: B batch, T source tokens, P prompt tokens, U target tokens, C candidate
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -142,6 +142,12 @@ class AdaptedModel(nn.Module, ABC):
             return mean_embedding(embed(self.backbone, batch["input_ids"]), mask) if known is None else known
         states = batch["states"] if "states" in batch else self.constants(batch)
         return mean_embedding(states[:, : mask.shape[1]], mask)
+
+    @torch.no_grad()
+    def standardize_router(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Let the method's router, if it standardizes, take mean and deviation from batches of all training texts."""
+        if (router := self.method.standardizing) is not None:
+            router.standardize(torch.cat([self.means(batch) for batch in batches]))
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """A batch up to its targets: from cached activations where it has them, else from its ids."""

@@ -97,6 +97,7 @@ def _cases(options: MethodOptions) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _problems(options: MethodOptions, architecture: str) -> Iterator[str]:
     model, batch = _model(options, architecture), _batch(architecture)
+    model.standardize_router([_with_continuations(batch)])
     cacheable = model.cacheable_layers.count  # before any pass, which is then checked against it
     before = _losses(model.eval(), batch)
     if not torch.equal(before, _losses(model, batch)):
@@ -157,14 +158,19 @@ def _dependent_row(model: AdaptedModel, batch: dict[str, Tensor], together: Tens
 
 
 def _cached(model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:
-    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
-    read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)  # what a decoder-only model reads of a label
-    given = {**batch, "continuations": read.unsqueeze(1)}
+    given, labels = _with_continuations(batch), batch["labels"]
     model.injection.set({})
     with torch.no_grad():
         states = model.constants(given)
-        means = mean_embedding(embed(model.backbone, ids), mask)
+        means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
         return model.losses(model.start({**given, "states": states, "means": means}), labels)
+
+
+def _with_continuations(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With what a decoder-only model reads of a label."""
+    labels = batch["labels"]
+    read = labels[:, :-1].masked_fill(labels[:, 1:] == IGNORED, IGNORED)
+    return {**batch, "continuations": read.unsqueeze(1)}
 
 
 def _losses(model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:

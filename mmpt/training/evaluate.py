@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mmpt.attention.architectures import Kind
 from mmpt.config.schema import EvaluationConfig
-from mmpt.data.collate import IGNORED, CachingCollator, Collator, one_source_a_row
+from mmpt.data.collate import IGNORED, CachingCollator, Collator
 from mmpt.data.metrics import chance, interval, label_indices, majority, normalise, score
 from mmpt.data.special_tokens import answers, inner_end
 from mmpt.data.tasks import Example, Task
@@ -88,12 +88,6 @@ class Evaluator:
             longest = max((split.of_longest() for split in splits), key=lambda split: split.tokens[0])
             for decoding in self.config.decoding:
                 self.predict(model, longest, decoding)
-
-    @torch.no_grad()
-    def means(self, model: AdaptedModel, split: Prepared) -> Tensor:
-        """What a model's router reads of each source of a split (N, d)."""
-        batches = self.batches(split, next(model.parameters()).device)
-        return torch.cat([model.means(one_source_a_row(batch)) for _, batch in batches])
 
     @torch.no_grad()
     def predict(self, model: AdaptedModel, split: Prepared, decoding: str) -> Predictions:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from mmpt.config.schema import Config, TaskConfig
-from mmpt.data.collate import CachingCollator
+from mmpt.data.collate import CachingCollator, one_source_a_row
 from mmpt.data.tokenizer import tokenizer_fingerprint
 from mmpt.methods.options import Start
 from mmpt.models.activation_probe import text_ids
@@ -91,8 +91,8 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
             splits = self._cached(model, splits)
-            if (router := model.method.standardizing) is not None:
-                router.standardize(self.evaluator.means(model, splits["train"]))
+            batches = self.evaluator.batches(splits["train"], next(model.parameters()).device)
+            model.standardize_router(one_source_a_row(batch) for _, batch in batches)
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
         train_seconds = self._train(trainer)
         with oom_as_error(config.evaluation.batch_size):

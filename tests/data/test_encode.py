@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from mmpt.config.schema import EvaluationConfig, TaskConfig
 from mmpt.data.encode import Continuation, TextToText
 from mmpt.data.tasks import Example, Task
+from mmpt.data.tokenized import TokenizedSplit
 from mmpt.errors import DataError
 
 WORDS = ["<pad>", "</s>", "<unk>", "entailment", "not_entailment", "a", "b", "c", "d"]
@@ -115,6 +116,20 @@ def test_batches_hold_examples_of_similar_length(tokenizer: PreTrainedTokenizerF
     assert list(split.batches(3)) == [[1, 3, 2], [0]]
     assert split.of_longest().examples == (split.examples[1],)
     assert split.of_longest().features == [{"input_ids": [5, 1], "labels": [5, 6, 7, 8, 1], "index": 0}]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_hold_little_padding(size: int) -> None:
+    lengths = [*range(1, 300), *[40] * 100, 2000]
+    features = [{"input_ids": [1] * length} for length in lengths]
+    batches = list(TokenizedSplit(lengths, features, 0).batches(size))
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    assert [lengths[row] for rows in batches for row in rows] == sorted(lengths)
+    for rows in batches:
+        real, padded = sum(lengths[row] for row in rows), len(rows) * max(lengths[row] for row in rows)
+        assert len(rows) <= size and padded - real <= max(256, 0.1 * padded)
+    assert batches[-1] == [len(lengths) - 1]
+    assert list(TokenizedSplit([], [], 0).batches(size)) == []
 
 
 def test_unknown_characters_are_noted_with_their_share(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -20,6 +20,7 @@ from mmpt.errors import AdapterError, ModelError
 from mmpt.methods import parse
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import Router
+from mmpt.models.method_check import report
 from tests.reliability.faults import Bomb, command
 from tests.tiny import adapted, batch
 from tests.tolerance import assert_close, terms_of
@@ -112,12 +113,20 @@ def _splits(loaded: Any) -> Any:
     return load_all(loaded.evaluator.task, data)
 
 
-@pytest.mark.parametrize("cache", ["off", "ram"])
-def test_the_cache_changes_nothing(run: Path, tmp_path: Path, cache: str) -> None:
-    assert main([f"run.dir='{tmp_path}/run'", *WORDS, f"cache={cache}"]) == 0
-    first, second = (load_file(place / "adapter" / "adapter.safetensors") for place in (run, tmp_path / "run"))
-    assert_close(second["router.mean"], first["router.mean"], 40)
-    assert_close(second["router.deviation"], first["router.deviation"], 40)
+@pytest.mark.parametrize("read", ["embedding", "encoder"])
+def test_the_cache_changes_nothing(tmp_path: Path, read: str) -> None:
+    found = []
+    for cache in ("off", "ram"):
+        words = [*WORDS, f"method.router_input={read}", "trainer.max_steps=3", f"cache={cache}"]
+        assert main([f"run.dir='{tmp_path / cache}'", *words]) == 0
+        found.append(load_file(tmp_path / cache / "adapter" / "adapter.safetensors"))
+    assert_close(found[0]["router.mean"], found[1]["router.mean"], 40)
+    assert_close(found[0]["router.deviation"], found[1]["router.deviation"], 40)
+
+
+@pytest.mark.parametrize("read", ["embedding", "layer_below"])
+def test_the_method_is_sound_on_every_network(read: str) -> None:
+    assert report("multimask", {"router_standardize": True, "router_input": read, "layers": "last_1"}) == []
 
 
 def test_a_killed_run_resumes_to_the_same_adapter(run: Path, tmp_path: Path) -> None:
