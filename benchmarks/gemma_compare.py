@@ -61,7 +61,7 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     "smop": (["method=smop", "method.init=vocab"], {"prompts": 0.3, "router": 0.0005}),
 }
 WHOLE = ["method.num_virtual_tokens=11", "method.mask_init_mean=5"]
-CHANGES: dict[str, tuple[list[str], dict[str, float]]] = {  # to multimask, at the rate that multimask chose
+CHANGES: dict[str, tuple[list[str], dict[str, float]]] = {  # to multimask
     "open": (["method.mask_init_mean=5"], {}),
     "calm": (["method.perturb_router=false", "method.router_dropout=0"], {}),
     "longer": (["method.num_virtual_tokens=11"], {}),
@@ -85,6 +85,8 @@ METHODS["multimask_steady"] = _changed(WHOLE, {"masks": 0.005})  # the changes t
 APART = ["method.num_virtual_tokens=11", "method.mask_init=apart", "method.router_standardize=true"]
 APART += ["method.perturb_router=false"]  # what separates the tasks of the bundled mixture (docs/mixtures.md)
 METHODS["multimask_standardized"] = _changed(APART, {"router": 0.1})
+RATE_OF = {f"multimask_{name}": "multimask" for name in CHANGES}  # methods without a grid, and whose rate they have
+RATE_OF["multimask_standardized"] = "prefix"
 SEEDS = range(1, 4)
 PAIRS = [(task, method) for method in METHODS for task in TASKS]
 
@@ -124,7 +126,7 @@ def trials(task: str, method: str) -> Iterator[Trial]:
     if method == "zero_shot":
         yield Trial(task, method, "mid", 1)
         return
-    tuned = "multimask" if method.removeprefix("multimask_") in CHANGES else method  # whose rate it has
+    tuned = RATE_OF.get(method, method)
     own = task == TUNED and tuned == method
     scored: dict[str, float] = {}
     for rate in RATES:

@@ -26,6 +26,7 @@ COUNTS = {
     "options": 66,
     "paper": 90,
     "rates": 96,
+    "routes": 60,
     "tune": 30,
 }
 
