@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = np.ndarray
-PADDING = 0.1  # share of a batch; of 64 texts of RTE's lengths together, it would be two thirds
-LITTLE = 256  # tokens of padding that cost less than another batch
+# Padding that a batch of an evaluation may have. Who changes these raises FORMAT in mmpt/cache/activations.py.
+PADDING = 0.1  # of its tokens; of 64 texts of RTE's lengths together, two thirds would be padding
+LITTLE = 256  # tokens; less than that is not worth another batch
 
 
 class RowStates(Protocol):
@@ -99,11 +100,12 @@ class TokenizedSplit:
     def batches(self, size: int) -> Iterator[list[int]]:
         """Rows of each batch of an evaluation: examples of similar length, the short ones first.
 
-        A batch has up to ``size`` rows, fewer where the next row would add too much padding (:data:`PADDING`).
+        A batch has up to ``size`` rows, and ends earlier where its padding would exceed both :data:`PADDING` and
+        :data:`LITTLE`.
         """
-        rows, tokens = list[int](), 0
+        rows, tokens, lengths = list[int](), 0, self.longest.tolist()
         for row in np.argsort(self.longest, kind="stable").tolist():
-            tokens += (length := int(self.longest[row]))
+            tokens += (length := lengths[row])
             padded = (len(rows) + 1) * length
             if rows and (len(rows) == size or padded - tokens > max(LITTLE, PADDING * padded)):
                 yield rows

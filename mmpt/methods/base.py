@@ -216,7 +216,11 @@ def _check(method: nn.Module, args: tuple[Any, ...], contribution: Any) -> None:
 
 def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
     """What a method is made of, by name: parameters, and constants that it took from the training texts (buffers)."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    kept = module.state_dict().keys()  # without buffers that are not persistent
+    return {
+        **dict(module.named_parameters()),
+        **{name: value for name, value in module.named_buffers() if name in kept},
+    }
 
 
 def starting_ids(options: Start, backbone: StartingValues, count: int) -> Tensor | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from mmpt.errors import ModelError
 from mmpt.methods.options import InputRouterOptions, RouterOptions
+
+DEVIATION = "deviation"
+ROUNDING = 1e-5  # a value that differs by less than this share of itself between texts is the same in all
 
 
 class Router(nn.Module):
@@ -26,34 +31,40 @@ class Router(nn.Module):
         """Create W for a model of the given width d."""
         super().__init__()
         self.options = options
-        self._known = False
         self.standardizes = isinstance(options, InputRouterOptions) and options.router_standardize
+        self.ready = not self.standardizes  # whether μ and σ are those of training texts
         self.weight = nn.Parameter(torch.empty(options.num_routes, width))
         nn.init.orthogonal_(self.weight)
         if self.standardizes:
             self.register_buffer("mean", torch.zeros(width))
-            self.register_buffer("deviation", torch.zeros(width))  # until the training texts have been read
+            self.register_buffer(DEVIATION, torch.ones(width))
+            self.register_load_state_dict_post_hook(_loaded)
 
-    def standardize(self, means: Tensor) -> None:
-        """Take μ and σ from what is read of N training texts (N, d); σ is 1 where all texts have the same value."""
-        deviation = means.double().std(dim=0, correction=0)
-        self.mean.copy_(means.double().mean(dim=0))
-        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
-        self._known = True
+    def standardize(self, batches: Iterable[Tensor]) -> None:
+        """Take μ and σ from what is read of the training texts, in batches (B, d).
 
-    def _ready(self) -> bool:
-        """Whether μ and σ are known; before that only a probe of shapes may pass."""
-        self._known = self._known or bool(self.deviation.any())  # once: a GPU is waited for
-        if self.training and not self._known:
+        σ is 1 where all texts have the same value up to rounding. ModelError: there is no text.
+        """
+        count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for means in batches:
+            values = means.to(self.mean.device, torch.float64)
+            count, total, squares = count + len(values), values.sum(dim=0) + total, values.square().sum(dim=0) + squares
+        if count == 0:
+            raise ModelError("a router cannot be standardized without texts; give the training texts")
+        mean, power = total / count, squares / count
+        variance = power - mean.square()
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(variance > ROUNDING**2 * power, variance, 1.0).sqrt())
+        self.ready = True
+
+    def forward(self, mean: Tensor) -> Tensor:
+        """Route probabilities (B, R) of mean word embeddings (B, d)."""
+        if self.training and not (self.ready or self.weight.is_meta):  # which has shapes alone
             raise ModelError(
                 "method.router_standardize=true reads differences from the training texts, which it has not been "
                 "given; call mmpt.standardize_router(model, batches) before training"
             )
-        return self._known
-
-    def forward(self, mean: Tensor) -> Tensor:
-        """Route probabilities (B, R) of mean word embeddings (B, d)."""
-        if self.standardizes and self._ready():
+        if self.standardizes:
             mean = (mean - self.mean) / self.deviation
         logits = mean.to(self.weight.dtype) @ self.weight.T / self.options.router_temperature
         if self.training and self.options.perturb_router:
@@ -68,6 +79,11 @@ class Router(nn.Module):
         """What ``load_balance`` adds to the loss for route probabilities (B, R); None where nothing."""
         coefficient = self.options.load_balance
         return coefficient * balance_loss(probs) if self.training and coefficient > 0 else None
+
+
+def _loaded(router: nn.Module, keys: object) -> None:
+    assert isinstance(router, Router)
+    router.ready = True
 
 
 def route_gates(probs: Tensor, top_k: int) -> Tensor:

@@ -10,15 +10,16 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mmpt.errors import AdapterError, ModelError
+from mmpt.errors import AdapterError, DataError, ModelError
 from mmpt.methods.options import MethodOptions
 from mmpt.models.activation_probe import ActivationProbe
 from mmpt.models.adapter_files import start_from
 from mmpt.models.adapters import Adapters, adapters_of
-from mmpt.models.parts import ADAPTERS
+from mmpt.models.parts import ADAPTERS, word_embeddings
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -115,7 +116,7 @@ def standardize_router(model: Model, batches: Iterable[Mapping[str, Tensor]]) ->
 
     Args:
         model: An adapted model.
-        batches: Keyword arguments of the model, with all training texts: a DataLoader, for example. The model runs on
+        batches: The batches that the adapter is trained on, with labels (a DataLoader, for example). The model runs on
             each once, in evaluation mode.
 
     Returns:
@@ -123,22 +124,26 @@ def standardize_router(model: Model, batches: Iterable[Mapping[str, Tensor]]) ->
 
     Raises:
         AdapterError: No adapter is active, it has no such router, or there are no batches.
+        DataError: A batch of a decoder-only model does not say where its prompts end.
     """
     name, method = adapters_of(model).chosen(None)
     if (router := method.standardizing) is None:
         raise AdapterError(f"adapter {name!r} has no router with router_standardize=True; set it in its options")
-    training, means = model.training, []
-    handle = router.register_forward_pre_hook(lambda module, given: means.append(given[0]))
+    training, means, device = model.training, list[Tensor](), word_embeddings(model).weight.device
+    decoder_only = adapters_of(model).hooks.injection.architecture.decoder_only
+    handle = router.register_forward_pre_hook(lambda module, given: means.append(given[0].cpu()))
     try:
         model.eval()
         for batch in batches:
-            model(**batch)
+            if decoder_only and not {"labels", "prompt_length"} & {*batch}:
+                raise DataError("the router reads prompts; give labels or prompt_length in each batch, as in training")
+            model(**send_to_device(dict(batch), device))
     finally:
         handle.remove()
         model.train(training)
     if not means:
         raise AdapterError("there are no batches; give those of the training texts")
-    router.standardize(torch.cat(means))
+    router.standardize(means)
     return model
 
 

@@ -136,18 +136,19 @@ class AdaptedModel(nn.Module, ABC):
 
     def means(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the method's router reads of each source (B, d), from cached activations where a batch has them."""
+        if self.method.options.reads == "embedding" and "means" in batch:
+            return batch["means"]
         mask = batch["attention_mask"]
         if self.method.options.reads == "embedding":
-            known = batch.get("means")
-            return mean_embedding(embed(self.backbone, batch["input_ids"]), mask) if known is None else known
+            return mean_embedding(embed(self.backbone, batch["input_ids"]), mask)
         states = batch["states"] if "states" in batch else self.constants(batch)
         return mean_embedding(states[:, : mask.shape[1]], mask)
 
     @torch.no_grad()
     def standardize_router(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """Let the method's router, if it standardizes, take mean and deviation from batches of all training texts."""
-        if (router := self.method.standardizing) is not None:
-            router.standardize(torch.cat([self.means(batch) for batch in batches]))
+        """Let a router that waits for the training texts read them: batches of all of them."""
+        if (router := self.method.standardizing) is not None and not router.ready:
+            router.standardize(map(self.means, batches))
 
     def start(self, batch: Mapping[str, Tensor]) -> Encoded:
         """A batch up to its targets: from cached activations where it has them, else from its ids."""

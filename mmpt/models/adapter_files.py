@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods import parse
 from mmpt.methods.base import Method, saved_tensors
+from mmpt.methods.router import DEVIATION
 from mmpt.utils.files import write_bytes, write_json
 from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
@@ -44,8 +45,13 @@ def save_adapter(directory: Path, method: Method, description: Mapping[str, Any]
     """Write a trained method; returns bytes of the weights. The JSON comes last: a directory with it is complete.
 
     ``description`` is what else a user of the adapter must know: backbone, task, evaluation. RunError: the files cannot
-    be written.
+    be written. AdapterError: a router waits for the training texts.
     """
+    if (router := method.standardizing) is not None and not router.ready:
+        raise AdapterError(
+            "the router has not read the training texts (router_standardize=True); call "
+            "mmpt.standardize_router(model, batches) and train it before you save it"
+        )
     options, state = method.folded()
     blob = serialised(state)
     write_bytes(directory / WEIGHTS, blob)
@@ -105,9 +111,17 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
         if not torch.isfinite(state[name]).all():
             raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it cannot be used")
+        if name.split(".")[-1] == DEVIATION and not (state[name] > 0).all():
+            raise AdapterError(f"{where}: {name} holds a standard deviation that is not above 0; it cannot be used")
+    _set(module, parameters, state)
+
+
+def _set(module: nn.Module, parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
+    if isinstance(module, Method) and (router := module.standardizing) is not None:
+        router.ready = router.ready or any(value is router.mean for value in parameters.values())
 
 
 def start_from(method: Method, directory: str, fingerprint: str) -> None:
@@ -128,7 +142,7 @@ def start_from(method: Method, directory: str, fingerprint: str) -> None:
         theirs = parse(adapter.method, adapter.options).transferable_groups()
     except ConfigError as error:
         raise AdapterError(f"{where}: its adapter.json is wrong: {error.problems[0]}") from error
-    ours, parameters = method.options.transferable_groups(), dict(method.named_parameters())
+    ours, parameters = method.options.transferable_groups(), saved_tensors(method)
     groups = {name: name.split(".")[0] for name in parameters if name in adapter.state}
     common = [name for name, group in groups.items() if group in ours and ours[group] == theirs.get(group)]
     if not common:
@@ -140,9 +154,7 @@ def start_from(method: Method, directory: str, fingerprint: str) -> None:
         if adapter.state[name].shape != parameters[name].shape:
             shapes = f"{tuple(adapter.state[name].shape)}, this method {tuple(parameters[name].shape)}"
             raise AdapterError(f"{where}: its {name} has shape {shapes}; give both the same tokens, layers and routes")
-    with torch.no_grad():
-        for name in common:
-            parameters[name].copy_(adapter.state[name])
+    _set(method, {name: parameters[name] for name in common}, adapter.state)
 
 
 def serialised(state: Mapping[str, Tensor]) -> bytes:

@@ -117,7 +117,7 @@ def _problems(options: MethodOptions, architecture: str) -> Iterator[str]:
     again = _model(parse(adapter.method, adapter.options), architecture, seed=7)
     load_state(again.method, adapter.state, options.name)
     if not torch.allclose(_losses(again.eval(), batch), after, atol=CLOSE):
-        yield "saved and loaded, the adapter gives other losses; all that counts must be in parameters and options"
+        yield "saved and loaded, the adapter gives other losses; keep all that counts in parameters, buffers, options"
     if cacheable and not torch.allclose(_cached(model, batch), after, atol=CLOSE):
         yield "losses with cached states differ from those without; the method changes layers that it says it does not"
 

@@ -91,8 +91,9 @@ class Experiment:
         with oom_as_error(config.evaluation.batch_size):
             self.evaluator.check_longest(model, *splits.values())
             splits = self._cached(model, splits)
-            batches = self.evaluator.batches(splits["train"], next(model.parameters()).device)
-            model.standardize_router(one_source_a_row(batch) for _, batch in batches)
+            if self.checkpoint is None:  # which has what the router took from them
+                batches = self.evaluator.batches(splits["train"], next(model.parameters()).device)
+                model.standardize_router(one_source_a_row(batch) for _, batch in batches)
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
         train_seconds = self._train(trainer)
         with oom_as_error(config.evaluation.batch_size):

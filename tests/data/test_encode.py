@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -128,6 +129,10 @@ def test_batches_hold_little_padding(size: int) -> None:
     for rows in batches:
         real, padded = sum(lengths[row] for row in rows), len(rows) * max(lengths[row] for row in rows)
         assert len(rows) <= size and padded - real <= max(256, 0.1 * padded)
+    for rows, following in pairwise(batches):  # no batch ends without need
+        joined, longest = [lengths[row] for row in (*rows, following[0])], lengths[following[0]]
+        padding = len(joined) * longest - sum(joined)
+        assert len(joined) > size or padding > max(256, 0.1 * len(joined) * longest)
     assert batches[-1] == [len(lengths) - 1]
     assert list(TokenizedSplit([], [], 0).batches(size)) == []
 

@@ -16,10 +16,11 @@ from mmpt.cli import main
 from mmpt.config.schema import DataConfig
 from mmpt.data.collate import Collator
 from mmpt.data.mixture import load_all
-from mmpt.errors import AdapterError, ModelError
+from mmpt.errors import AdapterError, DataError, ModelError
 from mmpt.methods import parse
 from mmpt.methods.base import mean_embedding
 from mmpt.methods.router import Router
+from mmpt.models.adapter_files import load_state, read_adapter
 from mmpt.models.method_check import report
 from tests.reliability.faults import Bomb, command
 from tests.tiny import adapted, batch
@@ -33,7 +34,7 @@ WORDS += ["method.router_standardize=true"]
 def test_the_router_reads_the_difference_in_standard_deviations() -> None:
     router = Router(6, parse("multimask", {"router_standardize": True})).eval()
     means = torch.randn(50, 6) * torch.tensor([1.0, 2.0, 3.0, 0.1, 1.0, 0.0]) + 7.0
-    router.standardize(means)
+    router.standardize([means[:7], means[7:]])
     read = (means - means.mean(dim=0)) / means.std(dim=0, correction=0)
     read[:, 5] = 0.0  # which is the same in all texts
     assert_close(router(means), torch.softmax(read @ router.weight.T, dim=-1), 100)
@@ -41,19 +42,35 @@ def test_the_router_reads_the_difference_in_standard_deviations() -> None:
 
 def test_all_texts_may_be_the_same() -> None:
     router = Router(6, parse("smop", {"router_standardize": True})).eval()
-    router.standardize(torch.ones(1, 6))
+    router.standardize([torch.ones(1, 6)])
     assert_close(router(torch.ones(2, 6)), torch.full((2, 4), 0.25), 6)
+    with pytest.raises(ModelError, match="without texts"):
+        router.standardize([])
+
+
+def test_a_value_that_differs_by_rounding_alone_is_the_same_in_all_texts() -> None:
+    router = Router(3, parse("multimask", {"router_standardize": True}))
+    lengths = torch.arange(1, 40)
+    mask = torch.arange(40) < lengths[:, None]
+    words = torch.cat([torch.full((39, 40, 1), 0.1), torch.randn(39, 40, 2)], dim=2)
+    means = mean_embedding(words, mask)
+    assert 0 < means[:, 0].std() < 1e-6  # as texts of other lengths are summed
+    router.standardize([means])
+    assert router.deviation[0] == 1 and (router.deviation[1:] < 1).all()
 
 
 @pytest.mark.parametrize("method", ["multimask", "smop"])
 @pytest.mark.parametrize("model_type", ["t5", "gpt2"])
-def test_training_begins_with_the_training_texts(method: str, model_type: str) -> None:
+def test_training_begins_with_the_training_texts(method: str, model_type: str, tmp_path: Path) -> None:
     model = adapted(method, {"router_standardize": True}, model_type=model_type)
     ids, mask, labels = batch()
     with pytest.raises(ModelError, match=r"call mmpt\.standardize_router\(model, batches\) before training"):
         model.train()(ids, mask, labels)
     rows = _inputs(model_type, ids, mask, labels)
-    assert mmpt.standardize_router(model.backbone, [{key: part[:2] for key, part in rows.items()}, rows]) is not None
+    with pytest.raises(AdapterError, match="has not read the training texts"):
+        mmpt.save_adapter(model.backbone, tmp_path)
+    two = {key: part[:2] for key, part in rows.items()}
+    assert mmpt.standardize_router(model.backbone, [two, rows]) is model.backbone
     model.eval()
     read = mean_embedding(model.backbone.get_input_embeddings()(ids), mask)
     read = torch.cat([read[:2], read])
@@ -61,12 +78,34 @@ def test_training_begins_with_the_training_texts(method: str, model_type: str) -
     assert_close(model.method.router.deviation, read.std(dim=0, correction=0), terms_of(model))
     model.train()(ids, mask, labels).loss.backward()
     assert model.method.router.weight.grad.abs().max() > 0
+    mmpt.save_adapter(model.backbone, tmp_path / "saved")
+    loaded = read_adapter(tmp_path / "saved")
+    again = adapted(method, {"router_standardize": True}, model_type=model_type)
+    with torch.no_grad():
+        again.method.router.weight.zero_()
+    load_state(again.method, loaded.state, "here")
+    again.train()(ids, mask, labels)  # it needs no texts any more
+    assert torch.equal(again.eval()(ids, mask, labels).losses, model.eval()(ids, mask, labels).losses)
+    for wrong in (0.0, -1.0):
+        state = {**loaded.state, "router.deviation": loaded.state["router.deviation"].clone().fill_(wrong)}
+        with pytest.raises(
+            AdapterError, match=r"here: router\.deviation holds a standard deviation that is not above 0"
+        ):
+            load_state(again.method, state, "here")
 
 
 def _inputs(model_type: str, ids: Tensor, mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Keyword arguments of a model of transformers; decoder-only ones get the prompt alone."""
     if model_type == "t5":
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids, "attention_mask": mask, "prompt_length": mask.sum(dim=1)}
+
+
+def test_a_decoder_only_model_must_say_where_prompts_end() -> None:
+    model = adapted("multimask", {"router_standardize": True}, model_type="gpt2")
+    ids, mask, _ = batch()
+    with pytest.raises(DataError, match="give labels or prompt_length in each batch"):
+        mmpt.standardize_router(model.backbone, [{"input_ids": ids, "attention_mask": mask}])
 
 
 def test_only_a_router_that_standardizes_takes_texts() -> None:
@@ -77,9 +116,10 @@ def test_only_a_router_that_standardizes_takes_texts() -> None:
         mmpt.standardize_router(adapted("multimask", {"router_standardize": True}).backbone, [])
 
 
-def test_no_effect_without_routes() -> None:
+@pytest.mark.parametrize("method", ["multimask", "smop"])
+def test_no_effect_without_routes(method: str) -> None:
     with pytest.raises(mmpt.errors.ConfigError, match=r"method\.router_standardize=True has no effect without routes"):
-        parse("multimask", {"router_standardize": True, "num_routes": 1})
+        parse(method, {"router_standardize": True, "num_routes": 1})
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +176,13 @@ def test_a_killed_run_resumes_to_the_same_adapter(run: Path, tmp_path: Path) -> 
     assert command(tmp_path, words) == [0]
     first, second = (load_file(place / "adapter" / "adapter.safetensors") for place in (run, tmp_path / "run"))
     assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+def test_a_run_that_starts_from_another_has_its_router_and_what_it_reads(run: Path, tmp_path: Path) -> None:
+    words = [*WORDS, "mix.tasks=[rte,boolq]", "method.init=adapter", f"method.init_adapter='{run}'"]
+    words += ["trainer.max_steps=1", "method.lr.router=0.000000000001"]
+    assert main([f"run.dir='{tmp_path}/run'", *words]) == 0
+    first, second = (load_file(place / "adapter" / "adapter.safetensors") for place in (run, tmp_path / "run"))
+    for name in ("router.mean", "router.deviation"):
+        assert torch.equal(first[name], second[name])
+    assert torch.allclose(first["router.weight"], second["router.weight"], atol=1e-6)

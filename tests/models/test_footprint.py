@@ -86,6 +86,15 @@ def test_peaks_are_those_of_a_real_step(architecture: str) -> None:
         assert 1000 * (found.activations["float32"].cache or 0) == stored - header
 
 
+def test_a_router_that_waits_for_texts_has_a_size() -> None:
+    plain, waiting = (
+        footprint(ModelConfig("x", source="random", config=SHAPE), parse("multimask", options), **SIZES)
+        for options in ({}, {"router_standardize": True})
+    )
+    assert waiting.trained == plain.trained
+    assert waiting.activations["float32"].step >= plain.activations["float32"].step
+
+
 def test_the_cached_step_takes_less_and_what_prevents_the_cache_is_said() -> None:
     config = ModelConfig("x", source="random", config={**SHAPE, "num_layers": 6})
     sizes = {**SIZES, "source": 200}

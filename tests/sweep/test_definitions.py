@@ -22,7 +22,7 @@ COUNTS = {
     "ablate": 30,
     "compare": 144,
     "improve": 92,
-    "mix": 50,
+    "mix": 55,
     "options": 66,
     "paper": 90,
     "rates": 96,

@@ -22,3 +22,8 @@ class SMoP(Start, InputRouterOptions):
     def groups(self) -> tuple[str, ...]:
         """See the base class."""
         return self._groups(router=self.num_routes > 1)
+
+    def problems(self) -> list[str]:
+        """See the base class."""
+        alone = self._without_effect("without routes", "router_standardize") if self.num_routes == 1 else []
+        return super().problems() + alone
