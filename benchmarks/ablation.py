@@ -2,8 +2,9 @@
 
     python -m benchmarks.ablation runs/improve --name improve
 
-Writes ``benchmarks/results/compare/NAME.json`` (scores of each trial) and ``NAME.md``: settings by falling mean
-validation score over tasks and seeds, in points. What was tried with other tasks or seeds than most is left out.
+Writes ``benchmarks/results/compare/NAME.json`` (scores of each trial; of a mixture, those of its tasks and their mean
+route probabilities) and ``NAME.md``: settings by falling mean validation score over tasks and seeds, in points. The
+table leaves out what was tried with other tasks or seeds than most.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Any
 from benchmarks.compare import PERCENT, RESULTS
 from mmpt.cli import SWEEPS
 from mmpt.errors import RunError
+from mmpt.report.details import routes_by_task
 from mmpt.report.tables import grid, markdown
 from mmpt.runs.record import read_result
-from mmpt.utils.files import write_bytes
+from mmpt.runs.result import Result
+from mmpt.utils.files import read_jsonl, write_bytes
 from mmpt.utils.untrusted import parse_yaml
 
 Trial = dict[str, Any]
@@ -43,8 +46,18 @@ def trials(roots: Sequence[Path], definition: Path) -> Trials:
         scores = {split: result.score(split) for split in ("validation", "test")}
         if name is not None and None not in scores.values():
             known = {"task": result.task, "seed": result.seed, "method": result.method}
-            by_setting[name].append({**known, **scores, "trainable": result.parameters.trainable})
+            trial = {**known, **scores, "trainable": result.parameters.trainable}
+            by_setting[name].append(trial | _of_mixture(result, path.parent))
     return by_setting
+
+
+def _of_mixture(result: Result, place: Path) -> dict[str, Any]:
+    """Test scores by task of a mixture, and the mean probability of each route; nothing of a single task."""
+    test = result.scores.splits["test"].metrics
+    parts = {name.partition("/")[0]: value for name, value in test.items() if name.endswith("/accuracy")}
+    routes = routes_by_task(list(read_jsonl(place / "metrics.jsonl"))) if parts else {}
+    rounded = {task: [round(value, 3) for value in each] for task, each in routes.items()}
+    return ({"test_by_task": parts} if parts else {}) | ({"routes": rounded} if rounded else {})
 
 
 def _setting(config: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> str | None:
