@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.compare import PERCENT, RESULTS
 from mmpt.cli import SWEEPS
 from mmpt.errors import RunError
+from mmpt.report.columns import scores_by_task
 from mmpt.report.details import routes_by_task
 from mmpt.report.tables import grid, markdown
 from mmpt.runs.record import read_result
@@ -53,8 +54,7 @@ def trials(roots: Sequence[Path], definition: Path) -> Trials:
 
 def _of_mixture(result: Result, place: Path) -> dict[str, Any]:
     """Test scores by task of a mixture, and the mean probability of each route; nothing of a single task."""
-    test = result.scores.splits["test"].metrics
-    parts = {name.partition("/")[0]: value for name, value in test.items() if name.endswith("/accuracy")}
+    parts = scores_by_task(result)
     routes = routes_by_task(list(read_jsonl(place / "metrics.jsonl"))) if parts else {}
     rounded = {task: [round(value, 3) for value in each] for task, each in routes.items()}
     return ({"test_by_task": parts} if parts else {}) | ({"routes": rounded} if rounded else {})

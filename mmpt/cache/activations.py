@@ -29,9 +29,8 @@ from mmpt.attention.inject import running_attention
 from mmpt.cache.entry import Draft, Mapped, Tensors
 from mmpt.cache.store import Store
 from mmpt.errors import ConfigError
-from mmpt.methods.base import mean_embedding
 from mmpt.models.adapted import AdaptedModel
-from mmpt.models.parts import embed, word_embeddings
+from mmpt.models.parts import word_embeddings
 
 FORMAT = 2  # raise it when the same inputs come to mean other states
 SHARE = 0.5  # of the memory that is free
@@ -81,7 +80,7 @@ def _rows(
     model.injection.set({})
     for rows, batch in batches:
         states = model.constants(batch)
-        means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
+        means = model.mean_embeddings(batch)
         for index, row in enumerate(rows):
             yield "means", row, means[index : index + 1]
             first, last = starts[row : row + 2].tolist()

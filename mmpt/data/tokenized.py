@@ -24,6 +24,10 @@ LITTLE = 256  # tokens; less than that is not worth another batch
 class RowStates(Protocol):
     """States that were computed once for every source of a split."""
 
+    @property
+    def means(self) -> Tensor:
+        """Mean word embedding of each source (N, d)."""
+
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Those of some sources, padded to one length."""
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from mmpt.errors import ModelError
 from mmpt.methods.options import InputRouterOptions, RouterOptions
 
-DEVIATION = "deviation"
 ROUNDING = 1e-5  # a value that differs by less than this share of itself between texts is the same in all
 
 
@@ -37,7 +36,7 @@ class Router(nn.Module):
         nn.init.orthogonal_(self.weight)
         if self.standardizes:
             self.register_buffer("mean", torch.zeros(width))
-            self.register_buffer(DEVIATION, torch.ones(width))
+            self.register_buffer("deviation", torch.ones(width))
             self.register_load_state_dict_post_hook(_loaded)
 
     def standardize(self, batches: Iterable[Tensor]) -> None:

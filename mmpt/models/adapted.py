@@ -138,11 +138,15 @@ class AdaptedModel(nn.Module, ABC):
         """What the method's router reads of each source (B, d), from cached activations where a batch has them."""
         if self.method.options.reads == "embedding" and "means" in batch:
             return batch["means"]
-        mask = batch["attention_mask"]
         if self.method.options.reads == "embedding":
-            return mean_embedding(embed(self.backbone, batch["input_ids"]), mask)
+            return self.mean_embeddings(batch)
+        mask = batch["attention_mask"]
         states = batch["states"] if "states" in batch else self.constants(batch)
         return mean_embedding(states[:, : mask.shape[1]], mask)
+
+    def mean_embeddings(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean word embedding of each source (B, d), float32."""
+        return mean_embedding(embed(self.backbone, batch["input_ids"]), batch["attention_mask"])
 
     @torch.no_grad()
     def standardize_router(self, batches: Iterable[Mapping[str, Tensor]]) -> None:

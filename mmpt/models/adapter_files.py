@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from mmpt.errors import AdapterError, ConfigError
 from mmpt.methods import parse
 from mmpt.methods.base import Method, saved_tensors
-from mmpt.methods.router import DEVIATION
 from mmpt.utils.files import write_bytes, write_json
 from mmpt.utils.machine import memory_bytes
 from mmpt.utils.untrusted import parse_json, read_bytes, read_text
@@ -100,7 +99,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
 
     AdapterError: names or shapes differ, or a value is not finite; ``where`` names their source.
     """
-    parameters = saved_tensors(module)
+    parameters, router = saved_tensors(module), module.standardizing if isinstance(module, Method) else None
     if wrong := sorted(set(parameters) ^ set(state)):
         raise AdapterError(
             f"{where}: parameter {wrong[0]} is only on one side; it belongs to another method or options"
@@ -111,7 +110,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             raise AdapterError(f"{where}: parameter {name} has shape {shapes}; it belongs to another backbone")
         if not torch.isfinite(state[name]).all():
             raise AdapterError(f"{where}: parameter {name} holds values that are no numbers; it cannot be used")
-        if name.split(".")[-1] == DEVIATION and not (state[name] > 0).all():
+        if router is not None and parameter is router.deviation and not (state[name] > 0).all():
             raise AdapterError(f"{where}: {name} holds a standard deviation that is not above 0; it cannot be used")
     _set(module, parameters, state)
 

@@ -20,13 +20,11 @@ from mmpt.attention.architectures import ARCHITECTURES
 from mmpt.data.collate import IGNORED
 from mmpt.errors import ConfigError, MmptError, ModelError
 from mmpt.methods import parse
-from mmpt.methods.base import mean_embedding
 from mmpt.methods.options import MethodOptions
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
-from mmpt.models.parts import embed
 from mmpt.utils.untrusted import one_line
 
 _COMMON = {"vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -162,8 +160,7 @@ def _cached(model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:
     model.injection.set({})
     with torch.no_grad():
         states = model.constants(given)
-        means = mean_embedding(embed(model.backbone, batch["input_ids"]), batch["attention_mask"])
-        return model.losses(model.start({**given, "states": states, "means": means}), labels)
+        return model.losses(model.start({**given, "states": states, "means": model.mean_embeddings(batch)}), labels)
 
 
 def _with_continuations(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mmpt.report.groups import Row
 from mmpt.report.published import Figure
 from mmpt.report.stats import Paired, Summary
+from mmpt.runs.result import Result
 from mmpt.utils.untrusted import one_line
 
 NONE = "–"
@@ -84,12 +85,19 @@ def notes(row: Row) -> str:
     return one_line("; ".join(filter(None, [*row.notes, row.comparison.note if row.comparison else ""])))
 
 
+def scores_by_task(result: Result) -> dict[str, float]:
+    """The test score of each task of a mixture, by its first metric; empty for a single task."""
+    scores: dict[str, float] = {}
+    for name, value in result.scores.splits["test"].metrics.items():
+        if "/" in name:
+            scores.setdefault(name.partition("/")[0], value)
+    return scores
+
+
 def by_task(row: Row) -> str:
     """The mean test score of each task of a mixture, by its first metric; a dash without one."""
-    tests = [run.result.scores.splits["test"].metrics for run in row.runs if run.result is not None]
-    means: dict[str, float] = {}
-    for name in (name for name in (tests or [{}])[0] if "/" in name):
-        means.setdefault(name.partition("/")[0], statistics.fmean(test[name] for test in tests if name in test))
+    parts = [scores_by_task(run.result) for run in row.runs if run.result is not None]
+    means = {task: statistics.fmean(part[task] for part in parts if task in part) for task in (parts or [{}])[0]}
     return ", ".join(f"{task} {mean:.3f}" for task, mean in means.items()) or NONE
 
 

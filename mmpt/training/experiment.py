@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from mmpt.config.schema import Config, TaskConfig
 from mmpt.data.collate import CachingCollator, one_source_a_row
@@ -92,8 +93,7 @@ class Experiment:
             self.evaluator.check_longest(model, *splits.values())
             splits = self._cached(model, splits)
             if self.checkpoint is None:  # which has what the router took from them
-                batches = self.evaluator.batches(splits["train"], next(model.parameters()).device)
-                model.standardize_router(one_source_a_row(batch) for _, batch in batches)
+                model.standardize_router(self._router_inputs(model, splits["train"]))
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
         train_seconds = self._train(trainer)
         with oom_as_error(config.evaluation.batch_size):
@@ -145,6 +145,14 @@ class Experiment:
         names = (self.backbone.fingerprint, self.config.model.name)
         cache = SplitCache(self.config.cache, model, *names, self.evaluator, short, self.console.note)
         return dict(zip(splits, cache.fill(*splits.values()), strict=True))
+
+    def _router_inputs(self, model: AdaptedModel, split: Prepared) -> Iterator[Mapping[str, Tensor]]:
+        """Batches of what a router reads of a split; of cached states only the means, where it reads no more."""
+        if split.activations is not None and model.method.options.reads == "embedding":
+            yield {"means": split.activations.means}
+            return
+        for _, batch in self.evaluator.batches(split, next(model.parameters()).device):
+            yield one_source_a_row(batch)
 
     def _trainer(self, model: AdaptedModel, splits: Splits, accelerator: Accelerator, monitor: Monitor) -> Trainer:
         config, train = self.config, splits["train"]

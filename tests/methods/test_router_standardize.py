@@ -25,10 +25,9 @@ from mmpt.models.method_check import report
 from tests.reliability.faults import Bomb, command
 from tests.tiny import adapted, batch
 from tests.tolerance import assert_close, terms_of
+from tests.training.test_mixture_runs import WORDS as MIXTURE
 
-WORDS = ["task=mix", "mix.tasks=[rte,cb]", "data.limit_train=40", "data.limit_validation=20", "data.limit_test=20"]
-WORDS += ["logger=none", "trainer.max_steps=12", "trainer.eval_strategy=steps", "trainer.eval_steps=3"]
-WORDS += ["method.router_standardize=true"]
+WORDS = [*MIXTURE, "trainer.max_steps=12", "trainer.eval_steps=3", "method.router_standardize=true"]
 
 
 def test_the_router_reads_the_difference_in_standard_deviations() -> None:
