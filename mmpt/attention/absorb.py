@@ -119,7 +119,7 @@ def attend(module: Any, names: Architecture, hidden: Tensor, states: Tensor, mas
     separate = prefix is not None and prefix.output_gate is not None  # it takes no part in the softmax
     seen, shares, weights = _attend_source(module, names, hidden, query, None if separate else prefix, states, mask)
     context = times(seen, value.weight.unflatten(0, (1, heads, -1)).transpose(2, 3))  # (B, H, U, k)
-    if value.bias is not None:
+    if shares is not None:
         context = context + shares * value.bias.view(heads, 1, -1)
     if prefix is not None:
         context = context + (prefix.separate(query, 1.0) if separate else prefix.read(weights))
@@ -136,12 +136,14 @@ def _attend_source(
     prefix: LayerPrefix | None,
     states: Tensor,
     mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Attention of scaled queries (B, H, U, k) to prefix and source; the other arguments are those of :func:`attend`.
 
     Returns:
-        What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1), weights of the prefix.
+        What they see of the source (B, H, U, d), its share of their attention (B, H, U, 1) where values have a bias,
+        weights of the prefix.
     """
+    biased = getattr(module, names.value).bias is not None
     key, (batch, heads, queries, _) = getattr(module, names.key), query.shape
     folded = times(query, key.weight.unflatten(0, (1, heads, -1))).flatten(1, 2)  # (B, H·U, d)
     shift = None if key.bias is None else times(query, key.bias.view(1, heads, -1, 1))  # (B, H, U, 1)
@@ -152,12 +154,11 @@ def _attend_source(
     fronts, shifts = (nothing if part is None else part.split(sizes) for part in (before, shift))
     seen, shares, weights = [], [], []
     parts = folded.split(sizes)  # not slices: the gradient of each would be as large as the whole
-    for (rows, source, allowed), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
+    for (rows, source, added), part, front, bias in zip(cut, parts, fronts, shifts, strict=True):
         tokens = source.shape[1]
         scores = (part @ source.transpose(1, 2)).unflatten(1, (heads, queries))  # (B', H, U, T')
         scores = scores if bias is None else scores + bias
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else scores + allowed
+        scores = scores if added is None else scores + added.to(scores.dtype)
         if prefix is None or front is None:
             probs = torch.softmax(scores, dim=-1)
         else:
@@ -165,13 +166,14 @@ def _attend_source(
         probs = F.dropout(probs, module.dropout, module.training)
         before_part, seen_part = probs.split([probs.shape[-1] - tokens, tokens], dim=-1)
         weights.append(before_part)
-        shares.append(seen_part.sum(dim=-1, keepdim=True))
         seen.append(seen_part.flatten(1, 2) @ source)  # (B', H·U, d)
-    return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares), torch.cat(weights)
+        if biased:
+            shares.append(seen_part.sum(dim=-1, keepdim=True))
+    return torch.cat(seen).unflatten(1, (heads, queries)), torch.cat(shares) if biased else None, torch.cat(weights)
 
 
 def _chunks(mask: Tensor | None, states: Tensor) -> Sequence[tuple[slice, Tensor, Tensor | None]]:
-    """Slices of rows of a batch, their source as far as any of them may see it (B', T', d), and their mask.
+    """Slices of rows of a batch, their source as far as any of them may see it (B', T', d), and their mask, to be added.
 
     In half precision the sources are contiguous, because products with slices of rows would copy them; constant states
     keep them for the other layers, which read the same states and mask. Float32 has the bits of the slices.
@@ -181,15 +183,26 @@ def _chunks(mask: Tensor | None, states: Tensor) -> Sequence[tuple[slice, Tensor
         chunks: Sequence[tuple[slice, Tensor, Tensor]] = known[1]
         return chunks
     cut = None if mask is None else _cut(mask, *states.shape[:2])
-    if mask is None or cut is None:
-        return [(slice(None), states, mask)]
-    chunks = [(rows, states[rows, :tokens], mask[rows, ..., :tokens]) for rows, tokens in cut]
+    added = _as_numbers(mask, states.dtype)
+    if added is None or cut is None:
+        return [(slice(None), states, added)]
+    chunks = [(rows, states[rows, :tokens], added[rows, ..., :tokens]) for rows, tokens in cut]
     if states.dtype != torch.float32:
         copied = torch.contiguous_format  # never a view, which would hold the states that hold it
-        chunks = [(rows, source.clone(memory_format=copied), allowed) for rows, source, allowed in chunks]
+        chunks = [(rows, source.clone(memory_format=copied), part) for rows, source, part in chunks]
         if not states.requires_grad:
             setattr(states, _CHUNKS, (mask, chunks))
     return chunks
+
+
+def _as_numbers(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask that is added: a bool becomes 0 where it is True, else -inf.
+
+    Filling scores would take more operations, and one more for the gradient.
+    """
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
 
 
 def _cut(mask: Tensor, batch: int, longest: int) -> list[tuple[slice, int]] | None:

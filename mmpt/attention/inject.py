@@ -87,7 +87,7 @@ class Injection:
         for site in self.modules if sites is None else sites:
             modules, prefix = self.modules[site], prefixes.get(site)
             first = len(modules) - (0 if prefix is None else prefix.key.shape[1])  # layers below it carry none
-            layers = [] if prefix is None else [prefix.layer(index) for index in range(len(modules) - first)]
+            layers = [] if prefix is None else prefix.layers()
             carry(modules, [*[None] * first, *layers])
 
     def remove(self) -> None:

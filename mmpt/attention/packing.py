@@ -34,7 +34,7 @@ class Packing:
         """(B, U, width) of (1, n, width), with zeros for padding."""
         rows, longest = self.shape
         empty = packed.new_zeros(rows * longest, packed.shape[2])
-        return empty.index_copy(0, self.places, packed[0]).view(rows, longest, -1)
+        return empty.index_copy(0, self.places, packed.flatten(0, 1)).view(rows, longest, -1)
 
     def heads(self, packed: Tensor) -> Tensor:
         """(B, H, U, k) of (1, H, n, k)."""

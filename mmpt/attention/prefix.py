@@ -76,19 +76,22 @@ class KeyValue:
     attend: Attend | None = None
     attend_state: Tensor | None = None
 
-    def layer(self, index: int) -> LayerPrefix:
-        """The prefix of one layer."""
-        parts: dict[str, Any] = dict(vars(self))
-        for name in ("key", "value", "key_gate", "value_gate", "attend_state"):
-            if parts[name] is not None:
-                parts[name] = parts[name][:, index]
+    def layers(self) -> list[LayerPrefix]:
+        """The prefix of each layer."""
+        tables = {name: getattr(self, name) for name in ("key", "value", "key_gate", "value_gate", "attend_state")}
+        # unbind, not an index for each layer: the gradient of each index would be as large as the whole table
+        parts = {name: table.unbind(1) for name, table in tables.items() if table is not None}
         if self.output_gate is not None:
-            parts["output_gate"] = self.output_gate[index]
-        return LayerPrefix(**parts)
+            parts["output_gate"] = self.output_gate.unbind()
+        whole: dict[str, Any] = vars(self)
+        return [
+            LayerPrefix(**(whole | dict(zip(parts, values, strict=True))))
+            for values in zip(*parts.values(), strict=True)
+        ]
 
     def expanded(self, batch: int) -> tuple[Tensor, Tensor]:
         """Gated keys and values of ``batch`` rows, each (B, L, H, P, k)."""
-        layers = [self.layer(index).rows(batch, self.key.dtype) for index in range(self.key.shape[1])]
+        layers = [layer.rows(batch, self.key.dtype) for layer in self.layers()]
         key, value = (torch.stack(parts, dim=1) for parts in zip(*layers, strict=True))
         return key, value
 

@@ -69,10 +69,9 @@ class _TokenLosses(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         values = logits.float()
         chosen = labels.clamp(min=0).unsqueeze(1)  # (n, 1)
-        top, where = values.max(dim=-1, keepdim=True)
         probs = torch.softmax(values, dim=-1)
         # log Σ exp(z) = z_max - log p_max, and p_max is at least 1/V: no precision is lost where p of the label is tiny
-        total = top - probs.gather(1, where).log()  # log of the sum of all exp(z)
+        total = values.amax(dim=-1, keepdim=True) - probs.amax(dim=-1, keepdim=True).log()
         losses = (total - values.gather(1, chosen)).squeeze(1)
         if smoothing:
             losses = (1 - smoothing) * losses + smoothing * (total.squeeze(1) - values.mean(dim=-1))
