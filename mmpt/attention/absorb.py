@@ -173,7 +173,7 @@ def _attend_source(
 
 
 def _chunks(mask: Tensor | None, states: Tensor) -> Sequence[tuple[slice, Tensor, Tensor | None]]:
-    """Slices of rows of a batch, their source as far as any of them may see it (B', T', d), and their mask, to be added.
+    """Slices of rows of a batch, their source as far as any of them may see it (B', T', d), and a mask to be added.
 
     In half precision the sources are contiguous, because products with slices of rows would copy them; constant states
     keep them for the other layers, which read the same states and mask. Float32 has the bits of the slices.
