@@ -55,6 +55,7 @@ METHODS: dict[str, tuple[list[str], dict[str, float]]] = {
     ),  # changes nothing
     "prefix": (["method=prefix", "method.num_virtual_tokens=11", *DEEP], {"prefix": 0.05}),
     "multimask": (["method=multimask", *DEEP], {"prefix": 0.05, "masks": 0.05, "router": 0.0005}),
+    "peft_prefix": (["method=prefix", "method.num_virtual_tokens=11", "method.init=text"], {"prefix": 0.05}),
     "lora": (["method=lora", "method.layers=last_6"], {"lora": 0.001}),
     "full": (["method=full", "method.layers=last_6", "trainer.bf16=true"], {"backbone": 0.0001}),
     "prompt": (["method=prompt", "method.init=text"], {"prompts": 0.3}),
@@ -87,8 +88,9 @@ APART += ["method.perturb_router=false"]  # what separates the tasks of the bund
 METHODS["multimask_standardized"] = _changed(APART, {"router": 0.1})
 RATE_OF = {f"multimask_{name}": "multimask" for name in CHANGES}  # methods without a grid, and whose rate they have
 RATE_OF["multimask_standardized"] = "prefix"
+PROGRAMS = {"peft_prefix": ["-m", "benchmarks.gemma_peft"]}  # of methods that train.py does not have; one task alone
 SEEDS = range(1, 4)
-PAIRS = [(task, method) for method in METHODS for task in TASKS]
+PAIRS = [(task, method) for method in METHODS for task in TASKS if (task, method) != ("mix", "peft_prefix")]
 
 
 @dataclass(frozen=True)
@@ -176,17 +178,19 @@ def run(trial: Trial, model: Path, data: Path, root: Path) -> bool:
     """Run a trial and write its result; whether it succeeded."""
     directory = root / trial.name
     words = [*trial.words(), f"model.path={model}", f"data.dir={data}", f"run.dir={directory}"]
-    if subprocess.run([sys.executable, "train.py", f"--config-dir={QUESTIONS}", *words], check=False).returncode:
+    program = PROGRAMS.get(trial.method, ["train.py"])
+    if subprocess.run([sys.executable, *program, f"--config-dir={QUESTIONS}", *words], check=False).returncode:
         return False
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     lines = (directory / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     result["correct"] = "".join(str(int(json.loads(line)["correct"])) for line in lines)  # by test example
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = directory / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     routes = [{key: value for key, value in json.loads(line).items() if key.startswith("routes/")} for line in lines]
     result |= {"routes": found[-1]} if (found := [each for each in routes if each]) else {}  # at the last evaluation
     result["data"].pop("origin", None)
     words = ["--config-dir=benchmarks/questions", *trial.words(), "model.path=MODEL", "data.dir=DATA"]
-    result["command"] = shlex.join(["python", "train.py", *words])
+    result["command"] = shlex.join(["python", *program, *words])
     file = RESULTS / f"{trial.name}.json"
     part = file.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -81,6 +81,12 @@ def test_the_same_command_skips_what_is_done(whole: tuple[Path, str]) -> None:
     assert table(again) == table(said)
 
 
+def test_a_folder_of_ones_own_configurations_may_hold_the_runs(whole: tuple[Path, str]) -> None:
+    root, _ = whole
+    assert (root / "multirun.yaml").is_file()  # names the sweeper
+    assert all("done before" in line for line in lines(here(root, *TRIALS, "--config-dir", str(root))))
+
+
 def test_a_killed_sweep_goes_on_to_the_same_table(whole: tuple[Path, str], tmp_path: Path) -> None:
     assert apart(tmp_path / "killed", TRIALS, Bomb("step", 20)) == -signal.SIGKILL  # two events a step: in the second
     assert table(here(tmp_path / "killed", *TRIALS)) == table(whole[1])
