@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import texts
 from benchmarks.peft_trial import train
 from benchmarks.setting import PREFIX, command_line, show, spread, write
+from mmpt.utils.machine import fast_dtype
 
 
 def ours(folder: Path, overrides: list[str], seed: int, epochs: int = 3) -> tuple[float, list[float]]:
@@ -41,8 +42,11 @@ def ours(folder: Path, overrides: list[str], seed: int, epochs: int = 3) -> tupl
 
 
 def measure(examples: int, validation: int, rounds: int) -> list[dict[str, Any]]:
-    """Rows of peft's epoch, our first one, and our later ones."""
-    seconds: dict[str, list[float]] = {"peft prefix": [], "ours, first epoch": [], "ours, later epochs": []}
+    """Rows of peft's epoch, in float32 and in our default type, of our first one, and of our later ones."""
+    dtype = fast_dtype()[0]
+    same = "peft prefix" if dtype == "float32" else f"peft prefix, {dtype}"
+    ways = dict.fromkeys(["peft prefix", same, "ours, first epoch", "ours, later epochs"])
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         overrides = texts.make(folder, examples, validation)
@@ -51,12 +55,15 @@ def measure(examples: int, validation: int, rounds: int) -> list[dict[str, Any]]
             seconds["ours, first epoch"].append(first)
             seconds["ours, later epochs"] += later
             seconds["peft prefix"] += train(folder, epochs=1, seed=round_ + 1)
-    base = statistics.median(seconds["peft prefix"])
+            if same != "peft prefix":
+                seconds[same] += train(folder, epochs=1, seed=round_ + 1, dtype=dtype)
+    base, of_this_type = (statistics.median(seconds[way]) for way in ("peft prefix", same))
     rows = []
     for way, values in seconds.items():
         middle = statistics.median(values)
         row = {"way": way, "train": examples, "validation": validation, "seconds": middle, "spread": spread(values)}
-        rows.append({**row, "peft prefix / this": base / middle, "all seconds": values})
+        ratios = {"peft prefix / this": base / middle, "peft prefix of our dtype / this": of_this_type / middle}
+        rows.append({**row, **ratios, "all seconds": values})
     return rows
 
 

@@ -89,7 +89,7 @@ METHODS["multimask_standardized"] = _changed(APART, {"router": 0.1})
 RATE_OF = {f"multimask_{name}": "multimask" for name in CHANGES}  # methods without a grid, and whose rate they have
 RATE_OF["multimask_standardized"] = "prefix"
 PROGRAMS = {"peft_prefix": ["-m", "benchmarks.gemma_peft"]}  # of methods that train.py does not have; one task alone
-SEEDS = range(1, 4)
+SEEDS = dict.fromkeys(METHODS, range(1, 4)) | dict.fromkeys(["prefix", "multimask"], range(1, 6))
 PAIRS = [(task, method) for method in METHODS for task in TASKS if (task, method) != ("mix", "peft_prefix")]
 
 
@@ -141,7 +141,7 @@ def trials(task: str, method: str) -> Iterator[Trial]:
             return
         scored[rate] = result["scores"]["validation"][result["metric"]]
     best = max(scored, key=scored.__getitem__)
-    yield from (Trial(task, method, best, seed) for seed in SEEDS if seed > 1 or not own)
+    yield from (Trial(task, method, best, seed) for seed in SEEDS[method] if seed > 1 or not own)
 
 
 def resplit(data: Path, root: Path) -> Path:

@@ -94,13 +94,13 @@ class EpochTimes(TrainerCallback):
         self.seconds.append(time.perf_counter() - self._began)
 
 
-def train(folder: Path, epochs: int, seed: int, rate: float = 0.05) -> list[float]:
-    """Train, and return the seconds of every epoch with its evaluation."""
+def train(folder: Path, epochs: int, seed: int, rate: float = 0.05, dtype: str = "float32") -> list[float]:
+    """Train with the network in a type, and return the seconds of every epoch with its evaluation."""
     from peft import PrefixTuningConfig, TaskType, get_peft_model
 
     examples = Examples(folder)
     config = PrefixTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=PREFIX)
-    model = get_peft_model(build("t5_small", "sdpa"), config)
+    model = get_peft_model(build("t5_small", "sdpa", dtype), config)
     times = EpochTimes(examples)
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(

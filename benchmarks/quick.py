@@ -46,7 +46,8 @@ def main() -> None:
     rows = epoch.measure(examples=64, validation=32, rounds=1)
     show(rows)
     found["epoch_t5_small_vs_peft"] = rows[-1]["peft prefix / this"]
-    found["first_epoch_t5_small_vs_peft"] = rows[1]["peft prefix / this"]
+    found["epoch_t5_small_vs_peft_same_dtype"] = rows[-1]["peft prefix of our dtype / this"]
+    found["first_epoch_t5_small_vs_peft"] = rows[-2]["peft prefix / this"]
     for name, examples, grid in (("sweep_vs_peft", 128, sweep.GRID), ("cold_start_vs_peft", 64, [])):
         rows, _ = sweep.measure(examples, 32, 1, 1, ["one by one"], grid)
         show(rows)
