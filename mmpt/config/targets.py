@@ -20,6 +20,7 @@ TARGETS = (
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.mmpt_basic.GroupLauncher",
     "hydra_plugins.mmpt_basic.GroupSweeper",
     "hydra_plugins.mmpt_optuna.OptunaSweeper",
     "hydra_plugins.mmpt_ray.RayLauncher",
