@@ -45,7 +45,7 @@ def measure(examples: int, validation: int, rounds: int) -> list[dict[str, Any]]
     """Rows of peft's epoch, in float32 and in our default type, of our first one, and of our later ones."""
     dtype = fast_dtype()[0]
     same = "peft prefix" if dtype == "float32" else f"peft prefix, {dtype}"
-    ways = dict.fromkeys(["peft prefix", same, "ours, first epoch", "ours, later epochs"])
+    ways = ("peft prefix", same, "ours, first epoch", "ours, later epochs")
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -85,8 +85,8 @@ def main(words: Sequence[str] | None = None) -> int:
     optimizer = build_optimizer(config.optimizer, {"prefix": peer.trained}, config.method.lr)
     train = splits["train"]
     batches = Batches(list(train), train.longest, evaluator.collate, trainer, config.seed)
-    known = [ids[0] for ids in evaluator.candidates]
-    best, best_step, kept, times = -1.0, 0, [value.detach().clone() for value in peer.trained], list[float]()
+    known = peer.first.tolist()
+    best, best_step, kept, times = -1.0, 0, list[Tensor](), list[float]()  # the last step is always evaluated
     for step, group in enumerate(batches.steps(0)):
         began = time.perf_counter()
         for entry in optimizer.param_groups:
