@@ -16,8 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from mmpt.cli import CONF, main
+from mmpt.config.compose import read_command_line
 from mmpt.config.schema import Config
-from mmpt.errors import DataError
+from mmpt.errors import ConfigError, DataError
 from mmpt.runs import environment
 from mmpt.runs.result import Result
 from mmpt.utils.files import write_json
@@ -240,6 +241,9 @@ def test_broken_yaml_is_named(runs: list[Config], elsewhere: Path, capsys: pytes
         (["--task", "rte"], "written without dashes: task=rte"),
         (["--config-dir", "nowhere"], "no such directory"),
         (["--cfg", "jb"], "invalid choice: 'jb'"),
+        (["--experimental-rerun", "config.pickle"], "unknown flag --experimental-rerun"),
+        (["--shell-completion", "install=sh"], "needs install=SHELL or uninstall=SHELL; shells are bash, fish and zsh"),
+        (["-sc", "query=bash"], "needs install=SHELL"),
         (["hydra/launcher=foo"], "hydra/launcher/foo"),
         (["seed=${nope}"], "nope"),
     ],
@@ -258,6 +262,28 @@ def test_cfg_job_shows_and_checks(runs: list[Config], capsys: pytest.CaptureFixt
     assert "name: cb" in capsys.readouterr().out
     assert main(["--cfg", "job", "trainer.max_stps=1"]) == 2
     assert runs == []
+
+
+def test_every_flag_of_hydra_is_known_but_the_one_that_reads_a_pickle(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--hydra-help"]) == 0
+    flags = re.findall(r"^(--[\w-]+)(?:,(-\w+))? :", capsys.readouterr().out, re.MULTILINE)
+    names = {name for names in flags for name in names if name}
+    assert {"--multirun", "-m", "--config-dir", "-cd"} <= names
+    unknown = []
+    for name in names - {"--version"}:  # it ends the program
+        try:
+            read_command_line([name, *(["job"] if name in ("--cfg", "-c") else [])], CONF)
+        except ConfigError as error:
+            unknown += [name] if str(error).startswith("unknown flag") else []
+    assert unknown == ["--experimental-rerun"]
+
+
+def test_the_shell_completes_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-sc", "install=bash"]) == 0
+    assert "complete -o nospace" in capsys.readouterr().out
+    monkeypatch.setenv("COMP_LINE", "python train.py method=mu")
+    assert main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == ["method=multimask"]
 
 
 def test_help_names_every_group_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+import os
+import re
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import __version__ as hydra_version
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -99,10 +101,8 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
     Raises:
         ConfigError: On an unknown flag or a configuration folder that does not exist.
     """
-    parser = get_args_parser()
-    parser.exit_on_error = False
     try:
-        parsed, unknown = parser.parse_known_intermixed_args(argv)
+        parsed, unknown = _flags().parse_known_intermixed_args(argv)
     except ArgumentError as error:
         raise ConfigError(f"{error} {HELP}") from error
     if unknown:
@@ -118,6 +118,8 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
         shows_help=bool(parsed.help),
         config_dir=None if parsed.config_dir is None else _user_folder(parsed.config_dir, conf),
     )
+    if parsed.shell_completion:
+        return replace(line, overrides=_completion(parsed.overrides), multirun=False, shows_only=True)
     if line.multirun and not parsed.multirun and not line.shows_only:
         line.flags.append("--multirun")
     options = group_options([conf] if line.config_dir is None else [conf, line.config_dir])
@@ -142,6 +144,30 @@ def describe(error: Exception) -> str:
     parts = [part.strip() for text in texts for part in text.split("Config search path")[0].splitlines()]
     noise = ("See http", "Set the env", "full_key", "object_type")
     return "; ".join(dict.fromkeys(part.rstrip(".") for part in parts if part and not part.startswith(noise)))
+
+
+def _flags() -> ArgumentParser:
+    """The flags that Hydra reads again later: all that it knows but ``--experimental-rerun``, which reads a pickle."""
+    parser = ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--version", action="version", version=f"Hydra {hydra_version}")
+    for name, short in {"help": "h", "resolve": None, "run": "r", "multirun": "m", "shell-completion": "sc"}.items():
+        parser.add_argument(f"--{name}", *([f"-{short}"] if short else []), action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    for name, short in {"package": "p", "config-path": "cp", "config-name": "cn", "config-dir": "cd"}.items():
+        parser.add_argument(f"--{name}", f"-{short}")
+    topics = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=topics)
+    return parser
+
+
+def _completion(words: list[str]) -> list[str]:
+    """The word that goes with ``--shell-completion``, which is no setting; a shell that asks sets ``COMP_LINE``."""
+    verbs = "install|uninstall|query" if "COMP_LINE" in os.environ else "install|uninstall"
+    if len(words) != 1 or not re.fullmatch(rf"({verbs})=(bash|fish|zsh)", words[0]):
+        raise ConfigError("--shell-completion needs install=SHELL or uninstall=SHELL; shells are bash, fish and zsh")
+    return words
 
 
 def _user_folder(name: str, conf: Path) -> Path:

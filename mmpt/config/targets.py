@@ -16,12 +16,10 @@ from mmpt.utils.untrusted import one_line, parse_yaml, read_text
 
 TARGETS = (
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    "hydra_plugins.mmpt_basic.GroupLauncher",
-    "hydra_plugins.mmpt_basic.GroupSweeper",
+    "hydra_plugins.mmpt_basic.GridSweeper",
     "hydra_plugins.mmpt_optuna.OptunaSweeper",
     "hydra_plugins.mmpt_ray.RayLauncher",
 )

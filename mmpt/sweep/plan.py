@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +18,7 @@ from omegaconf import DictConfig
 
 from mmpt.config.compose import CommandLine, hydra_with
 from mmpt.errors import ConfigError
+from mmpt.sweep.grid import combinations
 from mmpt.sweep.isolation import cores
 from mmpt.sweep.outcomes import split, trial_words, unresolved
 from mmpt.training.settings import find_problems
@@ -94,7 +94,9 @@ def _require_engine(kind: str, name: str) -> None:
 
 
 def _trials(config: DictConfig, words: list[str]) -> list[list[str]]:
-    """The combinations, as Hydra's own sweeper makes them."""
+    """The words of each trial, as the sweeper makes them."""
+    if (size := config.hydra.sweeper.max_batch_size) is not None and (not isinstance(size, int) or size < 1):
+        raise ConfigError(f"hydra.sweeper.max_batch_size={size} must be a whole number of at least 1, or null for all")
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*parameters, *words])
@@ -104,7 +106,7 @@ def _trials(config: DictConfig, words: list[str]) -> list[list[str]]:
                 f"{override.input_line} is a range without steps; name values, or add hydra/sweeper=optuna"
             )
     try:
-        return [list(trial) for trial in BasicSweeper.split_arguments(overrides, None)[0]]
+        return combinations(overrides)
     except HydraException as error:
         raise ConfigError(str(error)) from error
 
