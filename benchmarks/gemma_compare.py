@@ -5,7 +5,8 @@ asked as a question (``benchmarks/questions``). RTE and CB are used as published
 validation file alone (:func:`resplit`): 2,000 and 338 training examples, so that a trial stays short. On CB, every rate
 of a method's small grid trains with seed 1, and one rate more if the highest is best; the rate with the best validation
 score then trains with the other seeds, and on the other tasks. All trials of a task have the same number of steps and
-the same batches. The task ``mix`` is one adapter for all four, with as many examples of each.
+the same batches: 100, on ``mix`` 200, on ``rte_long`` 600. The task ``mix`` is one adapter for all four, with as many
+examples of each.
 Each finished trial is written to ``benchmarks/results/gemma/`` at once; the same command continues after an
 interruption. Two processes may share the work, if ``--only`` gives them different pairs.
 """
@@ -44,6 +45,8 @@ MIX = [f"mix.tasks=[{','.join(f'{task}_question' for task in TASKS)}]", "mix.sam
 MIX += ["data.validation_fraction=0.3", "data.limit_train=700", "data.limit_validation=100", "data.limit_test=300"]
 MIX += ["trainer.max_steps=200", "trainer.eval_steps=50"]
 TASKS["mix"] = ("Answer with True, False, Neither, Yes or No.", MIX)  # one adapter for all
+LONG = ["trainer.max_steps=600", "trainer.eval_steps=100", "trainer.save_steps=100"]
+TASKS["rte_long"] = (TASKS["rte"][0], LONG)  # which 100 steps do not teach
 DEEP = ["method.layers=last_6", "method.init=text"]
 RESPLIT = {"BoolQ": ("passage", 1000), "WiC": ("word", 300)}  # folder: field that stays on one side, test examples
 TUNED = "cb"  # the task whose validation chooses the rates
@@ -114,7 +117,7 @@ class Trial:
         own = [*own, f"method.init_text='{text}'"] if "method.init=text" in own else [*own]
         factor = RATES.get(self.rate, 1.0)
         own += [f"method.lr.{group}={rate * factor:g}" for group, rate in rates.items()]
-        task = "mix" if self.task == "mix" else f"{self.task}_question"
+        task = "mix" if self.task == "mix" else f"{self.task.removesuffix('_long')}_question"
         return [f"task={task}", *COMMON, *limits, *own, f"seed={self.seed}"]
 
     def result(self) -> dict[str, Any] | None:
