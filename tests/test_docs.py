@@ -135,6 +135,14 @@ def test_the_site_builds_without_warnings_and_without_network(tmp_path: Path) ->
     assert "Percentile bootstrap" in (tmp_path / "site/api/metrics/index.html").read_text(encoding="utf-8")
 
 
+def test_the_tests_that_pages_name_exist() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"def (test_\w+)", tests))
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    named = set(re.findall(r"`(test_\w+)`", pages))
+    assert named and named <= defined
+
+
 def test_the_page_about_versions_has_the_tables_of_what_ran() -> None:
     page = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
     assert matrix.table(matrix.VERSIONS) in page

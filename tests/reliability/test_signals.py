@@ -113,7 +113,7 @@ def test_a_sweep_stops_and_goes_on(tmp_path: Path) -> None:
 
     assert sweep("whole") == [0], said(tmp_path)
     assert sweep("hit", Bomb("step", 8, signal.SIGTERM)) == [143]
-    assert "run the same command again to resume" in said(tmp_path)
+    assert "Run the same command again to resume" in said(tmp_path)
     begun = list((tmp_path / "hit").glob("rte-*"))
     assert {status(path) for path in begun} == {"interrupted"}
     assert len(begun) == 1  # no further trial has begun
