@@ -244,7 +244,14 @@ def test_broken_yaml_is_named(runs: list[Config], elsewhere: Path, capsys: pytes
         (["--experimental-rerun", "config.pickle"], "unknown flag --experimental-rerun"),
         (["--shell-completion", "install=sh"], "needs install=SHELL or uninstall=SHELL; shells are bash, fish and zsh"),
         (["-sc", "query=bash"], "needs install=SHELL"),
-        (["hydra/launcher=foo"], "hydra/launcher/foo"),
+        (["--resolve"], "--resolve shows values without references; add --cfg job"),
+        (["-p", "method"], "--package method shows a part of the configuration; add --cfg job"),
+        (["--config-dir", ""], "--config-dir '': no such directory"),
+        (["-m", "method=glob(*)"], "glob() is not supported; name the options: method=A,B"),
+        (["-m", "seed=range(1,3,0)"], "cannot read 'seed=range(1,3,0)'"),
+        (["-m", "seed=1,2", "run.root=a,b"], "a sweep has one for all of its trials"),
+        (["sweep=[compare,tune]"], "names several options; a run has one"),
+        (["-m", "hydra/launcher=foo"], "hydra/launcher/foo"),
         (["seed=${nope}"], "nope"),
     ],
 )
@@ -254,6 +261,23 @@ def test_flags_and_library_errors_are_one_line(
     assert main(words) == 2
     said = capsys.readouterr().err
     assert part in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_that_leads_to_itself_is_no_folder(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "self").symlink_to("self")
+    assert main(["--config-dir", "self"]) == 2
+    assert "--config-dir 'self': no such directory" in capsys.readouterr().err
+
+
+def test_references_that_stand_for_very_many_values(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["# @package _global_", "a0: &a0 [1,1,1,1,1,1,1,1,1,1]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (elsewhere / "mine/experiment").mkdir(parents=True)
+    (elsewhere / "mine/experiment/many.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["--config-dir", "mine", "experiment=many"]) == 2
+    said = capsys.readouterr().err
+    assert "many.yaml cannot be read: its references stand for more than 1000000 values" in said
     assert said.count("\n") == 1
 
 

@@ -267,7 +267,7 @@ def test_no_secret_is_written(fails: bool, secrets: list[str], tmp_path: Path) -
     """A real run with W&B (offline) and CSV, or one that fails, and a report: no file and no output has a secret."""
     words = ["experiment=smoke", "logger=[wandb,csv]", f"run.dir={tmp_path / 'runs' / 'r'}", "trainer.max_steps=6"]
     if fails:  # the loss soon is no number
-        words += ["method=prefix", "optimizer=adamw", "method.lr.prefix=1e38", "trainer.max_grad_norm=0.0"]
+        words += ["method=prefix", "optimizer=adamw", "method.lr.prefix=1e30", "trainer.max_grad_norm=0.0"]
     environment = {**os.environ, "WANDB_MODE": "offline", "MMPT_TRACEBACK": "1", "MMPT_CACHE": str(tmp_path / "cache")}
     commands = [["train.py", *words], ["-m", "mmpt.report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]]
     told = ""

@@ -21,6 +21,23 @@ def write(path: Path, rows: list[tuple[object, ...]], header: str = "id,words,ki
     return path
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".x", "a b"])
+def test_a_name_of_a_task_is_no_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tasks", "new", str(write(Path("animals/train.csv"), ROWS)), "--name", name]) == 2
+    assert f"--name {name} is no name" in capsys.readouterr().err
+    assert not Path("mine").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "animals/train.csv", ROWS)
+    assert main(["tasks", "new", str(file), "--config-dir", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot write" in said and said.count("\n") == 1
+
+
 def test_a_new_task_of_a_file_is_checked_and_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmpt.data.files import read_rows
 from mmpt.data.metrics.forms import number
 from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, DataError
+from mmpt.runs.record import refuse_file_of_a_run
 from mmpt.utils.files import write_text
 
 GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
@@ -48,6 +50,10 @@ def predict(
     if glue and "name" not in _task(runs[0]):
         raise AdapterError(f"--format glue needs the directory of a run with a task; {runs[0]} is none")
     form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
+    if output != "-":
+        refuse_file_of_a_run(Path(output), "--output")
+        if input != "-" and os.path.realpath(input) == os.path.realpath(output):
+            raise DataError(f"--output {output} is the input itself; name another file")
     rows = list(read_rows(sys.stdin, "stdin") if input == "-" else read_rows(Path(input), input, form))
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read
 

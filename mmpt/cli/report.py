@@ -22,6 +22,7 @@ from mmpt.report.load import load
 from mmpt.report.published import Figure
 from mmpt.report.records import as_csv, as_json, as_jsonl, as_parquet, json_text
 from mmpt.report.run import Run
+from mmpt.runs.record import refuse_file_of_a_run
 from mmpt.utils.files import write_bytes
 from mmpt.utils.screen import new_console, show, show_markdown
 
@@ -71,6 +72,8 @@ def report(
         if (watch and diff) or formats is not None or figures is not None or (watch and out is not None):
             raise RunError("--watch and --diff write no report; leave out --formats, --figures, and --out with --watch")
         return _watch(runs, baseline, published, console) if watch else _diff(runs, out, console)
+    if out is not None and out.suffix == ".jsonl":
+        refuse_file_of_a_run(out, "--out")
     made = _report(runs, baseline, published)
     if len({row.task for row in made.rows}) > 1:
         overview = tables.overview(made.rows)

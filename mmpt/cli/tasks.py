@@ -90,6 +90,8 @@ def new(
 ) -> None:
     """Write a task's YAML file from a look at FILE; columns that are not named are guessed."""
     name = name or re.sub(r"\W+", "_", (file.absolute().parent if file.stem == "train" else file).name.split(".")[0])
+    if re.fullmatch(r"\w[\w.-]*", name) is None:
+        raise ConfigError(f"--name {name} is no name; use letters, digits, _, - and dots")
     target = config_dir / "task" / f"{name}.yaml"
     if target.exists():
         raise ConfigError(f"{target} exists; choose another name with --name NAME, or remove it")
@@ -114,7 +116,6 @@ def new(
     template = " ".join([name, *(f"{column}: {{{column}}}" for column in text)])
     config = TaskConfig(name, template, label, labels, files=files, csv=form)
     shown = [(one.source, one.target) for one in islice(Task(config).examples(rows()), 3)]
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, _page(config, columns))
     print(f"{target}: reads {', '.join(text)}; answers {label} ({', '.join(labels) or 'free text'})")
     for source, answer in shown:

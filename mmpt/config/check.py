@@ -135,6 +135,9 @@ def local_model(value: Any, problems: Problems) -> Any:
     model = build(ModelConfig, value, "model", problems)
     if not isinstance(model, ModelConfig):
         return model
+    if model.path is not None and not model.path.strip():
+        problems.add("model.path", "model.path is empty; give the folder that holds config.json, or a GGUF file")
+        return model
     if model.path is None:
         needs = {"path": "a directory", "package": "PACKAGE/FOLDER", "hub": "a name on the hub or a directory"}
         if model.source in needs:

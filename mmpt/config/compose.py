@@ -18,17 +18,19 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
 from mmpt.config.targets import folder_problems, override_problems
+from mmpt.config.typed_build import is_folder
 from mmpt.errors import ConfigError, nearest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LONGEST_KEY = 255  # Hydra looks for a file of that name
+SEVERAL = ("logger", "experiment")  # groups of which a run may have several options
 HELP = "(see python train.py --help)"
 
 
@@ -107,6 +109,10 @@ def read_command_line(argv: list[str], conf: Path, more: Mapping[str, list[str]]
         raise ConfigError(f"{error} {HELP}") from error
     if unknown:
         raise ConfigError(_unknown_flag(unknown[0], argv))
+    if parsed.resolve and parsed.cfg is None and not parsed.help:
+        raise ConfigError("--resolve shows values without references; add --cfg job")
+    if parsed.package is not None and parsed.cfg is None:
+        raise ConfigError(f"--package {parsed.package} shows a part of the configuration; add --cfg job")
     if parsed.config_path is not None:
         raise ConfigError(f"--config-path {parsed.config_path} would replace conf/; add a folder with --config-dir DIR")
     line = CommandLine(
@@ -171,9 +177,9 @@ def _completion(words: list[str]) -> list[str]:
 
 
 def _user_folder(name: str, conf: Path) -> Path:
+    if not name.strip() or not is_folder(name):
+        raise ConfigError(f"--config-dir {name!r}: no such directory")
     folder = Path(name).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"--config-dir {name}: no such directory")
     if (folder / "config.yaml").exists():
         raise ConfigError(
             f"{folder / 'config.yaml'} would replace ours; put a preset into {folder}/experiment/NAME.yaml"
@@ -196,9 +202,9 @@ def _read_override(word: str, options: Mapping[str, list[str]], line: CommandLin
     try:
         override = OverridesParser.create().parse_override(word)
         key = override.key_or_group
-    except HydraException:
-        key = ""
-    problems = override_problems(override) if key else [_unreadable(word, options)]
+        problems = override_problems(override)
+    except (HydraException, ValueError):  # also a number of very many digits, or a range without end
+        key, problems = "", [_unreadable(word, options)]
     problems = problems or list(filter(None, [_wrong_key(word, override, options, line.multirun)]))
     if problems:
         line.problems += problems
@@ -216,6 +222,12 @@ def _wrong_key(word: str, override: Override, options: Mapping[str, list[str]], 
     """What is wrong with a word whose syntax is right, except the choice of a group."""
     key, value = override.key_or_group, word.partition("=")[2]
     group, slash, option = key.partition("/")
+    if isinstance(override.value(), Glob):
+        return f"{word}: glob() is not supported; name the options: {key}=A,B"
+    if key == "hydra":
+        return f"{word} sets no key of Hydra; name one, as in hydra.sweeper.n_trials=20"
+    if not multirun and re.match(r"hydra[./](launcher|sweeper|sweep|mode)\b", key):
+        return f"{word} has an effect on many trials only; add -m"
     if len(key) > LONGEST_KEY:
         return f"{key[:40]}... is no setting: its name has {len(key)} characters"
     if override.is_sweep_override() and not multirun:
@@ -239,6 +251,10 @@ def _choice(override: Override, names: list[str], line: CommandLine) -> list[str
         line.problems.append(f"{word} names several sweeps; give one command for each")
         return []
     chosen = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    if group not in SEVERAL and any(isinstance(item, list) for item in chosen):
+        line.problems.append(f"{word} names several options; a run has one: {group}={names[0]}")
+        line.bad_groups.add(group)
+        return []
     for value in [name for item in chosen for name in (item if isinstance(item, list) else [item])]:
         if value is not None and str(value).removesuffix(".yaml") in names:
             continue
@@ -255,6 +271,8 @@ def _defines_sweep(word: str) -> bool:
 
 def _unreadable(word: str, options: Mapping[str, list[str]]) -> str:
     key, equals, value = word.partition("=")
+    if len(word) > LONGEST_KEY:
+        return f"cannot read {word[:40]}..., which has {len(word)} characters; put a value in quotes"
     if not equals or not key:
         group = next((name for name, names in options.items() if word in names), None)
         return f"{word!r} is not KEY=VALUE" + (f", did you mean {group}={word}?" if group else "; for example task=rte")

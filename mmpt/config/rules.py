@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmpt.config.schema import (
     LoggerConfig,
     MixConfig,
     ModelConfig,
+    OptimizerConfig,
     RunConfig,
     TaskConfig,
     TrainerConfig,
@@ -29,6 +31,7 @@ from mmpt.utils import extensions
 Rule = tuple[tuple[str, ...], Callable[..., None]]  # groups, and a function of them and of Problems
 SPLITS = ("train", "validation", "test")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
+OF_OPTIMIZER = {"adamw": ("betas", "eps"), "adafactor": ("clip_threshold",)}  # keys that one alone has
 LOSSES = ("cross_entropy", "label_ranking")  # of mmpt.training.losses; others are files of the user
 MOST = 1_000_000  # of whatever is counted: tokens, samples of a bootstrap, rows at once
 COUNTS = {  # the least and the most of what is counted
@@ -40,11 +43,9 @@ COUNTS = {  # the least and the most of what is counted
     (0, math.inf): "trainer.max_grad_norm trainer.eval_delay trainer.dataloader_num_workers",
 }
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value must be
-    "trainer.max_grad_norm": (math.isfinite, "must be a finite number"),
-    "trainer.eval_delay": (math.isfinite, "must be a finite number"),
     "trainer.num_train_epochs": (
-        lambda epochs: 0 <= epochs < math.inf,
-        "must be finite, and not negative; for a run of a few steps set trainer.max_steps",
+        lambda epochs: epochs >= 0,
+        "must not be negative; for a run of a few steps set trainer.max_steps",
     ),
     "trainer.max_steps": (
         lambda steps: steps == -1 or steps >= 1,
@@ -69,7 +70,7 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what else a value mu
         "must name ranking, generation or both, once each",
     ),
     "cache.max_gb": (lambda size: size > 0, "must be positive; cache=ram uses no disk"),
-    "mix.temperature": (lambda temperature: 0 < temperature < math.inf, "must be a positive number"),
+    "mix.temperature": (lambda temperature: temperature > 0, "must be a positive number"),
     "seed": (lambda seed: 0 <= seed < 2**32, f"must lie between 0 and {2**32 - 1}"),
 }
 
@@ -177,6 +178,8 @@ def _data(data: DataConfig, problems: Problems) -> None:
         problems.add("data.dir", "data=local needs data.dir, the folder with the task's files: data.dir=DIR")
     elif data.dir is not None and data.name != "local":
         problems.add("data.dir", f"data.dir={data.dir} has no meaning with data={data.name}; add data=local")
+    elif data.dir is not None and not data.dir.strip():
+        problems.add("data.dir", "data.dir is empty; give the folder with the task's files")
     elif data.dir is not None and not is_folder(data.dir):
         parent = Path(data.dir).parent
         beside = sorted(entry.name for entry in parent.expanduser().iterdir()) if is_folder(parent) else []
@@ -211,9 +214,22 @@ def _folder(problems: Problems, key: str, path: str | None, or_null: bool = Fals
         problems.add(key, f"{key}={path} is below the home of no user; write ./{path} for a folder of that name")
 
 
+def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
+    default, other = OptimizerConfig(optimizer.name), "adamw" if optimizer.name == "adafactor" else "adafactor"
+    for name in OF_OPTIMIZER[other]:
+        if (value := getattr(optimizer, name)) != getattr(default, name):
+            text = f"optimizer.{name}={value} has no effect with optimizer={optimizer.name}; leave it out, or add"
+            problems.add(f"optimizer.{name}", f"{text} optimizer={other}")
+
+
 def _mix(mix: MixConfig, task: TaskConfig, problems: Problems) -> None:
     if mix.tasks and not task.parts:
         problems.add("mix.tasks", f"mix.tasks has no effect with task={task.name}; set task=mix")
+    default = TaskConfig(task.name, task.template, metric=task.metric, parts=task.parts)
+    for item in fields(task) if task.parts else ():
+        if getattr(task, item.name) != getattr(default, item.name):
+            text = f"task.{item.name} has no effect with task={task.name}, whose tasks have their own; leave it out"
+            problems.add(f"task.{item.name}", text)
 
 
 def _task_with_evaluation(task: TaskConfig, evaluation: EvaluationConfig, problems: Problems) -> None:
@@ -256,6 +272,7 @@ RULES: tuple[Rule, ...] = (
     (("task",), _task),
     (("model",), _model),
     (("scheduler",), lambda scheduler, found: _one_of(found, "scheduler.name", scheduler.name, SCHEDULES)),
+    (("optimizer",), _optimizer),
     (("trainer",), _trainer),
     (("data",), _data),
     (("cache",), _folders),

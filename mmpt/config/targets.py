@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
 from mmpt.utils.untrusted import one_line, parse_yaml, read_text
 
@@ -52,8 +52,8 @@ def override_problems(override: Override) -> list[str]:
     key = str(override.key_or_group)
     if key.startswith("hydra.searchpath"):
         return ["hydra.searchpath cannot be set; give a folder of configurations with --config-dir DIR"]
-    if override.is_sweep_override() and not override.is_discrete_sweep():
-        return []  # a range of numbers
+    if isinstance(override.value(), Glob) or (override.is_sweep_override() and not override.is_discrete_sweep()):
+        return []  # a range of numbers, or what is refused anyway
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     return [text for value in values for text in _refused({key.rpartition(".")[2]: value})]
 

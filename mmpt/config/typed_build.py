@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from mmpt.errors import ConfigError, nearest
 
+RANGE = 1e-30, 1e30  # of a number that is not zero: float32 holds it, and its square root and products with others
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 INVALID: Any = object()  # stands for a value that has a problem
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", dict: "a mapping", list: "a list"}
@@ -133,15 +135,24 @@ def _choice(allowed: tuple[Any, ...], value: Any, key: str, problems: Problems) 
     return INVALID
 
 
+def _number(value: float, key: str, problems: Problems) -> Any:
+    """A finite float whose size is one that float32 computes with."""
+    least, most = RANGE
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.add(key, f"{key}={value} must be a finite number")
+    elif value and not least <= abs(value) <= most:
+        shown_value = f"={value:g}" if isinstance(value, float) else ""
+        problems.add(key, f"{key}{shown_value} is out of range: its size must lie from {least:g} to {most:g}, or be 0")
+    else:
+        return float(value)
+    return INVALID
+
+
 def _scalar(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     if kind is Any:
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            problems.add(key, f"{key} has {len(str(value))} digits; a number may be at most 1.8e308")
-            return INVALID
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _number(value, key, problems)
     if isinstance(value, str) and kind is str and ("\0" in value or value.encode("utf-8", "ignore").decode() != value):
         problems.add(key, f"{key} must be text that UTF-8 can hold, without the sign 0; got {ascii(value)[:200]}")
         return INVALID

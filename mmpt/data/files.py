@@ -112,6 +112,7 @@ def _decoded(stream: BinaryIO, name: str, encoding: str, cure: str) -> Iterator[
     """Lines as text, cut at newlines alone (a text may hold other separators), without byte order mark."""
     try:
         utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+        "".encode(encoding)  # a LookupError where it is a codec, but not of texts
     except LookupError as error:
         raise DataError(f"task.csv.encoding={encoding} is unknown; Python's names are allowed, as utf-16") from error
     source: Any = stream if utf8 else io.TextIOWrapper(stream, encoding, newline="\n")

@@ -139,7 +139,7 @@ def counts(sizes: Sequence[int], mix: MixConfig) -> list[int]:
             gives all tasks the same share.
     """
     power = {"proportional": 1.0, "equal": 0.0, "temperature": 1 / mix.temperature}[mix.sampling]
-    weights = [size**power for size in sizes]
+    weights = [(size / max(sizes)) ** power for size in sizes]  # of a share, so that no power is too large
     ends = [round(sum(sizes) * end / sum(weights)) for end in accumulate(weights, initial=0.0)]
     return [last - first for first, last in pairwise(ends)]
 

@@ -10,6 +10,8 @@ from typing import Any
 from mmpt.data.metrics.forms import nfc
 from mmpt.errors import ConfigError, DataError, nearest
 
+TOO_LONG = 10**1000  # of a number that stands for a text; Python writes no number of more than 4300 digits
+
 
 class Template:
     """One template, parsed once so that rows are only looked up."""
@@ -115,6 +117,8 @@ def field_text(row: Mapping[str, Any], name: str, where: str, empty: str = "erro
         problem = f"{value}, which is no value; a text or a finite number is needed"
     elif isinstance(value, str) and empty != "text" and not value.strip():
         problem = "empty; a text is needed"
+    elif isinstance(value, int) and abs(value) >= TOO_LONG:
+        raise DataError(f'{where}: field "{name}" is a number of more than 1000 digits; write it as text')
     elif not isinstance(value, str | int | float):
         raise DataError(f'{where}: field "{name}" is a {type(value).__name__}; a text or a number is needed')
     if problem is None:

@@ -45,6 +45,19 @@ FOLDERS = ("adapter", "checkpoints", "wandb", "tensorboard", "trackio", "csv")
 _LEFTOVER = re.compile(r"\.lock|\..+\.\d+\.tmp")  # of a process that was killed in its first steps
 
 
+def refuse_file_of_a_run(path: Path, option: str) -> None:
+    """Do not let a result replace what a run, or a saved adapter, consists of.
+
+    RunError: ``path``, which is the value of ``option``, is such a file.
+    """
+    path = Path(os.path.realpath(path.expanduser()))
+    for folder in path.parents:
+        of_run = (folder / STATUS).is_file() and path.relative_to(folder).parts[0] in (*FILES, *FOLDERS)
+        of_adapter = (folder / "adapter.json").is_file() and path.is_file() and path.parent == folder
+        if of_run or of_adapter:
+            raise RunError(f"{option} {path} would replace a file of the run in {folder}; name another file")
+
+
 class RunRecord:
     """One run directory, locked while this process may write to it.
 

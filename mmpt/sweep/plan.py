@@ -112,7 +112,9 @@ def _trials(config: DictConfig, words: list[str]) -> list[list[str]]:
 
 
 def _check_directory(config: DictConfig, parsed: list[Any], total: int | None) -> None:
-    """One run directory cannot hold several trials."""
+    """One run directory cannot hold several trials, and all trials of a sweep have one root."""
+    if any(override.key_or_group == "run.root" and override.is_sweep_override() for override in parsed):
+        raise ConfigError("run.root names several folders; a sweep has one for all of its trials")
     directory = unresolved(config)["run"]["dir"]
     swept = any(override.key_or_group == "run.dir" and override.is_sweep_override() for override in parsed)
     if directory is not None and "${" not in directory and not swept and total != 1:

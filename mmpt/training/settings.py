@@ -114,12 +114,14 @@ def _rates(
         if group not in known:
             text = f"unknown key {key}; groups of method={method}: {', '.join(known)}{nearest(group, known)}"
             problems.add(key, text)
-        elif not 0 < rate < float("inf"):
+        elif rate <= 0:
             problems.add(key, f"{key}={rate:g} must be a positive number")
 
 
 def _join(parts: dict[str, Any], problems: Problems) -> None:
     """Fill in the tasks of a mixture, and what the method leaves to the architecture where that is known already."""
+    if "task" in parts and "mix" not in parts and not parts["task"].template:
+        del parts["task"]  # findings about a mixture without its tasks would mean nothing
     if "task" in parts and "mix" in parts and not parts["task"].template:
         before = len(problems.found)
         parts["task"] = dataclasses.replace(parts["task"], parts=_mixed(parts["task"], parts["mix"], problems))

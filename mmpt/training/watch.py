@@ -15,6 +15,7 @@ from mmpt.errors import TrainingError
 from mmpt.methods.base import Method
 
 PATIENCE = 20  # steps after which a gradient that was always zero is a mistake
+_REMEDY = "the last evaluation's checkpoint stays; lower method.lr of that group, or set trainer.max_grad_norm"
 _SILENT = "_mmpt_silent"  # a method's attribute: names of parameters whose gradient was zero in every step so far
 
 
@@ -34,10 +35,12 @@ class FiniteWatch:
             return
         self.first_bad = torch.where((self.first_bad == 0) & ~torch.isfinite(loss), step, self.first_bad)
 
-    def check(self) -> None:
-        """Wait for the device, and raise a TrainingError, with the parameter groups, where a loss was not finite."""
-        if not self.waits and (step := int(self.first_bad)):
-            raise self._error(step, float("nan"))
+    def check(self, step: int) -> None:
+        """Wait for the device; a TrainingError, with the groups, where a loss was or a parameter is not finite."""
+        if not self.waits and (bad := int(self.first_bad)):
+            raise self._error(bad, float("nan"))
+        if groups := self._broken(lambda parameter: parameter):
+            raise TrainingError(f"after step {step} parameters are not finite, in group {', '.join(groups)}; {_REMEDY}")
 
     def _error(self, step: int, loss: float) -> TrainingError:
         what, groups = "parameters", self._broken(lambda parameter: parameter)
@@ -45,7 +48,7 @@ class FiniteWatch:
             what, groups = "gradients", self._broken(lambda parameter: parameter.grad)
         return TrainingError(
             f"loss is {loss} at step {step}; {what} that are not finite are in group {', '.join(groups) or '(none)'}; "
-            "the last evaluation's checkpoint stays; lower method.lr of that group, or set trainer.max_grad_norm"
+            f"{_REMEDY}"
         )
 
     def _broken(self, values: Callable[[nn.Parameter], Tensor | None]) -> list[str]:

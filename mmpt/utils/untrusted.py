@@ -12,6 +12,7 @@ import yaml
 
 LONGEST = 4000  # characters of a text from elsewhere in one message
 DEEPEST = 100  # values in values of a YAML file
+MOST_VALUES = 1_000_000  # of a YAML file, each reference as often as it stands there
 LARGEST = 2**26  # bytes of a JSON or YAML file, or of a line of one; the largest of ours have some MB
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values only
 
@@ -84,11 +85,12 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML from elsewhere into plain values. Its references may still stand for more than memory holds.
+    """Parse YAML from elsewhere into plain values.
 
     Raises:
         yaml.YAMLError: It is none.
-        ValueError: A value is invalid, or it is nested without end: the parser's own recursion would end the process.
+        ValueError: A value is invalid, it is nested without end (the parser's own recursion would end the process), or
+            its references stand for very many values.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
@@ -96,4 +98,18 @@ def parse_yaml(text: str) -> Any:
         depth += opens - closes
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
-    return yaml.load(text, Loader=_LOADER)
+    content = yaml.load(text, Loader=_LOADER)
+    if _size_of(content, {}) > MOST_VALUES:
+        raise ValueError(f"its references stand for more than {MOST_VALUES} values")
+    return content
+
+
+def _size_of(value: Any, known: dict[int, int]) -> int:
+    """How many values a value of YAML has, where what a reference stands for counts each time."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES + 1  # of one that holds itself
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size_of(item, known) for item in items)
+    return known[id(value)]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmpt.cli import CONF
 from mmpt.config.compose import compose
-from mmpt.config.schema import Config
+from mmpt.config.schema import CacheConfig, Config, EvaluationConfig, TrainerConfig
+from mmpt.config.typed_build import fields_of
 from mmpt.errors import ConfigError
+from mmpt.methods import names, options_class
 from mmpt.training.fingerprint import run_fingerprint
 from mmpt.training.settings import check
 
@@ -27,7 +30,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["trainer.bf16=true", "trainer.fp16=true"], ["exclude each other"]),
     (["trainer.eval_strategy=epochs"], ["choose from: no, steps, epoch", 'did you mean "epoch"?']),
     (["trainer.per_device_train_batch_size=0"], ["trainer.per_device_train_batch_size=0", "at least 1"]),
-    (["trainer.num_train_epochs=-1"], ["trainer.num_train_epochs=-1 must be finite, and not negative"]),
+    (["trainer.num_train_epochs=-1"], ["trainer.num_train_epochs=-1 must not be negative; for a run of a few steps"]),
     (["trainer.save_strategy=best"], ["trainer.save_strategy cannot be set", "trainer.save_steps"]),
     (["trainer.batch_size=8"], ["trainer.batch_size cannot be set: set trainer.per_device_train_batch_size"]),
     (["trainer.activation_checkpointing=true"], ["cannot be set", "gradient_checkpointing=true"]),
@@ -83,8 +86,11 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["model.path=nowhere"], ["model.path=nowhere is no directory"]),
     (["model.source=random"], ["model.source=random needs model.config"]),
     (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1 must not be negative"]),
-    (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9] must be two numbers"]),
-    (["optimizer.eps=0"], ["optimizer.eps=0 must be positive"]),
+    (["optimizer.weight_decay=1e300"], ["optimizer.weight_decay=1e+300 is out of range: its size must lie from 1e-30"]),
+    (["optimizer.betas=[0.1,0.1]"], ["has no effect with optimizer=adafactor", "add optimizer=adamw"]),
+    (["optimizer=adamw", "optimizer.clip_threshold=3"], ["has no effect with optimizer=adamw"]),
+    (["optimizer.betas=[0.9]", "optimizer=adamw"], ["optimizer.betas=[0.9] must be two numbers"]),
+    (["optimizer.eps=0", "optimizer=adamw"], ["optimizer.eps=0 must be positive"]),
     (["scheduler.name=linar"], ["scheduler.name=linar", 'did you mean "linear"?']),
     (["scheduler.warmup=1.5"], ["scheduler.warmup=1.5"]),
     (["data=local"], ["data=local needs data.dir"]),
@@ -120,6 +126,18 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["logger.tags=[1]"], ["logger.tags[0] must be text"]),
     (["logger=wandb", "logger.mode=of"], ["choose from: auto, online, offline"]),
     (["run.dir=''"], ["run.dir is empty"]),
+    (["data=local", "data.dir=''"], ["data.dir is empty; give the folder"]),
+    (["model=local", "model.path=''"], ["model.path is empty; give the folder"]),
+    (["task=mix", "mix.tasks=[rte,cb]", "task.labels={a: [b]}"], ["task.labels has no effect with task=mix"]),
+    (["task=mix", "mix.tasks=[rte,cb]", "mix.sampling=evn"], ['mix.sampling="evn" is not allowed']),
+    (["task=mix", "mix.tasks=rte"], ['mix.tasks must be a list; got "rte"']),
+    (["task=[mix,rte]"], ["names several options; a run has one: task="]),
+    (["method=[prefix,smop]"], ["names several options; a run has one: method="]),
+    (["hydra=1"], ["hydra=1 sets no key of Hydra"]),
+    (["seed=glob(*)"], ["glob() is not supported; name the options"]),
+    (["hydra/launcher=joblib"], ["has an effect on many trials only; add -m"]),
+    (["hydra.mode=MULTIRUN"], ["has an effect on many trials only; add -m"]),
+    ([f"seed={'1' * 5000}"], ["cannot read seed=1111", "which has 5005 characters"]),
     (["run=5"], ["run must be a mapping with the keys dir, root, overwrite, retry_oom; got 5"]),
 ]
 
@@ -131,6 +149,24 @@ def test_one_line_says_it(words: list[str], parts: list[str], problems_of: Calla
     assert "\n" not in problems[0]
     for part in parts:
         assert part in problems[0]
+
+
+def numbers(kind: Any) -> list[str]:
+    """The fields of a dataclass that are numbers, whole ones apart."""
+    return [name for name, hint in fields_of(kind).items() if hint is float]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300", "1e-300"])
+def test_no_number_is_beyond_what_float32_computes_with(value: str, problems_of: Callable[..., list[str]]) -> None:
+    for method in names():
+        for option in numbers(options_class(method)):
+            (text,) = problems_of(f"method={method}", f"method.{option}={value}")
+            assert "must be a finite number" in text or "out of range: its size must lie" in text
+    groups = {"trainer": TrainerConfig, "evaluation": EvaluationConfig, "cache": CacheConfig}
+    for group, kind in groups.items():
+        for option in numbers(kind):
+            (text,) = problems_of(f"{group}.{option}={value}")
+            assert text.startswith(f"{group}.{option}={value.replace('1e3', '1e+3')} ")
 
 
 def test_all_problems_are_reported_together() -> None:

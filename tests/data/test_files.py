@@ -176,6 +176,7 @@ def test_rows_that_a_stray_quote_joins_are_found(tmp_path: Path) -> None:
     [
         ({"header": False}, r"a.csv:1: task.csv.header=false needs names for 2 columns, as task.columns=\[c1,c2\]"),
         ({"encoding": "utf-61"}, "task.csv.encoding=utf-61 is unknown"),
+        ({"encoding": "rot13"}, "task.csv.encoding=rot13 is unknown"),
         ({"encoding": "ascii"}, r"a.csv:\d: not ascii .*such as latin-1"),
     ],
 )

@@ -67,7 +67,12 @@ def test_scores_are_those_of_each_task_and_their_mean(mixture: Mixture) -> None:
 
 @pytest.mark.parametrize(
     ("sampling", "temperature", "expected"),
-    [("proportional", 2.0, [900, 90, 10]), ("equal", 2.0, [333, 334, 333]), ("temperature", 2.0, [703, 223, 74])],
+    [
+        ("proportional", 2.0, [900, 90, 10]),
+        ("equal", 2.0, [333, 334, 333]),
+        ("temperature", 2.0, [703, 223, 74]),
+        ("temperature", 1e-30, [1000, 0, 0]),
+    ],
 )
 def test_tasks_are_sampled_as_configured(sampling: str, temperature: float, expected: list[int]) -> None:
     mix = MixConfig([], sampling, temperature)  # type: ignore[arg-type]

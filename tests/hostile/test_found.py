@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mmpt.cache.store import Damaged, Store
-from mmpt.errors import AdapterError, ConfigError
+from mmpt.data.templates import field_text
+from mmpt.errors import AdapterError, ConfigError, DataError
 from mmpt.models.adapter_files import DESCRIPTION, WEIGHTS, read_adapter
 from mmpt.predictor import load as load_predictor
 from mmpt.report.load import load
@@ -24,11 +25,41 @@ from mmpt.sweep.table import ranked
 from mmpt.training.checkpoint import last_checkpoint
 from tests.adapters import save
 from tests.commands import cache as cache_main
+from tests.commands import predict as predict_main
 from tests.commands import report as report_main
 from tests.hostile.test_stored import KEY, TENSORS, fill
 from tests.report.builder import result, write
 
 DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl", "adapter/adapter.safetensors"])
+def test_a_result_replaces_no_file_of_a_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write(tmp_path)
+    (run / "adapter").mkdir()
+    kept = run / name
+    kept.touch()
+    rows, before = tmp_path / "rows.jsonl", kept.read_bytes()
+    rows.write_text('{"a": 1}\n')
+    assert predict_main([str(run), "--input", str(rows), "--output", str(kept)]) == 2
+    if kept.suffix == ".jsonl":
+        assert report_main([str(run), "--out", str(kept)]) == 2
+    assert "would replace a file of the run" in capsys.readouterr().err and kept.read_bytes() == before
+    assert predict_main([str(run), "--input", str(rows), "--output", str(rows)]) == 2
+    assert "is the input itself" in capsys.readouterr().err and rows.read_text() == '{"a": 1}\n'
+
+
+def test_a_saved_adapter_is_not_replaced_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, kept = tmp_path / "rows.jsonl", tmp_path / "adapter.json"
+    rows.write_text('{"a": 1}\n')
+    kept.write_text("{}")
+    assert predict_main([str(tmp_path), "--input", str(rows), "--output", str(kept)]) == 2
+    assert "would replace a file of the run" in capsys.readouterr().err and kept.read_text() == "{}"
+
+
+def test_a_number_of_very_many_digits_is_no_text() -> None:
+    with pytest.raises(DataError, match=r'row 1: field "text" is a number of more than 1000 digits'):
+        field_text({"text": 10**5000}, "text", "row 1")
 
 
 @pytest.fixture

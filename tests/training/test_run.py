@@ -193,9 +193,18 @@ def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys:
     assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides, "method.lr.prefix=1e30"]) == 2
     told = capsys.readouterr().err
     assert re.search(
-        r"error: loss is nan at step \d+; parameters that are not finite are in group .*(prefix|masks)", told
+        r"error: (loss is nan at|after) step \d+;? parameters (that )?are not finite,? (are )?in group (prefix|masks)",
+        told,
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["optimizer=adamw", "optimizer.weight_decay=1e30", "method.lr.masks=1e30", "trainer.max_steps=2"]
+    words += ["scheduler=constant", "scheduler.warmup=0", "trainer.save_steps=1"]
+    assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *words]) == 2
+    assert "after step 1 parameters are not finite, in group masks" in capsys.readouterr().err
+    assert not list((tmp_path / "r").glob("checkpoints/checkpoint-*"))
 
 
 def test_evaluation_by_steps_keeps_the_best_checkpoint(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_nan_loss_that_is_only_noted_on_the_device_names_the_same_step(
 
         monkeypatch.setattr(FiniteWatch, "__init__", watch)
         words = [f"run.dir='{tmp_path / str(waits)}'", *SMALL, "trainer.max_steps=9", "trainer.logging_steps=4"]
-        assert main([*words, "method.lr.masks=1e38", "trainer.eval_strategy=no"]) == 2
+        assert main([*words, "method.lr.masks=1e30", "trainer.eval_strategy=no"]) == 2
         told.append(re.search(r"loss is nan at step (\d+)", capsys.readouterr().err))
     assert told[0] is not None and told[1] is not None and told[0][1] == told[1][1]
 
