@@ -82,6 +82,8 @@ def _open_rows(path: Path | TextIO, name: str, *csv_options: Any) -> Located:
         raise DataError(f'{name}: unknown format "{suffix}"; allowed: {", ".join(FORMATS)}')
     if not path.exists():
         raise DataError(f"{name}: no such file; {path.parent} has: {listing(path.parent)}")
+    if path.is_fifo():  # whoever writes may never come
+        raise DataError(f"{name} is a pipe; give a file")
     try:
         if suffix in COLUMNAR:
             yield from _arrow(path, name, suffix)

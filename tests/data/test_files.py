@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,12 @@ def test_rows_that_a_stray_quote_joins_are_found(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_are_named(tmp_path: Path, form: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         _separated(tmp_path, "a.csv", "x,y\né,1\n", **form)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"^a.jsonl is a pipe; give a file$"):
+        list(read_rows(tmp_path / "a.jsonl", "a.jsonl"))
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
