@@ -225,7 +225,7 @@ def _optimizer(optimizer: OptimizerConfig, problems: Problems) -> None:
 def _mix(mix: MixConfig, task: TaskConfig, problems: Problems) -> None:
     if mix.tasks and not task.parts:
         problems.add("mix.tasks", f"mix.tasks has no effect with task={task.name}; set task=mix")
-    default = TaskConfig(task.name, task.template, metric=task.metric, parts=task.parts)
+    default = TaskConfig(task.name, task.template, metric=task.metric, shots=task.shots, parts=task.parts)
     for item in fields(task) if task.parts else ():
         if getattr(task, item.name) != getattr(default, item.name):
             text = f"task.{item.name} has no effect with task={task.name}, whose tasks have their own; leave it out"
