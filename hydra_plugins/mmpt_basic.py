@@ -59,11 +59,11 @@ class GridSweeper(Sweeper):
         returns = []
         for first in range(0, len(trials), size):
             batch = trials[first : first + size]
-            self.validate_batch_is_legal(list({groups_of(words): words for words in reversed(batch)}.values()))
+            self.validate_batch_is_legal(list({groups_of(trial): trial for trial in reversed(batch)}.values()))
             assert self.launcher is not None
             returns.append(self.launcher.launch(batch, initial_job_idx=first))
-            for trial in returns[-1]:
-                _ = trial.return_value  # raises the error of a failed one
+            for job in returns[-1]:
+                _ = job.return_value  # raises the error of a failed one
         return returns
 
 

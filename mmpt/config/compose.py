@@ -157,9 +157,10 @@ def _flags() -> ArgumentParser:
     parser = ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--version", action="version", version=f"Hydra {hydra_version}")
-    for name, short in {"help": "h", "resolve": None, "run": "r", "multirun": "m", "shell-completion": "sc"}.items():
-        parser.add_argument(f"--{name}", *([f"-{short}"] if short else []), action="store_true")
-    parser.add_argument("--hydra-help", action="store_true")
+    for name, short in {"help": "h", "run": "r", "multirun": "m", "shell-completion": "sc"}.items():
+        parser.add_argument(f"--{name}", f"-{short}", action="store_true")
+    for name in ("hydra-help", "resolve"):
+        parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     for name, short in {"package": "p", "config-path": "cp", "config-name": "cn", "config-dir": "cd"}.items():
         parser.add_argument(f"--{name}", f"-{short}")

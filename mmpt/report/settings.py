@@ -13,7 +13,7 @@ import yaml
 
 from mmpt.runs.typed_json import whole
 from mmpt.training.fingerprint import deciding
-from mmpt.utils.untrusted import one_line, parse_yaml
+from mmpt.utils.untrusted import count_values, one_line, parse_yaml
 
 MOST_NODES = 100_000  # values of one config.yaml; ours have some hundred
 _SECTION = re.compile(r"^(?=[\w\"'])", re.M)
@@ -69,27 +69,22 @@ def _shared(text: str) -> Settings:
 def _parse(text: str) -> dict[str, Any]:
     try:
         content = parse_yaml(text)
-        nodes = _count(content, {})
     except (yaml.YAMLError, RecursionError, OverflowError) as error:
         raise ValueError(one_line(error)) from error
     if not isinstance(content, dict):
         raise ValueError("it holds no mapping")
-    if nodes > MOST_NODES:
+    if count_values(content, {}) > MOST_NODES:
         raise ValueError(f"its references stand for more than {MOST_NODES:,} values")
+    if _has_other_keys(content):
+        raise ValueError("it has a key that is no text")
     return content
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
-    """Count values as if every reference of YAML was written out; one that holds itself counts as too many."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = MOST_NODES + 1
-        if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
-            raise ValueError("it has a key that is no text")
-        inner = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(item, known) for item in inner)
-    return known[id(value)]
+def _has_other_keys(value: Any) -> bool:
+    """Whether a mapping within has a key that is no text."""
+    if isinstance(value, dict):
+        return not all(isinstance(name, str) for name in value) or any(map(_has_other_keys, value.values()))
+    return isinstance(value, list) and any(map(_has_other_keys, value))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "", dot: str = ".") -> dict[str, Any]:

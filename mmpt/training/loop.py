@@ -115,7 +115,7 @@ class Trainer:
                 self._save()
             if state.over:
                 break
-        self.finite.check(self.state.step)
+        self.finite.check()
         if state.best_step is not None:
             load_parameters(self.checkpoints / f"checkpoint-{state.best_step}", self.method)
 
@@ -188,7 +188,7 @@ class Trainer:
         return due and not self._evaluation_is_due
 
     def _log(self) -> None:
-        self.finite.check(self.state.step)
+        self.finite.check()
         loss = float(self.accelerator.reduce(self.loss_sum, "mean")) / (self.state.step - self.state.logged)
         norm = None if self.norm is None else float(self.norm)
         self.monitor.log_training(self.state.step, self._epoch, loss, norm, self.optimizer)
@@ -200,7 +200,7 @@ class Trainer:
 
         Stopped: a signal has come to some process; the checkpoint has this evaluation as due.
         """
-        self.finite.check(self.state.step)
+        self.finite.check_parameters(self.state.step)
         decoding = self.config.evaluation.decoding[0]
         predictions = None
         with (
@@ -237,7 +237,7 @@ class Trainer:
 
     def _save(self, evaluation_due: bool = False) -> None:
         """Write a checkpoint of all processes' states."""
-        self.finite.check(self.state.step)
+        self.finite.check_parameters(self.state.step)
         ranks: list[dict[str, Any]] = gather_object([{"loss": float(self.loss_sum), "random": random_state()}])
         state = self.state
         state.losses, state.evaluation_due = [one["loss"] for one in ranks], evaluation_due

@@ -120,12 +120,11 @@ def _rates(
 
 def _join(parts: dict[str, Any], problems: Problems) -> None:
     """Fill in the tasks of a mixture, and what the method leaves to the architecture where that is known already."""
-    if "task" in parts and "mix" not in parts and not parts["task"].template:
-        del parts["task"]  # findings about a mixture without its tasks would mean nothing
-    if "task" in parts and "mix" in parts and not parts["task"].template:
+    if "task" in parts and not parts["task"].template:
         before = len(problems.found)
-        parts["task"] = dataclasses.replace(parts["task"], parts=_mixed(parts["task"], parts["mix"], problems))
-        if len(problems.found) > before:
+        if "mix" in parts:
+            parts["task"] = dataclasses.replace(parts["task"], parts=_mixed(parts["task"], parts["mix"], problems))
+        if "mix" not in parts or len(problems.found) > before:
             del parts["task"]  # further findings about it would mean nothing
     if "method" not in parts or "model" not in parts:
         return

@@ -35,10 +35,14 @@ class FiniteWatch:
             return
         self.first_bad = torch.where((self.first_bad == 0) & ~torch.isfinite(loss), step, self.first_bad)
 
-    def check(self, step: int) -> None:
-        """Wait for the device; a TrainingError, with the groups, where a loss was or a parameter is not finite."""
-        if not self.waits and (bad := int(self.first_bad)):
-            raise self._error(bad, float("nan"))
+    def check(self) -> None:
+        """Wait for the device, and raise a TrainingError, with the parameter groups, where a loss was not finite."""
+        if not self.waits and (step := int(self.first_bad)):
+            raise self._error(step, float("nan"))
+
+    def check_parameters(self, step: int) -> None:
+        """The same, and where a parameter is not finite after a step: it reads them all, so not at every log line."""
+        self.check()
         if groups := self._broken(lambda parameter: parameter):
             raise TrainingError(f"after step {step} parameters are not finite, in group {', '.join(groups)}; {_REMEDY}")
 

@@ -99,17 +99,17 @@ def parse_yaml(text: str) -> Any:
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
     content = yaml.load(text, Loader=_LOADER)
-    if _size_of(content, {}) > MOST_VALUES:
+    if count_values(content, {}) > MOST_VALUES:
         raise ValueError(f"its references stand for more than {MOST_VALUES} values")
     return content
 
 
-def _size_of(value: Any, known: dict[int, int]) -> int:
-    """How many values a value of YAML has, where what a reference stands for counts each time."""
+def count_values(value: Any, known: dict[int, int]) -> int:
+    """Count values as if every reference of YAML was written out; one that holds itself counts as too many."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # of one that holds itself
+        known[id(value)] = MOST_VALUES + 1
         items = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_size_of(item, known) for item in items)
+        known[id(value)] = 1 + sum(count_values(item, known) for item in items)
     return known[id(value)]

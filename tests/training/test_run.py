@@ -190,11 +190,11 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 def test_nan_loss_stops_the_run_and_names_step_and_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["optimizer=adamw", "method.lr.masks=1e30", "trainer.max_grad_norm=0.0", "trainer.num_train_epochs=4"]
-    assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides, "method.lr.prefix=1e30"]) == 2
+    overrides += ["method.lr.prefix=1e30", "trainer.eval_strategy=no"]
+    assert main([f"run.dir='{tmp_path / 'r'}'", *SMALL, *overrides]) == 2
     told = capsys.readouterr().err
     assert re.search(
-        r"error: (loss is nan at|after) step \d+;? parameters (that )?are not finite,? (are )?in group (prefix|masks)",
-        told,
+        r"error: loss is nan at step \d+; parameters that are not finite are in group .*(prefix|masks)", told
     )
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
 
