@@ -5,8 +5,8 @@ asked as a question (``benchmarks/questions``). RTE and CB are used as published
 validation file alone (:func:`resplit`): 2,000 and 338 training examples, so that a trial stays short. On CB, every rate
 of a method's small grid trains with seed 1, and one rate more if the highest is best; the rate with the best validation
 score then trains with the other seeds, and on the other tasks. All trials of a task have the same number of steps and
-the same batches: 100, on ``mix`` 200, on ``rte_long`` 600. The task ``mix`` is one adapter for all four, with as many
-examples of each.
+the same batches: 100, on ``mix`` 200, on ``rte_long`` and ``boolq_long`` 600. The task ``mix`` is one adapter for all
+four, with as many examples of each.
 Each finished trial is written to ``benchmarks/results/gemma/`` at once; the same command continues after an
 interruption. Two processes may share the work, if ``--only`` gives them different pairs.
 """
@@ -46,7 +46,7 @@ MIX += ["data.validation_fraction=0.3", "data.limit_train=700", "data.limit_vali
 MIX += ["trainer.max_steps=200", "trainer.eval_steps=50"]
 TASKS["mix"] = ("Answer with True, False, Neither, Yes or No.", MIX)  # one adapter for all
 LONG = ["trainer.max_steps=600", "trainer.eval_steps=100", "trainer.save_steps=100"]
-TASKS["rte_long"] = (TASKS["rte"][0], LONG)  # which 100 steps do not teach
+TASKS |= {f"{task}_long": (TASKS[task][0], [*TASKS[task][1], *LONG]) for task in ("rte", "boolq")}  # more steps
 DEEP = ["method.layers=last_6", "method.init=text"]
 RESPLIT = {"BoolQ": ("passage", 1000), "WiC": ("word", 300)}  # folder: field that stays on one side, test examples
 TUNED = "cb"  # the task whose validation chooses the rates
