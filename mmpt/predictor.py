@@ -6,6 +6,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from mmpt.config.compose import CONF
 from mmpt.config.rules import RULES, apply_rules
 from mmpt.config.schema import EvaluationConfig, ModelConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
+from mmpt.data.collate import one_source_a_row
 from mmpt.data.mixture import task_of
 from mmpt.data.special_tokens import answers
 from mmpt.data.tokenizer import refuse_other_tokenizer
@@ -26,6 +28,7 @@ from mmpt.methods.base import mean_embedding
 from mmpt.models.adapt import remove_adapter
 from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import Adapter, read_adapter
+from mmpt.models.adapters import adapters_of
 from mmpt.models.backbone import Backbone, load_backbone
 from mmpt.models.engine import engine_of
 from mmpt.models.saving import located, put_on
@@ -72,10 +75,9 @@ class Predictor:
         return self._predict(rows, self.evaluator.config.decoding[0])
 
     def _predict(self, rows: Iterable[tuple[str, dict[str, Any]]], decoding: str) -> list[dict[str, Any]]:
-        split = self._prepared(rows)
-        if not split.examples:
-            return []
-        with self.backbone.lock:
+        with self._prepared(rows) as split:
+            if not split.examples:
+                return []
             return self.evaluator.rows(split, self.evaluator.predict(self.model, split, decoding))
 
     def __call__(self, rows: Row | Iterable[Row]) -> dict[str, Any] | list[dict[str, Any]]:
@@ -123,27 +125,51 @@ class Predictor:
     def embed(self, rows: Iterable[Row]) -> Tensor:
         """Mean of the last hidden states over each row's text, with the adapter's effect: (N, d), float32, on the CPU.
 
-        The states are those of the encoder, or of the only stack; arguments and errors are those of :meth:`predict`.
+        The states are those of the encoder, or of the only stack; of a row with a text for each choice, the mean over
+        choices. Arguments and errors are those of :meth:`predict`.
         """
 
         def means(batch: dict[str, Tensor]) -> Iterable[Tensor]:
-            ids, mask = batch["input_ids"], batch["attention_mask"]
-            return mean_embedding(self.model.states(ids, mask), mask).cpu()
+            sources = one_source_a_row(batch)
+            each = mean_embedding(self.model.states(sources), sources["attention_mask"]).cpu()
+            return each.unflatten(0, (len(batch["input_ids"]), -1)).mean(dim=1)
 
         every = self._of_batches(rows, means)
         return torch.stack(every) if every else torch.empty(0, self.model.width)
 
+    def routes(self, rows: Iterable[Row]) -> Tensor:
+        """Each row's route probabilities (N, R), float32, on the CPU; arguments and errors as of :meth:`predict`.
+
+        Raises:
+            ConfigError: The method has no router.
+        """
+
+        def probabilities(batch: dict[str, Tensor]) -> Iterable[Tensor]:
+            if (found := self.model.start(batch).contribution.route_probs) is None:
+                raise ConfigError(f"method={self.model.method.options.name} of this adapter has no router")
+            return found.cpu()
+
+        every = self._of_batches(rows, probabilities)
+        return torch.stack(every) if every else torch.empty(0, 0)
+
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by site, each (R, S, L): of route, token and layer, in 0..1; empty for methods without masks."""
+        return {site: values.detach().cpu() for site, values in self.model.method.mask_values().items()}
+
     def _of_batches(self, rows: Iterable[Row], answer: Callable[[dict[str, Tensor]], Iterable[T]]) -> list[T]:
         """What ``answer`` gives for the rows of each batch, in the order of all rows."""
-        split = self._prepared(self._located(rows))
         given: dict[int, T] = {}
-        with self.backbone.lock, torch.no_grad():
+        with self._prepared(self._located(rows)) as split, torch.no_grad():
             for indices, batch in self.evaluator.batches(split, self.backbone.model.device):
                 given |= dict(zip(indices, answer(batch), strict=True))
         return [given[index] for index in range(len(given))]
 
-    def _prepared(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> Prepared:
-        return self.evaluator.prepare(list(self.evaluator.task.examples(rows, require_label=False)))
+    @contextmanager
+    def _prepared(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Prepared]:
+        """The rows as tokens; within the block no other thread uses the backbone or its tokenizer: they have states."""
+        examples = list(self.evaluator.task.examples(rows, require_label=False))
+        with self.backbone.lock:
+            yield self.evaluator.prepare(examples)
 
     def _located(self, rows: Iterable[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Rows as mappings, with where each is."""
@@ -197,7 +223,8 @@ def load(
     built_task = task_of(stated_task)
     backbone, built = join(adapter, path, model=model, classes=built_task.outputs, force=force)
     try:
-        evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
+        with backbone.lock:  # labels are tokenised
+            evaluator = Evaluator(built_task, backbone.tokenizer, evaluation, length, seed, backbone.kind)
     except MmptError as error:
         raise AdapterError(f"{path}: adapter.json describes nothing that can be built ({one_line(error)})") from error
     return Predictor(backbone, built, evaluator)
@@ -213,12 +240,14 @@ def join(
     backbone = _backbone(adapter, path, model, classes)
     if not force:
         refuse_other_tokenizer(adapter.description, backbone.tokenizer, path, backbone.origin)
-    with _loading:
+    with _loading, backbone.lock:
         name = f"loaded{next(_numbers)}"
         put_on(backbone.model, adapter, str(path), name, fingerprint=backbone.fingerprint)
         built = engine_of(backbone.model, name, cross_attention=backbone.cross_attention).eval()
-    if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
-        weakref.finalize(built, _forget, backbone, name)
+        if not (built.method.changes_backbone() or built.method.has_head):  # others may share the backbone
+            # Passes choose their method: that an adapter is freed, at any time, changes no pass of another one.
+            adapters_of(backbone.model).activate(None)
+            weakref.finalize(built, _forget, backbone, name)
     return backbone, built
 
 

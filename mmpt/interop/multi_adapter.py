@@ -73,9 +73,9 @@ class MultiAdapterPredictor:
             for example in self.predictors[name].evaluator.task.examples([(where, row)], require_label=False):
                 order.append((name, len(examples[name])))
                 examples[name].append(example)
-        splits = {name: self.predictors[name].evaluator.prepare(part) for name, part in examples.items() if part}
         predicted: dict[str, list[dict[str, Any]]] = {}
-        with self.backbone.lock:
+        with self.backbone.lock:  # tokenizers have a state too
+            splits = {name: self.predictors[name].evaluator.prepare(part) for name, part in examples.items() if part}
             for members in self.passes:
                 present = {name: splits[name] for name in members if name in splits}
                 run = self._together if len(present) > 1 else self._alone
@@ -116,19 +116,23 @@ class MultiAdapterPredictor:
         features = [{"input_ids": splits[name].features[row]["input_ids"]} for name, row in rows]
         device = next(model.parameters()).device
         batch = {key: value.to(device) for key, value in first.evaluator.collate(features).items()}
-        own = [self.predictors[name].model.name for name, _ in rows]
-        encoded = model.encode(batch["input_ids"], batch["attention_mask"], own if len(set(own)) > 1 else None)
+        names = [self.predictors[name].model.name for name, _ in rows]
+        encoded = model.encode(batch["input_ids"], batch["attention_mask"], names if len(set(names)) > 1 else None)
         if results[rows[0][0]].probabilities is None:
             for (name, row), text in zip(rows, first.evaluator.generate(model, encoded), strict=True):
                 results[name].texts[row] = text
             return
-        candidates = [self.predictors[name].evaluator.candidates for name, _ in rows]
+        evaluators = [self.predictors[name].evaluator for name, _ in rows]
+        columns = [own.columns(splits[name].examples[row]) for own, (name, row) in zip(evaluators, rows, strict=True)]
+        candidates = [
+            [own.candidates[column] for column in each] for own, each in zip(evaluators, columns, strict=True)
+        ]
         likelihoods = model.likelihoods_of_rows(encoded, candidates).cpu()
-        for (name, row), values, labels in zip(rows, likelihoods, candidates, strict=True):
-            scores, probabilities = values[: len(labels)], results[name].probabilities
+        for (name, row), own, each, values in zip(rows, evaluators, columns, likelihoods, strict=True):
+            scores, probabilities = values[: len(each)], results[name].probabilities
             assert probabilities is not None
-            probabilities[row] = torch.softmax(scores, dim=-1)
-            results[name].texts[row] = self.predictors[name].evaluator.task.words[int(scores.argmax())]
+            probabilities[row, each] = torch.softmax(scores, dim=-1)
+            results[name].texts[row] = own.task.words[each[int(scores.argmax())]]
 
 
 def load_all(

@@ -168,8 +168,8 @@ class AdaptedModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden states (B, T, d) of sources, of the encoder or of the only stack; prompts are left out."""
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Last hidden states (B, T, d) of a batch's sources, of the encoder or of the only stack, without prompts."""
 
     @abstractmethod
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -5,6 +5,8 @@ Letters: B rows, T tokens of a row, P prompt tokens, d model width.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -78,8 +80,13 @@ class Insertion:
             assert isinstance(self.at, int)
             after = states[:, self.at + self.prompt :]
             return after if self.at == 0 else torch.cat([states[:, : self.at], after], dim=1)
-        own = self.order.argsort(dim=1)[:, : self.order.shape[1] - self.prompt]
-        return gathered(states, for_batch(own, len(states)))
+        return gathered(states, for_batch(self._own, len(states)))
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """Where the tokens are in the new rows (B, T)."""
+        assert self.order is not None
+        return self.order.argsort(dim=1)[:, : self.order.shape[1] - self.prompt]
 
 
 def gathered(values: Tensor, order: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.details import predictions
-from mmpt.report.groups import Comparison, Row, divide
+from mmpt.report.groups import Comparison, Row, divide, has_shots
+from mmpt.report.settings import shown
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.utils.untrusted import one_line
 
-Answers = dict[str, tuple[str, bool]]  # id -> source and target, whether right
+Answers = dict[str, tuple[str, str, bool]]  # id -> source, target, whether right
 
 
 def compare(rows: Sequence[Row], baseline: str) -> None:
@@ -23,22 +25,33 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
 
     Args:
         rows: All rows of the report.
-        baseline: A method.
+        baseline: A method; where it has several settings, one of them may follow: ``prefix trainer.max_steps=100``.
 
     Raises:
-        RunError: No run is of that method.
+        RunError: No run is of that method and settings, or all are.
     """
+    method, _, words = baseline.partition(" ")
     methods = sorted({row.method for row in rows})
-    if baseline not in methods:
-        hint = nearest(baseline, methods)
+    if method not in methods:
+        hint = nearest(method, methods)
         raise RunError(f"--baseline {baseline}: no run of that method{hint}; there are {', '.join(methods)}")
+    wanted = [word.partition("=")[::2] for word in shlex.split(words)]
+    base = {
+        id(row)
+        for row in rows
+        if row.method == method and all(key in row.flat and shown(row.flat[key]) == value for key, value in wanted)
+    }
+    if not base or (len(base) == len(rows) > 1):
+        several = [row.label for row in rows if row.method == method and row.settings]
+        example = f", such as --baseline {several[0]!r}" if several else ""
+        raise RunError(f"--baseline {baseline}: {'all' if base else 'no'} rows are of it; name one setting{example}")
     done = [row for row in rows if row.summary is not None]
     others = {id(row): {key: str(value) for key, value in row.flat.items() if key[:7] != "method."} for row in done}
-    candidates = divide((row for row in done if row.method == baseline), _place)
+    candidates = divide((row for row in done if id(row) in base), _place)
     answers = functools.lru_cache(maxsize=32)(_answers)  # rows share a baseline
     tests = []
     for row in done:
-        if row.method != baseline:
+        if id(row) not in base:
             other = _nearest(row, candidates.get(_place(row), ()), others)
             none = Comparison(baseline, note=f"no finished run of {baseline} on this task and model")
             row.comparison = none if other is None else _against(row, other, answers)
@@ -76,23 +89,34 @@ def _against(row: Row, other: Row, answers: Callable[[Path | None], Answers]) ->
         return one
     most = row.ends[1] - row.ends[0] if row.ends and row.ends == other.ends else math.inf
     one.by_seed = paired_t([(first.score() or 0.0) - (second.score() or 0.0) for first, second in pairs], most)
-    data = {run.result.data_fingerprint for pair in pairs for run in pair if run.result is not None}
-    warnings = ["warning: not the same data"] if len(data) > 1 else []
+    drawn = any(has_shots(run) for pair in pairs for run in pair)  # seeds read the same examples in other texts
+    of_pairs = [{run.result.data_fingerprint for run in pair if run.result is not None} for pair in pairs]
+    same = all(len(data) == 1 for data in (of_pairs if drawn else [set[str | None]().union(*of_pairs)]))
+    warnings = [] if same else ["warning: not the same data"]
     try:
-        warnings += _on_examples(one, [(answers(a.directory), answers(b.directory)) for a, b in pairs])
+        warnings += _on_examples(one, [(answers(a.directory), answers(b.directory)) for a, b in pairs], drawn)
     except ValueError as error:
         warnings.append(one_line(error))
     one.note = "; ".join(warnings)
     return one
 
 
-def _on_examples(one: Comparison, pairs: Sequence[tuple[Answers, Answers]]) -> list[str]:
-    """Fill in bootstrap and McNemar's test over the examples that every run predicted; warns where some are missing."""
+def _on_examples(one: Comparison, pairs: Sequence[tuple[Answers, Answers]], drawn: bool) -> list[str]:
+    """Fill in bootstrap and McNemar's test over the examples that every run predicted; warns where some are missing.
+
+    Where shots are ``drawn`` by seed, an example's source is that of its seed.
+    """
+
+    def same(key: str) -> bool:
+        sources = [{answers[key][0] for answers in pair} for pair in pairs]
+        targets = {answers[key][1] for pair in pairs for answers in pair}
+        return len(targets) == 1 and all(len(one) == 1 for one in (sources if drawn else [set().union(*sources)]))
+
     ids = sorted(set.intersection(*(set(answers) for pair in pairs for answers in pair)))
-    ids = [key for key in ids if len({answers[key][0] for pair in pairs for answers in pair}) == 1]
+    ids = [key for key in ids if same(key)]
     if not ids:
         raise ValueError("no test example in common")
-    right = [[(mine[key][1], theirs[key][1]) for key in ids] for mine, theirs in pairs]  # by seed and example
+    right = [[(mine[key][2], theirs[key][2]) for key in ids] for mine, theirs in pairs]  # by seed and example
     one.examples = len(ids)
     one.by_example = paired_bootstrap([statistics.fmean(a - b for a, b in seeds) for seeds in zip(*right, strict=True)])
     one.mcnemar = combine([mcnemar(each.count((True, False)), each.count((False, True))) for each in right])
@@ -105,5 +129,5 @@ def _answers(directory: Path | None) -> Answers:
     for line in predictions(directory):
         if not isinstance(line.get("correct"), bool):
             raise ValueError(f"predictions of {one_line(directory and directory.name)} do not say what is correct")
-        answers[str(line.get("id"))] = (f"{line.get('source')}\0{line.get('target')}", line["correct"])
+        answers[str(line.get("id"))] = (str(line.get("source")), str(line.get("target")), line["correct"])
     return answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -105,7 +105,7 @@ def group(runs: Iterable[Run]) -> list[Row]:
     Returns:
         Rows by task, model, and falling mean; rows without a finished run last.
     """
-    rows = [_row(members) for members in divide(_with_settings(list(runs)), _key).values()]
+    rows = [_row(members) for members in divide(_by_code(_with_settings(list(runs))), _key).values()]
     methods = sorted({row.method for row in rows})
     for row in rows:
         row.index = methods.index(row.method)
@@ -151,6 +151,21 @@ def _with_settings(runs: Sequence[Run]) -> list[Run]:
     """A result without its configuration gets that of the same run's directory, where that is among the runs."""
     known = {run.fingerprint: run.settings for run in runs if run.settings is not None and run.fingerprint}
     return [replace(run, settings=known.get(run.fingerprint)) if run.settings is None else run for run in runs]
+
+
+def _by_code(runs: Sequence[Run]) -> Iterator[Run]:
+    """Let runs of one configuration be of several settings where their own files or numbers of processes differ."""
+    for members in divide(runs, _key).values():
+        known = [(run, run.result.own_code or "none", run.result.processes or 1) for run in members if run.result]
+        codes, counts = {code for _, code, _ in known}, {count for _, _, count in known}
+        more = {
+            id(run): ({"own_code": code[:8]} if len(codes) > 1 else {})
+            | ({"processes": count} if len(counts) > 1 else {})
+            for run, code, count in known
+        }
+        for run in members:
+            extra = more.get(id(run))
+            yield replace(run, settings=run.settings.more(extra)) if extra and run.settings is not None else run
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -201,8 +216,12 @@ def _by_seed(run: Run) -> tuple[int, str]:
 def _mixed(runs: Sequence[Run]) -> list[str]:
     """Warn where runs of one row do not share data, backbone or versions."""
     seen: dict[str, set[str]] = defaultdict(set)
-    for result in (run.result for run in runs if run.result is not None):
-        for name in ("data_fingerprint", "backbone_fingerprint"):
+    for run in runs:
+        if (result := run.result) is None:
+            continue
+        # the examples of task.shots are drawn by the seed, so each seed reads other texts
+        names = ("backbone_fingerprint",) if has_shots(run) else ("backbone_fingerprint", "data_fingerprint")
+        for name in names:
             seen[name].add(str(getattr(result, name) or "unknown")[:8])
         for package, version in (result.versions or {}).items():
             seen[f"versions of {package}"].add(version)
@@ -212,6 +231,11 @@ def _mixed(runs: Sequence[Run]) -> list[str]:
     if repeats:
         notes.append(f"warning: seed {_few(repeats)} repeated with settings that the file does not have")
     return notes
+
+
+def has_shots(run: Run) -> bool:
+    """Whether training examples stand before every text of a run."""
+    return bool(run.group("task").get("shots"))
 
 
 def _not_counted(runs: Sequence[Run]) -> list[str]:

@@ -15,7 +15,7 @@ from mmpt.utils.files import newer_format
 from mmpt.utils.untrusted import one_line
 
 NEEDED = ("task", "method", "model", "seed", "metric", "scores")  # a row cannot do without them
-OPTIONAL = ("status", "format", "metric_range")  # a result without them is still of today's format
+OPTIONAL = ("status", "format", "metric_range", "own_code", "processes")  # a result without them is not older
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class Settings:
         values = {name: value for name, value in deciding(config).items() if name != "seed"}
         return cls(values, json.dumps(values, sort_keys=True, ensure_ascii=False, default=str))
 
+    def more(self, values: Mapping[str, Any]) -> Settings:
+        """These settings and others, which no configuration has."""
+        return Settings.of({**self.values, **values})
+
     @functools.cached_property
     def flat(self) -> dict[str, Any]:
         """The values by dotted keys, as on the command line."""

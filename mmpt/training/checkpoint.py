@@ -151,38 +151,48 @@ def tensors_of(
     module: nn.Module, optimizer: torch.optim.Optimizer, generators: list[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """All tensors of a checkpoint: trained parameters, the optimizer's state, and each process's random generators."""
-    tensors = {f"{PARAMETERS}{name}": value.detach() for name, value in saved_tensors(module).items()}
+    tensors = {name: value.detach() for name, value in _named(PARAMETERS, saved_tensors(module)).items()}
     for number, parameter in enumerate(_parameters(optimizer)):
-        state = optimizer.state.get(parameter, {})
-        tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
+        tensors |= _named(f"{OPTIMIZER}{number}.", optimizer.state.get(parameter, {}))
     for rank, states in enumerate(generators):
-        tensors |= {f"{RANDOM}{rank}.{name}": value for name, value in states.items()}
+        tensors |= _named(f"{RANDOM}{rank}.", states)
     return tensors
 
 
-def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int, processes: int) -> State:
-    """Set trained parameters, the optimizer's state and this process's random generators; returns where training was.
+def restore(
+    checkpoint: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    rank: int,
+    processes: int,
+) -> State:
+    """Set trained parameters, the states of optimizer and scaler, and this process's random generators.
 
-    RunError: the checkpoint is not one that this run writes.
+    Returns where training was. RunError: the checkpoint is not one that this run writes.
     """
     with _reading(checkpoint):
         state, tensors = read_progress(checkpoint), read_state(checkpoint / TENSORS)
         if len(state.losses) != processes:
             raise RunError(f"it was written by {len(state.losses)} processes, this run has {processes}")
-        _require(_part(tensors, PARAMETERS), saved_tensors(module))
-        load_state(module, _part(tensors, PARAMETERS), checkpoint.name)
-        prefixes = [PARAMETERS]
+        expected = _named(PARAMETERS, saved_tensors(module))
+        moments = {number: _part(tensors, f"{OPTIMIZER}{number}.") for number, _ in enumerate(_parameters(optimizer))}
         for number, parameter in enumerate(_parameters(optimizer)):
-            prefixes.append(f"{OPTIMIZER}{number}.")
-            if values := _part(tensors, prefixes[-1]):  # none of a parameter that had no gradient yet
-                _require(values, state_template(optimizer, parameter))
+            if moments[number]:  # none of a parameter that had no gradient yet
+                expected |= _named(f"{OPTIMIZER}{number}.", state_template(optimizer, parameter))
+        for number in range(processes):
+            expected |= _named(f"{RANDOM}{number}.", random_state())
+        _require(tensors, expected)
+        load_state(module, _part(tensors, PARAMETERS), checkpoint.name)
+        for number, parameter in enumerate(_parameters(optimizer)):
+            if values := moments[number]:
                 moved = {name: value.to(parameter.device) for name, value in values.items()}
                 optimizer.state[parameter] = {**moved, "step": values["step"]}
-        for number in range(processes):
-            prefixes.append(f"{RANDOM}{number}.")
-            _require(_part(tensors, prefixes[-1]), random_state())
-        if extra := [name for name in tensors if not name.startswith(tuple(prefixes))]:
-            raise RunError(f"{TENSORS} has {extra[0][:80]!r}, which this run does not know")
+        # torch refuses floats where it counts: each number gets the type that a new scaler has.
+        known = scaler.state_dict()
+        if known.keys() != state.scaler.keys():
+            raise RunError(f"its scaler has {sorted(state.scaler)}, in this run it has {sorted(known)}")
+        scaler.load_state_dict({name: type(value)(state.scaler[name]) for name, value in known.items()})
         set_random_state(_part(tensors, f"{RANDOM}{rank}."))
         return state
 
@@ -220,6 +230,10 @@ def set_random_state(states: Mapping[str, Tensor]) -> None:
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -122,12 +122,18 @@ class Evaluator:
         routed = torch.stack(routes) if routes and routes[0].numel() else None
         return Predictions(texts, probabilities, total / tokens if tokens else None, routed)
 
+    def columns(self, example: Example) -> list[int]:
+        """Which of the candidates an example has: all, but in a mixture those of its own task."""
+        if not self.task.parts:
+            return list(range(len(self.candidates)))
+        return [self.task.words.index(word) for word in self.task.of(example).words]
+
     def _rank(self, model: Any, encoded: Encoded, examples: Sequence[Example]) -> Tensor:
         """Log-likelihoods (B, C) of the candidates; of a mixture, -inf for words that are not of an example's task."""
         if not self.task.parts:
             likelihoods: Tensor = model.rank(encoded, self.candidates)
             return likelihoods
-        own = [[self.task.words.index(word) for word in self.task.of(example).words] for example in examples]
+        own = [self.columns(example) for example in examples]
         most = max(map(len, own))
         own = [[*columns, *columns[-1:] * (most - len(columns))] for columns in own]
         ranked = model.likelihoods_of_rows(

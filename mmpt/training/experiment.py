@@ -95,6 +95,8 @@ class Experiment:
             if self.checkpoint is None:  # which has what the router took from them
                 model.standardize_router(self._router_inputs(model, splits["train"]))
         trainer = self._trainer(model, splits, accelerator, Monitor(self.record, self.logger, on_score))
+        if distributed.rank() > 0:  # noise and dropout of its own; what was drawn before is the same in all processes
+            set_seed(config.seed + distributed.rank())
         train_seconds = self._train(trainer)
         with oom_as_error(config.evaluation.batch_size):
             scores = self._scores(trainer, splits)
@@ -214,6 +216,8 @@ class Experiment:
             "metric_range": None if (ends := self.evaluator.task.range) is None else list(ends),
             "data_fingerprint": given.fingerprint,
             "backbone_fingerprint": self.backbone.fingerprint,
+            "own_code": self.identity.own_code,
+            "processes": distributed.count(),
         }
 
 

@@ -23,9 +23,9 @@ _DISPLAY = {  # trainer fields that show, store or speed up, and leave the numbe
     "save_total_limit",
 }
 
-# how data is read, of which the fingerprint of the splits holds the outcome; and what is null unless it is chosen
-_READING = {"task": {"csv", "columns", "missing", "shots"}, "data": {"num_proc", "streaming"}}
-_CHOSEN = {"repo", "config", "revision"}
+_READING = {"csv", "columns", "missing", "shots"}  # of a task; the fingerprint of the splits holds what comes of them
+_FETCHING = {"num_proc", "streaming"}  # of data; the examples are the same
+_CHOSEN = {"repo", "config", "revision"}  # of data; null unless they are chosen
 
 
 def run_fingerprint(config: Config) -> str:
@@ -36,6 +36,7 @@ def run_fingerprint(config: Config) -> str:
     """
     values = deciding(dataclasses.asdict(config))
     values["method"]["options"].pop("init_adapter", None)  # its content counts, in mmpt.training.identity
+    values["task"] = {name: value for name, value in values["task"].items() if name not in _READING}
     text = json.dumps(
         {"format": FORMAT, **values}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
     )
@@ -46,7 +47,8 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of plain values, such as a run's ``config.yaml``, what cannot change a result.
 
     These are logging, paths, names of presets, the trainer's fields that only show or store, and what of a task only
-    classification heads read. The cache counts where it stores another type than was computed.
+    classification heads read. The cache counts where it stores another type than was computed; that there is none
+    counts with mixed precision, which cached states are computed without.
     """
     chosen = {name: value for name, value in values.items() if name not in _NOT_OF_THE_RESULT}
     if isinstance(trainer := chosen.get("trainer"), Mapping):
@@ -57,16 +59,18 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     architecture = model.get("architecture") if isinstance(model, Mapping) else None
     if isinstance(task, Mapping) and not has_head(architecture):
         chosen["task"] = {name: value for name, value in task.items() if name not in ("pair", "choices")}
-    for group, left_out in _READING.items():
-        if isinstance(part := chosen.get(group), Mapping):
-            absent = {name for name in _CHOSEN & set(part) if group == "data" and part[name] is None}
-            chosen[group] = {name: value for name, value in part.items() if name not in left_out | absent}
+    if isinstance(data := chosen.get("data"), Mapping):
+        absent = {name for name in _CHOSEN & set(data) if data[name] is None}
+        chosen["data"] = {name: value for name, value in data.items() if name not in _FETCHING | absent}
     if isinstance(model := chosen.get("model"), Mapping):  # where layers lie changes no more than another device does
         left_out = {"device_map", "max_memory"} | ({"quantization"} if model.get("quantization") == "none" else set())
         chosen["model"] = {name: value for name, value in model.items() if name not in left_out}
     cache = values.get("cache")
     if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}
+    mixed = isinstance(trainer, Mapping) and (trainer.get("bf16") or trainer.get("fp16"))
+    if isinstance(cache, Mapping) and cache.get("mode") == "off" and mixed:
+        chosen["cache"] = {"mode": "off"}
     return chosen
 
 

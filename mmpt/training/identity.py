@@ -28,6 +28,7 @@ class Identity:
     splits: Splits
     fingerprint: str
     directory: Path
+    own_code: str | None  # hash of the user's own files: method, metric and loss
 
 
 def identify(config: Config) -> Identity:
@@ -48,10 +49,12 @@ def identify(config: Config) -> Identity:
         *(metric_file(part.config.metric) for part in task.parts.values() or [task]),
         extensions.find("loss", config.trainer.loss),
     )
-    parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in own if file is not None]
+    parts += hashes
     parts += [f"x{distributed.count()}"] if distributed.count() > 1 else []  # they multiply the batch
     fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
-    return Identity(splits.task, splits, fingerprint, run_directory(config, fingerprint))
+    own_code = hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
+    return Identity(splits.task, splits, fingerprint, run_directory(config, fingerprint), own_code)
 
 
 def _bounded(config: Config) -> DataConfig:

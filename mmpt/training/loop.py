@@ -249,9 +249,9 @@ class Trainer:
     def _resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint, with its evaluation first where that was cut short."""
         rank = self.accelerator.process_index
-        self.state = restore(checkpoint, self.method, self.optimizer, rank, self.accelerator.num_processes)
+        processes = self.accelerator.num_processes
+        self.state = restore(checkpoint, self.method, self.optimizer, self.scaler, rank, processes)
         self.loss_sum.fill_(self.state.losses[rank])
-        self.scaler.load_state_dict(self.state.scaler)
         self._set_rates()
         if self.state.evaluation_due:
             self._evaluate()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mmpt.config.schema import Config
-from mmpt.training.fingerprint import run_fingerprint
+from mmpt.training.fingerprint import run_fingerprint, setting_key
 from mmpt.training.settings import check, plain
 
 
@@ -53,6 +53,21 @@ def test_moves(word: str, config_of: Callable[..., Config]) -> None:
 )
 def test_stays(word: str, config_of: Callable[..., Config]) -> None:
     assert run_fingerprint(config_of(word)) == run_fingerprint(config_of())
+
+
+def test_no_cache_counts_with_mixed_precision_alone(config_of: Callable[..., Config]) -> None:
+    """Cached states are computed without it."""
+    disk, ram, off = (
+        run_fingerprint(config_of("trainer.bf16=true", f"cache={mode}")) for mode in ("disk", "ram", "off")
+    )
+    assert disk == ram != off
+
+
+@pytest.mark.parametrize("word", ["task.shots=2", "task.missing=skip"])
+def test_how_texts_are_read_tells_settings_apart(word: str, config_of: Callable[..., Config]) -> None:
+    """The fingerprint of a run has their data; rows of a table have no other sign of it."""
+    assert setting_key(plain(config_of(word))) != setting_key(plain(config_of()))
+    assert setting_key(plain(config_of(word, "seed=2"))) == setting_key(plain(config_of(word)))
 
 
 def test_the_interval_of_evaluations_counts_wherever_it_comes_from(config_of: Callable[..., Config]) -> None:

@@ -33,19 +33,22 @@ class Tiny:
         self.optimizer = build_optimizer(
             OptimizerConfig(optimizer), {"all": list(self.layer.parameters())}, {"all": 0.01}
         )
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)  # a power of two changes no bit
         self.step = 0
 
     def train(self, steps: int) -> None:
         """Some optimizer steps."""
         while self.step < steps:
-            self.layer(torch.randn(2, 3)).square().mean().backward()
-            self.optimizer.step()
+            self.scaler.scale(self.layer(torch.randn(2, 3)).square().mean()).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.optimizer.zero_grad()
             self.step += 1
 
     def save(self, checkpoints: Path) -> None:
         """A checkpoint of this step."""
         state = State(step=self.step, logged=1, best_step=self.step, best_value=0.5)
+        state.scaler = self.scaler.state_dict()
         write_checkpoint(checkpoints, state, tensors_of(self.layer, self.optimizer, [random_state()]), limit=2)
 
 
@@ -67,7 +70,7 @@ def resume(checkpoints: Path, optimizer: str) -> int | None:
     try:
         newest = last_checkpoint(checkpoints)
         if newest is not None:
-            tiny.step = restore(newest, tiny.layer, tiny.optimizer, 0, 1).step
+            tiny.step = restore(newest, tiny.layer, tiny.optimizer, tiny.scaler, 0, 1).step
     except MmptError as error:
         assert str(checkpoints) in str(error)
         return None
@@ -133,8 +136,14 @@ def test_a_state_from_elsewhere_is_no_checkpoint(kind: str, whole: dict[str, Pat
     path.write_bytes(as_json({**json.loads(path.read_bytes()), **STATES[kind]}))
     tiny = Tiny("adamw")
     with pytest.raises(RunError, match="checkpoint-2"):
-        restore(path.parent, tiny.layer, tiny.optimizer, 0, 1)
+        restore(path.parent, tiny.layer, tiny.optimizer, tiny.scaler, 0, 1)
     assert resume(tmp_path / "run", "adamw") == 0  # from the beginning
+
+
+def test_a_checkpoint_of_another_precision_is_not_resumed(whole: dict[str, Path]) -> None:
+    tiny = Tiny("adamw")
+    with pytest.raises(RunError, match=r"scaler has .*growth_interval"):
+        restore(whole["adamw"], tiny.layer, tiny.optimizer, torch.amp.GradScaler("cpu", enabled=False), 0, 1)
 
 
 TENSORS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {

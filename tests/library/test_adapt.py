@@ -154,6 +154,50 @@ def test_a_loop_with_a_cache_is_generation(family: str, method: str) -> None:
     assert torch.equal(torch.cat(tokens, dim=1), wanted)
 
 
+@pytest.mark.parametrize("method", ["multimask", "smop"])
+def test_caches_used_in_turn_keep_what_was_contributed_to_them(method: str) -> None:
+    found, given = adapted("llama", method), prompts("llama")
+    other = {name: value.flip(0) for name, value in given.items()}
+    last = torch.full((len(given["input_ids"]), 1), 7)
+
+    def after(between: bool) -> Tensor:
+        cache = found(**given, use_cache=True).past_key_values
+        kept = found(**other, use_cache=True).past_key_values if between else None
+        mask = torch.cat([given["attention_mask"], torch.ones_like(last)], dim=1)
+        positions = mask.sum(dim=1, keepdim=True) - 1
+        result: Tensor = found(
+            input_ids=last, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits
+        del kept
+        return result
+
+    with torch.no_grad():
+        wanted = after(False)
+        assert_close(after(True), wanted, terms_of(found))
+
+
+@pytest.mark.parametrize("method", [*PROMPTS, "mept", *DEEP])
+def test_padding_on_the_left_changes_no_example(method: str) -> None:
+    found, given = adapted("t5", method), batch("t5")
+    ids, mask = given["input_ids"], given["attention_mask"]
+    order = (torch.arange(ids.shape[1]) - (mask == 0).sum(dim=1, keepdim=True)) % ids.shape[1]
+    left = {"input_ids": ids.gather(1, order), "attention_mask": mask.gather(1, order), "labels": given["labels"]}
+    assert not torch.equal(left["attention_mask"], mask)
+    assert_close(logits(found, left), logits(found, given), terms_of(found))
+
+
+@pytest.mark.parametrize("method", ["multimask", "smop"])
+def test_beams_over_given_encoder_outputs_are_those_of_its_source(method: str) -> None:
+    found, given = adapted("t5", method), prompts("t5")
+    other = {name: value.flip(0) for name, value in given.items()}
+    options: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 4}
+    wanted = found.generate(**given, **options)
+    with torch.no_grad():
+        states = found.get_encoder()(**given)
+        found.get_encoder()(**other)  # another batch in between
+    assert torch.equal(found.generate(**given, encoder_outputs=states, **options), wanted)
+
+
 @pytest.mark.parametrize("family", ["t5", "bart"])
 @pytest.mark.parametrize("method", ["multimask", "smop", "mept"])
 def test_encoder_outputs_keep_what_was_contributed_to_them(family: str, method: str) -> None:
@@ -284,6 +328,7 @@ def test_load_balance_is_part_of_the_loss() -> None:
     loss = float(found(**given).loss)
     assert loss == pytest.approx(plain + float(hooks.source.contribution.auxiliary_loss), abs=1e-5)
     assert loss > plain + 1
+    assert float(found(**given, return_dict=False)[0]) == pytest.approx(loss, abs=1e-5)
 
 
 def test_what_cannot_be_adapted_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import sys
@@ -92,6 +93,73 @@ def test_threads_take_turns_on_a_shared_backbone(places: dict[str, Path]) -> Non
     for thread in threads:
         thread.join()
     assert found == wanted
+
+
+def test_no_thread_sees_an_adapter_that_another_one_loads_or_frees(places: dict[str, Path]) -> None:
+    row = records("rte")["test"][0]
+    predictor, freed = mmpt.load(places["plain"]), mmpt.load(places["routed"])
+    wanted = predictor.predict([row])
+    freed.itself = freed  # type: ignore[attr-defined] # a cycle, which the collector frees at any time
+    del freed
+    late: list[Any] = []
+
+    def disturb(*_: Any) -> None:
+        gc.collect()
+        thread = threading.Thread(target=lambda: late.append(mmpt.load(places["smop"])))
+        thread.start()
+        thread.join(0.5)
+        assert not late  # it waits for the prediction
+        threads.append(thread)
+
+    threads: list[threading.Thread] = []
+    handle = predictor.backbone.model.get_encoder().register_forward_pre_hook(disturb, prepend=True)
+    assert predictor.predict([row]) == wanted
+    handle.remove()
+    for thread in threads:
+        thread.join()
+    assert len(late) == 1 and predictor.predict([row]) == wanted
+
+
+def test_threads_cut_texts_at_the_same_length(places: dict[str, Path]) -> None:
+    """A tokenizer has a state, which is its truncation."""
+    predictor = mmpt.load(places["plain"])
+    rows = [
+        {"premise": "a dog ran over the hill " * 80, "hypothesis": "a cat sat"},
+        {"premise": "a", "hypothesis": "b"},
+    ]
+    start, widths = predictor.model.start, set()
+
+    def seen(batch: Any) -> Any:
+        widths.add(batch["input_ids"].shape[1])
+        return start(batch)
+
+    predictor.model.start = seen  # type: ignore[method-assign]
+    predictor.predict(rows)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda: [predictor.predict(rows) for _ in range(15)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(widths) == 1
+
+
+def test_rows_of_a_mixture_are_ranked_among_their_own_labels(tmp_path: Path) -> None:
+    places = {
+        "mix": save(tmp_path / "mix", "task=mix", "mix.tasks=[rte,boolq]", "method=multimask"),
+        "rte": save(tmp_path / "rte", "task=rte", "method=multimask", seed=1),
+    }
+    rows = [{"task": name, **records(name)["test"][0]} for name in ("rte", "boolq")]
+    alone = mmpt.load(places["mix"]).predict(rows)
+    mixed = mmpt.load_all(places)
+    assert mixed.passes == [["mix", "rte"]]
+    found = mixed.predict([*rows, records("rte")["test"][1]], ["mix", "mix", "rte"])
+    for ours, wanted in zip(found, alone, strict=False):
+        assert alike(ours, {**wanted, "adapter": "mix"})
 
 
 def test_what_cannot_be_mixed_is_named(places: dict[str, Path], tmp_path: Path) -> None:

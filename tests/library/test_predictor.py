@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import mmpt
+from mmpt.bundled.tasks import records
+from mmpt.cli import main
 from mmpt.errors import AdapterError, ConfigError, DataError
 from tests.adapters import save
 from tests.library.plain import model
@@ -76,6 +78,50 @@ def test_the_task_and_the_backbone_of_a_librarys_adapter_are_asked_for(tmp_path:
         mmpt.load(tmp_path, task="rte")
     with pytest.raises(AdapterError, match=r'task=rt: there is no file .*did you mean "rte"'):
         mmpt.load(tmp_path, task="rt")
+
+
+def test_routes_and_masks_of_rows(directory: Path, tmp_path: Path) -> None:
+    masked = mmpt.load(save(tmp_path / "masked", "task=rte", "method=multimask", "method.num_routes=3"), task=TASK)
+    routes = masked.routes(TEXTS)
+    assert routes.shape == (3, 3) and routes.sum(dim=1).tolist() == pytest.approx([1] * 3)
+    masks = masked.masks()
+    values, layers = masks["cross"], masked.model.injection.shapes["cross"].layers
+    assert set(masks) == {"decoder", "cross"} and values.shape == (3, 10, layers)
+    assert float(values.min()) > 0 and float(values.max()) < 1
+    assert mmpt.load(directory, task=TASK).masks() == {}
+    plain = mmpt.load(save(tmp_path / "plain", "task=rte", "method=prefix"), task=TASK)
+    with pytest.raises(ConfigError, match="method=prefix of this adapter has no router"):
+        plain.routes(TEXTS)
+
+
+@pytest.mark.parametrize("task", ["rte", "copa"])
+def test_embeddings_are_means_of_the_states_that_predictions_come_from(task: str, tmp_path: Path) -> None:
+    from tests.tiny_encoders import checkpoint
+
+    words = [word for row in records(task)["test"][:2] for value in row.values() for word in str(value).split()]
+    backbone = checkpoint(tmp_path / "bert", sorted(set(words)))
+    words = [
+        f"task={task}",
+        "method=prefix",
+        "model=local",
+        f"model.path='{backbone}'",
+        f"run.dir='{tmp_path / 'run'}'",
+    ]
+    words += ["trainer.max_steps=1", "trainer.eval_strategy=no", "data.limit_train=8", "data.max_length=60"]
+    assert main([*words, "data.limit_validation=4", "data.limit_test=4", "logger=none"]) == 0
+    predictor = mmpt.load(tmp_path / "run")
+    read: list[dict[str, Any]] = []
+    handle = predictor.backbone.model.register_forward_pre_hook(
+        lambda module, args, given: read.append(dict(given)), with_kwargs=True, prepend=True
+    )
+    rows = records(task)["test"][:2]
+    predictor.predict(rows)
+    found = predictor.embed(rows)
+    handle.remove()
+    assert found.shape == (2, 24)
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert torch.equal(read[0][name], read[1][name])
+    assert read[1]["token_type_ids"].any()
 
 
 def test_a_classifier_writes_no_text(tmp_path: Path) -> None:

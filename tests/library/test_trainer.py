@@ -76,6 +76,25 @@ def test_trainer_trains_evaluates_saves_and_takes_the_best(family: str, checkpoi
     assert any(name.startswith("mmpt_adapters.default.") for name in resumed.model.state_dict())
 
 
+def test_an_accumulated_batch_counts_load_balance_once(tmp_path: Path) -> None:
+    losses = []
+    for size in (8, 2):
+        options = mmpt.MultiMask(num_virtual_tokens=4, load_balance=1.0, perturb_router=False, router_dropout=0.0)
+        found = mmpt.adapt(model("llama"), options, seed=1)
+        arguments = TrainingArguments(
+            str(tmp_path / str(size)),
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=8 // size,
+            logging_steps=1,
+            save_strategy="no",
+            **QUIET,
+        )
+        trainer = Trainer(found, arguments, train_dataset=rows("llama"), data_collator=default_data_collator)
+        losses.append(trainer.train().training_loss)
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)  # routes are balanced by batch; four times 1 were 3 more
+
+
 def test_seq2seq_trainer_generates_and_the_result_is_a_pipeline(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     found = mmpt.adapt(AutoModelForSeq2SeqLM.from_pretrained(MODEL_DIR), mmpt.Prefix(), seed=1)

@@ -148,7 +148,7 @@ def test_what_a_layer_needs_follows_to_its_device(model_type: str, method: str, 
         checkpoint_layers(model.injection, False)
         with torch.no_grad():
             model.eval().rank(model.start(given), candidates)
-            assert model.states(given["input_ids"], given["attention_mask"]).device == devices.HERE
+            assert model.states(given).device == devices.HERE
             if model_type != "bert":
                 model.generate(model.start(given), max_new_tokens=3)
             if model.cacheable_layers.count is not None and not model.injection.architecture.decoder_only:

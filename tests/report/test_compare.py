@@ -128,3 +128,31 @@ def test_an_unknown_baseline_is_named(tmp_path: Path) -> None:
     write(tmp_path, "prefix")
     with pytest.raises(RunError, match=r'--baseline prefx: .*did you mean "prefix".*there are prefix'):
         compare(group(load([tmp_path]).runs), "prefx")
+
+
+def test_settings_of_one_method_are_compared(tmp_path: Path) -> None:
+    for rate, answers in ((0.1, WORSE), (0.5, RIGHT)):
+        for seed in (1, 2):
+            settings = {"method.lr": {"prefix": rate}}
+            score = sum(answers) / 40 + seed / 100 * rate
+            write(tmp_path, seed=seed, score=score, answers=answers, settings=settings, name=f"{rate}-{seed}")
+    with pytest.raises(RunError, match=r"--baseline prefix: all rows are of it; name one setting, such as --baseline"):
+        compared(tmp_path)
+    with pytest.raises(RunError, match=r"no rows are of it; name one setting, such as --baseline 'prefix lr.prefix=0"):
+        compared(tmp_path, "prefix method.lr.prefix=7")
+    rows = compared(tmp_path, "prefix method.lr.prefix=0.1")
+    assert rows["prefix lr.prefix=0.1"].comparison is None
+    one = against(rows["prefix lr.prefix=0.5"])
+    assert one.seeds == (1, 2) and one.examples == 40 and one.by_example is not None
+    assert one.by_example.difference == pytest.approx(15 / 40)
+
+
+def test_shots_are_compared_by_example_although_each_seed_draws_its_own(tmp_path: Path) -> None:
+    for method, answers in (("prefix", WORSE), ("ia3", RIGHT)):
+        for seed in (1, 2):
+            more = {"settings": {"task.shots": 2}, "data_fingerprint": str(seed), "answers": answers}
+            path = write(tmp_path, method, seed=seed, **more) / "predictions.jsonl"
+            text = path.read_text(encoding="utf-8").replace('"source": "', f'"source": "shots of {seed} ')
+            path.write_text(text, encoding="utf-8")
+    one = against(compared(tmp_path)["ia3"])
+    assert one.examples == 40 and one.mcnemar is not None and not one.note

@@ -106,3 +106,30 @@ def test_a_row_of_failures_stays(tmp_path: Path) -> None:
     done, failed = rows(tmp_path)
     assert failed.summary is None and failed.metric == done.metric
     assert failed.notes == ["seed 1 failed loss is nan"]
+
+
+def test_own_code_and_processes_tell_settings_apart(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write(tmp_path, "own", seed=seed, score=0.7, own_code="a" * 64, processes=1, name=f"old-{seed}")
+    write(tmp_path, "own", seed=3, score=0.1, own_code="b" * 64, processes=1)
+    write(tmp_path, "prefix", seed=1, processes=2)
+    write(tmp_path, "prefix", seed=2)  # of before: one process
+    rows = group(load([tmp_path]).runs)
+    assert {row.label: row.seeds for row in rows} == {
+        "own own_code=aaaaaaaa": [1, 2],
+        "own own_code=bbbbbbbb": [3],
+        "prefix processes=2": [1],
+        "prefix processes=1": [2],
+    }
+
+
+def test_shots_are_a_setting_and_their_texts_no_other_data(tmp_path: Path) -> None:
+    for shots in (0, 4):
+        for seed in (1, 2):
+            settings = {"task.shots": shots}
+            write(tmp_path, seed=seed, settings=settings, data_fingerprint=f"{seed * shots}", name=f"{shots}-{seed}")
+    rows = group(load([tmp_path]).runs)
+    assert sorted((row.label, row.seeds, row.notes) for row in rows) == [
+        ("prefix task.shots=0", [1, 2], []),
+        ("prefix task.shots=4", [1, 2], []),
+    ]

@@ -86,6 +86,7 @@ def test_paired_t_is_scipys() -> None:
     assert found.p == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
     assert paired_t([0.1, 0.1]).p is None and paired_t([0.1]).p is None
+    assert paired_t([(n + 1) / 56 - n / 56 for n in (40, 41, 42)]).p is None  # one example more with each seed
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 15), (8, 8), (0, 12)])

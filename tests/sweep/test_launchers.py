@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mmpt.runs.failures import read_failures
+from mmpt.training.checkpoint import last_checkpoint
 from tests.sweep.conftest import command, lines, outcome, sweep, table
 
 pytestmark = pytest.mark.timeout(900)  # whole sweeps, and a machine that does other things too
@@ -151,6 +154,11 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     losses = [[line["train/loss"] for line in found if "train/loss" in line] for found in (first, second)]
     assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    checkpoint = last_checkpoint(tmp_path / "two" / "checkpoints")
+    assert checkpoint is not None
+    tensors = load_file(checkpoint / "state.safetensors")
+    assert not torch.equal(tensors["random.0.torch"], tensors["random.1.torch"])  # noise of its own in each process
+    assert json.loads((tmp_path / "two" / "result.json").read_text(encoding="utf-8"))["processes"] == 2
     again = subprocess.run([*two, "trainer.per_device_train_batch_size=4"], capture_output=True, text=True)
     assert again.returncode == 0 and "this run is done" in again.stdout
     wrong = subprocess.run([*two, "method.lr.prefix=-1"], capture_output=True, text=True)

@@ -5,7 +5,7 @@ Letters: N examples, K counts, R samples, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,13 +68,13 @@ class Metric:
         counts = self.counts(answers)
         return float(self.value(counts, np.ones((1, len(counts))))[0])
 
-    def resample(self, answers: Answers, resamples: int, seed: int) -> Floats:
+    def resample(self, answers: Answers, resamples: int, seed: int | Sequence[int]) -> Floats:
         """The value of each sample of a bootstrap, (resamples,); groups are drawn as a whole.
 
         Args:
             answers: N examples.
             resamples: How many samples to draw.
-            seed: Seed of the draws.
+            seed: Seed of the draws, of one number or several.
         """
         counts = self.counts(answers)
         rng = np.random.default_rng(seed)

@@ -57,8 +57,8 @@ def interval(
         DataError: As of :func:`score`.
     """
     drawn = [
-        part.metrics[0].resample(_answers(part, own, texts), resamples, seed)
-        for part, own, texts in _by_task(task, examples, predictions)
+        part.metrics[0].resample(_answers(part, own, texts), resamples, [seed, number] if task.parts else seed)
+        for number, (part, own, texts) in enumerate(_by_task(task, examples, predictions))
         if resamples
     ]
     if not drawn:

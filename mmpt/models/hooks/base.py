@@ -15,6 +15,7 @@ Letters: B batch, T source tokens, P prompt tokens, d model width.
 from __future__ import annotations
 
 import inspect
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from transformers import PreTrainedModel
 
 from mmpt.attention.inject import Injection
 from mmpt.attention.prefix import shift_of
+from mmpt.data.collate import IGNORED
 from mmpt.methods.base import Contribution, Method, mean_embedding
 from mmpt.models.devices import dispatched
 from mmpt.models.gradient_checkpointing import checkpoint_layers
@@ -64,9 +66,12 @@ class Hooks(ABC):
         self._model = Weak(model)  # it holds the hooks, and is to be freed as soon as nobody uses it
         self.method: Method | None = None  # the active adapter's; None: nothing is added
         self.source = Source()  # what the last pass read
+        self._read: list[tuple[weakref.ref[Any], Source]] = []  # what belongs to an output, while that lives
         self._given = False  # whether passes carry ``source`` and read nothing
         self._options: dict[str, Any] = {}  # adapter_names and prompt_length of this pass
         self._generating = False
+        self._labelled = False  # whether this pass has labels, so that its output has a loss
+        self._share: Tensor | float = 1.0  # of this batch among those that the loss is a mean over
         self._checkpointing = False
         self._first_layers = [layers[0] for layers in injection.layers.values()]
         self._handles = [
@@ -153,6 +158,16 @@ class Hooks(ABC):
         self.source = Source(contribution, insertion)
         return rows
 
+    def _remember(self, output: object) -> None:
+        """Let what was read last belong to an output that later passes continue from: states, or a cache."""
+        others = [(known(), known, source) for known, source in self._read]
+        self._read = [(known, source) for one, known, source in others if one is not None and one is not output]
+        self._read.append((weakref.ref(output), self.source))
+
+    def _recall(self, output: object) -> None:
+        """Let the source be that of an output; where it is unknown, such as a copy for beams, the last one stays."""
+        self.source = next((source for known, source in self._read if known() is output), self.source)
+
     def _mean_below(self, method: Method, embeddings: Tensor, mask: Tensor | None, types: Tensor | None) -> Tensor:
         """Mean (B, d) over what a mask (B, T) has of the states that enter the first layer that a method changes."""
         count = method.cacheable_layers.count
@@ -175,6 +190,9 @@ class Hooks(ABC):
             checkpoint_layers(self.injection, wanted)
             self._checkpointing = wanted
         named = self._named(module, args, kwargs)
+        labels, items = named.get("labels"), named.get("num_items_in_batch")  # which transformers' Trainer accumulates
+        self._labelled = labels is not None
+        self._share = 1.0 if labels is None or items is None else (labels != IGNORED).sum() / items
         for name in ("adapter_names", "prompt_length"):
             if (value := named.pop(name, None)) is not None:
                 self._options[name] = value
@@ -193,10 +211,19 @@ class Hooks(ABC):
         self._options = {}
         self.injection.set({})
         auxiliary = self.source.contribution.auxiliary_loss
-        if output is None or auxiliary is None or getattr(output, "loss", None) is None or self._given:
+        if output is None or auxiliary is None or not self._labelled or self._given:
             return output
-        output.loss = output.loss + auxiliary
+        if isinstance(output, tuple):
+            return (output[0] + auxiliary * self._share, *output[1:])
+        output.loss = output.loss + auxiliary * self._share
         return output
+
+    @staticmethod
+    def _padding_before(mask: Tensor | None) -> int | Tensor:
+        """How many tokens of padding stand before each row's text, (B,); 0 without a mask (B, T)."""
+        if mask is None or mask.dim() != 2:
+            return 0
+        return (mask.cumsum(dim=1) == 0).sum(dim=1) % mask.shape[1]
 
     def _embeddings(self, named: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Word embeddings (B, T, d) and mask (B, T) of the arguments of a network."""

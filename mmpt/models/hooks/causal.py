@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from mmpt.attention.inject import CACHE
 from mmpt.attention.prefix import for_batch
@@ -45,17 +46,17 @@ class DecoderHooks(Hooks):
             seen = 0 if (cache := named.get(CACHE)) is None else cache.get_seq_length()
             if seen == 0:
                 named = self._prefill(named)
-            elif self.source.insertion is not None:
-                named = self._with_prompt(named, self.source.insertion, seen)
+            else:
+                self._recall(cache)
+                if self.source.insertion is not None:
+                    named = self._with_prompt(named, self.source.insertion, seen)
         self.injection.set(self.source.contribution.prefixes)
         return (), named
 
     def _prefill(self, named: dict[str, Any]) -> dict[str, Any]:
         embeddings, mask = self._embeddings(named)
         prompt = self._prompt(embeddings, mask)
-        begin: int | Tensor = 0
-        if mask is not None and mask.dim() == 2:  # after the padding that stands before a row's text
-            begin = (mask.cumsum(dim=1) == 0).sum(dim=1) % mask.shape[1]
+        begin = self._padding_before(mask)
         rows = self.read(embeddings, prompt, begin, first=begin, text=prompt, padding_first=True)
         insertion = self._inserted = self.source.insertion
         if rows is embeddings:
@@ -110,6 +111,10 @@ class DecoderHooks(Hooks):
 
     def _after_base(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         insertion, self._inserted = self._inserted, None
+        if output is not None and not self._given:
+            parts = output if isinstance(output, tuple) else output.values()
+            for cache in (part for part in parts if isinstance(part, Cache)):
+                self._remember(cache)
         if output is None or insertion is None:
             return output
         states = insertion.without(output[0])
@@ -122,6 +127,8 @@ class DecoderHooks(Hooks):
         """Generate with what the prompt contributes; a method's prompt is put into the embeddings, as tokens."""
         cache = kwargs.get(CACHE)
         if self._given or (cache is not None and cache.get_seq_length() > 0):
+            if not self._given:
+                self._recall(cache)
             if self.source.insertion is not None:
                 raise DataError(
                     "a method with a prompt cannot continue a filled cache; give the whole text, and no cache"

@@ -5,19 +5,18 @@ Letters: B batch, T source tokens, P prompt tokens, d model width.
 
 from __future__ import annotations
 
-import weakref
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 from mmpt.attention.inject import CACHE
 from mmpt.methods.base import LayerPrompts
 from mmpt.models.hooks.base import Hooks, Source, mean_of
+from mmpt.models.insertion import Insertion
 
 
 class EncoderDecoderHooks(Hooks):
@@ -25,7 +24,6 @@ class EncoderDecoderHooks(Hooks):
 
     def _install(self) -> None:
         encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
-        self._read: list[tuple[weakref.ref[Tensor], Source]] = []  # what was contributed to an output, while that lives
         self._open = ExitStack()  # prompts of the encoder's layers, within a pass
         self._mask: Tensor | None = None
         self._handles += [
@@ -40,23 +38,24 @@ class EncoderDecoderHooks(Hooks):
             return None
         named = self._named(module, args, kwargs)
         embeddings, mask = self._embeddings(named)
-        rows, self._mask = self.read(embeddings, mask), mask
-        contribution = self.source.contribution
-        if contribution.layer_prompts is not None:
+        begin = self._padding_before(mask)
+        rows, self._mask = self.read(embeddings, mask, begin, first=begin, text=mask), mask
+        contribution, insertion = self.source.contribution, self.source.insertion
+        if contribution.layer_prompts is not None and insertion is not None:
             text = embeddings.new_ones(embeddings.shape[:2]) if mask is None else mask
-            self._put_prompts(contribution.layer_prompts, text)
+            self._put_prompts(contribution.layer_prompts, insertion, text)
         self.injection.set(contribution.prefixes, ["encoder"])
         if rows is embeddings:
             return (), named
         wide = None if mask is None else self.source.widened(mask, rows.shape[1])
         return (), {**named, "input_ids": None, "inputs_embeds": rows, "attention_mask": wide}
 
-    def _put_prompts(self, prompts: LayerPrompts, mask: Tensor) -> None:
-        """Let every layer of the encoder have its own prompt instead of the first P states; mask (B, T) of the text."""
+    def _put_prompts(self, prompts: LayerPrompts, insertion: Insertion, mask: Tensor) -> None:
+        """Let every layer of the encoder have its own prompt where one is inserted; mask (B, T) of the text."""
 
         def swap(index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            text = (args[0] if args else kwargs["hidden_states"])[:, prompts.tokens :]
-            states = torch.cat([prompts.at(index, text.to(mask.device), mask).to(text), text], dim=1)
+            text = insertion.without(args[0] if args else kwargs["hidden_states"])
+            states = insertion.rows(text, prompts.at(index, text.to(mask.device), mask).to(text))
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         for index, layer in enumerate(self.injection.layers["encoder"]):
@@ -72,15 +71,13 @@ class EncoderDecoderHooks(Hooks):
         elif contribution.layer_prompts is not None:
             contribution = contribution.layer_prompts.finish(contribution)
         self.source, self._mask = replace(self.source, contribution=contribution), None
-        self._read = [(known, source) for known, source in self._read if known() is not None]
-        self._read.append((weakref.ref(states), self.source))
+        self._remember(states)
 
     def _before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         named = self._named(module, args, kwargs)
         states = named.get("encoder_hidden_states")
         if not self._given:
-            own = [source for known, source in self._read if known() is states]
-            self.source = own[0] if own else self.source  # beams are copies of what the encoder gave
+            self._recall(states)
         source = self.source if self._given or self.method is not None or self._options else Source()
         prefixes = source.contribution.prefixes
         if getattr(named.get(CACHE), "is_compileable", False) and any(item.positioned for item in prefixes.values()):
@@ -92,6 +89,8 @@ class EncoderDecoderHooks(Hooks):
         return (), {**named, "encoder_attention_mask": source.widened(mask, states.shape[1])}
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._given and (given := kwargs.get("encoder_outputs")) is not None:
+            self._recall(given[0])  # its copies for beams are unknown
         if kwargs.get(CACHE) is None and kwargs.get("use_cache", True):
             # that of transformers has as many layers as the encoder, whatever the decoder has
             own: DynamicCache | StaticCache = DynamicCache()

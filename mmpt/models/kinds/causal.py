@@ -41,10 +41,11 @@ class DecoderOnly(TextModel):
             rows, source = self.hooks.read(embed(self.backbone, input_ids), attention_mask), self.hooks.source
         return Encoded(rows, source.widened(attention_mask, rows.shape[1]), source.contribution)
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         with self.hooks.using(self.method):
-            output = self.backbone.get_decoder()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = self.backbone.get_decoder()(**inputs)
         states: Tensor = output.last_hidden_state
         return states
 

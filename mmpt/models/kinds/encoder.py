@@ -66,11 +66,13 @@ class EncoderClassifier(AdaptedModel):
             return nullcontext()
         return only_last(self.backbone, "self", rows.new_zeros((len(rows), 1), dtype=torch.long))
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "output_hidden_states": True}
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        inputs |= self._types(batch.get("token_type_ids"))
         with self.hooks.using(self.method):
-            states, insertion = self.backbone(**inputs).hidden_states[-1], self.hooks.source.insertion
+            states = self.backbone(**inputs, output_hidden_states=True).hidden_states[-1]
+            insertion = self.hooks.source.insertion
         return states if insertion is None else insertion.without(states)
 
     def _types(self, types: Tensor | None) -> dict[str, Tensor]:

@@ -42,9 +42,10 @@ class EncoderDecoder(TextModel):
             states, source = output.last_hidden_state, self.hooks.source
         return Encoded(states, source.widened(attention_mask, states.shape[1]), source.contribution)
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
         """See the base class."""
-        encoded, insertion = self.encode(input_ids, attention_mask), self.hooks.source.insertion
+        encoded = self.encode(batch["input_ids"], batch["attention_mask"])
+        insertion = self.hooks.source.insertion
         return encoded.states if insertion is None else insertion.without(encoded.states)
 
     def constants(self, batch: Mapping[str, Tensor]) -> Tensor:
