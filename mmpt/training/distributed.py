@@ -20,6 +20,7 @@ from mmpt.errors import ConfigError, RunError
 from mmpt.runs.record import RunRecord, State
 
 T = TypeVar("T")
+_TF32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32  # as this process began
 
 
 def rank() -> int:
@@ -135,8 +136,9 @@ def prepare_device(settings: TrainerConfig) -> Accelerator:
         problems.append("trainer.tf32=true needs a GPU of the Ampere generation or later; leave it out")
     if problems:
         raise ConfigError(problems)
-    if settings.tf32 is not None and gpu:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    if gpu:  # null too: the trial before may have set it
+        products, convolutions = _TF32 if settings.tf32 is None else (settings.tf32, settings.tf32)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
     if settings.full_determinism:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.full_determinism)

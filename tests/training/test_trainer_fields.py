@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mmpt.cli import main
+from mmpt.config.schema import TrainerConfig
+from mmpt.training import distributed
 from tests.training.test_run import SMALL, metrics
 
 FIXED = [*SMALL, "trainer.max_steps=6", "trainer.logging_steps=2", "trainer.eval_strategy=no", "evaluation.bootstrap=0"]
@@ -87,3 +90,14 @@ def test_what_a_cpu_cannot_do_is_one_line(word: str, tmp_path: Path, capsys: pyt
     assert main([f"run.dir='{tmp_path / 'r'}'", *FIXED, word]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{word} needs a GPU" in line and not (tmp_path / "r").exists()
+
+
+def test_tf32_of_one_trial_is_not_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(distributed, "Accelerator", lambda **_: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in switches]
+    for setting, wanted in ((True, [True, True]), (None, before), (False, [False, False]), (None, before)):
+        distributed.prepare_device(TrainerConfig(tf32=setting))
+        assert [each.allow_tf32 for each in switches] == wanted
