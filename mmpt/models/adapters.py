@@ -79,6 +79,7 @@ class Adapters(nn.Module):
             method.attach(self.model, name)
         except BaseException:
             self.head.use(None)
+            self.head.own.pop(name, None)
             raise
         self.methods[name] = method
         self.add_module(name, method)
@@ -168,6 +169,7 @@ class Adapters(nn.Module):
             self.active, self.hooks.method = None, None
             self.head.use(None)
         del self.methods[name]
+        self.head.own.pop(name, None)
         delattr(self, name)
         self.leave_if_empty()
 

@@ -69,6 +69,7 @@ def test_several_adapters_keep_apart(family: str, methods: tuple[str, str]) -> N
     with mmpt.disable_adapter(both):
         assert_close(logits(both, given), plain, terms_of(both))
     mmpt.remove_adapter(both, "a")
+    assert set(adapters_of(both).head.own) == {"b"}  # the head of the other is freed
     assert_close(logits(both, given), alone[1], terms_of(both))
     with pytest.raises(AdapterError, match=r"no adapter 'a'.*this model has 'b'"):
         mmpt.set_adapter(both, "a")
@@ -117,13 +118,15 @@ def test_what_cannot_share_a_batch_or_a_model_says_why() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ["lora", "ia3"])
-def test_merged_it_needs_no_adapter(family: str, method: str) -> None:
+def test_merged_it_needs_no_adapter(family: str, method: str, tmp_path: Path) -> None:
     plain, given = model(family), batch(family)
     keys = set(plain.state_dict())
     found = changed(mmpt.adapt(plain, parse(method, {}), seed=1), "default")
     wanted = logits(found, given)
     merged = mmpt.merge_adapter(found)
     assert_close(logits(merged, given), wanted, terms_of(merged))
+    merged.save_pretrained(tmp_path)
+    assert torch.equal(logits(type(merged).from_pretrained(tmp_path), given), logits(merged.eval(), given))
     assert set(merged.state_dict()) == keys and not any("lora" in name for name, _ in merged.named_modules())
 
 
