@@ -118,9 +118,10 @@ class RunRecord:
         theirs = status.get("config_fingerprint")
         if theirs != self.fingerprint:
             raise RunError(
-                f"run directory {self.directory} belongs to another configuration, or to other files of a local model "
-                f"(fingerprint {str(theirs)[:12]}, this one has {self.fingerprint[:12]}; compare its config.yaml); "
-                "name another run.dir, or run.overwrite=true to delete the old run"
+                f"run directory {self.directory} belongs to another configuration (compare its config.yaml), to other "
+                "data, or to another content of a local model or of your own method, metric or loss file (fingerprint "
+                f"{str(theirs)[:12]}, this one has {self.fingerprint[:12]}); name another run.dir, or set "
+                "run.overwrite=true to delete the old run"
             )
         if status.get("status") != "done":
             return "resume"

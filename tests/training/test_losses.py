@@ -97,7 +97,8 @@ def test_a_loss_of_ones_own(
     assert found[-1] < found[0]
     file.write_text(USER.format(factor=3), encoding="utf-8")
     assert main([f"run.dir='{tmp_path / 'r'}'", *FIXED, "trainer.loss=twice"]) == 2  # a changed file is another run
-    assert "run.overwrite=true" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "your own method, metric or loss file" in error and "run.overwrite=true" in error
     (tmp_path / "own" / "loss" / "none.py").write_text("x = 1\n", encoding="utf-8")
     assert main([f"run.dir='{tmp_path / 's'}'", *FIXED, "trainer.loss=none"]) == 2
     assert "has no function loss(model, encoded, labels)" in capsys.readouterr().err
