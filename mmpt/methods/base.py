@@ -17,6 +17,7 @@ from mmpt.errors import ConfigError, ModelError
 from mmpt.methods.contribution import BackboneShape, CacheableLayers, Contribution, LayerPrompts
 from mmpt.methods.options import HEAD, MethodOptions, Start
 from mmpt.methods.router import Router
+from mmpt.utils.module import Module
 
 __all__ = ["BackboneShape", "CacheableLayers", "Contribution", "LayerPrompts", "Method", "StartingValues"]
 __all__ += ["mean_embedding", "saved_tensors", "start_prompt", "starting_ids"]
@@ -38,7 +39,7 @@ class StartingValues(Protocol):
         """The first ids (P,) of a text, which is repeated where it has fewer."""
 
 
-class Method(nn.Module):
+class Method(Module):
     """Base of every method. Its parameters are all trainable, and each belongs to one group."""
 
     NEEDS_EVERY_GRADIENT: ClassVar[bool] = True  # whether a parameter without a gradient is a mistake

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -20,6 +20,7 @@ from mmpt.data.encode import TextToText
 from mmpt.methods.base import CacheableLayers, Contribution, Method, mean_embedding
 from mmpt.models.adapters import adapters_of
 from mmpt.models.parts import embed
+from mmpt.utils.module import Module
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Output:
         return loss if self.auxiliary is None else loss + self.auxiliary
 
 
-class AdaptedModel(nn.Module, ABC):
+class AdaptedModel(Module, ABC):
     """An adapted model as the engine of runs: cached states, absorbed attention, likelihoods of label words.
 
     Passes go through the hooks that :func:`mmpt.adapt` installs.

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from mmpt.models.adapted import AdaptedModel
 from mmpt.models.adapter_files import load_state, read_adapter, save_adapter
 from mmpt.models.backbone import CLASSES, Backbone
 from mmpt.models.engine import build_engine
+from mmpt.utils import extensions
 from mmpt.utils.untrusted import one_line
 
 _COMMON = {"vocab_size": 48, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -78,9 +78,7 @@ def report(name: str, values: Mapping[str, Any] | None = None) -> list[str]:
         except MmptError as error:
             problems.append(f"{where}: {one_line(error).removeprefix(f'method={name}: ')}")
         except Exception as error:  # whatever the method's own code raises
-            at = extract_tb(error.__traceback__)[-1]
-            line = f"({Path(at.filename).name}, line {at.lineno})"
-            problems.append(f"{where}: raises {type(error).__name__}: {one_line(error)} {line}")
+            problems.append(f"{where}: {extensions.raised(error)}")
     return problems if problems or len(refusals) < len(cases) else refusals
 
 

@@ -13,8 +13,9 @@ import sys
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
-from typing import Literal
+from typing import Literal, get_args
 
 from mmpt.errors import ConfigError
 from mmpt.utils.untrusted import one_line
@@ -72,6 +73,14 @@ def load(kind: Kind, name: object) -> ModuleType | None:
     """
     path = find(kind, name)
     return None if path is None else _execute(kind, path)
+
+
+def raised(error: BaseException) -> str:
+    """An error of the user's own code as one line that says where: the last place in their files, or else the last."""
+    places = {folder.resolve() for kind in get_args(Kind) for folder in folders(kind)}
+    frames = extract_tb(error.__traceback__)
+    at = next((frame for frame in reversed(frames) if Path(frame.filename).parent in places), frames[-1])
+    return f"raises {type(error).__name__}: {one_line(error)} ({Path(at.filename).name}, line {at.lineno})"
 
 
 def _is_name(name: object) -> bool:

@@ -77,6 +77,13 @@ BROKEN = {  # what is replaced, by what, and what is said
     "noise in evaluation": ("gate *", "torch.rand(()) * gate *", "two passes over the same batch differ in evaluation"),
     "an encoder changed in training alone": (RETURN, ENCODER, "changes more layers in this pass than in its first one"),
     "an exception": ("mean @ self", "means @ self", "raises NameError: name 'means' is not defined (mine.py, line 23)"),
+    "an attribute that is none": (P, f"({P}).wrong", "'Tensor' object has no attribute 'wrong' (mine.py, line 24)"),
+    "an attribute that is none, in a property": (
+        "reads_input = True",
+        "reads_input = property(lambda self: self.options.wrong)",
+        "'Options' object has no attribute 'wrong' (mine.py, line 17)",
+    ),
+    "a call of torch": ("torch.sigmoid(mean @", "torch.nn.functional.softmax(mean, 7 @", "(mine.py, line 23)"),
     "an effect that is none": ("gate *", "0 * gate *", "is zero in each of 4 steps"),
     "a state beside the parameters": (
         "(mean @",
