@@ -280,11 +280,37 @@ def _arrow(path: Path, name: str, suffix: str) -> Located:
                 batches = pa.ipc.open_stream(file)
                 schema = batches.schema
             _check_unique(schema.names, name)
+            narrow = narrow_columns(schema)
             for batch in batches:
                 batch.validate(full=True)  # of a damaged file, what a text is might lie anywhere in memory
                 for start in range(0, len(batch), 1024):
                     for row in batch.slice(start, 1024).to_pylist():
                         number += 1
-                        yield f"{name} row {number}", row
+                        yield f"{name} row {number}", as_written(row, narrow)
     except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: dates that Python lacks
         raise DataError(f"{name}: not readable as {suffix[1:]}: {one_line(error)}") from error
+
+
+def narrow_columns(fields: Iterable[Any]) -> dict[str, Any]:
+    """Columns of an Arrow schema with numbers of 32 or 16 bits: name to numpy type, of a struct to the same mapping.
+
+    Lists are left out: no text is made of their numbers, and there may be many.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    found: dict[str, Any] = {}
+    for field in fields:
+        if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
+            found[field.name] = np.float32 if pa.types.is_float32(field.type) else np.float16
+        elif pa.types.is_struct(field.type) and (inner := narrow_columns(field.type)):
+            found[field.name] = inner
+    return found
+
+
+def as_written(row: dict[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with such numbers as people wrote them: Python would make 3.799999952316284 of a stored 3.8."""
+    for name, kind in narrow.items():
+        if (value := row.get(name)) is not None:
+            row[name] = as_written(value, kind) if isinstance(kind, dict) else float(str(kind(value)))
+    return row

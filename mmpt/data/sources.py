@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.config.schema import DataConfig, HubConfig
-from mmpt.data.files import Located, listing, read_rows
+from mmpt.data.files import Located, as_written, listing, narrow_columns, read_rows
 from mmpt.data.splits import SPLITS, Examples, check, cut, fingerprint, with_shots
 from mmpt.data.stored import library, store
 from mmpt.data.tasks import Example, Task
@@ -207,8 +207,10 @@ def _hub_dataset(task: Task, data: DataConfig, repo: str) -> Loaded:
 
         def located(task: Task) -> Located:
             with _one_line(repo):
+                features = parts[name].features  # None of some that are streamed
+                narrow = narrow_columns(features.arrow_schema) if features else {}
                 for number, row in enumerate(itertools.islice(parts[name], most), start=1):
-                    yield f"{repo} {name} row {number}", row
+                    yield f"{repo} {name} row {number}", as_written(row, narrow)
 
         return store(task.config, key, located, data.num_proc)
 

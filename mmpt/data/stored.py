@@ -31,7 +31,7 @@ from mmpt.utils.untrusted import one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 1  # raise it when the same rows come to be other examples
+FORMAT = 2  # raise it when the same rows come to be other examples
 COLUMNS = ("id", "source", "target", "label", "group", "segments", "task")
 
 

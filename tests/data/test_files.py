@@ -59,6 +59,24 @@ def test_parquet_keeps_types_and_nesting(tmp_path: Path) -> None:
     assert _rows(tmp_path / "a.parquet") == rows
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_narrow_numbers_are_as_written(suffix: str, tmp_path: Path) -> None:
+    kinds = {"half": pa.float16(), "single": pa.float32(), "double": pa.float64()}
+    struct = pa.struct([("x", pa.float32()), ("text", pa.string())])
+    values = [3.8, None, -0.1, 5.0, 1e-05]
+    columns = {name: pa.array(values, pa.float64()).cast(kind) for name, kind in kinds.items()}
+    table = pa.table({**columns, "in": pa.array([{"x": value, "text": "3.8"} for value in values], struct)})
+    if suffix == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    rows = _rows(tmp_path / f"a.{suffix}")
+    assert [row["single"] for row in rows] == [row["double"] for row in rows] == values
+    assert [row["in"] for row in rows] == [{"x": value, "text": "3.8"} for value in values]
+    assert [row["half"] for row in rows[:4]] == values[:4]
+
+
 @pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_arrow_of_either_format_keeps_types_and_nesting(tmp_path: Path, form: Any) -> None:
     rows = [{"text": f"ä {n}", "label": n % 2 == 0 or None, "idx": {"n": n}} for n in range(2500)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.hub import TOKEN, Hub, served
@@ -87,6 +90,18 @@ def test_a_dataset_is_read_by_its_name(hub: Hub, load: Load) -> None:
     asked = len(hub.requests)
     assert load({"config": "one"}, HF_HUB_OFFLINE="1") == [[f"hub {REPO} one", 36, 4, "a500 b500"]]
     assert len(hub.requests) == asked
+
+
+def test_narrow_numbers_are_as_written(hub: Hub, load: Load) -> None:
+    files = {}
+    for name, first in (("train", 0), ("validation", 50)):
+        numbers = [first + n + 0.8 for n in range(20)]
+        table = pa.table({"a": pa.array(numbers, pa.float32()), "b": ["b"] * 20, "label": [0, 1] * 10})
+        pq.write_table(table, sink := io.BytesIO())
+        files[f"data/{name}.parquet"] = sink.getvalue()
+    hub.commit("datasets/somebody/numbers", files)
+    found = load(*({"repo": "somebody/numbers", "streaming": way, "limit_train": 10} for way in (False, True)))
+    assert [one[3] for one in found] == ["50.8 b"] * 2
 
 
 def test_what_is_missing_or_needs_code_is_one_line(hub: Hub, load: Load) -> None:
