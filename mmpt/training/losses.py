@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmpt.data.collate import IGNORED
-from mmpt.errors import ConfigError, DataError
+from mmpt.errors import ConfigError, DataError, MmptError
 from mmpt.models.adapted import AdaptedModel, Encoded
+from mmpt.training.memory import is_out_of_memory
 from mmpt.utils import extensions
+
+T = TypeVar("T")
 
 
 class Loss(Protocol):
@@ -85,17 +88,30 @@ class LabelRanking:
 class Custom:
     """A function of the user's, and the number of examples as its weight unless the file has ``weight`` too."""
 
-    def __init__(self, function: Callable[..., Tensor], weight: Callable[[Tensor], int] = len) -> None:
-        """Set both functions."""
-        self._function, self.weight = function, weight
+    def __init__(self, name: str, function: Callable[..., Tensor], weight: Callable[[Tensor], int] = len) -> None:
+        """Set the file's name without ``.py``, and both functions."""
+        self._name, self._function, self._weight = name, function, weight
 
     def __call__(self, model: AdaptedModel, encoded: Encoded, labels: Tensor) -> Tensor:
-        """See :class:`Loss`; ConfigError where the function returns something else than one number per example."""
-        losses = self._function(model, encoded, labels)
+        """See :class:`Loss`; ConfigError where the function fails, or does not return one number per example."""
+        losses = self._call(self._function, model, encoded, labels)
         if not isinstance(losses, Tensor) or losses.shape != labels.shape[:1]:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise ConfigError(f"the loss must return one number per example, ({len(labels)},); it returned {shape}")
         return losses
+
+    def weight(self, labels: Tensor) -> int:
+        """See :class:`Loss`; ConfigError where the function fails."""
+        return self._call(self._weight, labels)
+
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
+        try:
+            return function(*args)
+        except Exception as error:
+            if isinstance(error, MmptError) or is_out_of_memory(error):  # for which a smaller batch may be tried
+                raise
+            file = extensions.find("loss", self._name)
+            raise ConfigError(f"trainer.loss={self._name} {extensions.raised(error)}; correct {file}") from error
 
 
 def create_loss(
@@ -129,4 +145,4 @@ def load_loss(name: str) -> Custom:
     function = getattr(module, "loss", None)
     if not callable(function):
         raise ConfigError(f"trainer.loss={name}: loss/{name}.py has no function loss(model, encoded, labels)")
-    return Custom(function, getattr(module, "weight", len))
+    return Custom(name, function, getattr(module, "weight", len))

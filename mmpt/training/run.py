@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from mmpt.config.rules import LOSSES
 from mmpt.config.schema import Config
+from mmpt.data.metrics import try_own
 from mmpt.models.backbone_cache import acquire, release
 from mmpt.models.devices import dispatched, spread_of
 from mmpt.runs.console import Console
@@ -65,6 +66,9 @@ def run_experiment(
     status = distributed.broadcast(lambda: read_status(*place)) or {}
     if status.get("status") == "done" and not config.run.overwrite:
         return _shown_again(identity.directory, console)
+    generates, splits = "generation" in config.evaluation.decoding, identity.splits
+    scored, resamples = (splits.validation, splits.test), config.evaluation.bootstrap
+    try_own(identity.task, scored, generates=generates, resamples=resamples)
     # device and backbone come before the run directory, which stays untouched where one of them fails
     accelerator = distributed.prepare_device(config.trainer)
     backbone = acquire(config.model, getattr(config.method.options, "sites", "auto"), identity.task.outputs)

@@ -47,3 +47,36 @@ def test_free_targets_beyond_max_new_tokens_are_a_warning(
     command = words(own, tmp_path, task, "a,many words in a long answer\n")
     assert main([*command, "evaluation.decoding=[generation]", "evaluation.max_new_tokens=3"]) == 0
     assert "1 of 17 targets are longer than evaluation.max_new_tokens=3" in capsys.readouterr().out
+
+
+METRIC = """from mmpt.data.metrics import Metric
+
+def one(prediction, target):
+    return {}
+
+METRIC = Metric.mean("mine", one)
+"""
+FREE = TASK.replace("labels: {one: [1], another_label_of_many_tokens: [2]}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "error"),
+    [
+        (TASK, "equals(prediction, target)", "NameError: name 'equals' is not defined (mine.py, line 4)"),
+        (TASK, "1.0 if prediction == target else wrong", "NameError: name 'wrong' is not defined (mine.py, line 4)"),
+        (FREE, "abs(float(prediction) - float(target))", "ValueError: could not convert string to float: '' (mine.py"),
+        (TASK, "float(prediction == target)", None),
+    ],
+)
+def test_a_metric_of_ones_own_that_fails(
+    task: str, code: str, error: str | None, own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = words(own, tmp_path, f"{task}metric: mine\n")
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric/mine.py").write_text(METRIC.format(code), encoding="utf-8")
+    command += ["evaluation.decoding=[generation]", "evaluation.max_new_tokens=3"] if task == FREE else []
+    assert main(command) == (0 if error is None else 2)
+    if error is not None:
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "task.metric=mine" in line]
+        assert error in line and str(tmp_path / "metric/mine.py") in line
+        assert not (tmp_path / "run").exists()  # so that the same command works once the file is correct

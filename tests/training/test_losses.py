@@ -103,6 +103,10 @@ def test_a_loss_of_ones_own(
     assert main([f"run.dir='{tmp_path / 's'}'", *FIXED, "trainer.loss=none"]) == 2
     assert "has no function loss(model, encoded, labels)" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+    (tmp_path / "own" / "loss" / "typo.py").write_text("def loss(m, e, labels):\n    return m.losss(e, labels)\n")
+    assert main([f"run.dir='{tmp_path / 'u'}'", *FIXED, "trainer.loss=typo"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "trainer.loss=typo" in line]
+    assert "raises AttributeError" in line and "has no attribute 'losss' (typo.py, line 2); correct " in line
     (tmp_path / "own" / "loss" / "mean.py").write_text("def loss(m, e, labels): return m.losses(e, labels).mean()\n")
     assert main([f"run.dir='{tmp_path / 't'}'", *FIXED, "trainer.loss=mean"]) == 2
     assert "must return one number per example" in capsys.readouterr().err

@@ -9,12 +9,12 @@ from mmpt.data.metrics.table import TABLE, check, find, known, source_file
 if TYPE_CHECKING:
     from mmpt.data.metrics.answers import Answers, label_indices
     from mmpt.data.metrics.metric import Metric, of_sums
-    from mmpt.data.metrics.scoring import chance, interval, majority, score
+    from mmpt.data.metrics.scoring import chance, interval, majority, score, try_own
 
 _HOMES = {
     "answers": ("Answers", "label_indices"),
     "metric": ("Metric", "of_sums"),
-    "scoring": ("chance", "interval", "majority", "score"),
+    "scoring": ("chance", "interval", "majority", "score", "try_own"),
 }
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "of_sums",
     "score",
     "source_file",
+    "try_own",
 ]
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmpt.data.columns import values
 from mmpt.data.metrics.answers import Answers, Ints, label_indices
-from mmpt.errors import DataError
+from mmpt.data.metrics.table import source_file
+from mmpt.errors import ConfigError, DataError, MmptError
+from mmpt.utils import extensions
 
 if TYPE_CHECKING:
     from mmpt.data.tasks import Example, Task
+
+_TRIED = 200  # examples of a split that a metric of the user's is tried on
 
 
 def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
@@ -39,7 +45,8 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
             **{f"{name}/{key}": value for name, values in each.items() for key, value in values.items()},
         }
     answers = _answers(task, examples, predictions)
-    return {metric.name: metric.of(answers) for metric in task.metrics}
+    with _blaming_own(task):
+        return {metric.name: metric.of(answers) for metric in task.metrics}
 
 
 def interval(
@@ -56,11 +63,11 @@ def interval(
     Raises:
         DataError: As of :func:`score`.
     """
-    drawn = [
-        part.metrics[0].resample(_answers(part, own, texts), resamples, [seed, number] if task.parts else seed)
-        for number, (part, own, texts) in enumerate(_by_task(task, examples, predictions))
-        if resamples
-    ]
+    drawn = []
+    for number, (part, own, texts) in enumerate(_by_task(task, examples, predictions)) if resamples else ():
+        answers = _answers(part, own, texts)
+        with _blaming_own(part):  # tasks of a mixture are drawn from apart
+            drawn.append(part.metrics[0].resample(answers, resamples, [seed, number] if task.parts else seed))
     if not drawn:
         return None
     tail = (1 - confidence) / 2
@@ -96,7 +103,44 @@ def chance(task: Task) -> float | None:
     if task.parts:
         levels = [level for part in task.parts.values() if (level := chance(part)) is not None]
         return sum(levels) / len(levels) if len(levels) == len(task.parts) else None
-    return task.metrics[0].chance(len(task.words))
+    with _blaming_own(task):
+        return task.metrics[0].chance(len(task.words))
+
+
+def try_own(task: Task, splits: Sequence[Sequence[Example]], *, generates: bool, resamples: int) -> None:
+    """Let the user's own metric score targets of each split, then a wrong answer too, so that it fails before training.
+
+    Args:
+        task: The task, or a mixture.
+        splits: What will be scored.
+        generates: Whether answers are generated, so that they may be any text, an empty one too.
+        resamples: Of the bootstrap.
+
+    Raises:
+        ConfigError: The metric's own code fails.
+    """
+    for name, part in task.parts.items() or [(None, task)]:
+        if source_file(part.metric) is None:
+            continue
+        chance(part)
+        for split in splits:
+            examples = list(islice((example for example in split if example.task == name), _TRIED))
+            targets = [example.target or "" for example in examples]
+            others = [""] if generates else [word for word in part.words if word not in targets[:1]]
+            for texts in (targets, [*others[:1], *targets[1:]]):
+                score(part, examples, texts)
+                interval(part, examples, texts, resamples=min(resamples, 2), confidence=0.5, seed=0)
+
+
+@contextmanager
+def _blaming_own(task: Task) -> Iterator[None]:
+    """Turn what fails in a metric of the user's into one line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MmptError) or (file := source_file(task.metric)) is None:
+            raise
+        raise ConfigError(f"task.metric={task.metric} {extensions.raised(error)}; correct {file}") from error
 
 
 Parts = Iterator[tuple["Task", list["Example"], list[str]]]
