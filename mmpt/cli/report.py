@@ -54,7 +54,7 @@ class Report:
 def report(
     runs: Annotated[list[Path], Argument(metavar="RUNS", help="Run directories, their root, jsonl, a W&B export.")],
     out: Annotated[Path | None, Option(metavar="DIR", help="Write a report there; FILE.jsonl: all results.")] = None,
-    baseline: Annotated[str | None, Option(metavar="METHOD", help="Compare the others with it, paired.")] = None,
+    baseline: Annotated[str | None, Option(metavar="METHOD", help="Or 'METHOD KEY=VALUE'; compare with it.")] = None,
     published: Annotated[bool, Option("--published", help="Show published figures beside, marked as such.")] = False,
     formats: Annotated[str | None, Option(metavar="LIST", help=f"Of {FORMATS}; default: {DEFAULT}.")] = None,
     figures: Annotated[Path | None, Option(metavar="DIR", help="Write each figure there: SVG, PDF, PNG.")] = None,

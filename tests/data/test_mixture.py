@@ -12,6 +12,7 @@ from mmpt.config.schema import DataConfig, MixConfig, TrainerConfig
 from mmpt.data.metrics import chance, interval, majority, score
 from mmpt.data.mixture import Mixture, counts, load_all, task_of
 from mmpt.data.sources import load_splits
+from mmpt.data.tasks import Example
 from mmpt.errors import DataError
 from mmpt.training.batches import Batches
 from mmpt.training.settings import check, find_problems, plain
@@ -63,6 +64,19 @@ def test_scores_are_those_of_each_task_and_their_mean(mixture: Mixture) -> None:
     assert chance(mixture) is None or chance(mixture) == statistics.fmean(
         chance(p) or 0 for p in mixture.parts.values()
     )
+
+
+def test_tasks_of_one_size_are_resampled_apart() -> None:
+    """What is right in one task and wrong in the other would else add up to the same in every resample."""
+    mixture = task_of(check(compose(["task=mix", "++mix.tasks=[rte,boolq]"], CONF)).task)
+    examples, texts = [], []
+    for name, right in (("rte", 0), ("boolq", 1)):
+        words = mixture.parts[name].words
+        for number in range(100):
+            examples.append(Example(f"{name}{number}", "a", words[0], 0, None, task=name))
+            texts.append(words[0] if number % 2 == right else words[1])
+    low, high = interval(mixture, examples, texts, resamples=500, confidence=0.95, seed=0) or (0, 0)
+    assert 0.40 < low < 0.47 and 0.53 < high < 0.60  # a standard error of 0.035
 
 
 @pytest.mark.parametrize(
