@@ -15,7 +15,7 @@ from mmpt.config.schema import CsvConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.files import read_rows
 from mmpt.data.metrics.forms import number
-from mmpt.data.tasks import Task
+from mmpt.data.mixture import task_of
 from mmpt.errors import AdapterError, DataError
 from mmpt.runs.record import refuse_file_of_a_run
 from mmpt.utils.files import write_text
@@ -89,7 +89,7 @@ def _csv_format(run: str) -> CsvConfig:
     """How the files of a run's task are written."""
     problems = Problems()
     config = build(TaskConfig, dict(_task(run)), "task", problems)
-    return CsvConfig() if problems.found else Task(config).csv
+    return CsvConfig() if problems.found else task_of(config).csv
 
 
 def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from mmpt.report.columns import by_task
 from mmpt.report.details import metrics, routes_by_task
 from mmpt.report.groups import group
 from mmpt.report.load import load
+from tests.commands import predict
 from tests.training.test_model_kinds import directory_of
 
 WORDS = ["task=mix", "mix.tasks=[rte,cb]", "data.limit_train=40", "data.limit_validation=20", "data.limit_test=20"]
@@ -59,6 +60,21 @@ def test_every_example_is_ranked_among_its_own_labels_as_if_alone(run: Path) -> 
 def test_predicts_rows_that_name_their_task(run: Path) -> None:
     rows = [{"task": name, "premise": "a", "hypothesis": "b"} for name in ("cb", "rte")]
     assert [len(row["probabilities"]) for row in mmpt.load(run).predict(rows)] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.jsonl", '{"task": "cb", "premise": "a", "hypothesis": "b"}\n'),
+        ("rows.csv", "task,premise,hypothesis\ncb,a,b\n"),
+    ],
+)
+def test_the_command_line_predicts_its_rows(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert predict([str(run), "--input", str(tmp_path / name)]) == 0
+    assert len(json.loads(capsys.readouterr().out)["probabilities"]) == 3
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "label_ranking"])
