@@ -82,7 +82,7 @@ def test_the_page_about_training_lists_every_key_with_its_default() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| ([\w.-]+) \|", page.split("## The loss")[0], re.M)) == defaults
 
 
-def test_the_page_about_data_makes_a_task_and_a_submission_to_glue(tmp_path: Path) -> None:
+def test_the_page_about_data_makes_a_task_and_submissions(tmp_path: Path) -> None:
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     shell = "".join(re.findall(r"```bash\n(.*?)```", page, re.S))
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
@@ -102,6 +102,7 @@ def test_the_page_about_data_makes_a_task_and_a_submission_to_glue(tmp_path: Pat
     header, *rows = (tmp_path / "STS-B.tsv").read_text(encoding="utf-8").splitlines()
     assert header == "index\tprediction" and len(rows) == 4
     assert all(0 <= float(row.split("\t")[1]) <= 5 for row in rows)
+    assert json.loads((tmp_path / "RTE.jsonl").read_text(encoding="utf-8"))["idx"] == 0
     four = (tmp_path / "runs/four/predictions.jsonl").read_text(encoding="utf-8")
     assert json.loads(four.splitlines()[0])["source"].count("rte sentence1: ") == 5
 

@@ -14,13 +14,14 @@ import typer
 from mmpt.config.schema import CsvConfig, TaskConfig
 from mmpt.config.typed_build import Problems, build
 from mmpt.data.files import read_rows
-from mmpt.data.metrics.forms import number
 from mmpt.data.mixture import task_of
+from mmpt.data.submissions import glue_table, refuse_other_tasks, superglue_ids, superglue_lines
+from mmpt.data.tasks import Task
 from mmpt.errors import AdapterError, DataError
 from mmpt.runs.record import refuse_file_of_a_run
 from mmpt.utils.files import write_text
 
-GLUE_WORDS = ("mnli", "qnli", "rte")  # tasks whose labels GLUE takes as words
+SHARE = ("accuracy", "exact_match")  # metrics that are the share of right rows
 Rows = list[tuple[str, dict[str, Any]]]  # where a row was read, and the row
 
 
@@ -38,7 +39,7 @@ def predict(
     model: Annotated[str | None, typer.Option(metavar="DIR", help="Where the run's backbone is now.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Accept another tokenizer than the run's.")] = False,
     format: Annotated[
-        Literal["jsonl", "glue"], typer.Option(help="glue: two columns, index and prediction, as GLUE takes them.")
+        Literal["jsonl", "glue", "superglue"], typer.Option(help="glue, superglue: a file as these benchmarks take it.")
     ] = "jsonl",
 ) -> None:
     """Predict rows with trained runs.
@@ -46,21 +47,24 @@ def predict(
     Each output line is a JSON object with the prediction and the probability of every label word. Several
     runs must be of one backbone.
     """
-    glue = format == "glue"
-    if glue and "name" not in _task(runs[0]):
-        raise AdapterError(f"--format glue needs the directory of a run with a task; {runs[0]} is none")
-    form = CsvConfig() if glue or len(runs) > 1 else _csv_format(runs[0])
+    stated = _task(runs[0])
+    if format != "jsonl":
+        refuse_other_tasks(format, stated, runs[0])
+    form = CsvConfig() if format == "glue" or len(runs) > 1 else _csv_format(runs[0])
     if output != "-":
         refuse_file_of_a_run(Path(output), "--output")
         if input != "-" and os.path.realpath(input) == os.path.realpath(output):
             raise DataError(f"--output {output} is the input itself; name another file")
     rows = list(read_rows(sys.stdin, "stdin") if input == "-" else read_rows(Path(input), input, form))
+    ids = superglue_ids(stated["name"], rows) if format == "superglue" else []
     from transformers.utils import logging as transformers_logging  # heavy: only once the input can be read
 
     transformers_logging.set_verbosity_error()
-    predictions = _predictions(runs, rows, adapter_field, model, force)
-    if glue:
-        text = glue_table(_task(runs[0]), predictions)
+    predictions, tasks = _predictions(runs, rows, adapter_field, model, force)
+    if format == "glue":
+        text = glue_table(stated, predictions)
+    elif format == "superglue":
+        text = superglue_lines(stated, ids, predictions)
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
     if output == "-":
@@ -68,10 +72,32 @@ def predict(
         sys.stdout.flush()
     else:
         write_text(Path(output), text)
-    scored = [row["correct"] for row in predictions if "correct" in row]
-    if scored:
-        share = f"{sum(scored)} of {len(scored)} labelled rows are right ({sum(scored) / len(scored):.3f})"
-        print(share, file=sys.stderr)
+    for name, task in tasks.items():
+        own = [(where, row) for where, row in rows if not name or str(row[adapter_field]) == name]
+        said = _scores(task, own, [row for row in predictions if not name or row["adapter"] == name])
+        if said:
+            print(f"{name}: {said}" if name else said, file=sys.stderr)
+
+
+def _scores(task: Task, rows: Rows, predictions: list[dict[str, Any]]) -> str:
+    """How many labelled rows are right, and the task's metrics of them; empty where no row has a label."""
+    from mmpt.data.metrics import score  # numpy: only once there is something to score
+
+    examples = task.examples(rows, require_label=False)
+    scored = [both for both in zip(examples, predictions, strict=True) if both[0].target is not None]
+    if not scored:
+        return ""
+    right = sum(row["correct"] for _, row in scored)
+    text = f"{right} of {len(scored)} labelled rows are right ({right / len(scored):.3f})"
+    for name in dict.fromkeys(one.task for one, _ in scored):
+        own = [both for both in scored if both[0].task == name]
+        part = task.of(own[0][0])
+        if part.config.group_field is not None and any(one.group is None for one, _ in own):
+            continue  # what is scored by group, in rows that name none
+        values = score(part, [one for one, _ in own], [str(row["prediction"]) for _, row in own])
+        keys = {key if name is None else f"{name}/{key}": value for key, value in values.items()}
+        text += "".join(f", {key} {value:.3f}" for key, value in keys.items() if key not in SHARE)
+    return text
 
 
 def _task(run: str) -> Mapping[str, Any]:
@@ -92,25 +118,15 @@ def _csv_format(run: str) -> CsvConfig:
     return CsvConfig() if problems.found else task_of(config).csv
 
 
-def glue_table(task: Mapping[str, Any], predictions: list[dict[str, Any]]) -> str:
-    """Predictions as GLUE takes them: numbers of labels, words for the tasks of inference, scores from 0 to 5.
-
-    ``task`` has its name and its labels; there is a prediction for each row of a test file, in its order.
-    """
-    numbers = {} if task["name"] in GLUE_WORDS else {word: index for index, word in enumerate(task["labels"])}
-    texts = [str(row["prediction"]) for row in predictions]
-    if "pearson" in task["metric"]:  # STS-B; a text that is no number is no similarity
-        texts = [f"{min(max(number(text) or 0.0, 0.0), 5.0):.3f}" for text in texts]
-    lines = [f"{index}\t{numbers.get(text, text)}" for index, text in enumerate(texts)]
-    return "\n".join(["index\tprediction", *lines, ""])
-
-
-def _predictions(runs: list[str], rows: Rows, field: str, model: str | None, force: bool) -> list[dict[str, Any]]:
-    """Predictions by the one run, or by the run that each row names."""
+def _predictions(
+    runs: list[str], rows: Rows, field: str, model: str | None, force: bool
+) -> tuple[list[dict[str, Any]], dict[str, Task]]:
+    """Predictions by the one run, or by the run that each row names; the task of each run by name, "" of the one."""
     if len(runs) == 1:
         from mmpt.predictor import load
 
-        return load(runs[0], model=model, force=force).predict_located(rows)
+        predictor = load(runs[0], model=model, force=force)
+        return predictor.predict_located(rows), {"": predictor.evaluator.task}
     from mmpt.interop.multi_adapter import load_all
 
     named = dict(_named(run) for run in runs)
@@ -118,7 +134,9 @@ def _predictions(runs: list[str], rows: Rows, field: str, model: str | None, for
         raise AdapterError("two adapters have the same name; give each NAME=RUN_DIR a name of its own")
     if missing := next((where for where, row in rows if field not in row), None):
         raise DataError(f"{missing}: no field {field!r} that names the row's adapter; choose it with --adapter-field")
-    return load_all(named, model=model, force=force).predict_located(rows, [str(row[field]) for _, row in rows])
+    loaded = load_all(named, model=model, force=force)
+    tasks = {name: predictor.evaluator.task for name, predictor in loaded.predictors.items()}
+    return loaded.predict_located(rows, [str(row[field]) for _, row in rows]), tasks
 
 
 def _named(run: str) -> tuple[str, str]:

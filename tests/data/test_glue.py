@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import main
-from mmpt.cli.predict import glue_table
+from mmpt.data.submissions import glue_table
 from tests.commands import predict
 
 SHORT = ("data=local", "trainer.max_steps=2", "trainer.eval_strategy=no", "logger=none", "evaluation.max_new_tokens=4")
