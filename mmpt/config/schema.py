@@ -161,7 +161,8 @@ class DataConfig:
     dir: str | None = None
     max_length: int = 256
     # How validation and test come about. 'held_out': validation is cut from train, the official validation split is
-    # the test set (published). 'official': files train, validation and test as they are.
+    # the test set (published). 'official': files train, validation and test as they are, which local files always are
+    # where there are all three.
     split: Literal["held_out", "official"] = "held_out"
     validation_fraction: float = 0.1
     validation_pick: Literal["last", "random"] = "last"  # last: per label, the last part of the file (published)

@@ -61,7 +61,7 @@ def load_splits(task: Task, data: DataConfig, seed: int = 0) -> Splits:
     notes = check(task, splits, origin)
     if skipped := sum(count for _, count in given.values()):
         notes = (f"{skipped} rows with a missing value were left out (task.missing=skip)", *notes)
-    if as_given and data.split == "held_out":
+    if as_given and data.split == "held_out" and data.name != "local":  # there it is the default, and not a choice
         notes = (f"{origin} has all three splits: used as they are, data.split has no effect", *notes)
     bundled = data.name == "bundled"
     return Splits(**splits, fingerprint=fingerprint(splits), bundled=bundled, origin=origin, notes=notes, task=task)
