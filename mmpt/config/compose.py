@@ -232,7 +232,8 @@ def _wrong_key(word: str, override: Override, options: Mapping[str, list[str]], 
     if len(key) > LONGEST_KEY:
         return f"{key[:40]}... is no setting: its name has {len(key)} characters"
     if override.is_sweep_override() and not multirun:
-        return f"{word} names several values: add -m to train one run for each, or quote the comma"
+        cure = f"write '{key}=[{value}]' for a run with all of them" if key in SEVERAL else "quote the comma"
+        return f"{word} names several values: add -m to train one run for each, or {cure}"
     if key in options and override.is_delete() and not isinstance(override.value(), str | None):
         return f"{word} names no option of {key}; leave one out by ~{key}, or ~{key}=NAME"
     if key not in options and slash and group != "hydra":

@@ -57,6 +57,7 @@ WRONG = [  # words of the command line, and what the one line must hold
     (["rte"], ["'rte' is not KEY=VALUE", "did you mean task=rte?"]),
     (["run.dir=a=b"], ["in quotes: 'run.dir=\"a=b\"'"]),
     (["seed=1,2"], ["seed=1,2 names several values", "-m"]),
+    (["logger=wandb,csv"], ["add -m to train one run for each, or write 'logger=[wandb,csv]' for a run with all"]),
     (["method.num_virtual_tokens=3.5"], ["method.num_virtual_tokens must be an integer; got 3.5"]),
     (["method.num_virtual_tokens=true"], ["method.num_virtual_tokens must be an integer; got true"]),
     (["method.perturb_router=1"], ["method.perturb_router must be true or false; got 1"]),
