@@ -38,6 +38,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest
     assert "cannot write" in said and said.count("\n") == 1
 
 
+def test_the_list_says_of_a_mixture_what_its_tasks_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mix ")]
+    assert " mean " in row and row.count("of mix.tasks") == 2
+
+
 def test_a_new_task_of_a_file_is_checked_and_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,8 @@ def _row(name: str, path: Path) -> tuple[str, ...]:
         return name, "-", "-", f"{path} is unreadable ({one_line(error)[:80]})"
     if not isinstance(content, Mapping):
         return name, "-", "-", f"{path} holds no mapping of settings"
+    if name == "mix":
+        return name, "mean", "those of mix.tasks", "that of mix.tasks"
     labels = content.get("labels")
     words = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else ""
     shown = words if len(words) <= WIDEST else f"{words[:WIDEST]}..."
