@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,9 @@ from mmpt.data.tasks import Example
 from mmpt.errors import DataError
 from mmpt.training.batches import Batches
 from mmpt.training.settings import check, find_problems, plain
+from mmpt.utils.extensions import VARIABLE
 
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = DataConfig("bundled")
 
 
@@ -77,6 +81,24 @@ def test_tasks_of_one_size_are_resampled_apart() -> None:
             texts.append(words[0] if number % 2 == right else words[1])
     low, high = interval(mixture, examples, texts, resamples=500, confidence=0.95, seed=0) or (0, 0)
     assert 0.40 < low < 0.47 and 0.53 < high < 0.60  # a standard error of 0.035
+
+
+def test_own_tasks_of_the_page_share_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/mixtures.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "task").mkdir()
+    for name in ("colours", "kinds"):
+        (tmp_path / f"task/{name}.yaml").write_text(text.replace("colours", name), encoding="utf-8")
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for part in ("train", "validation", "test"):
+            rows = f"text,label\n{name} {part} 1,red\n{name} {part} 2,blue\n"
+            (tmp_path / f"data/{name}/{part}.csv").write_text(rows, encoding="utf-8")
+    words = ["task=mix", "++mix.tasks=[colours,kinds]", "data=local", f"data.dir={tmp_path / 'data'}"]
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    config = check(compose(words, CONF))
+    splits = load_all(task_of(config.task), config.data)
+    assert [one.source for one in splits.test] == [
+        f"colour of: {n} test {i}" for n in ("colours", "kinds") for i in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize(
