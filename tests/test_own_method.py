@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmpt.cli import main
+from mmpt.cli.app import main as program
 from mmpt.methods import options_class, parse
 from mmpt.models.engine import build_engine
 from mmpt.models.method_check import report
@@ -67,8 +68,10 @@ def test_the_example_trains_and_predicts(
 def test_its_own_attention_is_exact_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of ``attend``: at temperature one it is the backbone itself, and absorbed it is the same function."""
     monkeypatch.setenv(VARIABLE, str(folder.parent))
-    (folder / "temperature.py").write_text(block("python", 1), encoding="utf-8")
-    assert report("temperature") == [] and report("low_rank_prompt") == []
+    for language, suffix in (("python", "py"), ("yaml", "yaml")):
+        (folder / f"temperature.{suffix}").write_text(block(language, 1), encoding="utf-8")
+    assert report("low_rank_prompt") == []
+    assert program(["methods", "check", "temperature", "--config-dir", str(folder.parent)]) == 0
     found = {}
     for way in ("absorbed", "projected"):
         built = replace(backbone(), cross_attention=way)
