@@ -52,6 +52,16 @@ def test_metric_and_loss_of_the_page_make_a_run(
     assert capsys.readouterr().out.startswith("rte prefix 1 0.")
 
 
+def test_the_weighted_loss_of_the_page_knows_the_label_of_each_target(folder: Path) -> None:
+    words = ["task=rte", "trainer.loss=weighted", "method=prefix", "data.limit_test=32", f"run.dir={folder.parent}/run"]
+    assert main([*words, *SMALL, "--config-dir", str(folder), "logger=none"]) == 0
+    extensions.add_folder(folder)
+    module = extensions.load("loss", "weighted")
+    ids = module.TOKENIZER(["not_entailment", "entailment"], padding=True, return_tensors="pt")
+    labels = ids["input_ids"].masked_fill(ids["attention_mask"] == 0, -100)
+    assert module.weights(labels).tolist() == [3, 1] and module.weight(labels) == 4
+
+
 def test_the_simple_metric_of_the_page(folder: Path) -> None:
     extensions.add_folder(folder)
     task = Task(TaskConfig("t", "{x}", metric="contains"))
@@ -91,7 +101,7 @@ def test_the_page_about_data_makes_a_task_and_submissions(tmp_path: Path) -> Non
     words = ["bash", "-euo", "pipefail", "-c", shell]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "  kinds text: the red lion 1 -> animal" in done.stdout and re.search(
+    assert "  beings text: the red lion 1 -> animal" in done.stdout and re.search(
         r"^train +18 +9 +9 ", done.stdout, re.M
     )
     header, *rows = (tmp_path / "CoLA.tsv").read_text(encoding="utf-8").splitlines()
