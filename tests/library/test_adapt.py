@@ -296,6 +296,14 @@ def test_starting_values_of_the_vocabulary_need_no_tokenizer_and_a_text_does() -
         mmpt.adapt(model(), mmpt.Prefix(init="text", init_text="a"))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_is_copied_after_a_step(family: str) -> None:
+    found, given = adapted(family).train(), batch(family)
+    found(**given).loss.backward()
+    again = copy.deepcopy(found)
+    assert torch.equal(logits(again.eval(), given), logits(found.eval(), given))
+
+
 def test_a_deep_copy_is_a_model_of_its_own() -> None:
     found, given = adapted("t5"), batch("t5")
     twin = copy.deepcopy(found)

@@ -49,6 +49,10 @@ class Source:
     contribution: Contribution = NOTHING  # what the method adds
     insertion: Insertion | None = None  # where its prompt stands; None without one
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Source:
+        """Nothing: a copy of the model is in no pass, and tensors of a pass that have a graph cannot be copied."""
+        return Source()
+
     def widened(self, mask: Tensor, width: int) -> Tensor:
         """A mask (B, T) of the source for N = P+T states, where it is not as wide already."""
         if self.insertion is None or mask.dim() != 2 or mask.shape[1] + self.insertion.prompt != width:
