@@ -92,7 +92,7 @@ METHODS["multimask_standardized"] = _changed(APART, {"router": 0.1})
 RATE_OF = {f"multimask_{name}": "multimask" for name in CHANGES}  # methods without a grid, and whose rate they have
 RATE_OF["multimask_standardized"] = "prefix"
 PROGRAMS = {"peft_prefix": ["-m", "benchmarks.gemma_peft"]}  # of methods that train.py does not have; one task alone
-SEEDS = dict.fromkeys(METHODS, range(1, 4)) | dict.fromkeys(["prefix", "multimask"], range(1, 6))
+SEEDS = dict.fromkeys(METHODS, range(1, 4)) | dict.fromkeys(["prefix", "multimask", "multimask_steady"], range(1, 6))
 PAIRS = [(task, method) for method in METHODS for task in TASKS if (task, method) != ("mix", "peft_prefix")]
 
 

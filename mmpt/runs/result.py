@@ -117,7 +117,7 @@ class Result:
     data_fingerprint: str | None = None
     backbone_fingerprint: str | None = None
     own_code: str | None = _null("hash of the user's own method, metric and loss files, where there are any")
-    processes: int | None = _about("of torchrun; each has a batch of trainer.per_device_train_batch_size")
+    processes: int | None = _null("of torchrun; each has a batch of trainer.per_device_train_batch_size")
     warnings: tuple[str, ...] | None = None
     config_fingerprint: str | None = None
     versions: Mapping[str, str] | None = None

@@ -60,7 +60,7 @@ def test_a_finished_run_is_not_shown_for_other_weights(
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     assert main(command) == 2
-    assert "or to other files of a local model" in capsys.readouterr().err
+    assert "or to another content of a local model" in capsys.readouterr().err
 
 
 def test_only_local_models_have_a_folder(model: Path) -> None:

@@ -54,8 +54,9 @@ class EncoderDecoderHooks(Hooks):
         """Let every layer of the encoder have its own prompt where one is inserted; mask (B, T) of the text."""
 
         def swap(index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            text = insertion.without(args[0] if args else kwargs["hidden_states"])
-            states = insertion.rows(text, prompts.at(index, text.to(mask.device), mask).to(text))
+            given = args[0] if args else kwargs["hidden_states"]
+            text = insertion.without(given.to(mask.device))
+            states = insertion.rows(text, prompts.at(index, text, mask).to(text)).to(given.device)
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         for index, layer in enumerate(self.injection.layers["encoder"]):
