@@ -42,8 +42,9 @@ def compare(rows: Sequence[Row], baseline: str) -> None:
         if row.method == method and all(key in row.flat and shown(row.flat[key]) == value for key, value in wanted)
     }
     if not base or (len(base) == len(rows) > 1):
-        several = [row.label for row in rows if row.method == method and row.settings]
-        example = f", such as --baseline {several[0]!r}" if several else ""
+        several = [row.settings for row in rows if row.method == method and row.settings]
+        words = " ".join(f"{key}={value}" for key, value in several[0].items()) if several else ""
+        example = f", such as --baseline '{method} {words}'" if several else ""
         raise RunError(f"--baseline {baseline}: {'all' if base else 'no'} rows are of it; name one setting{example}")
     done = [row for row in rows if row.summary is not None]
     others = {id(row): {key: str(value) for key, value in row.flat.items() if key[:7] != "method."} for row in done}

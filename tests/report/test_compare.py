@@ -138,7 +138,9 @@ def test_settings_of_one_method_are_compared(tmp_path: Path) -> None:
             write(tmp_path, seed=seed, score=score, answers=answers, settings=settings, name=f"{rate}-{seed}")
     with pytest.raises(RunError, match=r"--baseline prefix: all rows are of it; name one setting, such as --baseline"):
         compared(tmp_path)
-    with pytest.raises(RunError, match=r"no rows are of it; name one setting, such as --baseline 'prefix lr.prefix=0"):
+    with pytest.raises(
+        RunError, match=r"no rows are of it; name one setting, such as --baseline 'prefix method.lr.prefix=0"
+    ):
         compared(tmp_path, "prefix method.lr.prefix=7")
     rows = compared(tmp_path, "prefix method.lr.prefix=0.1")
     assert rows["prefix lr.prefix=0.1"].comparison is None
