@@ -7,12 +7,13 @@ import math
 import shlex
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mmpt.errors import RunError, nearest
 from mmpt.report.details import predictions
-from mmpt.report.groups import Comparison, Row, divide, has_shots
+from mmpt.report.groups import Comparison, Item, Row, divide, has_shots
 from mmpt.report.settings import shown
 from mmpt.report.stats import combine, holm, mcnemar, paired_bootstrap, paired_t
 from mmpt.utils.untrusted import one_line
@@ -91,9 +92,8 @@ def _against(row: Row, other: Row, answers: Callable[[Path | None], Answers]) ->
     most = row.ends[1] - row.ends[0] if row.ends and row.ends == other.ends else math.inf
     one.by_seed = paired_t([(first.score() or 0.0) - (second.score() or 0.0) for first, second in pairs], most)
     drawn = any(has_shots(run) for pair in pairs for run in pair)  # seeds read the same examples in other texts
-    of_pairs = [{run.result.data_fingerprint for run in pair if run.result is not None} for pair in pairs]
-    same = all(len(data) == 1 for data in (of_pairs if drawn else [set[str | None]().union(*of_pairs)]))
-    warnings = [] if same else ["warning: not the same data"]
+    data = [{run.result.data_fingerprint for run in each if run.result is not None} for each in _alike(pairs, drawn)]
+    warnings = ["warning: not the same data"] if any(len(each) > 1 for each in data) else []
     try:
         warnings += _on_examples(one, [(answers(a.directory), answers(b.directory)) for a, b in pairs], drawn)
     except ValueError as error:
@@ -102,26 +102,30 @@ def _against(row: Row, other: Row, answers: Callable[[Path | None], Answers]) ->
     return one
 
 
+def _alike(pairs: Sequence[tuple[Item, Item]], drawn: bool) -> Sequence[Sequence[Item]]:
+    """Within which of the pairs texts are the same: within each where shots are drawn by seed, else within all."""
+    return pairs if drawn else [list(chain(*pairs))]
+
+
 def _on_examples(one: Comparison, pairs: Sequence[tuple[Answers, Answers]], drawn: bool) -> list[str]:
     """Fill in bootstrap and McNemar's test over the examples that every run predicted; warns where some are missing.
 
     Where shots are ``drawn`` by seed, an example's source is that of its seed.
     """
+    every_answer, groups = list(chain(*pairs)), _alike(pairs, drawn)
 
     def same(key: str) -> bool:
-        sources = [{answers[key][0] for answers in pair} for pair in pairs]
-        targets = {answers[key][1] for pair in pairs for answers in pair}
-        return len(targets) == 1 and all(len(one) == 1 for one in (sources if drawn else [set().union(*sources)]))
+        targets = {answers[key][1] for answers in every_answer}
+        return len(targets) == 1 and all(len({answers[key][0] for answers in group}) == 1 for group in groups)
 
-    ids = sorted(set.intersection(*(set(answers) for pair in pairs for answers in pair)))
-    ids = [key for key in ids if same(key)]
+    ids = sorted(key for key in set.intersection(*map(set, every_answer)) if same(key))
     if not ids:
         raise ValueError("no test example in common")
     right = [[(mine[key][2], theirs[key][2]) for key in ids] for mine, theirs in pairs]  # by seed and example
     one.examples = len(ids)
     one.by_example = paired_bootstrap([statistics.fmean(a - b for a, b in seeds) for seeds in zip(*right, strict=True)])
     one.mcnemar = combine([mcnemar(each.count((True, False)), each.count((False, True))) for each in right])
-    every = max(len(answers) for pair in pairs for answers in pair)
+    every = max(map(len, every_answer))
     return [f"warning: {len(ids)} of {every} test examples in common"] if len(ids) < every else []
 
 

@@ -66,11 +66,11 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         left_out = {"device_map", "max_memory"} | ({"quantization"} if model.get("quantization") == "none" else set())
         chosen["model"] = {name: value for name, value in model.items() if name not in left_out}
     cache = values.get("cache")
-    if isinstance(cache, Mapping) and cache.get("mode") != "off" and cache.get("dtype", "model") != "model":
+    if isinstance(cache, Mapping) and cache.get("mode") == "off":
+        if isinstance(trainer, Mapping) and (trainer.get("bf16") or trainer.get("fp16")):
+            chosen["cache"] = {"mode": "off"}
+    elif isinstance(cache, Mapping) and cache.get("dtype", "model") != "model":
         chosen["cache"] = {"dtype": cache["dtype"]}
-    mixed = isinstance(trainer, Mapping) and (trainer.get("bf16") or trainer.get("fp16"))
-    if isinstance(cache, Mapping) and cache.get("mode") == "off" and mixed:
-        chosen["cache"] = {"mode": "off"}
     return chosen
 
 
